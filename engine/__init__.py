@@ -1,0 +1,1 @@
+"""Troupe's engine: a scene goes in, a video comes out. It knows nothing of pages, sessions or users."""

@@ -1,0 +1,233 @@
+"""The scene: who is in the shot, what happens, how large and how long. Frozen models <-> the scene file's JSON.
+
+This is the border. What passes here is valid for the rest of the program, and what does not is refused with the name
+of the field and what to do about it. Image paths are relative to the scene file; whether the pictures themselves are
+readable is checked where they are opened (`engine.images`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import SceneError
+
+Role = Literal["character", "object", "background"]
+Camera = Literal[
+    "still", "push_in", "pull_out", "pan_left", "pan_right", "tilt_up", "tilt_down", "orbit", "handheld"
+]
+Motion = Literal["idle", "walk", "run", "dance", "turn", "hold", "lift", "float", "sway"]
+
+ROLES: tuple[str, ...] = get_args(Role)
+CAMERAS: tuple[str, ...] = get_args(Camera)
+MOTIONS: tuple[str, ...] = get_args(Motion)
+
+MAX_CAST = 16
+MAX_PROMPT = 4000  # characters; the text encoder reads 512 tokens
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+
+class Placement(_Frozen):
+    """Where a cut-out stands. All values are fractions of the frame: (x, y) is the middle of its foot measured from
+    the top left corner, `scale` its height over the frame's height, `flip` mirrors it left to right."""
+
+    x: float = Field(ge=-1, le=2)
+    y: float = Field(ge=-1, le=2)
+    scale: float = Field(gt=0.01, le=4)
+    flip: bool = False
+
+
+class Element(_Frozen):
+    """One of the cast. `image` is a path relative to the scene file; `cutout` is `auto`, `none` or a mask's path;
+    `motion` is what the draft lets it do (read from the prompt where it is not given)."""
+
+    role: Role
+    image: str = Field(min_length=1, max_length=1024)
+    name: str = Field(default="", max_length=60)
+    cutout: str = Field(default="auto", min_length=1, max_length=1024)
+    description: str = Field(default="", max_length=400)
+    placement: Placement | None = None
+    motion: Motion | None = None
+
+
+class Direction(_Frozen):
+    """How the draft shoots it: a camera move (read from the prompt where it is not given) and the beat in beats per
+    minute that dancers keep."""
+
+    camera: Camera | None = None
+    bpm: float = Field(default=110, ge=40, le=220)
+
+
+class Video(_Frozen):
+    """The clip: pixels, frames, frames per second. `trim_head` frames are dropped from the front of an `a2` clip."""
+
+    width: int = Field(default=832, ge=64, le=1920, multiple_of=16)
+    height: int = Field(default=480, ge=64, le=1920, multiple_of=16)
+    frames: int = Field(default=81, ge=5, le=961)
+    fps: int = Field(default=15, ge=1, le=60)
+    trim_head: int = Field(default=12, ge=0, le=120)
+
+
+class Sampling(_Frozen):
+    """Numbers for the diffusion model; the draft uses only the seed."""
+
+    steps: int = Field(default=50, ge=1, le=200)
+    guidance: float = Field(default=5.0, ge=0, le=30)
+    flow_shift: float = Field(default=8.0, gt=0, le=50)
+    seed: int = Field(default=42, ge=0, le=2**63 - 1)
+
+
+class Scene(_Frozen):
+    """Everything a clip is made from. Two scenes that are equal give the same draft, frame for frame."""
+
+    version: Literal[1] = 1
+    engine: Literal["a2", "draft"] = "draft"
+    cast: Annotated[tuple[Element, ...], Field(min_length=1, max_length=MAX_CAST)]
+    prompt: str = Field(max_length=MAX_PROMPT)
+    negative_prompt: str = Field(default="", max_length=MAX_PROMPT)
+    video: Video = Video()
+    sampling: Sampling = Sampling()
+    direction: Direction = Direction()
+
+    @model_validator(mode="after")
+    def _check_cast_and_length(self) -> Scene:
+        backgrounds = [i for i, element in enumerate(self.cast) if element.role == "background"]
+        if len(backgrounds) > 1:
+            raise SceneError(f"cast[{backgrounds[1]}].role", "a scene has one background", "Keep one of them.")
+        seen: dict[str, int] = {}
+        for i, element in enumerate(self.cast):
+            name = element.name.casefold()
+            if name and name in seen:
+                raise SceneError(
+                    f"cast[{i}].name",
+                    f"{element.name!r} is already the name of cast[{seen[name]}]",
+                    "Give each of the cast a name of its own.",
+                )
+            seen[name] = i
+        if self.engine == "a2" and self.video.frames % 4 != 1:
+            low = self.video.frames - (self.video.frames - 1) % 4
+            raise SceneError(
+                "video.frames", f"{self.video.frames} is not 4k + 1", f"The a2 engine needs {low} or {low + 4}."
+            )
+        return self
+
+    def of_role(self, *roles: str) -> tuple[Element, ...]:
+        """The cast in the given roles, in the order of the scene."""
+        return tuple(element for element in self.cast if element.role in roles)
+
+
+def label(element: Element, index: int) -> str:
+    """What a person calls this element: its name, or its role and number where it has none."""
+    return element.name or f"{element.role} {index + 1}"
+
+
+# ---------------------------------------------------------------------------
+# JSON
+
+
+def scene_from_json(text: str | bytes) -> Scene:
+    """Parse and check a scene file's text. Raises SceneError, which names the first field that is wrong."""
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except SceneError:
+        raise
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        place = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise SceneError("", f"this is not JSON{place}", "A scene file is JSON text in UTF-8.") from None
+    return scene_from_data(data)
+
+
+def scene_from_data(data: Any) -> Scene:
+    """Check parsed JSON. Raises SceneError, which names the first field that is wrong."""
+    if not isinstance(data, dict):
+        raise SceneError("", "a scene file holds one JSON object", 'It starts with {"version": 1, "cast": [ … ] }.')
+    # Lax for lists only: JSON has no tuples. Everything else stays strict ("81" is not a number, 1 is not a flag).
+    if isinstance(data.get("cast"), list):
+        data = {**data, "cast": tuple(data["cast"])}
+    try:
+        return Scene.model_validate(data)
+    except ValidationError as error:
+        raise _scene_error(error) from None
+
+
+def scene_to_json(scene: Scene) -> str:
+    """The scene file's text; `scene_from_json` gives the same scene back. Optional fields without a value are left
+    out."""
+    return json.dumps(scene.model_dump(exclude_none=True), ensure_ascii=False, indent=2) + "\n"
+
+
+def load_scene(path: str | Path) -> Scene:
+    """Read a scene file. Raises SceneError, which names the file or the field."""
+    path = Path(path)
+    try:
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8")  # editors on Windows add the mark
+    except FileNotFoundError:
+        raise SceneError("", f"there is no scene file {path}", "Check the path.") from None
+    except IsADirectoryError:
+        raise SceneError("", f"{path} is a folder", "Name the scene file in it.") from None
+    except UnicodeDecodeError:
+        raise SceneError("", f"{path} is not text", "A scene file is JSON text in UTF-8.") from None
+    except OSError as error:
+        raise SceneError("", f"{path} cannot be read ({error.strerror})", "Check its permissions.") from None
+    return scene_from_json(text)
+
+
+def _refuse_constant(name: str) -> float:
+    raise SceneError("", f"{name} is not a number JSON knows", "Write a finite number.")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:  # the second would silently win
+            raise SceneError(str(key), "the key is there twice", "Keep one of them.")
+    return dict(pairs)
+
+
+# ---------------------------------------------------------------------------
+# From pydantic's report to a line a person can act on
+
+
+def _scene_error(error: ValidationError) -> SceneError:
+    first = error.errors(include_url=False)[0]
+    field = re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in first["loc"]))
+    kind, context, value = first["type"], first.get("ctx", {}), first.get("input")
+    if kind == "missing":
+        return SceneError(field, "this is missing", "Add it.")
+    if kind == "extra_forbidden":
+        return SceneError(field, "there is no such field", f"Remove it, or use one of: {_known_keys(first['loc'])}.")
+    if kind == "literal_error":
+        return SceneError(field, f"{_short(value)} is not a choice", f"Use {context['expected']}.")
+    if kind == "multiple_of":
+        step = context["multiple_of"]
+        return SceneError(field, f"{_short(value)} is not a multiple of {step}", f"Use {_nearest(value, step)}.")
+    if kind == "too_long" and field == "cast":
+        return SceneError(field, f"{len(value)} elements are too many", f"Use at most {MAX_CAST}.")
+    if kind == "too_short" and field == "cast":
+        return SceneError(field, "the cast is empty", "Add at least one character, object or background.")
+    return SceneError(field, f"{_short(value)} does not fit", f"{first['msg'].removeprefix('Input ').capitalize()}.")
+
+
+def _known_keys(location: tuple) -> str:
+    model: type[BaseModel] = Scene
+    inner = {"cast": Element, "placement": Placement, "video": Video, "sampling": Sampling, "direction": Direction}
+    for part in location[:-1]:
+        model = inner.get(part, model)
+    return ", ".join(model.model_fields)
+
+
+def _nearest(value: int, step: int) -> str:
+    low = max(step, value // step * step)
+    return f"{low} or {low + step}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
