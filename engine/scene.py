@@ -36,12 +36,14 @@ class _Frozen(BaseModel):
 
 class Placement(_Frozen):
     """Where a cut-out stands. All values are fractions of the frame: (x, y) is the middle of its foot measured from
-    the top left corner, `scale` its height over the frame's height, `flip` mirrors it left to right."""
+    the top left corner, `scale` its height over the frame's height, `flip` mirrors it left to right. Who stands lower
+    is in front; a higher `layer` is in front of a lower one wherever they stand."""
 
     x: float = Field(ge=-1, le=2)
     y: float = Field(ge=-1, le=2)
     scale: float = Field(gt=0.01, le=4)
     flip: bool = False
+    layer: int = Field(default=0, ge=-100, le=100)
 
 
 class Element(_Frozen):

@@ -1,0 +1,126 @@
+"""The presets on this machine: Troupe's own and the person's, as cards, and applied to a desk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import ValidationError
+
+from app.desk import LIMITS, Card, Desk
+from app.pictures import data_url, shrunk
+from engine.errors import PresetError
+from engine.presets import DraftDirection, Preset, Presets, Slot, direct, load_presets, save_preset
+from engine.prompt import mentions
+from engine.scene import Element
+
+CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen
+
+
+class Library:
+    """Presets of `shipped` and `own` folders; sample scenes lie in `samples` under their preset's name."""
+
+    def __init__(self, shipped: Path, own: Path, samples: Path) -> None:
+        self._folders, self._own, self._samples = (shipped, own), own, samples
+        self._pictures: dict[Path, str] = {}
+        self._load()
+
+    def _load(self) -> None:
+        self._presets: Presets = load_presets(*self._folders)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the files that were skipped."""
+        return [str(problem) for problem in self._presets.problems]
+
+    def strip(self, selected: str = "") -> dict:
+        """What presets.js draws."""
+        groups: dict[str, dict] = {}
+        for preset in self._presets.presets:
+            group = groups.setdefault(preset.group, {"title": preset.group_title, "cards": []})
+            group["cards"].append(
+                {"key": preset.key, "title": preset.title, "line": preset.line, "format": preset.format,
+                 "picture": self._picture(preset)}
+            )  # fmt: skip
+        return {"groups": list(groups.values()), "selected": selected}
+
+    def sample(self, key: str) -> Path | None:
+        """The sample scene of a shipped preset; None where it has none."""
+        preset = self._presets.get(key)
+        path = self._samples / f"{preset.name}.json"
+        return path if preset.folder != self._own and path.is_file() else None
+
+    def direct(self, desk: Desk, key: str, keep_words: bool = False) -> None:
+        """Apply a preset to the desk's cast: parts, camera, format, length, numbers, and the prompt unless
+        `keep_words`. Raises PresetError."""
+        preset = self._presets.get(key)
+        cast = tuple(Element(role=card.role, image="-", name=card.name, motion=card.motion) for card in desk.cards)
+        directed = direct(preset, cast)
+        sheet = desk.sheet
+        sheet.preset, sheet.format, sheet.seconds = preset.key, preset.format, preset.seconds
+        if not keep_words:
+            sheet.prompt = directed.prompt
+            for card, element in zip(desk.cards, directed.cast, strict=True):
+                card.motion = element.motion
+                card.placement = element.placement.model_dump() if element.placement else None
+        sheet.negative_prompt = directed.negative_prompt
+        sheet.camera, sheet.bpm = directed.direction.camera, directed.direction.bpm
+        sheet.steps, sheet.guidance = directed.sampling.steps, directed.sampling.guidance
+        sheet.flow_shift = directed.sampling.flow_shift
+        desk.save()
+
+    def keep(self, desk: Desk, title: str) -> None:
+        """Save the desk's settings as a preset of the person's own. Raises PresetError."""
+        title = " ".join((title or "").split())
+        if not title:
+            raise PresetError("The preset has no title", "Type one beside the button.")
+        if not desk.sheet.prompt.strip():
+            raise PresetError("There is no prompt to keep", "Write one first.")
+        sheet, slots = desk.sheet, _slots(desk.cards)
+        try:
+            preset = Preset(
+                title=title[:60], format=sheet.format, seconds=sheet.seconds, negative_prompt=sheet.negative_prompt,
+                prompt=_template(sheet.prompt, slots), slots=tuple(slot for _, _, slot in slots),
+                draft=DraftDirection(camera=sheet.camera, bpm=sheet.bpm),
+            )  # fmt: skip
+        except ValidationError as error:
+            raise PresetError(f"This cannot be kept: {error.errors()[0]['msg']}", "Change it and save again.") from None
+        save_preset(preset, self._own)
+        self._load()
+
+    def _picture(self, preset: Preset) -> str:
+        path = preset.picture_path
+        if path is None:
+            return ""
+        if path not in self._pictures:
+            try:
+                with Image.open(path, formats=("WEBP", "PNG", "JPEG")) as picture:
+                    self._pictures[path] = data_url(shrunk(picture.convert("RGB"), *CARD_PICTURE), quality=76)
+            except (OSError, UnidentifiedImageError, ValueError):
+                self._pictures[path] = ""  # a card without its picture still works
+        return self._pictures[path]
+
+
+def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
+    """Each card as (slot name, card name, slot)."""
+    counts = dict.fromkeys(LIMITS, 0)
+    slots = []
+    for card in cards:
+        counts[card.role] += 1
+        slot_name = card.role if counts[card.role] == 1 else f"{card.role}_{counts[card.role]}"
+        fields = {"role": card.role, "motion": card.motion, "placement": card.placement}
+        slots.append((slot_name, card.name, Slot.model_validate({k: v for k, v in fields.items() if v})))
+    return slots
+
+
+def _template(prompt: str, slots: list[tuple[str, str, Slot]]) -> str:
+    """The prompt with each name replaced by its slot."""
+    prompt = prompt.translate({ord("{"): "(", ord("}"): ")"})
+    spans = [(start, end, slot) for slot, name, _ in slots for start, end in mentions(prompt, name)]
+    for start, end, slot in sorted(spans, reverse=True):
+        said = prompt[start:end]
+        ending = next((each for each in ("'s", "’s") if said.endswith(each)), "")
+        prompt = f"{prompt[:start]}{{{slot}}}{ending}{prompt[end:]}"
+    return prompt
+
+

@@ -1,0 +1,197 @@
+"""The Create page: what stands where. What happens is in `app.studio`; this file only lays out and wires."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from app import views
+from app.studio import Studio
+from engine.presets import FORMATS
+from engine.scene import CAMERAS
+
+WEB = Path(__file__).resolve().parent.parent / "assets" / "web"
+CAMERA_CHOICES = [("As the prompt says", "")] + [(name.replace("_", " ").capitalize(), name) for name in CAMERAS]
+QUALITIES = [
+    ("Fast (u2netp, 5 MB)", "fast"),
+    ("Standard (u2net, fetches 165 MB once)", "standard"),
+    ("Best (BiRefNet, fetches about 220 MB once)", "best"),
+]
+PICTURES = ["image", ".heic", ".heif", ".avif"]  # what is really in a file is checked where it is opened
+KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
+
+
+@dataclass
+class Page:
+    """Every component that a handler reads or writes, by name."""
+
+    desk: gr.BrowserState
+    editing: gr.State
+    presets: gr.HTML
+    board: gr.HTML
+    cast_message: gr.HTML
+    uploads: dict[str, gr.UploadButton]
+    brush: gr.Group
+    editor: gr.ImageEditor
+    brush_apply: gr.Button
+    brush_again: gr.Button
+    brush_cancel: gr.Button
+    tabs: gr.Tabs
+    stage: gr.HTML
+    prompt: gr.Textbox
+    names: gr.HTML
+    format: gr.Radio
+    seconds: gr.Slider
+    seed: gr.Number
+    dice: gr.Button
+    keep_seed: gr.Checkbox
+    camera: gr.Dropdown
+    bpm: gr.Slider
+    quality: gr.Dropdown
+    negative: gr.Textbox
+    embed: gr.Checkbox
+    preset_name: gr.Textbox
+    preset_save: gr.Button
+    generate: gr.Button
+    stop: gr.Button
+    progress: gr.HTML
+    video: gr.Video
+    result: gr.HTML
+    download: gr.DownloadButton
+    again: gr.Button
+    clear: gr.Button
+    timer: gr.Timer
+
+
+def _own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:
+    """A component of our own: a fixed skeleton, drawn by assets/web/<name>.js."""
+    script = (WEB / f"{name}.js").read_text(encoding="utf-8")
+    return gr.HTML(value, html_template=skeleton, js_on_load=script, apply_default_css=False, **more)
+
+
+def build_page(studio: Studio) -> gr.Blocks:
+    """The whole page, wired to a studio."""
+    with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
+        _header()
+        with gr.Row(elem_id="tr-studio", equal_height=False):
+            with gr.Column(scale=11, min_width=320, elem_id="tr-left"):
+                left = _left_column(studio)
+            with gr.Column(scale=13, min_width=320, elem_id="tr-right"):
+                right = _right_column(studio)
+        page = Page(
+            desk=gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret"),
+            editing=gr.State(""),
+            timer=gr.Timer(1.0, active=False),
+            **left,
+            **right,
+        )
+        studio.wire(page)
+    return blocks
+
+
+def _header() -> None:
+    gr.HTML(
+        html_template=(
+            '<header class="tr-head"><span class="tr-mark" aria-hidden="true"><i></i><i></i><i></i></span>'
+            "<h1>Troupe</h1><p>Bring a cast. Say what happens. Get the clip.</p>"
+            '<button type="button" class="tr-theme" aria-label="Switch between light and dark" title="Light or dark">'
+            '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 3a9 9 0 1 0 9 9 7 7 0 0 1-9-9z"/></svg>'
+            "</button></header>"
+        ),
+        js_on_load=(WEB / "header.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id="tr-header",
+    )
+
+
+def _left_column(studio: Studio) -> dict:
+    found: dict = {}
+    found["presets"] = _own("presets", '<div class="tr-presets"></div>', studio.presets_value(), elem_id="tr-presets")
+    found["board"] = _own("board", '<div class="tr-board"></div>', studio.empty_board(), elem_id="tr-board")
+    found["cast_message"] = gr.HTML("", elem_id="tr-cast-message")
+    with gr.Row(elem_classes="tr-offstage"):
+        found["uploads"] = {
+            role: gr.UploadButton(
+                f"Upload {role}", file_types=PICTURES, elem_id=f"tr-add-{role}", type="filepath",
+                file_count="single" if role == "background" else "multiple",
+            )
+            for role in ("character", "object", "background")
+        }  # fmt: skip
+    with gr.Group(visible=False, elem_id="tr-brush") as found["brush"]:
+        gr.HTML(
+            '<p class="tr-brushhelp">Paint <b class="keep">green</b> over what belongs to the cut-out and '
+            '<b class="away">red</b> over what does not. What is cut away now is dark.</p>'
+        )
+        found["editor"] = gr.ImageEditor(
+            type="pil", image_mode="RGBA", sources=(), transforms=(), format="png", height=460, show_label=False,
+            brush=gr.Brush(colors=[KEEP, REMOVE], default_color=KEEP, color_mode="fixed", default_size=24),
+            layers=gr.LayerOptions(allow_additional_layers=False), buttons=[], elem_id="tr-editor",
+        )  # fmt: skip
+        with gr.Row():
+            found["brush_apply"] = gr.Button("Apply", variant="primary", size="sm")
+            found["brush_again"] = gr.Button("Cut out again", size="sm")
+            found["brush_cancel"] = gr.Button("Close", size="sm")
+    found["prompt"] = gr.Textbox(
+        label="Prompt", lines=4, max_lines=10, max_length=4000, elem_id="tr-prompt",
+        placeholder="Nova lifts the cup on the stage, the camera pushes in slowly.",
+    )  # fmt: skip
+    found["names"] = _own(
+        "names", '<div class="tr-names" role="group" aria-label="Names in the prompt"></div>',
+        {"names": [], "note": "", "ok": True}, elem_id="tr-names",
+    )  # fmt: skip
+    return found | _shot()
+
+
+def _shot() -> dict:
+    found: dict = {}
+    with gr.Row(elem_classes="tr-shot"):
+        found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
+        found["seconds"] = gr.Slider(2, 12, 5.4, step=0.2, label="Seconds", min_width=150, scale=2)
+    with gr.Row(elem_classes="tr-shot tr-seedrow"):
+        found["seed"] = gr.Number(
+            42, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=110, scale=2, elem_id="tr-seed"
+        )
+        found["dice"] = gr.Button("Roll", size="sm", min_width=64, scale=0, elem_id="tr-dice")
+        found["keep_seed"] = gr.Checkbox(False, label="Lock the seed", min_width=130, scale=1, elem_id="tr-lock")
+    with gr.Accordion("More settings", open=False, elem_id="tr-more"):
+        with gr.Row():
+            found["camera"] = gr.Dropdown(CAMERA_CHOICES, value="", label="Camera", min_width=160)
+            found["bpm"] = gr.Slider(40, 220, 110, step=1, label="Beat (per minute, for dancers)", min_width=160)
+        found["quality"] = gr.Dropdown(QUALITIES, value="fast", label="Cut-out quality, for the next picture")
+        found["negative"] = gr.Textbox(
+            label="Negative prompt", lines=2, max_length=4000, info="For the model; the draft does not read it."
+        )
+        found["embed"] = gr.Checkbox(True, label="Write the scene into the MP4, so that it can be opened again")
+        with gr.Row():
+            found["preset_name"] = gr.Textbox(label="Keep these settings as a preset", placeholder="Its title", scale=3)
+            found["preset_save"] = gr.Button("Save preset", size="sm", scale=1, min_width=110)
+        found["clear"] = gr.Button("Clear the desk", size="sm", variant="stop", elem_id="tr-clear")
+    return found
+
+
+def _right_column(studio: Studio) -> dict:
+    found: dict = {}
+    with gr.Tabs(selected="stage", elem_id="tr-tabs") as found["tabs"]:
+        with gr.Tab("Stage", id="stage"):
+            found["stage"] = _own(
+                "stage",
+                '<div class="tr-stage"><div class="tr-frame" aria-label="Stage"></div><div class="tr-bar"></div>'
+                '<p class="tr-live" aria-live="polite"></p></div>',
+                studio.empty_stage(),
+                elem_id="tr-stage",
+            )
+        with gr.Tab("Clip", id="clip"):
+            found["video"] = gr.Video(
+                interactive=False, autoplay=True, loop=True, show_label=False, elem_id="tr-video", buttons=[]
+            )
+            found["result"] = gr.HTML(views.result_html(None), elem_id="tr-result")
+            with gr.Row(elem_id="tr-after"):
+                found["download"] = gr.DownloadButton("Download", visible=False, size="sm", elem_id="tr-download")
+                found["again"] = gr.Button("Again with another seed", visible=False, size="sm", elem_id="tr-again")
+    with gr.Row(elem_id="tr-go"):
+        found["generate"] = gr.Button("Generate", variant="primary", size="lg", scale=3, elem_id="tr-generate")
+        found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
+    found["progress"] = gr.HTML("", elem_id="tr-progress")
+    return found

@@ -1,0 +1,78 @@
+"""Serve the page: folders, limits, and the settings that keep a shared link safe."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from app.desk import Desks
+from app.jobs import JobBoard
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_UPLOAD = "40mb"
+
+
+def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path) -> None:
+    """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
+    blocks = launch(outputs, server_name=host, server_port=port, share=share, inbrowser=browser)
+    threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
+    try:
+        blocks.block_thread()
+    except KeyboardInterrupt:
+        print("\nStopped. Your clips are in", outputs)
+
+
+def launch(outputs: Path, **more: object):
+    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. Tests start here too."""
+    outputs = Path(outputs).resolve()
+    _prepare_environment(outputs)
+
+    # imported here, after the environment is set: Gradio reads it when it is imported
+    from app.api import add_endpoints
+    from app.library import Library
+    from app.page import build_page
+    from app.studio import Studio
+    from app.theme import troupe_theme
+    from engine import door
+
+    library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples")
+    for problem in library.problems:
+        print(f"Preset skipped: {problem}", file=sys.stderr)
+    studio = Studio(Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library)
+    blocks = build_page(studio)
+    with blocks:
+        add_endpoints(studio)
+    blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
+    settings: dict[str, object] = {
+        "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
+        "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
+        "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
+    }  # fmt: skip
+    _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    print(f"Troupe is open at {url}" + (f" and at {public}" if public else ""), flush=True)
+    return blocks
+
+
+def _prepare_environment(outputs: Path) -> None:
+    """Nothing phones home, uploads lie beside the outputs, and the folder Gradio may serve from is an empty one."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
+    empty = outputs / "served"  # Gradio offers every non-dot file under the working folder to who can name it
+    for folder in (outputs / "uploads", outputs / "clips", outputs / "desks", empty):
+        folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(empty)
+
+
+def _warm_up() -> None:
+    """Load what the first upload and the first clip need, while the person still looks at the page."""
+    from engine import cutout
+
+    try:
+        cutout.prepare("fast", say=lambda line: print(line, flush=True))
+        cutout.warm_up("fast")
+    except Exception:  # the first upload will say what is wrong
+        logging.getLogger("troupe").debug("warm-up failed", exc_info=True)

@@ -1,0 +1,189 @@
+"""From a desk or a job to what the page's components show: plain data for the stage, the board and the rest."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from PIL import Image
+
+from app.desk import LIMITS, Card, Desk, checked_scene
+from app.jobs import DONE, FAILED, RUNNING, STOPPED, WAITING, Snapshot
+from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
+from engine import draft
+from engine.cast import Member
+from engine.cutout import checkerboard
+from engine.errors import TroupeError
+from engine.images import cover, open_image
+from engine.presets import FORMATS, FPS, frames_of
+from engine.prompt import mentions
+from engine.scene import MOTIONS
+
+STAGES = {"": "Starting", "cast": "Getting the cast ready", "frames": "Drawing frames", "poster": "Finishing"}
+SECTIONS = {
+    "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
+    "object": ("Objects", "Add an object", "A product, an instrument, a thing to hold"),
+    "background": ("Background", "Set the background", "A place: a stage, a kitchen, a street"),
+}
+MOTION_LABELS = [("", "Motion: auto")] + [(name, name.capitalize()) for name in MOTIONS]
+
+
+def video_of(desk: Desk) -> dict[str, int]:
+    """The clip's pixels, frames and frames per second."""
+    width, height = FORMATS[desk.sheet.format]
+    return {"width": width, "height": height, "frames": frames_of(desk.sheet.seconds), "fps": FPS}
+
+
+# -- the cast board ----------------------------------------------------------
+
+
+def board_value(desk: Desk) -> dict[str, Any]:
+    """What board.js draws."""
+    sections = []
+    for role, (title, add, hint) in SECTIONS.items():
+        cards = desk.of_role(role)
+        room = len(cards) < LIMITS[role] or role == "background"
+        add = "Another background" if role == "background" and cards else add
+        sections.append(
+            {"role": role, "title": title, "add": add, "hint": hint if not cards else "", "room": room,
+             "cards": [_card_value(desk, card) for card in cards]}
+        )  # fmt: skip
+    return {"sections": sections, "motions": MOTION_LABELS}
+
+
+def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
+    doubtful = bool(card.doubts) and card.mode == "auto"
+    notes = list(card.doubts) if doubtful else []
+    if card.notice and card.mode == "auto":
+        notes.append(card.notice)
+    return {
+        "id": card.id, "role": card.role, "name": card.name, "mode": card.mode, "motion": card.motion or "",
+        "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card, "thumb"),
+    }  # fmt: skip
+
+
+def _preview(desk: Desk, card: Card, kind: str) -> str:
+    key = (card.id, card.version, kind)
+    if key not in desk.previews:
+        desk.previews = {k: v for k, v in desk.previews.items() if k[0] != card.id or k[1] == card.version}
+        picture = desk.picture(card)
+        if kind == "size":
+            width, height = trimmed(picture).size
+            desk.previews[key] = f"{width / height:.5f}"
+        elif kind == "thumb":
+            small = cover(picture, THUMB) if card.role == "background" else checkerboard(picture, THUMB)
+            desk.previews[key] = data_url(small)
+        elif card.role == "background":
+            desk.previews[key] = data_url(shrunk(picture, STAGE_FRAME, STAGE_FRAME))
+        else:
+            desk.previews[key] = data_url(shrunk(trimmed(picture), 2 * STAGE_HEIGHT, STAGE_HEIGHT))
+    return desk.previews[key]
+
+
+# -- the stage ----------------------------------------------------------------
+
+
+def stage_value(desk: Desk) -> dict[str, Any]:
+    """What stage.js draws: every cut-out where the draft would put it, or where it was dragged to."""
+    video = video_of(desk)
+    value: dict[str, Any] = {
+        "width": video["width"], "height": video["height"], "background": "", "actors": [],
+        "hint": "Add a cast or pick a preset: this is where you place them.",
+    }  # fmt: skip
+    if not desk.cards:
+        return value
+    try:
+        scene = checked_scene(desk, video, desk.sheet.seed)
+        members = [Member(element, _sketch(desk, card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
+        spots = draft.arrange(scene, members)
+    except TroupeError:
+        return value
+    for index, card in enumerate(desk.cards):
+        if card.role == "background":
+            value["background"] = _preview(desk, card, "stage")
+            continue
+        spot = spots[index]
+        value["actors"].append(
+            {"id": card.id, "name": card.name, "url": _preview(desk, card, "stage"),
+             "aspect": float(_preview(desk, card, "size")), **spot.model_dump()}
+        )  # fmt: skip
+    return value
+
+
+def _sketch(desk: Desk, card: Card) -> Image.Image:
+    """A small copy of a card's picture: where to place it does not depend on its pixels, and a drag is not to wait."""
+    key = (card.id, card.version)
+    if key not in desk.sketches:
+        desk.sketches = {k: v for k, v in desk.sketches.items() if k[0] != card.id}
+        desk.sketches[key] = shrunk(desk.picture(card), 384, 384)
+    return desk.sketches[key]
+
+
+# -- the prompt's linter --------------------------------------------------------
+
+
+def names_value(desk: Desk) -> dict[str, Any]:
+    """Chips for every name of the cast, and a line that says which ones the prompt never mentions."""
+    prompt = desk.sheet.prompt
+    names = [{"name": card.name, "mentioned": bool(mentions(prompt, card.name))} for card in desk.cards]
+    missing = [each["name"] for each in names if not each["mentioned"]]
+    if not names:
+        note = ""
+    elif not prompt.strip():
+        note = "Say what happens, and mention everyone by name."
+    elif missing:
+        note = f"The prompt never mentions {_listed(missing)}."
+    else:
+        note = "Everyone is mentioned."
+    return {"names": names, "note": note, "ok": not missing}
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# -- a job ----------------------------------------------------------------------
+
+
+def progress_html(snap: Snapshot | None) -> str:
+    """A bar with words; `role=progressbar` for those who do not see it. Everything inside is escaped."""
+    if snap is None or snap.state == DONE:
+        return ""
+    if snap.state == FAILED:
+        return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
+    if snap.state == STOPPED:
+        return '<div class="tr-message" role="status">Stopped. Nothing was kept; your cast and prompt are as they were.</div>'
+    percent = round(100 * snap.share)
+    words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
+             RUNNING: STAGES.get(snap.stage, snap.stage)}[snap.state]  # fmt: skip
+    left = "" if snap.remaining is None else f"about {max(1, round(snap.remaining))} s left"
+    return (
+        f'<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
+        f'<div class="tr-words" role="status"><span>{html.escape(words)} · {percent} %</span><span>{left}</span></div>'
+    )
+
+
+def result_html(snap: Snapshot | None) -> str:
+    """The line under a clip: what it is, the seed, how long it took, what to know."""
+    if snap is None or snap.state != DONE:
+        return '<div class="tr-result"><p>No clip yet. Press Generate: a draft takes a few seconds.</p></div>'
+    facts = [f"Seed <b>{snap.seed}</b>"] if snap.seed is not None else []
+    if snap.elapsed:
+        facts.append(f"made in {snap.elapsed:.1f} s")
+    notices = "".join(f"<p>{html.escape(each)}</p>" for each in snap.notices)
+    return (
+        f'<div class="tr-result"><p class="tr-draft"><b>Draft</b> {html.escape(draft.NOTE)}</p>'
+        f'<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
+    )
+
+
+# -- the brush --------------------------------------------------------------------
+
+
+def editor_background(desk: Desk, card: Card) -> Image.Image:
+    """The photo with what was cut away dimmed, so that a person sees what the brush should add or remove."""
+    photo = desk.photo(card).convert("RGB")
+    alpha = open_image(desk.folder / f"{card.id}.cutout.png").convert("RGBA").getchannel("A").resize(photo.size)
+    dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, (24, 20, 36)), 0.62)
+    return shrunk(Image.composite(photo, dim, alpha), 1024, 1024)

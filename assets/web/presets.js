@@ -1,0 +1,45 @@
+// Presets as picture cards. A card is a button; its event names the preset.
+const strip = element.querySelector('.tr-presets');
+
+function paint() {
+  const value = props.value || { groups: [] };
+  const scrolled = Array.from(strip.querySelectorAll('.tr-strip')).map((row) => row.scrollLeft);
+  strip.replaceChildren();
+  for (const group of value.groups) {
+    const title = document.createElement('h3');
+    title.textContent = group.title;
+    const row = document.createElement('div');
+    row.className = 'tr-strip';
+    for (const preset of group.cards) {
+      const card = document.createElement('button');
+      card.type = 'button';
+      card.className = 'tr-preset';
+      card.dataset.key = preset.key;
+      card.title = preset.line;
+      card.setAttribute('aria-pressed', String(preset.key === value.selected));
+      if (preset.picture) {
+        const picture = document.createElement('img');
+        picture.src = preset.picture;
+        picture.alt = '';
+        picture.loading = 'lazy';
+        card.append(picture);
+      }
+      for (const [tag, text] of [['b', preset.title], ['span', preset.line], ['i', preset.format]]) {
+        const line = document.createElement(tag);
+        line.textContent = text;
+        card.append(line);
+      }
+      row.append(card);
+    }
+    strip.append(title, row);
+  }
+  strip.querySelectorAll('.tr-strip').forEach((row, i) => { row.scrollLeft = scrolled[i] || 0; });
+}
+
+strip.addEventListener('click', (event) => {
+  const card = event.target.closest('.tr-preset');
+  if (card) trigger('choose', { key: card.dataset.key });
+});
+
+watch('value', paint);
+paint();
