@@ -20,8 +20,8 @@ class TroupeError(Exception):
     """Something a person can act on: `problem` says what is wrong, `remedy` what to do."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = " ".join(problem.split())
-        self.remedy = " ".join(remedy.split())
+        self.problem = _plain_line(problem)
+        self.remedy = _plain_line(remedy)
         super().__init__(self.problem, self.remedy)  # both, so that the error survives pickling
 
     def __str__(self) -> str:
@@ -31,11 +31,16 @@ class TroupeError(Exception):
         return f"{self.problem}{joint}{self.remedy}"
 
 
+def _plain_line(text: str) -> str:
+    """One line that any terminal can print: half a surrogate pair, from JSON or a file name, cannot be encoded."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
 class SceneError(TroupeError):
     """A scene that cannot be used; `field` is its path in the JSON, such as `cast[1].placement.x`."""
 
     def __init__(self, field: str, problem: str, remedy: str = "") -> None:
-        self.field = field
+        self.field = field = _plain_line(field)
         super().__init__(f"{field}: {problem}" if field else problem, remedy)
 
     def __reduce__(self):  # the message was built from the field: rebuild from the finished parts

@@ -30,6 +30,10 @@ MAX_CAST = 16
 MAX_PROMPT = 4000  # characters; the text encoder reads 512 tokens
 
 
+# A path without the characters that no file system takes
+FilePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True, allow_inf_nan=False)
 
@@ -51,9 +55,9 @@ class Element(_Frozen):
     `motion` is what the draft lets it do (read from the prompt where it is not given)."""
 
     role: Role
-    image: str = Field(min_length=1, max_length=1024)
+    image: FilePath
     name: str = Field(default="", max_length=60)
-    cutout: str = Field(default="auto", min_length=1, max_length=1024)
+    cutout: FilePath = "auto"
     description: str = Field(default="", max_length=400)
     placement: Placement | None = None
     motion: Motion | None = None
@@ -176,8 +180,9 @@ def load_scene(path: str | Path) -> Scene:
         raise SceneError("", f"{path} is a folder", "Name the scene file in it.") from None
     except UnicodeDecodeError:
         raise SceneError("", f"{path} is not text", "A scene file is JSON text in UTF-8.") from None
-    except OSError as error:
-        raise SceneError("", f"{path} cannot be read ({error.strerror})", "Check its permissions.") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or "not a usable file name"
+        raise SceneError("", f"{path} cannot be read ({reason})", "Check its name and permissions.") from None
     return scene_from_json(text)
 
 
@@ -186,11 +191,12 @@ def _refuse_constant(name: str) -> float:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:  # the second would silently win
-            raise SceneError(str(key), "the key is there twice", "Keep one of them.")
-    return dict(pairs)
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique:  # the second would silently win
+            raise SceneError(key, "the key is there twice", "Keep one of them.")
+        unique[key] = value
+    return unique
 
 
 # ---------------------------------------------------------------------------
@@ -207,6 +213,8 @@ def _scene_error(error: ValidationError) -> SceneError:
         return SceneError(field, "there is no such field", f"Remove it, or use one of: {_known_keys(first['loc'])}.")
     if kind == "literal_error":
         return SceneError(field, f"{_short(value)} is not a choice", f"Use {context['expected']}.")
+    if kind == "string_pattern_mismatch":
+        return SceneError(field, f"{_short(value)} has control characters in it", "Write a plain file name.")
     if kind == "multiple_of":
         step = context["multiple_of"]
         return SceneError(field, f"{_short(value)} is not a multiple of {step}", f"Use {_nearest(value, step)}.")

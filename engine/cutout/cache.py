@@ -1,0 +1,67 @@
+"""Cut-outs kept by content: the same photo in the same quality is not cut out twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+_VERSION = 1  # raise it when cut-outs come out differently
+_MAX_BYTES = 500_000_000
+_FILE = "cutout-{}.png"  # nothing else in the folder is touched
+
+
+def key(photo: Image.Image, model: str) -> str:
+    """A name for what `model` makes of a photo's pixels."""
+    head = f"{_VERSION} {model} {photo.mode} {photo.width}x{photo.height}\n".encode()
+    return hashlib.sha256(head + photo.tobytes()).hexdigest()
+
+
+def get(folder: Path, name: str, size: tuple[int, int]) -> Image.Image | None:
+    """The picture kept under a name, or None where there is none, or it is damaged or of another size."""
+    path = folder / _FILE.format(name)
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            if opened.mode != "RGBA" or opened.size != size:
+                return None
+            picture = opened.copy()
+        picture.info = {}
+        os.utime(path)  # `prune` drops what was not used for longest
+        return picture
+    except Exception:  # damaged in whatever way: it is made again
+        return None
+
+
+def put(folder: Path, name: str, picture: Image.Image) -> None:
+    """Keep a picture, whole or not at all. A full or read-only disk is no reason to fail: then it is not kept."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                picture.save(file, "PNG", compress_level=1)
+            os.replace(scratch, folder / _FILE.format(name))
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(scratch)
+        prune(folder)
+
+
+def prune(folder: Path, max_bytes: int = _MAX_BYTES) -> None:
+    """Delete the cut-outs that were not used for longest until the rest fits into `max_bytes`."""
+    entries = []
+    for path in folder.glob(_FILE.format("*")):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            entries.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+        if total <= max_bytes:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size

@@ -1,0 +1,156 @@
+"""rembg's models: which one serves which quality, loaded once, one inference at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from engine.cutout import weights
+from engine.cutout.weights import Unavailable
+
+QUALITIES = {"fast": "u2netp", "standard": "u2net", "best": "birefnet-general-lite"}
+_LADDER = ("birefnet-general-lite", "u2net", "u2netp")  # from best to fast; where one is out of reach, the next
+_FORGET_AFTER = 300.0  # seconds until a model that could not be had is tried again
+_MASK_SIDE = 1024  # pixels; no model looks at more
+
+_IMPORTING = threading.Lock()  # numba's switch belongs to the whole process
+
+
+class Session(Protocol):
+    """What is needed of a rembg session."""
+
+    def predict(self, image: Image.Image) -> list[Image.Image]: ...
+
+
+class Models:
+    """The loaded models. Safe to share between threads: a model is loaded once, and one inference runs at a time.
+
+    `load` makes a session for a model's name and raises Unavailable where it cannot be had; tests pass their own.
+    """
+
+    def __init__(
+        self, load: Callable[[str], Session] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._load = load or load_session
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        self._failures: dict[str, tuple[float, str]] = {}
+        self._loading = {model: threading.Lock() for model in _LADDER}  # a long download holds up its own model only
+        self._inference = threading.Lock()
+
+    def mask(self, model: str, photo: Image.Image) -> Image.Image:
+        """The model's soft mask (L, white = subject) of an RGB photo. Raises Unavailable."""
+        session = self._session(model)
+        with self._inference:
+            try:
+                return session.predict(photo)[0]
+            except Exception as error:  # out of memory, mostly
+                raise Unavailable(f"it failed on this photo, {type(error).__name__}") from None
+
+    def ready(self, model: str) -> None:
+        """Load the model now. Raises Unavailable."""
+        self._session(model)
+
+    def _session(self, model: str) -> Session:
+        with self._loading[model]:
+            return self._loaded(model)
+
+    def _loaded(self, model: str) -> Session:
+        if model in self._sessions:
+            return self._sessions[model]
+        when, why = self._failures.get(model, (None, ""))
+        if when is not None and self._clock() - when < _FORGET_AFTER:
+            raise Unavailable(why)  # or every cut-out of a person without network would wait for the time-out
+        try:
+            self._sessions[model] = self._load(model)
+        except Unavailable as error:
+            self._failures[model] = (self._clock(), str(error))
+            raise
+        return self._sessions[model]
+
+
+@cache
+def shared_models() -> Models:
+    """The process's models, made at the first use: they are large, so there is one set."""
+    return Models()
+
+
+def ladder(quality: str) -> tuple[str, ...]:
+    """The models to try for a quality, in order."""
+    return _LADDER[_LADDER.index(QUALITIES[quality]) :]
+
+
+def model_view(photo: Image.Image) -> Image.Image:
+    """The photo as small as a model's mask needs it: rembg would scale a full-size mask back up, slowly."""
+    view = photo.convert("RGB")
+    view.thumbnail((_MASK_SIDE, _MASK_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return view
+
+
+def load_session(model: str) -> Session:
+    """A rembg session for a model by name, its weights fetched where they are missing. Raises Unavailable."""
+    folder = weights.weights_folder()
+    path: Path | None = None
+    if model in weights.WEIGHTS:
+        path = weights.find(model, folder) or weights.fetch(model, folder)
+    try:
+        base = _session_class(model)
+    except (ImportError, KeyError) as error:
+        raise Unavailable(f"rembg does not work here ({error})") from None
+    try:
+        return _placed(base, folder, path)(model, _options(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # rembg downloads inside its constructor: network, disk and hash errors of every kind
+        why = "it could not be downloaded" if path is None else f"it could not be loaded ({type(error).__name__})"
+        raise Unavailable(why) from None
+
+
+def _session_class(model: str) -> type[Any]:
+    """rembg's class for a model.
+
+    rembg imports pymatting, which on its very first import compiles for half a minute on two cores. Nothing of it is
+    used here (`matte.estimate_foreground` is as good and needs no compiler), so it is imported uncompiled.
+    """
+    import numba
+    import onnxruntime  # before rembg, which ends the whole process where this is missing
+
+    onnxruntime.disable_telemetry_events()
+    with _IMPORTING:
+        before = numba.config.DISABLE_JIT
+        numba.config.DISABLE_JIT = True
+        try:
+            from rembg.sessions import sessions_class
+        finally:
+            numba.config.DISABLE_JIT = before
+    return {known.name(): known for known in sessions_class}[model]
+
+
+def _placed(base: type[Any], folder: Path, path: Path | None) -> type[Any]:
+    """rembg's session class with our weights folder instead of the one it reads from the environment."""
+
+    class Placed(base):
+        @classmethod
+        def download_models(cls, *args: Any, **kwargs: Any) -> str:
+            return str(path) if path else super().download_models(*args, **kwargs)
+
+        @classmethod
+        def rembg_home(cls, *args: Any, **kwargs: Any) -> str:
+            return str(folder)
+
+        u2net_home = rembg_home  # its name in rembg before 2.0.70 or so
+
+    return Placed
+
+
+def _options() -> Any:
+    """onnxruntime's own default is one thread per physical core. The graphics card is left to the video model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options

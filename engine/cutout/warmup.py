@@ -1,0 +1,37 @@
+"""Getting a quality ready before somebody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.cutout import weights
+from engine.cutout.models import QUALITIES, shared_models
+from engine.cutout.weights import Unavailable
+
+
+def prepare(quality: str = "fast", say: Callable[[str], None] = print) -> bool:
+    """Have a quality's weights on this machine, downloading them where they are missing, and `say` so.
+
+    Returns whether they are there. Where not, cut-outs still work, with a fallback and a notice.
+    """
+    model = QUALITIES[quality]
+    try:
+        if model not in weights.WEIGHTS:
+            say(f"Fetching the background remover {model} (about 220 MB, once) …")
+            shared_models().ready(model)  # rembg fetches this one itself
+        elif weights.find(model, weights.weights_folder()) is None:
+            say(f"Fetching the background remover {model} ({weights.WEIGHTS[model].megabytes:g} MB, once) …")
+            weights.fetch(model, weights.weights_folder())
+    except Unavailable as error:
+        say(f"The background remover {model} could not be fetched: {error}. Cut-outs are rougher until it is.")
+        return False
+    return True
+
+
+def warm_up(quality: str = "fast") -> bool:
+    """Load a quality's model now, as a server does in the background. Returns whether it is loaded."""
+    try:
+        shared_models().ready(QUALITIES[quality])
+    except Unavailable:
+        return False
+    return True

