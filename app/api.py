@@ -29,7 +29,7 @@ def add_endpoints(studio: Studio) -> None:
         """Start a draft clip. Pictures are uploaded files; `names` names characters, objects and background in that
         order; `format` is 16:9, 9:16 or 1:1. Returns {"job": id}: ask /job with it."""
         try:
-            desk = studio.desks.get(None)
+            desk = studio.desks.new()
             with desk.lock:
                 if format not in FORMATS:
                     raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")

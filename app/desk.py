@@ -263,13 +263,17 @@ class Desks:
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
-        """The desk with this id; a new one where there is none, or where the id is not one."""
+        """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id."""
+        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id):
+            raise TroupeError("This page has lost its desk", "Reload it.")
         with self._lock:
-            if not isinstance(desk_id, str) or not ID.fullmatch(desk_id):
-                desk_id = uuid.uuid4().hex
             if desk_id not in self._open:
                 self._open[desk_id] = self._load(desk_id)
             return self._open[desk_id]
+
+    def new(self) -> Desk:
+        """A fresh desk with an id that nobody can guess."""
+        return self.get(uuid.uuid4().hex)
 
     def _load(self, desk_id: str) -> Desk:
         folder = self.folder / desk_id

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from app.desk import LIMITS, Card, Desk
 from app.pictures import data_url, shrunk
 from engine.errors import PresetError
-from engine.presets import DraftDirection, Preset, Presets, Slot, direct, load_presets, save_preset
+from engine.presets import Preset, Presets, Slot, direct, load_presets, save_preset
 from engine.prompt import mentions
-from engine.scene import Element
+from engine.scene import Direction, Element
 
 CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen
 
@@ -81,7 +81,7 @@ class Library:
             preset = Preset(
                 title=title[:60], format=sheet.format, seconds=sheet.seconds, negative_prompt=sheet.negative_prompt,
                 prompt=_template(sheet.prompt, slots), slots=tuple(slot for _, _, slot in slots),
-                draft=DraftDirection(camera=sheet.camera, bpm=sheet.bpm),
+                draft=Direction(camera=sheet.camera, bpm=sheet.bpm),
             )  # fmt: skip
         except ValidationError as error:
             raise PresetError(f"This cannot be kept: {error.errors()[0]['msg']}", "Change it and save again.") from None

@@ -33,7 +33,7 @@ class Page:
     board: gr.HTML
     cast_message: gr.HTML
     uploads: dict[str, gr.UploadButton]
-    brush: gr.Group
+    brush: gr.Column
     editor: gr.ImageEditor
     brush_apply: gr.Button
     brush_again: gr.Button
@@ -72,14 +72,14 @@ def _own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:
 
 
 def build_page(studio: Studio) -> gr.Blocks:
-    """The whole page, wired to a studio."""
+    """The whole page, wired to a studio. It shows nothing to act on until the browser's desk has been opened."""
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         with gr.Row(elem_id="tr-studio", equal_height=False):
             with gr.Column(scale=11, min_width=320, elem_id="tr-left"):
-                left = _left_column(studio)
+                left = _left_column()
             with gr.Column(scale=13, min_width=320, elem_id="tr-right"):
-                right = _right_column(studio)
+                right = _right_column()
         page = Page(
             desk=gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret"),
             editing=gr.State(""),
@@ -106,10 +106,10 @@ def _header() -> None:
     )
 
 
-def _left_column(studio: Studio) -> dict:
+def _left_column() -> dict:
     found: dict = {}
-    found["presets"] = _own("presets", '<div class="tr-presets"></div>', studio.presets_value(), elem_id="tr-presets")
-    found["board"] = _own("board", '<div class="tr-board"></div>', studio.empty_board(), elem_id="tr-board")
+    found["presets"] = _own("presets", '<div class="tr-presets"></div>', {"groups": []}, elem_id="tr-presets")
+    found["board"] = _own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board")
     found["cast_message"] = gr.HTML("", elem_id="tr-cast-message")
     with gr.Row(elem_classes="tr-offstage"):
         found["uploads"] = {
@@ -119,10 +119,11 @@ def _left_column(studio: Studio) -> dict:
             )
             for role in ("character", "object", "background")
         }  # fmt: skip
-    with gr.Group(visible=False, elem_id="tr-brush") as found["brush"]:
+    with gr.Column(visible=False, elem_id="tr-brush") as found["brush"]:
         gr.HTML(
             '<p class="tr-brushhelp">Paint <b class="keep">green</b> over what belongs to the cut-out and '
-            '<b class="away">red</b> over what does not. What is cut away now is dark.</p>'
+            '<b class="away">red</b> over what does not (the palette changes the colour). What is cut away now is '
+            "dark and grey.</p>"
         )
         found["editor"] = gr.ImageEditor(
             type="pil", image_mode="RGBA", sources=(), transforms=(), format="png", height=460, show_label=False,
@@ -134,7 +135,7 @@ def _left_column(studio: Studio) -> dict:
             found["brush_again"] = gr.Button("Cut out again", size="sm")
             found["brush_cancel"] = gr.Button("Close", size="sm")
     found["prompt"] = gr.Textbox(
-        label="Prompt", lines=4, max_lines=10, max_length=4000, elem_id="tr-prompt",
+        label="Prompt", lines=4, interactive=False, max_lines=10, max_length=4000, elem_id="tr-prompt",
         placeholder="Nova lifts the cup on the stage, the camera pushes in slowly.",
     )  # fmt: skip
     found["names"] = _own(
@@ -148,7 +149,9 @@ def _shot() -> dict:
     found: dict = {}
     with gr.Row(elem_classes="tr-shot"):
         found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
-        found["seconds"] = gr.Slider(2, 12, 5.4, step=0.2, label="Seconds", min_width=150, scale=2)
+        found["seconds"] = gr.Slider(
+            2, 12, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
+        )
     with gr.Row(elem_classes="tr-shot tr-seedrow"):
         found["seed"] = gr.Number(
             42, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=110, scale=2, elem_id="tr-seed"
@@ -171,7 +174,7 @@ def _shot() -> dict:
     return found
 
 
-def _right_column(studio: Studio) -> dict:
+def _right_column() -> dict:
     found: dict = {}
     with gr.Tabs(selected="stage", elem_id="tr-tabs") as found["tabs"]:
         with gr.Tab("Stage", id="stage"):
@@ -179,7 +182,7 @@ def _right_column(studio: Studio) -> dict:
                 "stage",
                 '<div class="tr-stage"><div class="tr-frame" aria-label="Stage"></div><div class="tr-bar"></div>'
                 '<p class="tr-live" aria-live="polite"></p></div>',
-                studio.empty_stage(),
+                {"width": 832, "height": 480, "actors": []},
                 elem_id="tr-stage",
             )
         with gr.Tab("Clip", id="clip"):
@@ -190,8 +193,9 @@ def _right_column(studio: Studio) -> dict:
             with gr.Row(elem_id="tr-after"):
                 found["download"] = gr.DownloadButton("Download", visible=False, size="sm", elem_id="tr-download")
                 found["again"] = gr.Button("Again with another seed", visible=False, size="sm", elem_id="tr-again")
-    with gr.Row(elem_id="tr-go"):
-        found["generate"] = gr.Button("Generate", variant="primary", size="lg", scale=3, elem_id="tr-generate")
-        found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
-    found["progress"] = gr.HTML("", elem_id="tr-progress")
+    with gr.Column(elem_id="tr-go"):
+        with gr.Row():
+            found["generate"] = gr.Button("Generate", variant="primary", size="lg", scale=3, interactive=False, elem_id="tr-generate")
+            found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
+        found["progress"] = gr.HTML("", elem_id="tr-progress")
     return found

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
+# On a phone the clip appears far from the button that was pressed.
+TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
+
 
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
@@ -36,12 +39,6 @@ class Studio:
 
     def presets_value(self, selected: str = "") -> dict:
         return self.library.strip(selected)
-
-    def empty_board(self) -> dict:
-        return views.board_value(Desk("", Path()))
-
-    def empty_stage(self) -> dict:
-        return views.stage_value(Desk("", Path()))
 
     # -- wiring ---------------------------------------------------------------
 
@@ -83,6 +80,7 @@ class Studio:
         on(page.dice.click, self.roll, [], [page.seed])
         on(page.generate.click, self.generate, [page.prompt], [page.seed, *job])
         on(page.again.click, self.generate_again, [page.prompt], [page.seed, *job])
+        page.generate.click(None, js=TO_THE_CLIP, api_visibility="private")
         on(page.stop.click, self.stop, [], job)
         on(page.timer.tick, self.tick, [], job)
         on(page.preset_save.click, self.save_preset, [page.preset_name], [page.presets, page.preset_name])
@@ -133,11 +131,22 @@ class Studio:
 
     def open(self, desk_id: str | None) -> Updates:
         """The page was loaded or reloaded: everything as it was left, the running job included."""
-        return self._every(self.desks.get(desk_id))
+        try:
+            desk = self.desks.get(desk_id)
+        except TroupeError:  # the first visit, or a stored id that is none
+            desk = self.desks.new()
+        ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
+        return self._every(desk) | ready
+
+    def _desk(self, desk_id: object) -> Desk:
+        try:
+            return self.desks.get(desk_id)
+        except TroupeError as error:
+            raise gr.Error(str(error)) from None
 
     def uploader(self, role: str) -> Callable:
         def take(desk_id: str, files: str | list[str] | None) -> Updates:
-            desk = self.desks.get(desk_id)
+            desk = self._desk(desk_id)
             problems = []
             for path in [files] if isinstance(files, str) else files or []:
                 try:
@@ -150,7 +159,7 @@ class Studio:
 
     def edit(self, desk_id: str, event: gr.EventData) -> Updates:
         """A card's own controls: name, motion, photo as it is, touch up, remove."""
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         data = event._data if isinstance(event._data, dict) else {}
         action, card_id, value = data.get("action"), str(data.get("id")), data.get("value")
         page = self.page
@@ -173,7 +182,7 @@ class Studio:
 
     def place(self, desk_id: str, event: gr.EventData) -> Updates:
         """Someone was moved on the stage, or is to be placed automatically again."""
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         data = dict(event._data) if isinstance(event._data, dict) else {}
         card_id, automatic = str(data.pop("id", "")), data.pop("auto", False)
         try:
@@ -187,7 +196,7 @@ class Studio:
         return {self.page.stage: views.stage_value(desk)}
 
     def clear(self, desk_id: str) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         with desk.lock:
             desk.clear()
         return self._every(desk)
@@ -201,7 +210,7 @@ class Studio:
         return {page.brush: gr.update(visible=True), page.editor: value, page.editing: card_id}
 
     def apply_brush(self, desk_id: str, card_id: str, drawing: dict | None) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         try:
             with desk.lock:
                 desk.retouch(card_id, *_painted(drawing))
@@ -210,7 +219,7 @@ class Studio:
         return self.close_brush(desk_id)
 
     def cut_again(self, desk_id: str, card_id: str) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         try:
             with desk.lock:
                 desk.cut_again(card_id)
@@ -219,12 +228,12 @@ class Studio:
         return self.close_brush(desk_id)
 
     def close_brush(self, desk_id: str) -> Updates:
-        return self._cast(self.desks.get(desk_id)) | {self.page.brush: gr.update(visible=False), self.page.editing: ""}
+        return self._cast(self._desk(desk_id)) | {self.page.brush: gr.update(visible=False), self.page.editing: ""}
 
     # -- the sheet ----------------------------------------------------------------------
 
     def write_prompt(self, desk_id: str, prompt: str) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         with desk.lock:
             desk.sheet.prompt = (prompt or "")[:4000]
             desk.save()
@@ -232,7 +241,7 @@ class Studio:
 
     def setter(self, name: str) -> Callable:
         def put(desk_id: str, value: Any) -> Updates | None:
-            desk = self.desks.get(desk_id)
+            desk = self._desk(desk_id)
             with desk.lock:
                 desk.set(name, value)
             return {self.page.stage: views.stage_value(desk)} if name == "format" else None
@@ -240,14 +249,14 @@ class Studio:
         return put
 
     def roll(self, desk_id: str) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         with desk.lock:
             desk.set("seed", new_seed())
         return {self.page.seed: desk.sheet.seed}
 
     def choose(self, desk_id: str, event: gr.EventData) -> Updates:
         """A preset was picked. With a cast of one's own it directs that cast; else its sample cast comes along."""
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         key = str(event._data.get("key", "")) if isinstance(event._data, dict) else ""
         try:
             with desk.lock:
@@ -262,7 +271,7 @@ class Studio:
         return self._every(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         try:
             self.library.keep(desk, title)
         except TroupeError as error:
@@ -273,7 +282,7 @@ class Studio:
     # -- the job ------------------------------------------------------------------------
 
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         try:
             with desk.lock:
                 desk.sheet.prompt = (prompt or "")[:4000]
@@ -288,12 +297,12 @@ class Studio:
         return self.generate(desk_id, prompt, again=True)
 
     def stop(self, desk_id: str) -> Updates:
-        desk = self.desks.get(desk_id)
+        desk = self._desk(desk_id)
         self.jobs.stop(desk.sheet.job)
         return self._job(desk)
 
     def tick(self, desk_id: str) -> Updates:
-        return self._job(self.desks.get(desk_id))
+        return self._job(self._desk(desk_id))
 
 
 def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image]:

@@ -42,8 +42,7 @@ def board_value(desk: Desk) -> dict[str, Any]:
     sections = []
     for role, (title, add, hint) in SECTIONS.items():
         cards = desk.of_role(role)
-        room = len(cards) < LIMITS[role] or role == "background"
-        add = "Another background" if role == "background" and cards else add
+        room = len(cards) < LIMITS[role]
         sections.append(
             {"role": role, "title": title, "add": add, "hint": hint if not cards else "", "room": room,
              "cards": [_card_value(desk, card) for card in cards]}

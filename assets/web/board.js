@@ -73,6 +73,14 @@ function draw(card) {
     row.append(toggle(card), brush);
     made.append(motions(card), row);
   }
+  if (card.role === 'background') {
+    const other = control('button', 'add', 'Choose another background');
+    other.type = 'button';
+    other.className = 'tr-mini';
+    other.dataset.role = card.role;
+    other.append(make('span', '', 'Change'));
+    made.append(other);
+  }
   if (card.note) made.append(make('p', 'tr-note' + (card.doubtful ? ' warn' : ''), card.note));
   return made;
 }
@@ -92,6 +100,7 @@ function paint() {
   const held = board.contains(focus) && focus.dataset.action
     ? [focus.closest('.tr-card')?.dataset.id, focus.dataset.action, focus.value] : null;
   board.replaceChildren();
+  board.classList.toggle('empty', value.sections.every((section) => !section.cards.length));
   for (const section of value.sections) {
     const part = make('section', 'tr-section tr-' + section.role);
     part.dataset.role = section.role;

@@ -1,0 +1,59 @@
+"""A running Troupe for the tests, and a browser to look at it with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+
+
+@dataclass
+class Live:
+    """Where a served Troupe is: its address, its outputs and its Blocks."""
+
+    url: str
+    outputs: Path
+    blocks: Any
+
+
+@contextmanager
+def serving(outputs: Path) -> Iterator[Live]:
+    """Serve the page on a free port, in this process, until the block ends."""
+    from app.server import launch
+
+    before = Path.cwd()
+    kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
+    blocks = launch(outputs, server_name="127.0.0.1", inbrowser=False)
+    try:
+        yield Live(blocks.local_url, outputs, blocks)
+    finally:
+        blocks.close(verbose=False)
+        os.chdir(before)
+        for key, value in kept.items():
+            os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium. Without one the test is skipped, except under CI, where that is a failure."""
+    found = next((path for path in CHROMIUM if Path(path).exists()), None)
+    if found is None:
+        say = pytest.fail if os.environ.get("CI") else pytest.skip
+        say("no Chromium here: install Debian's `chromium` to run the browser tests")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        try:
+            yield browser
+        finally:
+            browser.close()

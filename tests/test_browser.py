@@ -1,0 +1,320 @@
+"""The page in a real browser, as a stranger would use it: click, drag, refresh, phone, bad files."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from engine.video import read_frames, read_scene
+from tests.live import Live, chromium, serving
+
+LONG = 30_000  # milliseconds: CI shares two cores
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with serving(tmp_path_factory.mktemp("outputs")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any, live: Live) -> Iterator[Any]:
+    """A page in a browser of its own (no memory of other tests), which must end without an error of its script."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.set_default_timeout(LONG)
+    page.goto(live.url)
+    page.locator(".tr-preset").first.wait_for()
+    yield page
+    context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> dict[str, Path]:
+    """A bottle on white, a person-like figure with alpha, a street, and a text that says it is a PNG."""
+    paths = {name: tmp_path / f"{name}.png" for name in ("bottle", "dancer", "street", "broken")}
+    bottle = Image.new("RGB", (300, 400), "white")
+    ImageDraw.Draw(bottle).rounded_rectangle((100, 80, 200, 360), 30, fill=(30, 120, 90))
+    bottle.save(paths["bottle"])
+    dancer = Image.new("RGBA", (240, 480), (0, 0, 0, 0))
+    ImageDraw.Draw(dancer).ellipse((80, 20, 160, 120), fill=(220, 170, 140, 255))
+    ImageDraw.Draw(dancer).rounded_rectangle((60, 120, 180, 460), 40, fill=(180, 40, 90, 255))
+    dancer.save(paths["dancer"])
+    shade = np.linspace(90, 200, 360)[:, None, None].repeat(640, 1) * np.array([0.8, 0.9, 1.0])
+    Image.fromarray(shade.astype(np.uint8)).save(paths["street"])
+    paths["broken"].write_text("I am not a picture")
+    return paths
+
+
+def upload(page: Any, role: str, *paths: Path) -> None:
+    page.locator(f'input[data-testid="Upload {role}-upload-button"]').set_input_files([str(path) for path in paths])
+
+
+def pick(page: Any, title: str) -> None:
+    page.locator(".tr-preset", has=page.get_by_text(title, exact=True)).click()
+    page.locator(f'.tr-preset[aria-pressed=true]:has-text("{title}")').wait_for()
+    page.locator(".tr-card").first.wait_for()
+
+
+def generate(page: Any) -> str:
+    """Press Generate, wait for the new clip to play, and return its address."""
+    before = page.locator("#tr-video video").get_attribute("src") if page.locator("#tr-video video").count() else None
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_function(
+        "(before) => { const v = document.querySelector('#tr-video video');"
+        " return v && v.duration > 0 && v.currentSrc && v.getAttribute('src') !== before }",
+        arg=before,
+    )
+    return page.locator("#tr-video video").get_attribute("src")
+
+
+def newest_clip(live: Live) -> Path:
+    return max((live.outputs / "clips").glob("*/*.mp4"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def red_centre(frame: np.ndarray) -> float:
+    """The mean column of what is red in a frame."""
+    return float(np.argwhere((frame[..., 0] > 140) & (frame[..., 1] < 90))[:, 1].mean())
+
+
+def settle(page: Any) -> None:
+    """Give the page's last event time to reach the desk."""
+    page.wait_for_load_state("domcontentloaded")
+    time.sleep(0.8)
+
+
+def test_one_click_and_generate_give_a_clip_that_really_plays(page, live):
+    pick(page, "Model holds product")
+    generate(page)
+    page.wait_for_function("document.querySelector('#tr-video video').currentTime > 0.3")
+    state = page.evaluate("(() => { const v = document.querySelector('#tr-video video');"
+                          " return [v.duration, v.videoWidth, v.videoHeight, v.paused] })()")  # fmt: skip
+    assert state == [pytest.approx(5.4, abs=0.2), 832, 480, False]
+    frames = [frame for number, frame in enumerate(read_frames(newest_clip(live))) if number % 20 == 0]
+    assert min(np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)) > 0.3
+    said = page.locator(".tr-result").inner_text()
+    assert "draft" in said.lower()
+    assert str(read_scene(newest_clip(live)).sampling.seed) in said
+
+
+def test_an_upload_shows_its_cut_out_and_a_drag_on_the_stage_changes_the_clip(page, live, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-character .tr-card").wait_for()
+    upload(page, "background", photos["street"])
+    page.locator(".tr-background .tr-card").wait_for()
+    assert page.locator(".tr-character .tr-thumb img").get_attribute("src").startswith("data:image/webp")
+    page.locator("#tr-lock input").check()
+    page.locator("#tr-prompt textarea").fill("Dancer stands in the street.")
+    settle(page)
+    generate(page)
+    first = next(read_frames(newest_clip(live)))
+
+    page.get_by_role("tab", name="Stage").click()
+    spot = page.locator(".tr-actor").bounding_box()
+    frame = page.locator(".tr-frame").bounding_box()
+    x, y = spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - frame["width"] * 0.3, y, steps=6)
+    page.mouse.up()
+    settle(page)
+    generate(page)
+    scene = read_scene(newest_clip(live))
+    assert scene.cast[0].placement.x == pytest.approx(0.2, abs=0.06)
+    moved = red_centre(first) - red_centre(next(read_frames(newest_clip(live))))
+    assert moved > 120  # pixels: the dancer's red dress moved left in the clip, too
+
+
+def test_keys_move_scale_and_flip_an_actor_and_the_desk_remembers(page, photos):
+    upload(page, "character", photos["dancer"])
+    actor = page.locator(".tr-actor")
+    actor.wait_for()
+    before = actor.get_attribute("aria-label")
+    actor.focus()
+    for key in ("ArrowLeft", "ArrowLeft", "+", "f"):
+        page.keyboard.press(key)
+    settle(page)
+    after = page.locator(".tr-actor").get_attribute("aria-label")
+    assert after != before
+    assert after.endswith("flipped")
+    page.reload()
+    page.locator(".tr-actor").wait_for()
+    page.locator(f'.tr-actor[aria-label="{after}"]').wait_for()
+
+
+def test_the_linter_names_who_is_missing_and_a_chip_writes_the_name(page, photos):
+    upload(page, "character", photos["dancer"])
+    upload(page, "object", photos["bottle"])
+    page.locator(".tr-object .tr-card").wait_for()
+    page.locator("#tr-prompt textarea").fill("Dancer holds it high.")
+    page.get_by_text("The prompt never mentions Bottle.").wait_for()
+    page.locator(".tr-chip", has_text="Bottle").click()
+    page.get_by_text("Everyone is mentioned.").wait_for()
+    assert "Bottle" in page.locator("#tr-prompt textarea").input_value()
+
+
+def test_renaming_someone_renames_them_in_the_prompt(page, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-card").wait_for()
+    page.locator("#tr-prompt textarea").fill("Dancer walks.")
+    page.get_by_text("Everyone is mentioned.").wait_for()
+    page.locator(".tr-name").fill("Mia <b>")
+    page.locator(".tr-name").press("Enter")
+    page.wait_for_function("document.querySelector('#tr-prompt textarea').value === 'Mia <b> walks.'")
+    assert page.locator(".tr-chip b").count() == 0  # a name is text, never markup
+
+
+def test_stop_ends_the_job_within_half_a_second_and_keeps_the_cast(page, live):
+    pick(page, "Dance floor")
+    page.locator("#tr-seconds input[type=number]").fill("12")
+    page.locator("#tr-seconds input[type=number]").press("Enter")
+    settle(page)
+    clips = len(list((live.outputs / "clips").glob("*/*.mp4")))
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.locator('#tr-progress [role="progressbar"]').wait_for()
+    pressed = time.monotonic()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_text("Stopped.").wait_for()
+    assert time.monotonic() - pressed < 3.0  # the page's round trip included; the job's own half second is in test_jobs
+    assert page.locator(".tr-card").count() > 1
+    assert len(list((live.outputs / "clips").glob("*/*.mp4"))) == clips
+    page.get_by_role("button", name="Generate", exact=True).is_enabled()
+
+
+def test_a_refresh_in_the_middle_finds_the_job_and_the_whole_desk_again(page):
+    pick(page, "Performance wide")
+    page.locator("#tr-seconds input[type=number]").fill("8")
+    page.locator("#tr-seconds input[type=number]").press("Enter")
+    settle(page)
+    prompt = page.locator("#tr-prompt textarea").input_value()
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.locator('#tr-progress [role="progressbar"]').wait_for()
+    page.reload()
+    page.locator(".tr-card").first.wait_for()
+    assert page.locator("#tr-prompt textarea").input_value() == prompt
+    page.wait_for_function("document.querySelector('#tr-video video')?.duration > 7.5")
+
+
+def test_a_second_tab_of_the_same_browser_sees_the_same_desk(page, live, photos):
+    upload(page, "object", photos["bottle"])
+    page.locator(".tr-card").wait_for()
+    other = page.context.new_page()
+    other.goto(live.url)
+    other.locator('.tr-card .tr-name').wait_for()
+    assert other.locator(".tr-name").input_value() == "Bottle"
+
+
+def test_another_browser_starts_with_an_empty_desk(page, browser, live, photos):
+    upload(page, "object", photos["bottle"])
+    page.locator(".tr-card").wait_for()
+    stranger = browser.new_context().new_page()
+    stranger.goto(live.url)
+    stranger.locator(".tr-preset").first.wait_for()
+    settle(stranger)
+    assert stranger.locator(".tr-card").count() == 0
+    stranger.context.close()
+
+
+def test_a_bad_file_shows_its_message_and_the_rest_of_the_cast_stays(page, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-card").wait_for()
+    upload(page, "character", photos["broken"])
+    alert = page.locator("#tr-cast-message [role=alert]")
+    alert.wait_for()
+    assert "broken.png" in alert.inner_text()
+    assert page.locator(".tr-card").count() == 1
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_the_buttons_stay_in_reach(browser, live):
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.set_default_timeout(LONG)
+    page.goto(live.url)
+    page.locator(".tr-preset").first.wait_for()
+    pick(page, "Vertical ad")
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    overflowing = page.evaluate(
+        "[...document.querySelectorAll('#tr-studio *')].filter(e => e.getBoundingClientRect().right > 361 &&"
+        " !e.closest('.tr-strip, .tr-frame, .tr-offstage') && e.offsetParent).map(e => e.className)"
+    )
+    assert overflowing == []
+    box = page.get_by_role("button", name="Generate", exact=True).bounding_box()
+    assert box["y"] + box["height"] <= 740
+    context.close()
+
+
+def test_every_control_of_the_page_can_be_reached_and_named_by_keyboard(page):
+    pick(page, "Model holds product")
+    reached = set()
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate(
+            "(() => { const e = document.activeElement; return e.getAttribute('aria-label') || e.innerText"
+            " || e.labels?.[0]?.innerText || e.tagName })()"))  # fmt: skip
+    wanted = ("Model holds product", "Remove", "Name", "Use the photo of", "Touch up", "Add a character", "Generate",
+              "Prompt", "Seed", "percent across")  # fmt: skip
+    missing = [each for each in wanted if not any(each in str(name) for name in reached)]
+    assert missing == []
+
+
+def test_the_page_asks_nothing_of_any_other_host(browser, live):
+    context = browser.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(live.url)
+    page.locator(".tr-preset").first.wait_for()
+    pick(page, "Neon night")
+    strangers = [url for url in asked if not re.match(rf"({re.escape(live.url)}|data:|blob:)", url)]
+    assert strangers == []
+    context.close()
+
+
+def test_the_brush_removes_what_is_painted_red(page, live, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-card").wait_for()
+    before = page.locator(".tr-thumb img").get_attribute("src")
+    page.get_by_role("button", name=re.compile("Touch up")).click()
+    canvas = page.locator("#tr-editor canvas").first
+    canvas.wait_for()
+    page.locator("#tr-brush").get_by_role("button", name="Apply").wait_for()
+    settle(page)
+    choose_red(page)
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8, steps=12)
+    page.mouse.up()
+    settle(page)
+    page.locator("#tr-brush").get_by_role("button", name="Apply").click()
+    page.wait_for_function("(before) => document.querySelector('.tr-thumb img').src !== before", arg=before)
+    kept = max((live.outputs / "desks").glob("*/*.cutout.png"), key=lambda path: path.stat().st_mtime_ns)
+    alpha = np.asarray(Image.open(kept).getchannel("A"))
+    middle = slice(alpha.shape[1] // 2 - 3, alpha.shape[1] // 2 + 3)
+    assert alpha[alpha.shape[0] // 2, middle].max() < 30  # painted away
+    assert alpha[alpha.shape[0] // 2, alpha.shape[1] // 3] > 220  # beside the stroke nothing was lost
+
+
+def choose_red(page: Any) -> None:
+    page.locator("#tr-editor").get_by_role("button", name="Color").click()
+    page.locator("#tr-editor button.color").nth(1).click()
+    page.locator("#tr-editor").get_by_role("button", name="Brush", exact=True).click()
