@@ -1,4 +1,4 @@
-"""The public endpoints, three and no more: start a clip, ask for it, stop it. Everything else on the page is private."""
+"""The public endpoints, three and no more: start a clip, ask for it, stop it. The page's own events are private."""
 
 from __future__ import annotations
 

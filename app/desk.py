@@ -334,6 +334,8 @@ def _known(kind: type, data: dict) -> dict:
 def _spoken(stem: str) -> str:
     """A file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
     words = re.sub(r"[_\-.]+", " ", stem).strip()
-    if not re.search(r"[^\W\d]{3,}", words) or re.match(r"(?i)(img|dsc|pxl|screenshot|photo|image)\b", words):
+    if not re.search(r"[^\W\d]{3,}", words) or re.match(
+        r"(?i)(img|dsc[fn]?|pxl|vid|screenshot|photo|image)[\s\d]", words + " "
+    ):
         return ""
     return words[:40].strip().capitalize() if words.islower() else words[:40].strip()

@@ -145,7 +145,9 @@ class JobBoard:
         for folder in self.folder.glob(f"*_{job_id}"):
             for clip in folder.glob("*.mp4"):
                 return Snapshot(job_id, DONE, share=1.0, clip=clip)
-            return Snapshot(job_id, FAILED, error="Troupe was closed before this clip was finished. Press Generate again.")
+            return Snapshot(
+                job_id, FAILED, error="Troupe was closed before this clip was finished. Press Generate again."
+            )
         return None
 
     def _work(self) -> None:

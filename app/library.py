@@ -122,5 +122,3 @@ def _template(prompt: str, slots: list[tuple[str, str, Slot]]) -> str:
         ending = next((each for each in ("'s", "’s") if said.endswith(each)), "")
         prompt = f"{prompt[:start]}{{{slot}}}{ending}{prompt[end:]}"
     return prompt
-
-

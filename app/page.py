@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from app import views
+from app.api import add_endpoints
 from app.studio import Studio
 from engine.presets import FORMATS
 from engine.scene import CAMERAS
@@ -88,6 +89,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             **right,
         )
         studio.wire(page)
+        add_endpoints(studio)
     return blocks
 
 
@@ -195,7 +197,9 @@ def _right_column() -> dict:
                 found["again"] = gr.Button("Again with another seed", visible=False, size="sm", elem_id="tr-again")
     with gr.Column(elem_id="tr-go"):
         with gr.Row():
-            found["generate"] = gr.Button("Generate", variant="primary", size="lg", scale=3, interactive=False, elem_id="tr-generate")
+            found["generate"] = gr.Button(
+                "Generate", variant="primary", size="lg", scale=3, interactive=False, elem_id="tr-generate"
+            )
             found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
         found["progress"] = gr.HTML("", elem_id="tr-progress")
     return found

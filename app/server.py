@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 from app.desk import Desks
@@ -31,7 +32,6 @@ def launch(outputs: Path, **more: object):
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
-    from app.api import add_endpoints
     from app.library import Library
     from app.page import build_page
     from app.studio import Studio
@@ -43,8 +43,6 @@ def launch(outputs: Path, **more: object):
         print(f"Preset skipped: {problem}", file=sys.stderr)
     studio = Studio(Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library)
     blocks = build_page(studio)
-    with blocks:
-        add_endpoints(studio)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     settings: dict[str, object] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
@@ -69,6 +67,7 @@ def _prepare_environment(outputs: Path) -> None:
 
 def _warm_up() -> None:
     """Load what the first upload and the first clip need, while the person still looks at the page."""
+    time.sleep(1.5)  # the browser's first requests come first
     from engine import cutout
 
     try:

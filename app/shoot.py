@@ -33,7 +33,10 @@ def shoot(desk: Desk, jobs: JobBoard) -> Job:
             shutil.copyfile(desk.file(card), folder / files[card.id])
         (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
-        request = RenderRequest(scene, folder, out, quality=desk.sheet.quality, embed_scene=desk.sheet.embed_scene)
+        sheet = desk.sheet
+        request = RenderRequest(
+            scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, poster=False
+        )
         job = jobs.submit(job_id, folder, desk.id, request)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,5 +61,3 @@ def _file_names(desk: Desk) -> dict[str, str]:
 def _slug(text: str, words: int) -> str:
     """The first words of a text, as a file name that every system takes."""
     return "-".join(re.findall(r"[a-z0-9]+", text.lower())[:words])[:48].strip("-")
-
-

@@ -47,7 +47,7 @@ class Studio:
         self.page = page
 
         def on(event: Callable, fn: Callable, inputs: list, outputs: list, **more: Any) -> Any:
-            more = {"show_progress": "hidden", "api_visibility": "private", **more}
+            more = {"show_progress": "hidden", **_private(fn), **more}
             return event(fn, [page.desk, *inputs], outputs, **more)
 
         cast = [page.board, page.stage, page.names, page.prompt, page.cast_message]
@@ -57,7 +57,7 @@ class Studio:
                  page.negative, page.embed]  # fmt: skip
         every = [page.desk, page.presets, page.brush, page.editing, *cast, *sheet, *job]
 
-        gr.context.Context.root_block.load(self.open, [page.desk], every, show_progress="hidden", api_visibility="private")
+        gr.context.Context.root_block.load(self.open, [page.desk], every, show_progress="hidden", **_private(self.open))
         on(page.presets.choose, self.choose, [], every, show_progress="minimal")
         on(page.board.edit, self.edit, [], [*cast, page.brush, page.editor, page.editing], trigger_mode="multiple")
         for role, button in page.uploads.items():
@@ -80,7 +80,7 @@ class Studio:
         on(page.dice.click, self.roll, [], [page.seed])
         on(page.generate.click, self.generate, [page.prompt], [page.seed, *job])
         on(page.again.click, self.generate_again, [page.prompt], [page.seed, *job])
-        page.generate.click(None, js=TO_THE_CLIP, api_visibility="private")
+        page.generate.click(None, js=TO_THE_CLIP, api_visibility="private", api_name="page_scroll")
         on(page.stop.click, self.stop, [], job)
         on(page.timer.tick, self.tick, [], job)
         on(page.preset_save.click, self.save_preset, [page.preset_name], [page.presets, page.preset_name])
@@ -123,8 +123,8 @@ class Studio:
     def _every(self, desk: Desk, message: str = "") -> Updates:
         page = self.page
         return {
-            page.desk: desk.id, page.presets: self.presets_value(desk.sheet.preset), page.brush: gr.update(visible=False),
-            page.editing: "", **self._cast(desk, message, prompt=True), **self._sheet(desk), **self._job(desk),
+            page.desk: desk.id, page.presets: self.presets_value(desk.sheet.preset), page.editing: "",
+            page.brush: gr.update(visible=False), **self._cast(desk, message, prompt=True), **self._sheet(desk), **self._job(desk),
         }  # fmt: skip
 
     # -- the cast -------------------------------------------------------------------
@@ -303,6 +303,11 @@ class Studio:
 
     def tick(self, desk_id: str) -> Updates:
         return self._job(self._desk(desk_id))
+
+
+def _private(fn: Callable) -> dict[str, str]:
+    """A listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
+    return {"api_visibility": "private", "api_name": f"page_{fn.__name__}"}
 
 
 def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image]:

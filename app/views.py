@@ -151,7 +151,7 @@ def progress_html(snap: Snapshot | None) -> str:
     if snap.state == FAILED:
         return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
     if snap.state == STOPPED:
-        return '<div class="tr-message" role="status">Stopped. Nothing was kept; your cast and prompt are as they were.</div>'
+        return '<div class="tr-message" role="status">Stopped. Your cast and prompt are as they were.</div>'
     percent = round(100 * snap.share)
     words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
              RUNNING: STAGES.get(snap.stage, snap.stage)}[snap.state]  # fmt: skip

@@ -218,7 +218,7 @@ def test_a_second_tab_of_the_same_browser_sees_the_same_desk(page, live, photos)
     page.locator(".tr-card").wait_for()
     other = page.context.new_page()
     other.goto(live.url)
-    other.locator('.tr-card .tr-name').wait_for()
+    other.locator(".tr-card .tr-name").wait_for()
     assert other.locator(".tr-name").input_value() == "Bottle"
 
 

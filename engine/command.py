@@ -1,0 +1,203 @@
+"""`python launch.py render scene.json -o out.mp4`: the door, from a terminal.
+
+Exit status 0 and the file written whole; or another one, one plain line on stderr that says what to do, and no partial
+file: 1 something a person can mend, 2 the arguments, 3 a fault of Troupe's own, 130 Ctrl-C, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from engine.door import Progress, RenderRequest, Result, render
+from engine.errors import SceneError, TroupeError
+from engine.scene import Scene, load_scene, scene_from_data
+
+OK, FAILED, BAD_ARGUMENTS, FAULT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `render` with the given arguments; the exit status."""
+    try:
+        signal.signal(signal.SIGTERM, _on_terminate)  # so that the temporary file is removed then, too
+        return _run(_parse(argv))
+    except TroupeError as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain("Stopped. Nothing was written.", INTERRUPTED)
+    except MemoryError:
+        return _complain("there is not enough memory. Make the video smaller or shorter.", FAILED)
+    except Exception:
+        if os.environ.get("TROUPE_DEBUG"):
+            raise
+        return _complain(f"this is a fault in Troupe, not yours. Please report it with {_log()}.", FAULT)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    scene_file, out = Path(arguments.scene), Path(arguments.output)
+    if out.suffix.lower() != ".mp4":
+        raise TroupeError(f"-o {arguments.output}: a video is written as .mp4", "Name it so, such as -o out.mp4.")
+    scene = _with_seed(load_scene(scene_file), arguments.seed)
+    _check_flags(arguments, arguments.engine or scene.engine)
+    request = RenderRequest(
+        scene=scene,
+        root=scene_file.parent,
+        out=out,
+        engine=arguments.engine,
+        quality=arguments.quality,
+        embed_scene=not arguments.no_metadata,
+        poster=False,  # one file was asked for
+    )
+    teller = _Teller()
+    try:
+        result = render(request, teller.tell)
+    finally:
+        teller.clear()
+    _report(result)
+    return OK
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="launch.py render", description="Make a video from a scene file, without a browser.")
+    parser.add_argument("scene", help="the scene file (JSON); its image paths are relative to it")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
+    parser.add_argument("--engine", choices=("draft", "a2"), help="instead of the one that the scene names")
+    parser.add_argument("--seed", type=int, help="instead of the one that the scene names")
+    parser.add_argument(
+        "--quality", choices=("fast", "standard", "best"), default="fast", help="of the cut-outs (default: fast)"
+    )
+    parser.add_argument(
+        "--no-metadata",
+        action="store_true",
+        help="leave scene and prompt out of the file (it still says how it was made)",
+    )
+    model = parser.add_argument_group("for the a2 engine")
+    model.add_argument("--model", metavar="DIR", help="the checkpoint's folder")
+    model.add_argument("--device", help="cpu, cuda, cuda:1, …")
+    model.add_argument("--precision", choices=("fp32", "bf16", "int8", "fp8"))
+    model.add_argument("--offload", choices=("none", "blocks"))
+    model.add_argument("--resident-blocks", type=int, metavar="N")
+    model.add_argument("--save-latents", metavar="FILE.safetensors")
+    return parser.parse_args(argv)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # without the usage: one line
+        sys.exit(_complain(f"{message}. See: python launch.py render --help", BAD_ARGUMENTS))
+
+
+# What holds for the draft anyway may be said; what it would have to ignore is refused.
+_TRUE_OF_THE_DRAFT = {
+    "model": (),
+    "device": ("cpu",),
+    "precision": ("fp32",),
+    "offload": ("none",),
+    "resident_blocks": (),
+    "save_latents": (),
+}
+
+
+def _check_flags(arguments: argparse.Namespace, engine: str) -> None:
+    if engine != "draft":
+        return
+    if arguments.save_latents is not None:
+        raise TroupeError("--save-latents: a draft has no latents to save", "Leave it out, or use --engine a2.")
+    for name, true in _TRUE_OF_THE_DRAFT.items():
+        value = getattr(arguments, name)
+        if value is not None and value not in true:
+            flag = "--" + name.replace("_", "-")
+            raise TroupeError(
+                f"{flag} {value}: the draft runs on the CPU, without a model", "Leave it out, or use --engine a2."
+            )
+
+
+def _with_seed(scene: Scene, seed: int | None) -> Scene:
+    if seed is None:
+        return scene
+    data = scene.model_dump()
+    try:
+        return scene_from_data({**data, "sampling": {**data["sampling"], "seed": seed}})
+    except SceneError as error:
+        raise TroupeError(f"--seed {seed}: {error.problem.partition(': ')[2]}", error.remedy) from None
+
+
+# ---------------------------------------------------------------------------
+# What the terminal shows
+
+
+class _Teller:
+    """Progress on stderr: one line that changes on a terminal; a few plain ones in a log, and none of them in the
+    first seconds, so that what fails at once leaves its one line only."""
+
+    _PATIENCE = 2.0  # seconds
+    _INTERVAL = 0.1  # seconds between two changes of the line
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._shown_at = 0.0
+        self._width = 0
+        self._quarter = 0
+
+    def tell(self, progress: Progress) -> None:
+        text = _sentence(progress)
+        now = time.monotonic()
+        if self._live and (now - self._shown_at >= self._INTERVAL or progress.step == progress.of):
+            self._shown_at = now
+            print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        elif not self._live and progress.stage == "frames":
+            quarter = 4 * progress.step // progress.of
+            if quarter > self._quarter and progress.elapsed >= self._PATIENCE:
+                self._quarter = quarter
+                print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._live and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _sentence(progress: Progress) -> str:
+    what = {"cast": "cutting out the cast", "frames": "frame", "poster": "poster"}.get(progress.stage, progress.stage)
+    text = f"{what} {progress.step} of {progress.of}"
+    if progress.remaining is not None and progress.remaining >= 1:
+        text += f", about {_duration(progress.remaining)} left"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 90 else f"{round(whole / 60)} min"
+
+
+def _report(result: Result) -> None:
+    for notice in result.notices:
+        print(notice, file=sys.stderr)
+    kind = "a draft" if result.engine == "draft" else result.engine
+    print(f"{result.path}: {result.frames} frames in {result.seconds:.1f} s ({kind})", file=sys.stderr)
+
+
+def _complain(line: str, status: int) -> int:
+    print(f"troupe: {' '.join(line.split())}", file=sys.stderr)
+    return status
+
+
+def _log() -> str:
+    """Keep the traceback in a file; how to call it in a sentence."""
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="troupe-", suffix=".log", delete=False) as file:
+            traceback.print_exc(file=file)
+        return file.name
+    except OSError:
+        return "what TROUPE_DEBUG=1 shows"
+
+
+def _on_terminate(*_: object) -> NoReturn:
+    raise SystemExit(TERMINATED)

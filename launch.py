@@ -1,0 +1,368 @@
+#!/usr/bin/env python3
+"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | test
+
+The first start makes `.venv` beside this file and installs requirements.txt into it; later ones go straight in. An
+environment that already has the requirements (a Space, conda, your own) is used as it is. Until then only the standard
+library is there, and even Python 3.6 must be able to read this file to be told that it is too old: so no newer syntax.
+"""
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+MINIMUM = (3, 11)
+HERE = Path(__file__).resolve().parent
+VENV = HERE / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "troupe.json"  # written after a finished install, and only then
+UNFINISHED = VENV / "troupe-unfinished"  # there while one is under way
+LOCK = VENV / "troupe.lock"
+LOG = VENV / "troupe-install.log"
+SPACE_NEEDED = 2 * 10**9  # bytes: 1.2 GB installed, and pip's downloads on the way
+ANEW = f"Delete the folder {VENV} and start again"
+JUMPED = "TROUPE_JUMPED"  # tells the Python in .venv that we went there on purpose
+
+
+class Problem(Exception):
+    """What a person can mend; shown as one line."""
+
+
+def main(argv: "list[str]") -> int:
+    if sys.version_info < MINIMUM:
+        say(f"troupe: this is Python {version()}; Troupe needs 3.11 or newer (python.org)")
+        return 1
+    if argv[:1] == ["--satisfied"]:  # asked by another launch: has this Python what these files list?
+        return 0 if satisfied([Path(name) for name in argv[1:]]) else 3
+    commands = {"serve": serve, "render": render, "test": test}
+    command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
+    if command == "serve":
+        serve_options(rest)  # a typing error should not cost an installation
+    try:
+        status = enter_environment(argv, dev=command == "test")
+        return commands[command](rest) if status is None else status
+    except Problem as problem:
+        say(f"troupe: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        say("\ntroupe: stopped. Start it again to go on.")
+        return 130
+
+
+def serve_options(argv: "list[str]") -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="launch.py", description="Open Troupe in the browser.",
+        epilog="Other commands: render SCENE.json -o OUT.mp4 (a video without a browser; see render --help), "
+        "test (all tests).",
+    )  # fmt: skip
+    parser.add_argument("--host", help="address to listen on (default: this machine only; 0.0.0.0: your network)")
+    parser.add_argument("--port", type=port_number, help="port to listen on (default: 7860, or the next free one)")
+    parser.add_argument("--share", action="store_true", help="make a public link as well")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    parser.add_argument(
+        "--outputs", type=Path, default=HERE / "outputs", help="folder for what you make (default: %(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+def port_number(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: use 1 to 65535")
+    return int(text)
+
+
+# ---------------------------------------------------------------------------
+# The commands
+
+
+def serve(argv: "list[str]") -> int:
+    from app.port import serve_on_free_port
+    from engine.errors import TroupeError
+
+    options = serve_options(argv)
+    on_space = "SPACE_ID" in os.environ  # the Space says where to listen, and has no browser
+    outputs = Path(os.path.abspath(str(options.outputs)))
+    browser = not (options.no_browser or on_space)
+    try:
+        serve_on_free_port(options.host, options.port, share=options.share, browser=browser, outputs=outputs)
+    except TroupeError as error:
+        raise Problem(error) from None
+    return 0
+
+
+def render(argv: "list[str]") -> int:
+    from engine.command import main as render_main
+
+    return render_main(argv)
+
+
+def test(argv: "list[str]") -> int:
+    """The style check, then the tests; both run, and either can fail the whole."""
+    python = [sys.executable, "-m"]
+    statuses = [
+        subprocess.call([*python, "ruff", "check", "."], cwd=str(HERE)),
+        subprocess.call([*python, "pytest", *argv], cwd=str(HERE)),
+    ]
+    return next((status for status in statuses if status), 0)
+
+
+# ---------------------------------------------------------------------------
+# The environment
+
+
+def enter_environment(argv: "list[str]", dev: bool) -> "int | None":
+    """None: this Python has what is needed, go on. A number: another one did the work and ended with it."""
+    jumped = os.environ.pop(JUMPED, None)
+    inside = PYTHON.exists() and Path(sys.prefix).resolve() == VENV.resolve()
+    if (stamped(dev) and stamp().get("python") == version()) if inside else satisfied(lists(dev)):
+        return None
+    if "SPACE_ID" in os.environ:
+        raise Problem("the Space lacks some of requirements.txt. Rebuild it (Settings, Factory rebuild)")
+    if inside or not stamped(dev):
+        prepare(dev, getattr(sys, "_base_executable", sys.executable) if inside else sys.executable)
+    if jumped and not inside:
+        raise Problem(f"{PYTHON} does not start as it should. {ANEW}")
+    return jump(argv)
+
+
+def jump(argv: "list[str]") -> int:
+    command = [str(PYTHON), str(HERE / "launch.py"), *argv]
+    environment = dict(os.environ, **{JUMPED: "1"})
+    if os.name != "nt":
+        try:
+            os.execve(command[0], command, environment)
+        except OSError as error:
+            raise Problem(f"{PYTHON} does not start ({error.strerror}). {ANEW}") from None
+    child = subprocess.Popen(command, env=environment)  # Windows' exec returns to the shell at once
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):  # the child gets it as well, and ends by it
+            return child.wait()
+
+
+def lists(dev: bool) -> "list[Path]":
+    return [HERE / "requirements.txt", *([HERE / "requirements-dev.txt"] if dev else [])]
+
+
+def version() -> str:
+    return "{}.{}".format(*sys.version_info)
+
+
+def stamp() -> "dict[str, str]":
+    try:
+        return json.loads(STAMP.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def stamped(dev: bool) -> bool:
+    """Whether .venv is finished, and for these very requirements."""
+    found = stamp()
+    return (
+        PYTHON.exists() and not UNFINISHED.exists() and all(found.get(file.name) == digest(file) for file in lists(dev))
+    )
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def satisfied(files: "list[Path]") -> bool:
+    """Whether this Python already has, in a version that fits, everything that the files list."""
+    import importlib.metadata
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        try:
+            from pip._vendor.packaging.requirements import Requirement
+        except ImportError:
+            return False  # whatever has our requirements has one of the two
+    for line in "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines():
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not line:
+            continue
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            if not wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True):
+                return False
+        except importlib.metadata.PackageNotFoundError:
+            return False
+    return True
+
+
+# ---------------------------------------------------------------------------
+# Making it
+
+
+def prepare(dev: bool, base: str) -> None:
+    """Make or finish .venv. `base` is the Python to make it from."""
+    try:
+        VENV.mkdir(exist_ok=True)
+        with locked():
+            if stamped(dev) and stamp().get("python") == version():
+                return  # the launch that we waited for has done it
+            state = "broken" if UNFINISHED.exists() else ask(dev)
+            if state != "ready":
+                STAMP.touch()
+                os.replace(str(STAMP), str(UNFINISHED))  # in one step: no stamp, but a mark
+                if state == "broken":
+                    make_venv(base)
+                install(dev)
+            STAMP.write_text(json.dumps(dict({"python": asked_version()}, **{f.name: digest(f) for f in lists(dev)})))
+            with contextlib.suppress(FileNotFoundError):
+                UNFINISHED.unlink()
+    except OSError as error:
+        raise Problem(disk_line(error)) from None
+    if state != "ready":
+        fetch_weights()
+
+
+def ask(dev: bool) -> str:
+    """What .venv is: "ready", "lacking" or "broken" (or made by a Python that is too old)."""
+    try:
+        command = [str(PYTHON), str(HERE / "launch.py"), "--satisfied", *map(str, lists(dev))]
+        status = subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        return "broken"
+    return {0: "ready", 3: "lacking"}.get(status, "broken")
+
+
+def asked_version() -> str:
+    code = "import sys; print('{}.{}'.format(*sys.version_info))"
+    return subprocess.check_output([str(PYTHON), "-c", code]).decode().strip()
+
+
+def make_venv(base: str) -> None:
+    found = [child for child in VENV.iterdir() if child not in (LOCK, UNFINISHED)]
+    say("Making .venv anew: it was not finished, or does not work here." if found else "First start: making .venv.")
+    if shutil.disk_usage(str(VENV)).free < SPACE_NEEDED:
+        raise Problem(f"the disk is too full: {HERE} needs {SPACE_NEEDED // 10**9} GB. Free some space")
+    for child in found:
+        shutil.rmtree(str(child)) if child.is_dir() and not child.is_symlink() else child.unlink()
+    made = subprocess.run([base, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode:
+        said = made.stdout.decode("utf-8", "replace").strip()
+        if "ensurepip" in said or "No module named" in said:
+            raise Problem(
+                f"this Python has no venv module. On Debian and Ubuntu: sudo apt install python{version()}-venv"
+            )
+        reason = (said.splitlines() or ["no reason given"])[-1]
+        raise Problem(disk_line(said) or f"making .venv failed: {reason}")
+
+
+def install(dev: bool) -> None:
+    names = " and ".join(file.name for file in lists(dev))
+    say(f"Installing {names}. This takes a few minutes, once.")
+    python = [str(PYTHON), "-m"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if subprocess.call([*python, "pip", "--version"], **quiet):  # the Python below .venv was exchanged for another
+        subprocess.call([*python, "ensurepip", "--upgrade"], **quiet)
+    files = [word for file in lists(dev) for word in ("-r", str(file))]
+    command = [*python, "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *files]
+    said = []
+    with open(str(LOG), "w", encoding="utf-8") as log:
+        environment = dict(os.environ, PYTHONUNBUFFERED="1")
+        pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        try:
+            for line in pip.stdout:
+                said.append(line.decode("utf-8", "replace").rstrip())
+                log.write(said[-1] + "\n")
+                show(said[-1])
+        except BaseException:
+            pip.kill()
+            raise
+        finally:
+            pip.wait()
+    if pip.returncode:
+        raise Problem(install_line("\n".join(said)))
+
+
+def show(text: str) -> None:
+    """pip's lines that say that something moves; its dozens of others would hide them."""
+    if text.startswith("Installing collected packages:"):
+        say(f"  Installing {text.count(',') + 1} packages")
+    elif re.match(r"\s*(Downloading|Building wheel)", text):
+        say("  " + re.sub(r"(Downloading [^-]+)-([^-]+)-\S+", r"\1 \2", text.strip()))
+    elif "WARNING: Retrying" in text:
+        say("  The network does not answer; trying again")
+
+
+def install_line(said: str) -> str:
+    """One line for the reason why pip failed."""
+    offline = (
+        "NewConnectionError|ConnectTimeout|ConnectionError|name resolution|getaddrinfo|ProxyError|SSLError|"
+        "Read timed out|ReadTimeout"
+    )
+    if disk_line(said):
+        return disk_line(said)
+    if re.search(offline, said):
+        return "no network: the requirements cannot be fetched. Connect (or set HTTPS_PROXY) and start again"
+    errors = [line[7:] for line in said.splitlines() if line.startswith("ERROR: ")]
+    reason = (errors or ["pip gave no reason"])[-1].rstrip(".")
+    return f"installing failed: {reason}. All of it is in {LOG}"
+
+
+def disk_line(fault: "OSError | str") -> str:
+    said = str(fault)
+    if "No space left" in said or getattr(fault, "errno", 0) == errno.ENOSPC or "[WinError 112]" in said:
+        return f"the disk is full: {HERE} needs {SPACE_NEEDED // 10**9} GB. Free some space and start again"
+    if "Permission denied" in said or "Read-only file system" in said or "[WinError 5]" in said:
+        return f"no permission to write into {HERE}. Move Troupe to a folder of your own"
+    return f"{VENV} cannot be made ({said}). Move it away and start again" if isinstance(fault, OSError) else ""
+
+
+def fetch_weights() -> None:
+    """The small cut-out model, while the person expects to wait; without it the first cut-out fetches it."""
+    if not (HERE / "engine" / "cutout").is_dir():
+        return
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.call([str(PYTHON), "-m", "engine.cutout"], cwd=str(HERE), timeout=300)
+
+
+@contextlib.contextmanager
+def locked() -> "Iterator[None]":
+    """One launch at a time works on .venv. The system lets go of the lock when its holder dies."""
+    with open(str(LOCK), "a+") as file:
+        waiting = False
+        while not try_lock(file):
+            if not waiting:
+                say("Another start of Troupe is installing; waiting for it.")
+            waiting = True
+            time.sleep(0.3)
+        yield
+
+
+def try_lock(file: "IO[str]") -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # else a disk without locks: go on
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

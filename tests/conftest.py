@@ -1,0 +1,67 @@
+"""What several tests share: pictures, clips and scenes small enough to be made in a blink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from engine.scene import Scene, scene_from_data
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return REPO
+
+
+@pytest.fixture
+def moving_square() -> Callable[..., Iterator[np.ndarray]]:
+    """`moving_square(count, width, height)`: frames in which a red square walks over a blue ground."""
+
+    def frames(count: int = 10, width: int = 96, height: int = 64) -> Iterator[np.ndarray]:
+        for index in range(count):
+            frame = np.full((height, width, 3), (30, 60, 200), np.uint8)
+            left = index * (width - 16) // max(1, count - 1)
+            frame[24:40, left : left + 16] = (220, 40, 40)
+            yield frame
+
+    return frames
+
+
+@pytest.fixture
+def tiny_cast(tmp_path: Path) -> Path:
+    """A folder with `hero.png` (alpha is its cut-out), `cup.png` (the same) and `place.png`; its path."""
+    folder = tmp_path / "cast"
+    folder.mkdir()
+    for name, colour in (("hero.png", (200, 60, 60, 255)), ("cup.png", (60, 160, 90, 255))):
+        picture = Image.new("RGBA", (120, 160), (0, 0, 0, 0))
+        ImageDraw.Draw(picture).ellipse((30, 20, 90, 150), fill=colour)
+        picture.save(folder / name)
+    place = np.linspace((60, 90, 140), (200, 180, 150), 120, dtype=np.float32)[:, None].repeat(200, axis=1)
+    Image.fromarray(place.astype(np.uint8)).save(folder / "place.png")
+    return folder
+
+
+@pytest.fixture
+def tiny_scene() -> Callable[..., Scene]:
+    """`tiny_scene(**fields)`: a valid scene over `tiny_cast`, 128x96, 8 frames; fields replace its own."""
+
+    def scene(**fields: object) -> Scene:
+        data = {
+            "cast": [
+                {"role": "character", "name": "Mia", "image": "hero.png"},
+                {"role": "object", "name": "cup", "image": "cup.png"},
+                {"role": "background", "image": "place.png"},
+            ],
+            "prompt": "Mia lifts the cup.",
+            "video": {"width": 128, "height": 96, "frames": 8, "fps": 10},
+        }
+        return scene_from_data({**data, **fields})
+
+    return scene

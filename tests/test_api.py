@@ -1,0 +1,120 @@
+"""The public endpoints: exactly three, and nothing of the page's own is offered beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image, ImageDraw
+
+from tests.live import Live, serving
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with serving(tmp_path_factory.mktemp("outputs")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(live.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
+@pytest.fixture
+def dancer(tmp_path: Path) -> Path:
+    picture = Image.new("RGBA", (120, 240), (0, 0, 0, 0))
+    ImageDraw.Draw(picture).rounded_rectangle((30, 10, 90, 230), 30, fill=(200, 60, 90, 255))
+    picture.save(tmp_path / "dancer.png")
+    return tmp_path / "dancer.png"
+
+
+def start(client: Client, *characters: Path, **more: Any) -> str:
+    files = [handle_file(str(path)) for path in characters]
+    return client.predict("The dancer dances.", files, [], api_name="/generate", **more)["job"]
+
+
+def wait(client: Client, job: str) -> dict:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = client.predict(job, api_name="/job")
+        if state["state"] not in ("waiting", "running"):
+            return state
+        time.sleep(0.2)
+    raise AssertionError("the job did not end")
+
+
+def test_exactly_three_endpoints_are_public(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/generate", "/job", "/stop"}
+    assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
+
+
+def test_a_clip_made_over_the_api_can_be_fetched(client, dancer):
+    state = wait(client, start(client, dancer, seconds=1.0, seed=7, format="1:1"))
+    assert (state["state"], state["seed"], state["error"]) == ("done", 7, "")
+    clip = state["clip"]
+    path = Path(clip["path"] if isinstance(clip, dict) else clip)
+    assert path.read_bytes()[4:8] == b"ftyp"
+
+
+def test_the_same_request_gives_the_same_clip(client, dancer):
+    clips = []
+    for _ in range(2):
+        clip = wait(client, start(client, dancer, seconds=1.0, seed=7))["clip"]
+        clips.append(Path(clip["path"] if isinstance(clip, dict) else clip).read_bytes())
+    assert clips[0] == clips[1]
+
+
+def test_a_job_can_be_stopped(client, dancer):
+    job = start(client, dancer, seconds=60.0)
+    assert client.predict(job, api_name="/stop")["state"] in ("stopped", "running")
+    assert wait(client, job)["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"format": "4:3"}, "Use one of 16:9, 9:16, 1:1"), ({"names": ["x" * 500]}, None), ({"seed": -5}, None)],
+)
+def test_odd_numbers_are_refused_or_brought_into_range(client, dancer, more, said):
+    if said:
+        with pytest.raises(AppError, match=said):
+            start(client, dancer, **more)
+    else:
+        assert wait(client, start(client, dancer, seconds=1.0, **more))["state"] == "done"
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(client, tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(AppError, match=r"notes\.png"):
+        start(client, tmp_path / "notes.png")
+
+
+def test_an_unknown_job_says_so(client):
+    with pytest.raises(AppError, match="no such job"):
+        client.predict("f" * 32, api_name="/job")
+
+
+def test_a_path_of_the_server_is_not_taken_for_an_upload(live):
+    """Over raw HTTP, as a client library would never send it."""
+    body = {"data": ["x", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], []]}
+    call = f"{live.url}gradio_api/call/generate"
+    event = httpx.post(call, json=body, timeout=20)
+    said = httpx.get(f"{call}/{event.json()['event_id']}", timeout=20).text if event.is_success else event.text
+    assert "root:" not in said
+    assert not list(live.outputs.glob("desks/*/*passwd*"))
+
+
+def test_direct_posts_around_the_queue_are_refused(live):
+    answer = httpx.post(f"{live.url}gradio_api/run/generate", json={"data": ["x", [], []]}, timeout=20)
+    assert answer.status_code in (404, 405)
+
+
+@pytest.mark.parametrize("path", ["scene.json", "../desks", "/etc/passwd", "desk.json", "../../launch.py"])
+def test_no_file_route_leads_to_a_desk_or_to_the_machine(live, path):
+    assert httpx.get(f"{live.url}gradio_api/file={path}", timeout=20).status_code in (403, 404)

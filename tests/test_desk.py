@@ -1,0 +1,230 @@
+"""The desk: what a person laid out is still there after anything, and a bad file never costs the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from app import views
+from app.desk import Desk, Desks, checked_scene, lay_out_scene
+from app.jobs import JobBoard, QueueFull
+from app.library import Library
+from app.shoot import shoot
+from engine.errors import ImageError, SceneError, TroupeError
+from engine.scene import load_scene
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def desks(tmp_path: Path) -> Desks:
+    return Desks(tmp_path / "desks")
+
+
+@pytest.fixture
+def desk(desks: Desks) -> Desk:
+    return desks.new()
+
+
+@pytest.fixture
+def picture(tmp_path: Path):
+    def make(name: str = "mia.png", colour: str = "crimson") -> Path:
+        image = Image.new("RGBA", (120, 200), (0, 0, 0, 0))
+        ImageDraw.Draw(image).ellipse((30, 20, 90, 180), fill=colour)
+        image.save(tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(REPO / "presets", tmp_path / "presets", REPO / "assets" / "samples")
+
+
+def again(desks: Desks, desk: Desk) -> Desk:
+    """The same desk, as a new process would find it."""
+    return Desks(desks.folder).get(desk.id)
+
+
+def test_a_desk_is_found_again_after_a_restart(desks, desk, picture):
+    card = desk.add("character", picture())
+    desk.sheet.prompt = "Mia waves."
+    desk.place(card.id, {"x": 0.25, "y": 0.9, "scale": 0.5})
+    desk.set("format", "9:16")
+    found = again(desks, desk)
+    assert [each.name for each in found.cards] == ["Mia"]
+    assert found.cards[0].placement["x"] == 0.25
+    assert (found.sheet.prompt, found.sheet.format) == ("Mia waves.", "9:16")
+    assert found.picture(found.cards[0]).size == (120, 200)
+
+
+def test_a_damaged_desk_file_is_set_aside_and_named_and_a_new_desk_starts(desks, desk, picture):
+    desk.add("character", picture())
+    (desk.folder / "desk.json").write_text('{"cards": [{"id"')
+    assert again(desks, desk).cards == []
+    assert [path.name[:12] for path in desk.folder.glob("desk.damaged*")] == ["desk.damaged"]
+
+
+def test_a_lost_picture_takes_only_its_own_card(desks, desk, picture):
+    gone, stays = desk.add("character", picture("mia.png")), desk.add("character", picture("ken.png"))
+    (desk.folder / f"{gone.id}.cutout.png").unlink()
+    assert [card.id for card in again(desks, desk).cards] == [stays.id]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "", "../../etc", "A" * 32, "0" * 33, ["0" * 32]])
+def test_what_is_no_desk_id_opens_nothing(desks, wrong):
+    with pytest.raises(TroupeError, match="Reload"):
+        desks.get(wrong)
+    assert not desks.folder.exists() or not any(desks.folder.iterdir())
+
+
+def test_a_file_that_is_no_picture_changes_nothing(desk, picture, tmp_path):
+    desk.add("character", picture())
+    (tmp_path / "fake.png").write_text("no")
+    with pytest.raises(ImageError, match=r"fake\.png"):
+        desk.add("character", tmp_path / "fake.png")
+    assert len(desk.cards) == 1
+    assert len(list(desk.folder.glob("*.png"))) == 2
+
+
+def test_names_are_unique_and_camera_numbers_say_nothing(desk, picture):
+    names = [
+        desk.add("character", picture(name)).name for name in ("mia.png", "MIA.png", "IMG_2041.png", "DSC0001.png")
+    ]
+    assert names == ["Mia", "MIA 2", "character", "character 2"]
+
+
+def test_a_second_background_replaces_the_first(desk, picture):
+    desk.add("background", picture("stage.png"))
+    desk.add("background", picture("street.png"))
+    assert [card.name for card in desk.cards] == ["Street"]
+    assert len(list(desk.folder.glob("*.png"))) == 1
+
+
+def test_the_seventh_character_is_refused_with_a_reason(desk, picture):
+    for number in range(6):
+        desk.add("character", picture(f"someone{number}.png"))
+    with pytest.raises(SceneError, match="room for 6"):
+        desk.add("character", picture("late.png"))
+
+
+def test_the_scene_lists_characters_then_objects_then_the_background(desk, picture):
+    for role, name in (("background", "stage.png"), ("object", "cup.png"), ("character", "mia.png")):
+        desk.add(role, picture(name))
+    scene = checked_scene(desk, views.video_of(desk), 7)
+    assert [element.name for element in scene.cast] == ["Mia", "Cup", "Stage"]
+    assert (scene.sampling.seed, scene.video.frames) == (7, 81)
+
+
+def test_a_rename_follows_into_the_prompt_and_leaves_other_words_alone(desk, picture):
+    card = desk.add("character", picture())
+    desk.sheet.prompt = "Mia meets Miaou. Mia's hat."
+    desk.rename(card.id, r"Kim \1")
+    assert desk.sheet.prompt == r"Kim \1 meets Miaou. Kim \1's hat."
+
+
+def test_the_linter_lists_who_is_missing(desk, picture):
+    for name in ("mia.png", "red-cup.png"):
+        desk.add("character", picture(name))
+    desk.sheet.prompt = "MIA smiles. A red cupboard."
+    assert views.names_value(desk)["note"] == "The prompt never mentions Red cup."
+
+
+def test_the_photo_as_it_is_and_the_cut_out_are_both_a_click_away(desk, picture):
+    card = desk.add("character", picture())
+    assert desk.picture(card).getchannel("A").getextrema() == (0, 255)
+    desk.set_mode(card.id, "none")
+    assert desk.file(card).name.endswith(".photo.png")
+    desk.set_mode(card.id, "auto")
+    assert desk.file(card).name.endswith(".cutout.png")
+
+
+def test_the_brush_can_be_taken_back_by_cutting_out_again(desk, tmp_path):
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "plain.png")
+    photo = Image.open(tmp_path / "plain.png")
+    ImageDraw.Draw(photo).ellipse((60, 60, 140, 140), fill="navy")
+    photo.save(tmp_path / "plain.png")
+    card = desk.add("object", tmp_path / "plain.png")
+    everything = Image.new("L", (50, 50), 255)
+    desk.retouch(card.id, Image.new("L", (50, 50), 0), everything)
+    assert desk.picture(card).getchannel("A").getextrema()[1] < 16
+    desk.cut_again(card.id)
+    assert desk.picture(card).getchannel("A").getextrema()[1] > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [("seed", -1, 0), ("seed", 10**20, 2**31 - 1), ("seconds", 1e9, 60), ("bpm", None, 40), ("format", "4:3", "16:9"),
+     ("quality", "../x", "fast"), ("camera", "explode", None)],
+)  # fmt: skip
+def test_what_a_page_could_not_have_sent_is_dropped_or_brought_into_range(desk, name, value, kept):
+    desk.set(name, value)
+    assert getattr(desk.sheet, name) == kept
+
+
+def test_a_job_s_folder_holds_the_whole_scene_for_the_command_line(desk, picture, tmp_path):
+    desk.add("character", picture())
+    desk.sheet.prompt = "Mia waves."
+    jobs = JobBoard(tmp_path / "clips", lambda request, on_progress, stop: (_ for _ in ()).throw(SceneError("", "no")))
+    job = shoot(desk, jobs)
+    scene = load_scene(job.folder / "scene.json")
+    assert all((job.folder / element.image).is_file() for element in scene.cast)
+    assert job.request.out.name == "mia-waves_42.mp4"
+
+
+def test_an_empty_cast_is_refused_before_anything_is_written(desk, tmp_path):
+    jobs = JobBoard(tmp_path / "clips", lambda *a, **k: None)
+    with pytest.raises(SceneError, match="cast is empty"):
+        shoot(desk, jobs)
+    assert not (tmp_path / "clips").exists()
+
+
+def test_a_full_queue_leaves_no_folder_behind(desk, picture, tmp_path):
+    desk.add("character", picture())
+    jobs = JobBoard(tmp_path / "clips", lambda *a, **k: None, in_all=0)
+    with pytest.raises(QueueFull):
+        shoot(desk, jobs)
+    assert not (tmp_path / "clips").exists()
+
+
+def test_a_sample_scene_lays_out_its_whole_cast(desk):
+    lay_out_scene(desk, REPO / "assets" / "samples" / "model_holds_product.json")
+    scene = load_scene(REPO / "assets" / "samples" / "model_holds_product.json")
+    assert [card.name for card in desk.cards] == [element.name for element in scene.cast]
+    assert desk.sheet.prompt == scene.prompt
+    assert all(card.sample for card in desk.cards)
+
+
+def test_a_preset_directs_a_cast_of_one_s_own(desk, picture, library):
+    desk.add("character", picture("mia.png"))
+    desk.add("object", picture("cup.png"))
+    library.direct(desk, "ecommerce/vertical_ad")
+    assert (desk.sheet.format, desk.sheet.preset) == ("9:16", "ecommerce/vertical_ad")
+    assert views.names_value(desk)["ok"]
+
+
+def test_a_preset_of_one_s_own_is_kept_beside_the_outputs_and_fits_another_cast(
+    desks, desk, picture, library, tmp_path
+):
+    desk.add("character", picture("mia.png"))
+    desk.sheet.prompt = "Mia dances. We love Mia's {shoes}."
+    desk.set("camera", "orbit")
+    library.keep(desk, "  My   night ")
+    assert [path.name for path in (tmp_path / "presets").iterdir()] == ["my_night.toml"]
+    other = desks.new()
+    other.add("character", picture("ken.png"))
+    library.direct(other, "own/my_night")
+    assert other.sheet.prompt == "Ken dances. We love Ken's (shoes)."
+    assert other.sheet.camera == "orbit"
+    assert library.strip()["groups"][-1]["cards"][0]["title"] == "My night"
+
+
+@pytest.mark.parametrize(("title", "prompt"), [("", "Mia."), ("x", "  ")])
+def test_a_preset_without_a_title_or_prompt_is_refused(desk, library, title, prompt, tmp_path):
+    desk.sheet.prompt = prompt
+    with pytest.raises(TroupeError):
+        library.keep(desk, title)
+    assert not (tmp_path / "presets").exists()

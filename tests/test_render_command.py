@@ -1,0 +1,237 @@
+"""`render` from a terminal: a whole file and 0, or one plain line and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine import command
+from engine.scene import Scene, scene_to_json
+from engine.video import probe, read_metadata, read_scene
+
+
+@pytest.fixture
+def scene_file(tiny_cast: Path, tiny_scene) -> Path:
+    path = tiny_cast / "scene.json"
+    path.write_text(scene_to_json(tiny_scene()), encoding="utf-8")
+    return path
+
+
+def change(scene_file: Path, **fields: object) -> None:
+    data = json.loads(scene_file.read_text(encoding="utf-8"))
+    scene_file.write_text(json.dumps({**data, **fields}), encoding="utf-8")
+
+
+def run(capsys, *arguments: object) -> tuple[int, list[str]]:
+    try:
+        status = command.main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        status = exit.code
+    return status, capsys.readouterr().err.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handler():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_scene_file_becomes_a_whole_clip_and_nothing_else(scene_file, tmp_path, capsys):
+    out = tmp_path / "new" / "out.mp4"
+    status, lines = run(capsys, scene_file, "-o", out)
+    assert status == 0
+    assert probe(out).frames == 8
+    assert os.listdir(out.parent) == ["out.mp4"]
+    assert len(lines) == 1
+    assert "8 frames" in lines[0]
+    assert "draft" in lines[0]
+
+
+def test_pictures_are_found_beside_the_scene_and_the_clip_beside_the_person(scene_file, tmp_path, capsys, monkeypatch):
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    status, _ = run(capsys, Path("..") / "cast" / "scene.json", "-o", "out.mp4")
+    assert status == 0
+    assert os.listdir(there) == ["out.mp4"]
+
+
+def test_the_seed_can_be_changed(scene_file, tmp_path, capsys):
+    assert run(capsys, scene_file, "-o", tmp_path / "out.mp4", "--seed", 7)[0] == 0
+    assert read_scene(tmp_path / "out.mp4").sampling.seed == 7
+
+
+def test_the_scene_can_be_left_out(scene_file, tmp_path, capsys):
+    assert run(capsys, scene_file, "-o", tmp_path / "out.mp4", "--no-metadata")[0] == 0
+    assert read_scene(tmp_path / "out.mp4") is None
+    assert set(read_metadata(tmp_path / "out.mp4")) == {"description"}
+
+
+def test_flags_that_are_true_of_the_draft_are_accepted(scene_file, tmp_path, capsys):
+    flags = ["--engine", "draft", "--device", "cpu", "--precision", "fp32", "--offload", "none"]
+    assert run(capsys, scene_file, "-o", tmp_path / "out.mp4", *flags)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--save-latents", "l.safetensors"], "no latents"),
+        (["--model", "folder"], "--model"),
+        (["--device", "cuda"], "--device"),
+        (["--precision", "fp8"], "--precision"),
+        (["--offload", "blocks"], "--offload"),
+        (["--resident-blocks", "0"], "--resident-blocks"),
+        (["--engine", "a2"], "--engine draft"),
+        (["--engine", "a2", "--save-latents", "l.safetensors"], "--engine draft"),
+        (["--engine", "magic"], "magic"),
+        (["--quality", "perfect"], "perfect"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--seed", "many"], "many"),
+        (["--wat"], "--wat"),
+    ],
+)
+def test_a_flag_that_cannot_be_followed_is_one_line(scene_file, tmp_path, capsys, flags, says):
+    status, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4", *flags)
+    assert status in (1, 2)
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda file: file.unlink(), "scene.json"),
+        (lambda file: file.write_text("{"), "not JSON"),
+        (lambda file: file.write_bytes(b"\xff\xfe\x00"), "not text"),
+        (lambda file: change(file, video={"width": 100}), "video.width"),
+        (lambda file: change(file, prompt=5), "prompt"),
+        (lambda file: change(file, mood="blue"), "mood"),
+        (lambda file: change(file, engine="a2", video={"frames": 9}), "--engine draft"),
+        (lambda file: change(file, cast=[{"role": "object", "image": "no.png"}]), "cast[0].image"),
+        (lambda file: (file.parent / "cup.png").write_bytes(b""), "cast[1].image"),
+        (lambda file: (file.parent / "cup.png").write_text("<svg/>"), "cast[1].image"),
+    ],
+)
+def test_a_scene_that_cannot_be_used_is_one_line(scene_file, tmp_path, capsys, spoil, says):
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"the old clip")
+    spoil(scene_file)
+    status, lines = run(capsys, scene_file, "-o", out)
+    assert status == 1
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert out.read_bytes() == b"the old clip"
+    assert sorted(os.listdir(tmp_path)) == ["cast", "out.mp4"]
+
+
+@pytest.mark.parametrize("name", ["out.avi", "out", "out.mp4.txt", ""])
+def test_another_kind_of_file_is_refused_before_the_work(scene_file, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    status, lines = run(capsys, scene_file, "-o", name)
+    assert status == 1
+    assert len(lines) == 1
+    assert ".mp4" in lines[0]
+    assert os.listdir(tmp_path) == ["cast"]
+
+
+def test_without_an_output_the_line_names_the_flag(scene_file, capsys):
+    status, lines = run(capsys, scene_file)
+    assert status == 2
+    assert len(lines) == 1
+    assert "-o" in lines[0]
+
+
+def test_a_fault_of_ours_is_one_line_and_a_log(scene_file, tmp_path, capsys, monkeypatch):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("deep inside")
+
+    monkeypatch.setattr(command, "render", broken)
+    monkeypatch.setattr(command.tempfile, "tempdir", str(tmp_path))
+    status, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4")
+    assert status == 3
+    assert len(lines) == 1
+    assert "Traceback" not in lines[0]
+    log = next(tmp_path.glob("troupe-*.log"))
+    assert str(log) in lines[0]
+    assert "deep inside" in log.read_text(encoding="utf-8")
+    monkeypatch.setenv("TROUPE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(capsys, scene_file, "-o", tmp_path / "out.mp4")
+
+
+def test_too_little_memory_is_one_line(scene_file, tmp_path, capsys, monkeypatch):
+    def hungry(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(command, "render", hungry)
+    status, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4")
+    assert (status, len(lines)) == (1, 1)
+    assert "smaller" in lines[0]
+
+
+def test_a_terminal_sees_one_line_that_changes(scene_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(command._Teller, "_INTERVAL", 0.0)
+    command.main([str(scene_file), "-o", str(tmp_path / "out.mp4")])
+    said = capsys.readouterr().err
+    assert "\rframe 8 of 8" in said
+    assert said.count("\n") == 1  # the last line, that it is done
+
+
+def test_a_log_sees_a_few_plain_lines_of_a_long_render(scene_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command._Teller, "_PATIENCE", 0.0)
+    _, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4")
+    assert [line.partition(",")[0] for line in lines[:-1]] == [f"frame {n} of 8" for n in (2, 4, 6, 8)]
+
+
+# ---------------------------------------------------------------------------
+# As its own process
+
+
+def start(repo: Path, scene_file: Path, out: Path) -> subprocess.Popen:
+    code = "import sys; from engine.command import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(scene_file), "-o", str(out)], cwd=repo, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_render_leaves_nothing(repo, scene_file, tiny_scene, tmp_path, number, status):
+    long = tiny_scene(video={"width": 640, "height": 480, "frames": 961})
+    scene_file.write_text(scene_to_json(Scene.model_validate(long)), encoding="utf-8")
+    out = tmp_path / "out" / "out.mp4"
+    process = start(repo, scene_file, out)
+    try:
+        deadline = time.monotonic() + 60
+        while not (out.parent.is_dir() and os.listdir(out.parent)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None
+        assert os.listdir(out.parent) != []  # it has begun to write
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == status
+    assert "Traceback" not in said
+    assert os.listdir(out.parent) == []
+
+
+def test_rendering_loads_neither_the_page_nor_a_model_library(repo, scene_file, tmp_path):
+    code = (
+        "import sys; from engine.command import main; status = main(sys.argv[1:]);"
+        "print([name for name in ('gradio', 'torch', 'app') if name in sys.modules]); sys.exit(status)"
+    )
+    command_line = [sys.executable, "-c", code, str(scene_file), "-o", str(tmp_path / "out.mp4")]
+    done = subprocess.run(command_line, cwd=repo, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
