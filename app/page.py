@@ -1,4 +1,4 @@
-"""The Create page: what stands where. What happens is in `app.studio`; this file only lays out and wires."""
+"""The Create page: what stands where. What happens is in `app.studio`, and `app.wiring` joins the two."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from app import views
 from app.api import add_endpoints
 from app.studio import Studio
+from app.wiring import wire
 from engine.presets import FORMATS
 from engine.scene import CAMERAS
 
@@ -88,7 +89,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             **left,
             **right,
         )
-        studio.wire(page)
+        wire(page, studio)
         add_endpoints(studio)
     return blocks
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from app.desk import Desks
+from app.desks import Desks
 from app.jobs import JobBoard
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,8 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from app import views
-from app.desk import Desk, Desks, lay_out_scene
+from app.desk import Desk
+from app.desks import Desks, lay_out_scene
 from app.jobs import DONE, JobBoard
 from app.library import Library
 from app.shoot import new_seed, shoot
@@ -26,64 +27,16 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
-# On a phone the clip appears far from the button that was pressed.
-TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
-
 
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
     def __init__(self, desks: Desks, jobs: JobBoard, library: Library) -> None:
         self.desks, self.jobs, self.library = desks, jobs, library
-        self.page: Page = None  # type: ignore[assignment]  # set by wire()
+        self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
     def presets_value(self, selected: str = "") -> dict:
         return self.library.strip(selected)
-
-    # -- wiring ---------------------------------------------------------------
-
-    def wire(self, page: Page) -> None:
-        """Attach every handler. All are private: the public endpoints are `app.api`'s."""
-        self.page = page
-
-        def on(event: Callable, fn: Callable, inputs: list, outputs: list, **more: Any) -> Any:
-            more = {"show_progress": "hidden", **_private(fn), **more}
-            return event(fn, [page.desk, *inputs], outputs, **more)
-
-        cast = [page.board, page.stage, page.names, page.prompt, page.cast_message]
-        job = [page.tabs, page.progress, page.generate, page.stop, page.timer, page.video, page.result, page.download,
-               page.again]  # fmt: skip
-        sheet = [page.format, page.seconds, page.seed, page.keep_seed, page.camera, page.bpm, page.quality,
-                 page.negative, page.embed]  # fmt: skip
-        every = [page.desk, page.presets, page.brush, page.editing, *cast, *sheet, *job]
-
-        gr.context.Context.root_block.load(self.open, [page.desk], every, show_progress="hidden", **_private(self.open))
-        on(page.presets.choose, self.choose, [], every, show_progress="minimal")
-        on(page.board.edit, self.edit, [], [*cast, page.brush, page.editor, page.editing], trigger_mode="multiple")
-        for role, button in page.uploads.items():
-            handler = self.uploader(role)
-            on(button.upload, handler, [button], [*cast, page.presets], show_progress="minimal")
-        on(page.stage.place, self.place, [], [page.stage], trigger_mode="multiple")
-        on(page.clear.click, self.clear, [], every)
-        brush = [*cast, page.brush, page.editing]
-        on(page.brush_apply.click, self.apply_brush, [page.editing, page.editor], brush, show_progress="minimal")
-        on(page.brush_again.click, self.cut_again, [page.editing], brush, show_progress="minimal")
-        on(page.brush_cancel.click, self.close_brush, [], brush)
-        on(page.prompt.change, self.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
-        for name in ("format", "seconds", "camera", "bpm", "quality", "negative", "embed", "seed", "keep_seed"):
-            component = getattr(page, name)
-            event = component.release if name in ("seconds", "bpm") else component.input
-            outputs = [page.stage] if name == "format" else []
-            on(event, self.setter(name), [component], outputs, trigger_mode="always_last")
-        for name in ("seconds", "bpm"):  # the number box beside a slider changes without a release
-            on(getattr(page, name).change, self.setter(name), [getattr(page, name)], [], trigger_mode="always_last")
-        on(page.dice.click, self.roll, [], [page.seed])
-        on(page.generate.click, self.generate, [page.prompt], [page.seed, *job])
-        on(page.again.click, self.generate_again, [page.prompt], [page.seed, *job])
-        page.generate.click(None, js=TO_THE_CLIP, api_visibility="private", api_name="page_scroll")
-        on(page.stop.click, self.stop, [], job)
-        on(page.timer.tick, self.tick, [], job)
-        on(page.preset_save.click, self.save_preset, [page.preset_name], [page.presets, page.preset_name])
 
     # -- what to show ------------------------------------------------------------
 
@@ -124,7 +77,8 @@ class Studio:
         page = self.page
         return {
             page.desk: desk.id, page.presets: self.presets_value(desk.sheet.preset), page.editing: "",
-            page.brush: gr.update(visible=False), **self._cast(desk, message, prompt=True), **self._sheet(desk), **self._job(desk),
+            page.brush: gr.update(visible=False), **self._cast(desk, message, prompt=True), **self._sheet(desk),
+            **self._job(desk),
         }  # fmt: skip
 
     # -- the cast -------------------------------------------------------------------
@@ -303,11 +257,6 @@ class Studio:
 
     def tick(self, desk_id: str) -> Updates:
         return self._job(self._desk(desk_id))
-
-
-def _private(fn: Callable) -> dict[str, str]:
-    """A listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
-    return {"api_visibility": "private", "api_name": f"page_{fn.__name__}"}
 
 
 def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image]:

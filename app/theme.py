@@ -1,4 +1,4 @@
-"""Troupe's own look: warm paper by day, a dark house by night, one spotlight colour. System fonts: nothing is fetched."""
+"""Troupe's own look: warm paper by day, a dark house by night, one spotlight colour. The system's fonts."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from app import views
-from app.desk import Desk, Desks, checked_scene, lay_out_scene
+from app.desk import Desk, checked_scene
+from app.desks import Desks, lay_out_scene
 from app.jobs import JobBoard, QueueFull
 from app.library import Library
 from app.shoot import shoot

@@ -198,7 +198,9 @@ def test_a_log_sees_a_few_plain_lines_of_a_long_render(scene_file, tmp_path, cap
 
 
 def start(repo: Path, scene_file: Path, out: Path) -> subprocess.Popen:
-    code = "import sys; from engine.command import main; sys.exit(main(sys.argv[1:]))"
+    # a shell that starts its jobs in the background lets them ignore Ctrl-C: this one is to hear it
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code = f"{hear} import sys; from engine.command import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(scene_file), "-o", str(out)], cwd=repo, stderr=subprocess.PIPE, text=True
     )

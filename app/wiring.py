@@ -1,0 +1,69 @@
+"""Which event of the page calls which handler of the studio. All are private: the public endpoints are `app.api`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gradio.context import Context
+
+from app.studio import Studio
+
+if TYPE_CHECKING:
+    from app.page import Page
+
+# On a phone the clip appears far from the button that was pressed.
+TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
+
+
+def wire(page: Page, studio: Studio) -> None:
+    """Attach every handler; to be called inside the page's Blocks."""
+    studio.page = page
+    cast = [page.board, page.stage, page.names, page.prompt, page.cast_message]
+    brush = [*cast, page.brush, page.editing]
+    sheet = [
+        page.format, page.seconds, page.seed, page.keep_seed, page.camera, page.bpm, page.quality, page.negative,
+        page.embed,
+    ]  # fmt: skip
+    job = [
+        page.tabs, page.progress, page.generate, page.stop, page.timer, page.video, page.result, page.download,
+        page.again,
+    ]  # fmt: skip
+    every = [page.desk, page.presets, *brush, *sheet, *job]
+
+    def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
+        event(handler, [page.desk, *inputs], outputs, **{"show_progress": "hidden", **_private(handler), **more})
+
+    on(Context.root_block.load, studio.open, [], every)
+    on(page.presets.choose, studio.choose, [], every, show_progress="minimal")
+    on(page.clear.click, studio.clear, [], every)
+
+    on(page.board.edit, studio.edit, [], [*brush, page.editor], trigger_mode="multiple")
+    for role, button in page.uploads.items():
+        on(button.upload, studio.uploader(role), [button], cast, show_progress="minimal")
+    on(page.stage.place, studio.place, [], [page.stage], trigger_mode="multiple")
+    on(page.brush_apply.click, studio.apply_brush, [page.editing, page.editor], brush, show_progress="minimal")
+    on(page.brush_again.click, studio.cut_again, [page.editing], brush, show_progress="minimal")
+    on(page.brush_cancel.click, studio.close_brush, [], brush)
+
+    on(page.prompt.change, studio.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
+    for name in ("seconds", "bpm", "format", "camera", "quality", "negative", "embed", "seed", "keep_seed"):
+        component = getattr(page, name)
+        # a slider's number box changes without a release; everything else tells what a person put in
+        events = [component.release, component.change] if name in ("seconds", "bpm") else [component.input]
+        for event in events:
+            outputs = [page.stage] if name == "format" else []
+            on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
+    on(page.dice.click, studio.roll, [], [page.seed])
+    on(page.preset_save.click, studio.save_preset, [page.preset_name], [page.presets, page.preset_name])
+
+    on(page.generate.click, studio.generate, [page.prompt], [page.seed, *job])
+    page.generate.click(None, js=TO_THE_CLIP, api_visibility="private", api_name="page_scroll")
+    on(page.again.click, studio.generate_again, [page.prompt], [page.seed, *job])
+    on(page.stop.click, studio.stop, [], job)
+    on(page.timer.tick, studio.tick, [], job)
+
+
+def _private(handler: Callable) -> dict[str, str]:
+    """A listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
+    return {"api_visibility": "private", "api_name": f"page_{handler.__name__}"}
