@@ -1,0 +1,211 @@
+"""Before the first frame: the cast measured, placed and lit, the camera aimed, the background made ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from engine.cast import Member
+from engine.draft.backdrop import CLOSE_BLUR, FAR_BLUR, Backdrop, backdrop_of, studio
+from engine.draft.camera import Aim, Box, Camera, aim_at, camera_of
+from engine.draft.direct import Act, Plan, direct, lookup, words
+from engine.draft.layout import Player, Stage, place, stage_of
+from engine.draft.light import Surroundings, make_tile
+from engine.draft.measure import Shape, measure
+from engine.draft.motion import Mover
+from engine.draft.show import Actor, Show
+from engine.scene import Placement, Scene
+
+GOLDEN = 0.618
+ROOTED_DEPTH = 0.94  # where a bust counts in the order from back to front
+ROOTED_FROM = 0.975  # a cropped figure whose foot is at least this low is cut off by the frame's edge
+DETAIL = 1.15  # tiles are a little larger than they appear, so that warping keeps them crisp
+
+
+def measure_cast(members: Sequence[Member]) -> dict[int, Shape]:
+    """The measured cut-outs by cast index, without the background."""
+    return {i: measure(m.picture, m.element.role) for i, m in enumerate(members) if m.element.role != "background"}
+
+
+def place_cast(scene: Scene, plan: Plan, shapes: dict[int, Shape]) -> dict[int, Placement]:
+    """Placements by cast index; explicit ones unchanged."""
+    players = {i: Player(scene.cast[i], shape, plan.acts.get(i, Act())) for i, shape in shapes.items()}
+    return place(players, stage_of(scene.video))
+
+
+def prepare(scene: Scene, members: Sequence[Member], ask: Callable[[], None]) -> Show:
+    """Make everything ready to be played; `ask` is called between the steps and may raise Stopped."""
+    ask()
+    video, plan = scene.video, direct(scene)
+    stage, shapes = stage_of(video), measure_cast(members)
+    placements = place_cast(scene, plan, shapes)
+    leads = [i for i in shapes if scene.cast[i].role == "character"]
+    close = bool(leads) and all(_is_rooted(shapes[i], placements[i]) for i in leads)
+    movers = {i: _mover(scene, plan, i, shapes, placements, stage) for i in shapes}
+    camera = camera_of(plan.camera, video, scene.sampling.seed, _aim(scene, shapes, placements, movers), stage.ground)
+    ask()
+    backdrop = _backdrop(scene, members, shapes, camera, close)
+    actors: dict[int, Actor] = {}
+    for i in shapes:
+        ask()
+        actors[i] = _actor(members[i], shapes[i], placements[i], movers[i], camera, backdrop)
+    for i, act in plan.acts.items():
+        if act.holder in actors and i in actors:
+            actors[i] = _attach(actors[i], actors[act.holder], act.holder, _held_behind(members[i]))
+    return Show(
+        camera,
+        backdrop,
+        actors,
+        _order(actors, video.height),
+        _vignette(video.width, video.height, scene.sampling.seed),
+        _grade(),
+    )
+
+
+def _held_behind(member: Member) -> bool:
+    """Umbrellas and balloons are held by their lower end, behind the head."""
+    return lookup(member.element, words().hold, "hand") == "stick"
+
+
+def _is_rooted(shape: Shape, placement: Placement) -> bool:
+    return "bottom" in shape.cropped and placement.y >= ROOTED_FROM
+
+
+def _aim(scene: Scene, shapes: dict[int, Shape], placements: dict[int, Placement], movers: dict[int, Mover]) -> Aim:
+    """What the camera looks at: the middle of the upper bodies, or of the things; kept near the frame's middle."""
+    leads = [i for i in shapes if scene.cast[i].role == "character"] or list(shapes)
+    if not leads:
+        return Aim(0.5, 0.5, 0.17)
+    x = sum(placements[i].x for i in leads) / len(leads)
+    y = sum(placements[i].y - 0.62 * placements[i].scale for i in leads) / len(leads)
+    boxes = [_box(scene, shapes[i], placements[i], movers[i]) for i in shapes]
+    return aim_at((min(max(x, 0.35), 0.65), min(max(y, 0.38), 0.6)), boxes)
+
+
+def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
+    """Where the cut-out comes in the frame, in fractions; sides at which it is cut off anyway lie outside."""
+    narrow = scene.video.height / scene.video.width
+    half = placement.scale * shape.aspect * narrow / 2
+    poses = [mover.pose(mover.seconds * step / 24) for step in range(25)]
+    sway = max(abs(p.lean) + abs(p.hip) + abs(p.nod) for p in poses) * 0.5 * placement.scale * narrow
+    if "bottom" in shape.cropped:  # shoulders and elbows may leave the frame, the head not
+        half *= 0.6
+    bottom = 2.0 if _is_rooted(shape, placement) else placement.y
+    rise = max(placement.scale * ((1 + p.near) * p.tall + p.rise) - 0.12 * p.near for p in poses)
+    left, right = (f(p.travel * narrow for p in poses) for f in (min, max))
+    top = min(max(placement.y - rise, 0.0), placement.y - 0.5 * placement.scale)
+    return placement.x - half - sway + left, top, placement.x + half + sway + right, bottom
+
+
+def _backdrop(
+    scene: Scene, members: Sequence[Member], shapes: dict[int, Shape], camera: Camera, close: bool
+) -> Backdrop:
+    size = (scene.video.width, scene.video.height)
+    picture = next((m.picture for m in members if m.element.role == "background"), None)
+    if picture is None:
+        colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
+        picture = studio(size, colours, scene.sampling.seed)
+    blur = 0.0 if not shapes else CLOSE_BLUR if close else FAR_BLUR
+    return backdrop_of(picture, size, camera.reach(), blur, 1.2 if close else camera.ground / camera.height)
+
+
+def _mean_lab(picture: Image.Image, shape: Shape) -> np.ndarray:
+    small = picture.convert("RGBA").crop(shape.box).resize((32, 32), Image.Resampling.BOX, reducing_gap=2.0)
+    pixels = np.asarray(small, np.float32) / 255
+    solid = pixels[pixels[..., 3] > 0.5][:, :3]
+    if not len(solid):
+        return np.array([60.0, 0.0, 0.0])
+    return cv2.cvtColor(np.ascontiguousarray(solid[None]), cv2.COLOR_RGB2LAB)[0].mean(0)
+
+
+def _mover(
+    scene: Scene, plan: Plan, i: int, shapes: dict[int, Shape], placements: dict[int, Placement], stage: Stage
+) -> Mover:
+    shape, placement, order = shapes[i], placements[i], list(shapes).index(i)
+    seed = np.random.default_rng([scene.sampling.seed, 3]).random()
+    return Mover(
+        motion=plan.acts.get(i, Act()).motion,
+        phase=float((seed + order * GOLDEN) % 1.0),
+        seconds=max(scene.video.frames - 1, 1) / scene.video.fps,
+        bpm=scene.direction.bpm,
+        facing=shape.facing * (-1 if placement.flip else 1),
+        rooted=_is_rooted(shape, placement),
+        thing=scene.cast[i].role == "object",
+        room=_room(scene, i, shapes, placements, stage),
+        closest=max(0.0, (placement.y - 0.04) / placement.scale - 1.0),
+    )
+
+
+def _room(
+    scene: Scene, i: int, shapes: dict[int, Shape], placements: dict[int, Placement], stage: Stage
+) -> tuple[float, float]:
+    """How far one of the cast may go to the left and right, in frame heights, before it leaves the frame or passes
+    somebody else."""
+    spans = {
+        j: (p.x * stage.aspect - p.scale * shapes[j].aspect / 2, p.x * stage.aspect + p.scale * shapes[j].aspect / 2)
+        for j, p in placements.items()
+    }
+    left, right = spans[i][0] - 0.02, stage.aspect - spans[i][1] - 0.02
+    for j, (start, end) in spans.items():
+        if j == i or scene.cast[j].role != "character":
+            continue
+        if placements[j].x < placements[i].x:
+            left = min(left, spans[i][0] - end)
+        else:
+            right = min(right, start - spans[i][1])
+    return max(left, 0.0), max(right, 0.0)
+
+
+def _actor(
+    member: Member, shape: Shape, placement: Placement, mover: Mover, camera: Camera, backdrop: Backdrop
+) -> Actor:
+    height = placement.scale * camera.height
+    foot = (placement.x * camera.width, placement.y * camera.height)
+    half = height * shape.aspect / 2
+    behind = backdrop.behind((foot[0] - half, foot[1] - height, foot[0] + half, foot[1]))
+    # However large the placement, a tile never needs to be much larger than the frame.
+    pixels = round(min(height * DETAIL, 1.6 * max(camera.width, camera.height) / max(1.0, shape.aspect)))
+    around = Surroundings(np.ascontiguousarray(behind), backdrop.light)
+    tile = make_tile(member.picture, shape, max(pixels, 4), placement.flip, member.element.role, around)
+    return Actor(tile, foot, height, mover, mover.rooted)
+
+
+def _attach(thing: Actor, holder: Actor, index: int, behind: bool) -> Actor:
+    """Tie a held object's middle to the point of the holder that lies behind it."""
+    grip = (thing.foot[0] - holder.foot[0], holder.foot[1] - (thing.foot[1] - thing.size / 2))
+    stroke = 0.1 * holder.size / max(thing.size, 1.0)
+    return replace(thing, holder=index, grip=grip, stroke=stroke, behind=behind)
+
+
+def _order(actors: dict[int, Actor], height: int) -> list[int]:
+    """From back to front: by foot; a held object right in front of its holder, or behind. A bust's real feet are far
+    below the frame, but things at the frame's lower edge are meant to be in front of it."""
+
+    def key(i: int) -> tuple[float, int, int]:
+        holder = actors[i].holder
+        first = actors[i if holder is None else holder]
+        depth = first.foot[1]
+        if first.rooted:
+            depth = min(depth, ROOTED_DEPTH * height + 0.01 * (depth - height))
+        return depth, i if holder is None else holder, 0 if holder is None else -1 if actors[i].behind else 1
+
+    return sorted(actors, key=key)
+
+
+def _grade() -> np.ndarray:
+    """A print's gentle S-curve, (256,) uint8: it binds what comes from different photos."""
+    x = np.linspace(0, 1, 256)
+    return np.round(255 * (x - 0.16 * np.sin(2 * np.pi * x) / (2 * np.pi))).astype(np.uint8)
+
+
+def _vignette(width: int, height: int, seed: int) -> np.ndarray:
+    """A gentle fall-off of light to the corners, (height, width, 3) uint8, dithered so that it shows no bands."""
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    fall = 1 - 0.17 * np.clip((x * x + y * y) / 2, 0, 1) ** 1.6
+    grain = np.random.default_rng([seed, 5]).random((height, width), np.float32)
+    return cv2.merge([np.clip(np.floor(fall * 255 + grain), 0, 255).astype(np.uint8)] * 3)
