@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.a2.options import DEFAULT_MODEL, A2Options
 from engine.door import Progress, RenderRequest, Result, render
-from engine.errors import SceneError, TroupeError
+from engine.errors import EngineUnavailable, SceneError, TroupeError
 from engine.scene import Scene, load_scene, scene_from_data
 
 OK, FAILED, BAD_ARGUMENTS, FAULT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -46,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if out.suffix.lower() != ".mp4":
         raise TroupeError(f"-o {arguments.output}: a video is written as .mp4", "Name it so, such as -o out.mp4.")
     scene = _with_seed(load_scene(scene_file), arguments.seed)
-    _check_flags(arguments, arguments.engine or scene.engine)
+    options = _a2_options(arguments, arguments.engine or scene.engine)
     request = RenderRequest(
         scene=scene,
         root=scene_file.parent,
@@ -55,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
         quality=arguments.quality,
         embed_scene=not arguments.no_metadata,
         poster=False,  # one file was asked for
+        a2=options,
     )
     teller = _Teller()
     try:
@@ -80,12 +82,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="leave scene and prompt out of the file (it still says how it was made)",
     )
     model = parser.add_argument_group("for the a2 engine")
-    model.add_argument("--model", metavar="DIR", help="the checkpoint's folder")
-    model.add_argument("--device", help="cpu, cuda, cuda:1, …")
-    model.add_argument("--precision", choices=("fp32", "bf16", "int8", "fp8"))
+    model.add_argument("--model", metavar="DIR", help="the checkpoint's folder, or a hub id that is on this machine")
+    model.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where it is)")
+    model.add_argument("--precision", choices=("fp32", "bf16", "int8", "fp8"), help="default: bf16, on the CPU fp32")
     model.add_argument("--offload", choices=("none", "blocks"))
     model.add_argument("--resident-blocks", type=int, metavar="N")
-    model.add_argument("--save-latents", metavar="FILE.safetensors")
+    model.add_argument("--save-latents", metavar="FILE.safetensors", help="keep the final denoised latents as well")
+    model.add_argument(
+        "--state", metavar="FILE.safetensors", help="keep the run after every step; one that was cut off goes on there"
+    )
     return parser.parse_args(argv)
 
 
@@ -102,12 +107,33 @@ _TRUE_OF_THE_DRAFT = {
     "offload": ("none",),
     "resident_blocks": (),
     "save_latents": (),
+    "state": (),
 }
 
 
-def _check_flags(arguments: argparse.Namespace, engine: str) -> None:
-    if engine != "draft":
-        return
+def _a2_options(arguments: argparse.Namespace, engine: str) -> A2Options:
+    if engine == "draft":
+        _check_draft_flags(arguments)
+        return A2Options()
+    if arguments.precision in ("int8", "fp8"):
+        raise EngineUnavailable(
+            f"--precision {arguments.precision}: this version of the a2 engine computes in fp32 or bf16", "Use bf16."
+        )
+    if arguments.offload == "blocks" or arguments.resident_blocks is not None:
+        flag = "--offload blocks" if arguments.offload == "blocks" else f"--resident-blocks {arguments.resident_blocks}"
+        raise EngineUnavailable(
+            f"{flag}: this version of the a2 engine keeps the whole model on the device", "Leave it out."
+        )
+    return A2Options(
+        model=arguments.model or DEFAULT_MODEL,
+        device=arguments.device or "",
+        precision=arguments.precision,
+        save_latents=Path(arguments.save_latents) if arguments.save_latents else None,
+        state=Path(arguments.state) if arguments.state else None,
+    )
+
+
+def _check_draft_flags(arguments: argparse.Namespace) -> None:
     if arguments.save_latents is not None:
         raise TroupeError("--save-latents: a draft has no latents to save", "Leave it out, or use --engine a2.")
     for name, true in _TRUE_OF_THE_DRAFT.items():
@@ -133,6 +159,17 @@ def _with_seed(scene: Scene, seed: int | None) -> Scene:
 # What the terminal shows
 
 
+_STAGES = {
+    "cast": "cutting out the cast",
+    "frames": "frame",
+    "loading": "loading the model,",
+    "conditioning": "reading prompt and references,",
+    "sampling": "step",
+    "decoding": "frame",
+}
+_LONG_STAGES = ("frames", "sampling", "decoding")
+
+
 class _Teller:
     """Progress on stderr: one line that changes on a terminal; a few plain ones in a log, and none of them in the
     first seconds, so that what fails at once leaves its one line only."""
@@ -144,6 +181,7 @@ class _Teller:
         self._live = sys.stderr.isatty()
         self._shown_at = 0.0
         self._width = 0
+        self._stage = ""
         self._quarter = 0
 
     def tell(self, progress: Progress) -> None:
@@ -153,7 +191,9 @@ class _Teller:
             self._shown_at = now
             print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
             self._width = len(text)
-        elif not self._live and progress.stage == "frames":
+        elif not self._live and progress.stage in _LONG_STAGES:
+            if progress.stage != self._stage:
+                self._stage, self._quarter = progress.stage, 0
             quarter = 4 * progress.step // progress.of
             if quarter > self._quarter and progress.elapsed >= self._PATIENCE:
                 self._quarter = quarter
@@ -165,8 +205,9 @@ class _Teller:
 
 
 def _sentence(progress: Progress) -> str:
-    what = {"cast": "cutting out the cast", "frames": "frame", "poster": "poster"}.get(progress.stage, progress.stage)
-    text = f"{what} {progress.step} of {progress.of}"
+    text = f"{_STAGES.get(progress.stage, progress.stage)} {progress.step} of {progress.of}"
+    if progress.detail:
+        text += f" ({progress.detail.replace('_', ' ')})"
     if progress.remaining is not None and progress.remaining >= 1:
         text += f", about {_duration(progress.remaining)} left"
     return text

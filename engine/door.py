@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
 
+from engine.a2.options import A2Options
 from engine.cast import Member
-from engine.errors import CutoutError, EngineUnavailable, ImageError, SceneError, Stopped, VideoError
+from engine.engines import ENGINES, Watch
+from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
 from engine.scene import Element, Scene, label, scene_from_data
-
-if TYPE_CHECKING:
-    import numpy as np
 
 VERSION = "0.1.0"
 
@@ -32,7 +30,8 @@ class RenderRequest:
     `root` is the folder that the scene's image paths are relative to; `confined` refuses those that lead out of it
     (a scene from a stranger). `engine` overrides the scene's own. `members` are cut-outs already in hand, one for each
     of the scene's cast in its order; then nothing is opened or cut out. `quality` and `cache` are `engine.cutout`'s.
-    Without `embed_scene` the clip does not tell its scene or prompt. `poster` saves a picture beside the clip.
+    Without `embed_scene` the clip does not tell its scene or prompt. `poster` saves a picture beside the clip. `a2`
+    says how to run the model, where the engine is that one.
     """
 
     scene: Scene
@@ -45,18 +44,24 @@ class RenderRequest:
     members: tuple[Member, ...] | None = None
     confined: bool = False
     poster: bool = True
+    a2: A2Options = field(default_factory=A2Options)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far it is: `step` of `of` in `stage` ("cast", "frames", "poster"); seconds since the start, and seconds
-    that are left (None while that would be a guess)."""
+    """How far it is: `step` of `of` in `stage`; seconds since the start, and seconds that are left in this stage (None
+    while that would be a guess). `detail` says what it is about, such as the component that is loaded.
+
+    The draft's stages are "cast", "frames", "poster"; the model's "cast", "loading", "conditioning", "sampling",
+    "decoding", "poster".
+    """
 
     stage: str
     step: int
     of: int
     elapsed: float
     remaining: float | None
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,17 @@ def render(
 
     Raises EngineUnavailable, SceneError, ImageError, CutoutError (these name the field), VideoError or Stopped.
     """
-    from engine.video import write_video  # here, so that asking for the door does not load numpy and PIL
+    from engine.video import prepare_folder, write_video  # here: asking for the door does not load numpy and PIL
 
     clock = _Clock(on_progress)
     scene = _with_engine(request.scene, request.engine)
-    shoot = _engine(scene.engine)
+    engine = ENGINES[scene.engine]
+    engine.check(scene, request.a2)
+    prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     members, notices = _cast(request, scene, clock, stop)
-    clip = shoot(scene, members, stop)
-    clock.tell("frames", 0, scene.video.frames)
+    clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop))
+    notices = (*notices, *clip.notices)
+    clock.tell(clip.stage, 0, clip.count)
     with contextlib.closing(clip.frames) as frames:
         count = write_video(
             frames,
@@ -94,7 +102,7 @@ def render(
             scene.video,
             metadata=_metadata(scene, clip.note, request.embed_scene),
             stop=stop,
-            on_frame=lambda done: clock.tell("frames", done, scene.video.frames),
+            on_frame=lambda done: clock.tell(clip.stage, done, clip.count),
         )
     poster = None
     if request.poster:
@@ -104,39 +112,9 @@ def render(
     return Result(request.out, poster, count, clock.elapsed(), scene.engine, notices)
 
 
-# ---------------------------------------------------------------------------
-# The engines
-
-
-@dataclass(frozen=True)
-class _Clip:
-    frames: Iterator[np.ndarray]  # (H, W, 3) uint8 RGB each
-    note: str  # what the clip says about how it was made
-
-
-def _draft(scene: Scene, members: Sequence[Member], stop: Stop | None) -> _Clip:
-    from engine import draft
-
-    return _Clip(draft.frames(scene, members, stop), draft.NOTE)
-
-
-_ENGINES: Mapping[str, Callable[[Scene, Sequence[Member], Stop | None], _Clip]] = {"draft": _draft}
-
-
-def _engine(name: str) -> Callable[[Scene, Sequence[Member], Stop | None], _Clip]:
-    if name not in _ENGINES:
-        known = {"a2": "SkyReels-A2 engine (a2)"}.get(name, f"engine {name!r}")
-        raise EngineUnavailable(
-            f"the {known} is not installed in this copy of Troupe", "Use the draft (--engine draft): it works now."
-        )
-    return _ENGINES[name]
-
-
 def _with_engine(scene: Scene, engine: str | None) -> Scene:
     if engine is None or engine == scene.engine:
         return scene
-    if engine not in _ENGINES:
-        _engine(engine)  # says so: what is not there does not need its numbers checked
     return scene_from_data({**scene.model_dump(), "engine": engine})  # each engine has its own idea of a valid length
 
 
@@ -278,7 +256,7 @@ class _Clock:
     def elapsed(self) -> float:
         return time.monotonic() - self._start
 
-    def tell(self, stage: str, step: int, of: int) -> None:
+    def tell(self, stage: str, step: int, of: int, detail: str = "") -> None:
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._pace, self._trust = stage, 0.0, 0.0
@@ -287,6 +265,6 @@ class _Clock:
             self._trust += self._WEIGHT * (1 - self._trust)
         self._last = now
         if self._on_progress is not None:
-            foreseen = step > self._FEWEST and stage == "frames"
+            foreseen = step > self._FEWEST and stage in ("frames", "sampling", "decoding")
             remaining = self._pace / self._trust * (of - step) if foreseen else None
-            self._on_progress(Progress(stage, step, of, now - self._start, remaining))
+            self._on_progress(Progress(stage, step, of, now - self._start, remaining, detail))

@@ -17,9 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine.errors import SceneError
 
 Role = Literal["character", "object", "background"]
-Camera = Literal[
-    "still", "push_in", "pull_out", "pan_left", "pan_right", "tilt_up", "tilt_down", "orbit", "handheld"
-]
+Camera = Literal["still", "push_in", "pull_out", "pan_left", "pan_right", "tilt_up", "tilt_down", "orbit", "handheld"]
 Motion = Literal["idle", "walk", "run", "dance", "turn", "hold", "lift", "float", "sway"]
 
 ROLES: tuple[str, ...] = get_args(Role)

@@ -79,7 +79,7 @@ def write_video(
     Raises Stopped, DiskFull, EncoderMissing or VideoError, and whatever `frames` raises; then nothing is left behind.
     """
     path = Path(path)
-    _prepare_folder(path, video)
+    prepare_folder(path, video)
     name = f".{path.stem[:40]}.{secrets.token_hex(4)}"
     part, notes = path.with_name(f"{name}.part"), path.with_name(f"{name}.txt")
     try:
@@ -94,7 +94,7 @@ def write_video(
                 leftover.unlink(missing_ok=True)
 
 
-def _prepare_folder(path: Path, video: Video) -> None:
+def prepare_folder(path: Path, video: Video) -> None:
     """Make the folder, and refuse before the work what would surely fail after it."""
     folder = path.parent
     if path.is_dir():

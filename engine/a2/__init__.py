@@ -1,0 +1,18 @@
+"""SkyReels-A2: reference pictures and a prompt in, a video out (elements-to-video on Wan2.1's diffusion transformer).
+
+The recipe reads top-down in recipe.py: load_checkpoint -> gather_references -> condition -> sample -> decode.
+
+options.py        what a person may choose; lengths
+files.py          a checkpoint on disk: found, whole, of the right shape
+checkpoint.py     its five components, loaded
+references.py     cast -> the canvases that the model sees
+packing.py        many of the cast on few canvases
+conditioning.py   prompt and canvases -> tensors
+sampling.py       noise -> latents; stops between blocks, goes on where it stopped
+state.py          a run on disk, between two steps
+preview.py        latents -> a small picture, at no cost
+decoding.py       latents -> frames, a few at a time
+recipe.py         all of it
+
+Nothing here imports torch before it is needed: `options`, `files`, `references` and `packing` never do.
+"""

@@ -1,0 +1,189 @@
+"""A checkpoint's components, loaded: which, how far, how long; and what is wrong with a file that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
+from engine.a2.options import USE_THE_DRAFT, A2Options
+from engine.errors import EngineUnavailable, Stopped
+
+if TYPE_CHECKING:
+    import torch
+
+LATENT_CHANNELS = 16
+CONDITION_CHANNELS = 20  # the mask's 4, then a picture's 16
+FRAMES_A_LATENT = 4  # the VAE packs four frames into one latent; the first frame has one of its own
+PIXELS_A_LATENT = 8
+
+OnLoad = Callable[[int, int, str], None]  # step, of, the component's name
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the numbers are computed. `dtype` is the transformer's and the text encoder's; modules that their
+    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass
+class Checkpoint:
+    """Everything that is loaded. `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each."""
+
+    folder: Path
+    compute: Compute
+    tokenizer: Any
+    text_encoder: Any
+    image_processor: Any
+    image_encoder: Any
+    vae: Any
+    transformer: Any
+    texts: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def choose_compute(options: A2Options) -> Compute:
+    """The device and precision that were asked for, or the best there is. Raises EngineUnavailable."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    name = options.device or ("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EngineUnavailable(f"there is no device {name!r}", "Use cpu, cuda or cuda:1.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise EngineUnavailable(f"the a2 engine does not run on {name!r}", "Use cpu, cuda or cuda:1.")
+    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
+        count = torch.cuda.device_count() if cuda else 0
+        raise EngineUnavailable(
+            f"--device {name}: PyTorch sees {count or 'no'} CUDA device{'s' * (count != 1)} here",
+            f"Check the driver and that PyTorch was installed with CUDA, {USE_THE_DRAFT}.",
+        )
+    precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
+    return Compute(device, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+
+
+def load_checkpoint(
+    folder: Path, compute: Compute, on_load: OnLoad | None = None, stop: Stop | None = None
+) -> Checkpoint:
+    """Load a diffusers folder. `on_load` is told before each component and once at the end.
+
+    Raises Stopped, or EngineUnavailable, which names the file that is missing, cut off or of another model.
+    """
+    import torch
+
+    weights = read_checkpoint(folder)
+    kinds = _kinds()
+    parts: dict[str, Any] = {}
+    for step, name in enumerate(COMPONENTS):
+        if stop is not None and stop():
+            raise Stopped
+        if on_load is not None:
+            on_load(step, len(COMPONENTS), name)
+        dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
+        _check_config(name, weights[name].config)
+        with _naming(name):
+            parts[name] = _load(kinds[name], weights[name], dtype).to(compute.device)
+    with _naming("tokenizer"), _quiet():
+        parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
+    with _naming("image_processor"), _quiet():
+        parts["image_processor"] = kinds["image_processor"].from_pretrained(
+            folder / "image_processor", local_files_only=True
+        )
+    if on_load is not None:
+        on_load(len(COMPONENTS), len(COMPONENTS), "")
+    return Checkpoint(folder, compute, **parts)
+
+
+def _kinds() -> dict[str, Any]:
+    """The class of each component. The image processor is the one that resizes with Pillow, as the authors' did: the
+    other one needs torchvision and gives other numbers."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel
+
+    try:
+        processor = importlib.import_module("transformers.models.clip.image_processing_pil_clip").CLIPImageProcessorPil
+    except ImportError:  # before transformers 5 it was the plain one
+        processor = importlib.import_module("transformers").CLIPImageProcessor
+    return {
+        "tokenizer": AutoTokenizer,
+        "text_encoder": UMT5EncoderModel,
+        "image_processor": processor,
+        "image_encoder": CLIPVisionModel,
+        "vae": AutoencoderKLWan,
+        "transformer": WanTransformer3DModel,
+    }
+
+
+def _check_config(component: str, config: dict[str, Any]) -> None:
+    """Refuse a model of another kind before its gigabytes are read."""
+    channels, wanted = config.get("in_channels"), LATENT_CHANNELS + CONDITION_CHANNELS
+    if component == "transformer" and (channels != wanted or config.get("image_dim") is None):
+        raise EngineUnavailable(
+            f"transformer/config.json is not SkyReels-A2's: it takes {channels} channels, not {wanted}"
+            if channels != wanted
+            else "transformer/config.json is not SkyReels-A2's: it takes no reference pictures",
+            "Choose a SkyReels-A2 checkpoint.",
+        )
+    if component == "vae" and config.get("z_dim") != LATENT_CHANNELS:
+        raise EngineUnavailable("vae/config.json is not Wan2.1's", "Choose a SkyReels-A2 checkpoint.")
+
+
+def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
+    from accelerate import init_empty_weights
+
+    of_diffusers = hasattr(kind, "load_config")
+    with init_empty_weights():
+        config = kind.load_config(weights.folder) if of_diffusers else kind.config_class.from_dict(weights.config)
+        hollow = kind.from_config(config) if of_diffusers else kind(config)
+    check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in hollow.state_dict().items()})
+    with _quiet():
+        how = {"torch_dtype" if of_diffusers else "dtype": dtype, "local_files_only": True, "use_safetensors": True}
+        module, report = kind.from_pretrained(weights.folder, output_loading_info=True, **how)
+    if report["missing_keys"]:
+        raise missing_tensors(weights, sorted(report["missing_keys"]))
+    return module.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _naming(component: str) -> Iterator[None]:
+    """What the libraries raise about a checkpoint, as one line with the component's name."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        if "out of memory" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise EngineUnavailable(
+            f"the model's {component} cannot be loaded ({reason})", f"Download or copy the folder {component} again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' progress bars would overwrite ours; afterwards everything is as it was."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
+
+    logs = (diffusers_log, transformers_log)
+    before = [(log.is_progress_bar_enabled(), log.get_verbosity()) for log in logs]
+    for log in logs:
+        log.disable_progress_bar()
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, (bar, verbosity) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bar:
+                log.enable_progress_bar()

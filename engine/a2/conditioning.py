@@ -1,0 +1,185 @@
+"""Prompt and canvases to tensors: everything that the transformer is told, and the noise that it starts from."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.a2.checkpoint import FRAMES_A_LATENT, LATENT_CHANNELS, PIXELS_A_LATENT, Checkpoint
+from engine.a2.preview import fit_colours
+from engine.a2.references import Canvas
+from engine.errors import Stopped
+from engine.scene import Scene, Video
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+TEXT_TOKENS = 512
+MASK_CHANNELS = 4  # one for each frame in a latent
+
+_TEXTS_KEPT = 16
+_TILED_FROM = 1024 * 640  # pixels of a frame; smaller ones are encoded in one piece, as the authors do
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What one run starts from; float32 on the CPU. T = (frames - 1) / 4 + 1 latent frames of h = H/8 by w = W/8.
+
+    noise            (1, 16, T, h, w)
+    condition        (1, 20, T, h, w): 4 of mask (one where references are), 16 of normalised latents
+    image_embeds     (1, references x tokens, dim): penultimate hidden states of the image encoder
+    prompt_embeds    (1, 512, dim), zero after the prompt's last token
+    negative_embeds  the same, or None where there is no guidance
+    colours          (17, 3): latent channels and a one -> RGB in [-1, 1], for previews
+    generator        the state of the random numbers after all of this
+    """
+
+    noise: torch.Tensor
+    condition: torch.Tensor
+    image_embeds: torch.Tensor
+    prompt_embeds: torch.Tensor
+    negative_embeds: torch.Tensor | None
+    colours: torch.Tensor
+    generator: torch.Tensor
+
+
+def condition(
+    checkpoint: Checkpoint,
+    scene: Scene,
+    canvases: Sequence[Canvas],
+    on_step: Callable[[int, int, str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Conditioning:
+    """Encode one to three canvases and the prompt. `on_step` is told (step, of, what) before each part."""
+    import torch
+
+    def begin(step: int, what: str) -> None:
+        if stop is not None and stop():
+            raise Stopped
+        if on_step is not None:
+            on_step(step, 3, what)
+
+    guided = scene.sampling.guidance > 1
+    with torch.no_grad():
+        # One generator for both: the noise is its first draw, the posterior's sample the second.
+        generator = torch.Generator("cpu").manual_seed(scene.sampling.seed)
+        noise = torch.randn(latent_shape(scene.video), generator=generator, dtype=torch.float32)
+        begin(0, "prompt")
+        prompt = encode_text(checkpoint, scene.prompt)
+        negative = encode_text(checkpoint, scene.negative_prompt) if guided else None
+        begin(1, "references")
+        image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
+        begin(2, "references")
+        pictures = [canvas.spatial for canvas in canvases]
+        spatial = encode_spatial(checkpoint, pictures, scene.video, generator)
+        colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
+    return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
+
+
+def latent_shape(video: Video) -> tuple[int, int, int, int, int]:
+    """(1, 16, T, h, w)"""
+    frames = (video.frames - 1) // FRAMES_A_LATENT + 1
+    return 1, LATENT_CHANNELS, frames, video.height // PIXELS_A_LATENT, video.width // PIXELS_A_LATENT
+
+
+# ---------------------------------------------------------------------------
+# Text
+
+
+def encode_text(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
+    """UMT5's last hidden states, (1, 512, dim) float32; zero where the prompt has ended. Kept by prompt."""
+    import torch
+
+    text = clean(prompt)
+    if text in checkpoint.texts:
+        checkpoint.texts[text] = checkpoint.texts.pop(text)  # the newest last
+        return checkpoint.texts[text]
+    tokens = checkpoint.tokenizer(
+        [text],
+        padding="max_length",
+        max_length=TEXT_TOKENS,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    device, mask = checkpoint.compute.device, tokens.attention_mask
+    states = checkpoint.text_encoder(tokens.input_ids.to(device), mask.to(device)).last_hidden_state
+    states = states.float().cpu() * mask.to(torch.float32)[..., None]
+    checkpoint.texts[text] = states
+    while len(checkpoint.texts) > _TEXTS_KEPT:
+        del checkpoint.texts[next(iter(checkpoint.texts))]
+    return states
+
+
+def clean(prompt: str) -> str:
+    """The prompt as the text encoder was trained to read it: broken encodings mended, HTML entities resolved, one
+    space between words."""
+    import ftfy
+
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
+
+
+def too_long(checkpoint: Checkpoint, prompt: str) -> bool:
+    """Whether the end of the prompt is beyond what the text encoder reads."""
+    return len(checkpoint.tokenizer(clean(prompt)).input_ids) > TEXT_TOKENS
+
+
+# ---------------------------------------------------------------------------
+# References
+
+
+def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """CLIP's penultimate hidden states of all pictures, joined along the token axis: (1, n x tokens, dim)."""
+    pixels = checkpoint.image_processor(images=list(pictures), return_tensors="pt").pixel_values
+    pixels = pixels.to(checkpoint.compute.device, checkpoint.image_encoder.dtype)
+    states = checkpoint.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+    return states.float().cpu().flatten(0, 1)[None]
+
+
+def encode_spatial(
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator
+) -> torch.Tensor:
+    """The condition, (1, 20, T, h, w): the pictures as the first frames of a video that is zero after them.
+
+    They are put one after another in pixel space, before the VAE: the first fills the frame that has a latent of its
+    own, every later one the four frames of the next latent. The posterior is sampled, not its mode taken.
+    """
+    import torch
+
+    vae = checkpoint.vae
+    clip = torch.zeros(1, 3, video.frames, video.height, video.width)
+    for index, picture in enumerate(pictures):
+        first = FRAMES_A_LATENT * (index - 1) + 1 if index else 0
+        clip[0, :, first : FRAMES_A_LATENT * index + 1] = to_pixels(picture)[:, None]
+    was_tiling, vae.use_tiling = vae.use_tiling, video.width * video.height > _TILED_FROM
+    try:
+        posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
+    finally:
+        vae.use_tiling = was_tiling
+    latents = posterior.sample(generator=generator).float().cpu()
+    mean, std = latent_statistics(vae)
+    mask = torch.zeros(1, MASK_CHANNELS, *latents.shape[2:])
+    mask[:, :, : len(pictures)] = 1
+    return torch.cat([mask, (latents - mean) / std], dim=1)
+
+
+def to_pixels(picture: Image.Image) -> torch.Tensor:
+    """(3, H, W) in [-1, 1]"""
+    import numpy as np
+    import torch
+
+    return 2 * (torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255) - 1
+
+
+def latent_statistics(vae: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """The VAE's mean and standard deviation, (1, 16, 1, 1, 1) each: latents are normalised with them."""
+    import torch
+
+    return tuple(
+        torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )

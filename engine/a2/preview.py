@@ -1,0 +1,48 @@
+"""A small picture of what the model has in mind, at no cost: a linear map from latents to RGB.
+
+The map is fitted to the run's own references, whose latents and colours are both known: so it belongs to whatever VAE
+the checkpoint brings, and no table of factors is needed. (Ridge regression; a VAE's latents are close to linear in
+colour at the scale of a latent's 8 x 8 pixels.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+_RIDGE = 0.01  # of the features' mean square: a reference in one colour must not give wild factors
+
+
+def fit_colours(latents: torch.Tensor, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """The map that explains the pictures' colours best. `latents` is (16, n, h, w), one frame for each picture.
+    Returns (17, 3): the channels, then the constant; to RGB in [-1, 1]."""
+    import torch
+
+    channels, _, height, width = latents.shape
+    colours = np.stack([np.asarray(picture.resize((width, height), Image.Resampling.BOX)) for picture in pictures])
+    target = torch.from_numpy(colours.astype(np.float64)).reshape(-1, 3) / 127.5 - 1
+    features = latents.double().permute(1, 2, 3, 0).reshape(-1, channels)
+    centre, middle = features.mean(0), target.mean(0)
+    features, target = features - centre, target - middle
+    gram = features.T @ features
+    ridge = _RIDGE * gram.diagonal().mean().clamp_min(1e-6) * torch.eye(channels, dtype=torch.float64)
+    slopes = torch.linalg.solve(gram + ridge, features.T @ target)
+    return torch.cat([slopes, (middle - centre @ slopes)[None]]).float()
+
+
+def preview(latents: torch.Tensor, colours: torch.Tensor, count: int = 1) -> list[Image.Image]:
+    """The `count` middle frames of `latents` (1, 16, T, h, w) as RGB pictures of w by h pixels."""
+    import torch
+
+    count = min(count, latents.shape[2])
+    first = (latents.shape[2] - count) // 2
+    middle = latents[0, :, first : first + count].float().cpu()  # (16, count, h, w)
+    rgb = torch.einsum("cthw,ck->thwk", middle, colours[:-1]) + colours[-1]
+    pixels = (rgb * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return [Image.fromarray(frame) for frame in pixels]

@@ -1,0 +1,88 @@
+"""The cast as the model sees it: at most three canvases, each in two views.
+
+The authors' way (SkyReels-A2, section 2.2): characters, then objects, then the background. Subjects stand on white; the
+background fills the frame. What is computed here is what is shown to a person: there is no second copy of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from engine.a2.options import MAX_REFERENCES
+from engine.a2.packing import pack, share_slots, split_evenly
+from engine.cast import Member
+from engine.images import flatten
+from engine.scene import ROLES, Scene, label
+
+SEMANTIC_SIZE = (512, 512)  # what goes to the image encoder's own preprocessing
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One reference: `semantic` (512 x 512 RGB) goes to the image encoder, `spatial` (the video's size, RGB) to the
+    VAE. `names` are those of the cast who stand on it."""
+
+    role: str
+    names: tuple[str, ...]
+    semantic: Image.Image
+    spatial: Image.Image
+
+
+def gather_references(scene: Scene, members: Sequence[Member]) -> tuple[Canvas, ...]:
+    """The exact canvases that the model will see, one to three, in its order: characters, objects, background.
+
+    Up to three of the cast have a canvas each. More share: characters with characters, objects with objects, and the
+    background keeps its own. `members` are in the order of the scene's cast.
+    """
+    size = (scene.video.width, scene.video.height)
+    named = [(member, label(member.element, i)) for i, member in enumerate(members)]
+    groups = [[pair for pair in named if pair[0].element.role == role] for role in ROLES]
+    shares = share_slots([min(len(group), 1) if role == "background" else len(group) for role, group in
+                          zip(ROLES, groups, strict=True)], MAX_REFERENCES)  # fmt: skip
+    return tuple(
+        _canvas(role, part, size)
+        for role, group, share in zip(ROLES, groups, shares, strict=True)
+        for part in split_evenly(group, share)
+        if part
+    )
+
+
+def letterbox(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The whole picture on white, in `size` (width, height). RGB.
+
+    Padded to the shape first, in whole pixels of the photo, and then scaled (bicubic), as the model was trained and
+    tested: `engine.images.letterbox` scales first, which moves edges by up to a pixel.
+    """
+    picture, (width, height) = flatten(picture), size
+    x = y = 0
+    if picture.height / picture.width < height / width:
+        y = int((height / width * picture.width - picture.height) / 2)
+    else:
+        x = int((width / height * picture.height - picture.width) / 2)
+    padded = Image.new("RGB", (picture.width + 2 * x, picture.height + 2 * y), (255, 255, 255))
+    padded.paste(picture, (x, y))
+    return padded.resize(size, Image.Resampling.BICUBIC)
+
+
+def cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture cropped in its middle to the shape of `size` (width, height), in whole pixels, and scaled (bicubic).
+    RGB. As with `letterbox`, the order is the model's own."""
+    picture, (width, height) = flatten(picture), size
+    inner = (picture.width, picture.height)
+    if picture.height / picture.width < height / width:
+        inner = (max(1, int(picture.height / height * width)), picture.height)
+    else:
+        inner = (picture.width, max(1, int(picture.width / width * height)))
+    left, top = (picture.width - inner[0]) // 2, (picture.height - inner[1]) // 2
+    cropped = picture.crop((left, top, left + inner[0], top + inner[1]))
+    return cropped.resize(size, Image.Resampling.BICUBIC)
+
+
+def _canvas(role: str, part: Sequence[tuple[Member, str]], size: tuple[int, int]) -> Canvas:
+    pictures, names = [member.picture for member, _ in part], tuple(name for _, name in part)
+    picture = pictures[0] if len(pictures) == 1 else pack(pictures, size)
+    spatial = cover(picture, size) if role == "background" else letterbox(picture, size)
+    return Canvas(role, names, letterbox(picture, SEMANTIC_SIZE), spatial)

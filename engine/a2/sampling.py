@@ -1,0 +1,163 @@
+"""From noise to latents, step by step; stopped between two transformer blocks, and taken up again where it was.
+
+Flow matching: the transformer predicts the velocity, a scheduler of diffusers integrates it. UniPC (arXiv 2302.04867)
+is what the authors use; Euler is what step-distilled weights are made for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.a2.conditioning import Conditioning
+from engine.errors import Stopped
+from engine.scene import Sampling
+
+if TYPE_CHECKING:
+    import torch
+
+TRAIN_STEPS = 1000
+
+Stop = Callable[[], bool]
+
+
+@dataclass
+class Run:
+    """A run between two steps: all that the next one depends on.
+
+    `latents` (1, 16, T, h, w) float32, on the device; `step` of `steps` are done; the scheduler holds the history of
+    its earlier steps.
+    """
+
+    latents: torch.Tensor
+    step: int
+    steps: int
+    scheduler: Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback hears after a step: `step` of `of` are done, this one took `seconds`. `latents` are those of the
+    run; `clean` is what the model now takes the finished clip to be (for previews). (1, 16, T, h, w) float32 both."""
+
+    step: int
+    of: int
+    latents: torch.Tensor
+    clean: torch.Tensor
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: uncond + scale (cond - uncond), none at `scale` up to 1. `batched` runs both halves at
+    once."""
+
+    scale: float
+    batched: bool = False
+
+
+def make_scheduler(name: str, sampling: Sampling, device: torch.device) -> Any:
+    """A scheduler of diffusers, ready for the first step."""
+    import diffusers
+
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": sampling.flow_shift}
+    if name == "unipc":
+        scheduler = diffusers.UniPCMultistepScheduler(num_train_timesteps=TRAIN_STEPS, **flow)
+    elif name == "dpm":
+        scheduler = diffusers.DPMSolverMultistepScheduler(num_train_timesteps=TRAIN_STEPS, **flow)
+    elif name == "euler":
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=sampling.flow_shift)
+    else:
+        raise ValueError(f"no scheduler {name!r}")
+    scheduler.set_timesteps(sampling.steps, device=device)
+    return scheduler
+
+
+def begin(conditioning: Conditioning, sampling: Sampling, scheduler: str, device: torch.device) -> Run:
+    """A run before its first step."""
+    return Run(conditioning.noise.to(device), 0, sampling.steps, make_scheduler(scheduler, sampling, device))
+
+
+def sample(
+    transformer: Any,
+    conditioning: Conditioning,
+    run: Run,
+    guidance: Guidance,
+    on_step: Callable[[Step], None] | None = None,
+    stop: Stop | None = None,
+) -> torch.Tensor:
+    """Take the run to its end; the final latents, (1, 16, T, h, w) float32 on the run's device.
+
+    `stop` is asked before every transformer block. Stopped then leaves `run` as it was before that step: given to
+    `sample` again it ends on the same latents, bit for bit.
+    """
+    import torch
+
+    velocity = _velocity(transformer, conditioning, guidance, run.latents.device)
+    with torch.no_grad(), _stopping_between_blocks(transformer, stop):
+        while run.step < run.steps:
+            begun = time.perf_counter()
+            timestep = run.scheduler.timesteps[run.step]
+            flow = velocity(run.latents, timestep)
+            # A flow's sample is x = (1 - sigma) clean + sigma noise, and its velocity noise - clean.
+            clean = torch.sub(run.latents, flow, alpha=float(timestep) / TRAIN_STEPS)
+            # From here to the end of the step nothing asks for a stop: the scheduler's history and the step move on
+            # together.
+            run.latents = run.scheduler.step(flow, timestep, run.latents, return_dict=False)[0]
+            run.step += 1
+            if on_step is not None:
+                on_step(Step(run.step, run.steps, run.latents, clean, time.perf_counter() - begun))
+    return run.latents
+
+
+def _velocity(
+    transformer: Any, conditioning: Conditioning, guidance: Guidance, device: torch.device
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The guided velocity as a function of latents and timestep. What stays the same over a run is moved once."""
+    import torch
+
+    dtype = transformer.dtype
+    condition = conditioning.condition.to(device, dtype)
+    image = conditioning.image_embeds.to(device, dtype)
+    prompt = conditioning.prompt_embeds.to(device, dtype)
+    guided = guidance.scale > 1 and conditioning.negative_embeds is not None
+    negative = conditioning.negative_embeds.to(device, dtype) if guided else None
+
+    def run(latents: torch.Tensor, timestep: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        batch = len(texts)
+        x = torch.cat([latents.to(dtype), condition], dim=1)  # (1, 36, T, h, w)
+        return transformer(
+            hidden_states=x.expand(batch, -1, -1, -1, -1),
+            timestep=timestep.to(device).expand(batch),
+            encoder_hidden_states=texts,
+            encoder_hidden_states_image=image.expand(batch, -1, -1),
+            return_dict=False,
+        )[0].float()
+
+    def velocity(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        if not guided:
+            return run(latents, timestep, prompt)
+        if guidance.batched:
+            cond, uncond = run(latents, timestep, torch.cat([prompt, negative])).chunk(2)
+        else:
+            cond, uncond = run(latents, timestep, prompt), run(latents, timestep, negative)
+        return uncond + guidance.scale * (cond - uncond)
+
+    return velocity
+
+
+@contextlib.contextmanager
+def _stopping_between_blocks(transformer: Any, stop: Stop | None) -> Iterator[None]:
+    def ask(*_: Any) -> None:
+        if stop is not None and stop():
+            raise Stopped
+
+    hooks = [] if stop is None else [block.register_forward_pre_hook(ask) for block in transformer.blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

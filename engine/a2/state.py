@@ -1,0 +1,159 @@
+"""Tensors on disk, whole or not at all: the final latents, and a run between two steps.
+
+A run's file holds its latents, its scheduler's history and its conditioning as safetensors, and the rest (step,
+scheduler, what it belongs to) as JSON in the file's metadata. One file, put in place in one step: whoever is killed
+while writing leaves the state of the step before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.a2.conditioning import Conditioning
+from engine.a2.references import Canvas
+from engine.a2.sampling import Run, make_scheduler
+from engine.errors import EngineUnavailable
+from engine.scene import Sampling, Scene
+
+if TYPE_CHECKING:
+    import torch
+
+_VERSION = 1
+_TENSOR = "__tensor__"  # in the JSON: the name of a tensor that stands here, and whether it stays on the host
+
+
+def save_latents(path: Path, latents: torch.Tensor) -> None:
+    """One tensor `latents`, (1, 16, T, h, w) float32, normalised."""
+    save_whole(path, {"latents": latents.float()})
+
+
+def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> None:
+    """Write a safetensors file under a temporary name, and put it in place when it is finished. Raises
+    EngineUnavailable where it cannot be written."""
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+    try:
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+            part,
+            {"troupe": note} if note else None,
+        )
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # a name that survives a power cut should have its data
+        os.replace(part, path)
+    except Exception as error:
+        if not isinstance(error, OSError) and "I/O" not in str(error) and type(error).__name__ != "SafetensorError":
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise EngineUnavailable(
+            f"{path} cannot be written ({reason})", "Free some space, or name another file."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Refuse before the hours of work what would surely fail after them. Makes the folder."""
+    if path.is_dir():
+        raise EngineUnavailable(f"{path} is a folder", "Name a file in it, such as latents.safetensors.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineUnavailable(
+            f"the folder {path.parent} cannot be made ({error.strerror})", "Name another."
+        ) from None
+    if not os.access(path.parent, os.W_OK):
+        raise EngineUnavailable(f"nothing can be written into {path.parent}", "Name another folder.")
+
+
+# ---------------------------------------------------------------------------
+# A run
+
+
+def fingerprint(scene: Scene, canvases: Sequence[Canvas], *others: object) -> str:
+    """What a run belongs to: everything that its latents depend on. A clip's speed and trim do not change them."""
+    video = scene.video
+    facts = [scene.prompt, scene.negative_prompt, video.width, video.height, video.frames, scene.sampling.model_dump()]
+    digest = hashlib.sha256(json.dumps([*facts, *map(str, others)]).encode("utf-8", "replace"))
+    for canvas in canvases:
+        digest.update(canvas.semantic.tobytes() + canvas.spatial.tobytes())
+    return digest.hexdigest()
+
+
+def save_run(path: Path, run: Run, conditioning: Conditioning, scheduler: str, belongs: str) -> None:
+    """Keep a run between two steps."""
+    tensors = {"latents": run.latents}
+    history = _pack(_history(run.scheduler), tensors, "scheduler")
+    for item in fields(Conditioning):
+        if (value := getattr(conditioning, item.name)) is not None:
+            tensors[f"conditioning.{item.name}"] = value
+    facts = {"version": _VERSION, "step": run.step, "steps": run.steps, "scheduler": scheduler, "belongs": belongs}
+    save_whole(path, tensors, json.dumps({**facts, "history": history}))
+
+
+def load_run(
+    path: Path, sampling: Sampling, scheduler: str, belongs: str, device: torch.device
+) -> tuple[Run, Conditioning] | None:
+    """The run as it was kept; None where there is none, or it is damaged or belongs to something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            facts = json.loads((file.metadata() or {}).get("troupe", "null"))
+            if not isinstance(facts, dict) or (facts["version"], facts["belongs"]) != (_VERSION, belongs):
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kept = {item.name: tensors.get(f"conditioning.{item.name}") for item in fields(Conditioning)}
+        restored = make_scheduler(scheduler, sampling, device)
+        vars(restored).update(_unpack(facts["history"], tensors, device))
+        return Run(tensors["latents"].to(device), facts["step"], facts["steps"], restored), Conditioning(**kept)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
+def _history(scheduler: Any) -> dict[str, Any]:
+    """What a scheduler keeps from step to step: the plain values and tensors among its attributes. Its configuration
+    is not among them: it is made anew from the scene."""
+    return {name: value for name, value in vars(scheduler).items() if name != "_internal_dict" and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    import torch
+
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
+    """JSON for `value`; the tensors in it go to `tensors`, under names that begin with `name`."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {_TENSOR: name, "host": value.device.type == "cpu"}
+    if isinstance(value, dict):
+        return {key: _pack(item, tensors, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_pack(item, tensors, f"{name}.{i}") for i, item in enumerate(value)]
+    return value
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor], device: torch.device) -> Any:
+    if isinstance(value, dict) and _TENSOR in value:
+        return tensors[value[_TENSOR]].to("cpu" if value["host"] else device)
+    if isinstance(value, dict):
+        return {key: _unpack(item, tensors, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unpack(item, tensors, device) for item in value]
+    return value
