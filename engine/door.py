@@ -87,8 +87,9 @@ def render(
     from engine.video import prepare_folder, write_video  # here: asking for the door does not load numpy and PIL
 
     clock = _Clock(on_progress)
+    engine = ENGINES[request.engine or request.scene.engine]
+    engine.available(request.a2)
     scene = _with_engine(request.scene, request.engine)
-    engine = ENGINES[scene.engine]
     engine.check(scene, request.a2)
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     members, notices = _cast(request, scene, clock, stop)

@@ -41,8 +41,10 @@ class Watch:
 
 @dataclass(frozen=True)
 class Engine:
-    """`check` raises, before the work, what would stop it later."""
+    """`available` raises where the engine cannot run on this machine, `check` where it cannot make this scene: both
+    before the work, not after it."""
 
+    available: Callable[[A2Options], None]
     check: Callable[[Scene, A2Options], None]
     shoot: Callable[[Scene, Sequence[Member], Watch], Clip]
 
@@ -53,15 +55,20 @@ def _shoot_draft(scene: Scene, members: Sequence[Member], watch: Watch) -> Clip:
     return Clip(draft.frames(scene, members, watch.stop), scene.video.frames, "frames", draft.NOTE)
 
 
-def _check_a2(scene: Scene, options: A2Options) -> None:
-    from engine.a2.checkpoint import choose_compute
+def _a2_available(options: A2Options) -> None:
     from engine.a2.files import find_checkpoint, read_checkpoint
-    from engine.a2.options import check_installed, check_scene
-    from engine.a2.state import check_target
+    from engine.a2.options import check_installed
 
     check_installed()
-    check_scene(scene)
     read_checkpoint(find_checkpoint(options.model))
+
+
+def _check_a2(scene: Scene, options: A2Options) -> None:
+    from engine.a2.checkpoint import choose_compute
+    from engine.a2.options import check_scene
+    from engine.a2.state import check_target
+
+    check_scene(scene)
     for path in filter(None, (options.save_latents, options.state)):
         check_target(path)
     choose_compute(options)
@@ -74,4 +81,7 @@ def _shoot_a2(scene: Scene, members: Sequence[Member], watch: Watch) -> Clip:
     return Clip(shot.frames, shot.count, "decoding", notices=shot.notices)
 
 
-ENGINES: Mapping[str, Engine] = {"draft": Engine(lambda *_: None, _shoot_draft), "a2": Engine(_check_a2, _shoot_a2)}
+ENGINES: Mapping[str, Engine] = {
+    "draft": Engine(lambda _: None, lambda *_: None, _shoot_draft),
+    "a2": Engine(_a2_available, _check_a2, _shoot_a2),
+}
