@@ -1,4 +1,4 @@
-"""A checkpoint that is not whole, or not this model, says which file and what to do; one that is keeps its precision."""
+"""A checkpoint that is not whole, or is not this model, says which file and what to do."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SMALL = ["transformer/config.json", "vae/config.json", "tokenizer/tokenizer.json
 @pytest.mark.parametrize("name", [*FILES, *SMALL])
 def test_a_missing_file_is_named_with_the_remedy(copy, name):
     (copy / name).unlink()
-    with pytest.raises(EngineUnavailable, match=f"{name} is missing.* again"):
+    with pytest.raises(EngineUnavailable, match=rf"{name} is missing.* again"):
         read_checkpoint(copy)
 
 
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_named_with_the_remedy_before_any_weight_is_read(copy,
         "zeros": lambda: path.write_bytes(bytes(len(data))),
         "text": lambda: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
     }[how]()
-    with pytest.raises(EngineUnavailable, match=f"{name} of the model is (cut off|damaged).* again"):
+    with pytest.raises(EngineUnavailable, match=rf"{name} of the model is (cut off|damaged).* again"):
         read_checkpoint(copy)
 
 
@@ -72,7 +72,7 @@ def test_a_tensor_of_another_shape_is_named_with_its_file(copy, name):
     tensor = max(tensors, key=lambda key: tensors[key].ndim)
     tensors[tensor] = torch.zeros(*tensors[tensor].shape[:-1], tensors[tensor].shape[-1] + 1)
     save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(EngineUnavailable, match=f"{name} of the model is another model's: {tensor} is .*config.json"):
+    with pytest.raises(EngineUnavailable, match=rf"{name} of the model is another model's: {tensor} is .*config.json"):
         load(copy)
 
 
@@ -87,7 +87,7 @@ def test_a_missing_tensor_is_named_with_its_folder(copy, name):
     if index.exists():
         kept = json.loads(index.read_text())["weight_map"]
         change_json(index, weight_map={key: file for key, file in kept.items() if key != gone})
-    with pytest.raises(EngineUnavailable, match=f"{path.parent.name} lacks {gone}.* again"):
+    with pytest.raises(EngineUnavailable, match=rf"{path.parent.name} lacks {gone}.* again"):
         load(copy)
 
 
@@ -112,13 +112,13 @@ def test_another_model_is_refused_before_it_is_read(copy, component, values, say
 
 
 def test_a_folder_that_is_no_checkpoint_is_told_so(tmp_path):
-    with pytest.raises(EngineUnavailable, match="is not a checkpoint"):
+    with pytest.raises(EngineUnavailable, match=r"is not a checkpoint"):
         read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nowhere", "nowhere", "C:\\nowhere"])
 def test_a_folder_that_is_not_there_is_told_so(model):
-    with pytest.raises(EngineUnavailable, match="is not there.*--model.*--engine draft"):
+    with pytest.raises(EngineUnavailable, match=r"is not there.*--model.*--engine draft"):
         find_checkpoint(model)
 
 
@@ -126,7 +126,7 @@ def test_a_hub_id_is_never_downloaded_but_found_where_an_earlier_download_left_i
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(EngineUnavailable, match="is not on this machine.*--engine draft"):
+    with pytest.raises(EngineUnavailable, match=r"is not on this machine.*--engine draft"):
         find_checkpoint("Skywork/SkyReels-A2")
     snapshot = tmp_path / "models--someone--theirs" / "snapshots" / ("a" * 40)
     (snapshot.parent.parent / "refs").mkdir(parents=True)

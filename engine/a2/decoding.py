@@ -2,13 +2,17 @@
 
 Wan's VAE is causal: a latent frame becomes its frames with nothing but a cache of what each convolution saw last. So
 one latent frame is decoded at a time, its frames go to the encoder at once, and memory does not grow with the length.
+
+Its first half works at the size of the latents and looks at the whole frame (attention); it costs little memory and is
+never tiled. The second half enlarges and only looks around itself, 12 latent pixels at the farthest: tiles of it that
+overlap enough give the same picture, where tiles of the whole decoder would not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +25,16 @@ if TYPE_CHECKING:
     import torch
 
 _TILED_FROM = 128 * 80  # latent pixels of a frame: 1024 x 640 and below are decoded in one piece
+_DISTRUST = 0.375  # of an overlap: so near to its edge a tile lacks what it should have looked at
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of at most `tile` by `tile` latent pixels, which overlap by `overlap` and are blended there."""
+    """Tiles of at most `tile` by `tile` latent pixels, which overlap by at least `overlap` and are blended in the
+    overlap's middle."""
 
-    tile: int = 64
-    overlap: int = 16
+    tile: int = 72
+    overlap: int = 24
 
 
 @dataclass
@@ -36,11 +42,11 @@ class _Tile:
     rows: slice  # of the latents
     columns: slice
     weight: torch.Tensor  # (1, H, W) of the tile's pixels; all tiles' weights add up to one everywhere
-    cache: list[Any] = field(default_factory=list)  # what every causal convolution saw last
+    cache: list[Any]  # what every causal convolution saw last
 
 
 def tiling_for(height: int, width: int) -> Tiling | None:
-    """Tiles for large frames only: they cost time, and seen closely they are not quite the same picture."""
+    """Tiles for large frames only: where they overlap they cost time."""
     return Tiling() if height * width > _TILED_FROM else None
 
 
@@ -55,26 +61,39 @@ def decode(
 
     device = next(vae.parameters()).device
     mean, std = latent_statistics(vae)
-    tiles = _tiles(latents.shape[3], latents.shape[4], tiling, _causal_convolutions(vae.decoder))
+    front: list[Any] = [None] * (1 + _convolutions(vae.decoder.mid_block))
+    tiles = _tiles(latents.shape[3], latents.shape[4], tiling, 1 + _convolutions(vae.decoder.up_blocks))
     for index in range(latents.shape[2]):
         latent = latents[:, :, index : index + 1].float().cpu() * std + mean
         with torch.no_grad():  # inside the loop: a generator must not hold it while others run
-            frames = _decode_one(vae, latent.to(device), tiles, index == 0, stop)
+            features = _look_around(vae, latent.to(device), front)
+            frames = _enlarge(vae.decoder, features, tiles, index == 0, stop)
         yield from frames
         del frames
 
 
-def _decode_one(vae: Any, latent: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable | None) -> np.ndarray:
-    """One latent frame (1, 16, 1, h, w) to its one (the first) or four frames, (n, H, W, 3) uint8."""
+def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tensor:
+    """The decoder's first half: one latent frame (1, 16, 1, h, w) to its features (1, c, 1, h, w)."""
+    x = _causal(vae.decoder.conv_in, vae.post_quant_conv(latent), cache, 0)
+    return vae.decoder.mid_block(x, feat_cache=cache, feat_idx=[1])
+
+
+def _enlarge(
+    decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable | None
+) -> np.ndarray:
+    """The second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
     import torch
 
-    height, width = latent.shape[3] * PIXELS_A_LATENT, latent.shape[4] * PIXELS_A_LATENT
+    height, width = features.shape[3] * PIXELS_A_LATENT, features.shape[4] * PIXELS_A_LATENT
     whole: torch.Tensor | None = None
     for tile in tiles:
         if stop is not None and stop():
             raise Stopped
-        piece = vae.post_quant_conv(latent[:, :, :, tile.rows, tile.columns])
-        pixels = vae.decoder(piece, feat_cache=tile.cache, feat_idx=[0], first_chunk=first)[0]  # (3, n, H, W)
+        x, place = features[:, :, :, tile.rows, tile.columns], [0]
+        for block in decoder.up_blocks:
+            x = block(x, feat_cache=tile.cache, feat_idx=place, first_chunk=first)
+        x = decoder.nonlinearity(decoder.norm_out(x))
+        pixels = _causal(decoder.conv_out, x, tile.cache, place[0])[0]  # (3, n, H, W)
         if len(tiles) == 1:
             whole = pixels
             break
@@ -83,6 +102,15 @@ def _decode_one(vae: Any, latent: torch.Tensor, tiles: list[_Tile], first: bool,
         whole[:, :, _pixels(tile.rows), _pixels(tile.columns)] += pixels * tile.weight.to(pixels)
     scaled = (whole.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
     return scaled.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
+def _causal(convolution: Any, x: torch.Tensor, cache: list[Any], place: int) -> torch.Tensor:
+    """A causal convolution that goes on where the last frames ended: it looks back two frames."""
+    import torch
+
+    past = cache[place]
+    cache[place] = (x if past is None else torch.cat([past, x], dim=2))[:, :, -2:].clone()
+    return convolution(x, past)
 
 
 # ---------------------------------------------------------------------------
@@ -111,15 +139,21 @@ def _spans(length: int, tiling: Tiling | None) -> list[slice]:
 
 
 def _ramps(spans: list[slice], length: int) -> list[np.ndarray]:
-    """For every span its weight per pixel, float32: rising and falling over the overlaps, adding up to one."""
+    """For every span its weight per pixel, float32: nothing at its inner edges, rising over the middle of an overlap,
+    and together one everywhere."""
+
+    def rise(overlap: int, steps: np.ndarray) -> np.ndarray:
+        pixels = overlap * PIXELS_A_LATENT
+        return np.clip((steps - _DISTRUST * pixels) / ((1 - 2 * _DISTRUST) * pixels), 0, 1)
+
     raw = []
     for i, span in enumerate(spans):
         size = (span.stop - span.start) * PIXELS_A_LATENT
         weight, steps = np.ones(size, np.float32), np.arange(size) + 0.5
         if i > 0:
-            weight = np.minimum(weight, steps / ((spans[i - 1].stop - span.start) * PIXELS_A_LATENT))
+            weight = weight * rise(spans[i - 1].stop - span.start, steps)
         if i + 1 < len(spans):
-            weight = np.minimum(weight, (size - steps) / ((span.stop - spans[i + 1].start) * PIXELS_A_LATENT))
+            weight = weight * rise(span.stop - spans[i + 1].start, size - steps)
         raw.append(weight)
     total = np.zeros(length * PIXELS_A_LATENT)
     for span, weight in zip(spans, raw, strict=True):
@@ -131,8 +165,8 @@ def _pixels(span: slice) -> slice:
     return slice(span.start * PIXELS_A_LATENT, span.stop * PIXELS_A_LATENT)
 
 
-def _causal_convolutions(module: Any) -> int:
-    """How many of the decoder's convolutions look back in time: each has its place in the cache."""
+def _convolutions(module: Any) -> int:
+    """How many convolutions look back in time: each has its place in the cache."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     return sum(isinstance(part, WanCausalConv3d) for part in module.modules())

@@ -12,7 +12,6 @@ from engine.errors import EngineUnavailable, SceneError
 from engine.scene import Scene
 
 DEFAULT_MODEL = "Skywork/SkyReels-A2"
-SCHEDULERS = ("unipc", "euler", "dpm")
 MAX_REFERENCES = 3
 USE_THE_DRAFT = "or use the draft (--engine draft): it works now"
 
@@ -31,7 +30,7 @@ class A2Options:
     model: str = DEFAULT_MODEL
     device: str = ""  # "cpu", "cuda", "cuda:1", …; empty: CUDA where it is, else the CPU
     precision: Literal["fp32", "bf16"] | None = None  # None: bf16, on the CPU fp32
-    scheduler: str = "unipc"
+    scheduler: Literal["unipc", "euler"] = "unipc"
     batched_guidance: bool = False
     save_latents: Path | None = None
     state: Path | None = None

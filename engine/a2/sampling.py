@@ -63,11 +63,13 @@ def make_scheduler(name: str, sampling: Sampling, device: torch.device) -> Any:
     """A scheduler of diffusers, ready for the first step."""
     import diffusers
 
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": sampling.flow_shift}
     if name == "unipc":
-        scheduler = diffusers.UniPCMultistepScheduler(num_train_timesteps=TRAIN_STEPS, **flow)
-    elif name == "dpm":
-        scheduler = diffusers.DPMSolverMultistepScheduler(num_train_timesteps=TRAIN_STEPS, **flow)
+        scheduler = diffusers.UniPCMultistepScheduler(
+            num_train_timesteps=TRAIN_STEPS,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=sampling.flow_shift,
+        )
     elif name == "euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=sampling.flow_shift)
     else:
