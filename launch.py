@@ -150,7 +150,10 @@ def jump(argv: "list[str]") -> int:
 
 
 def lists(dev: bool) -> "list[Path]":
-    return [HERE / "requirements.txt", *([HERE / "requirements-dev.txt"] if dev else [])]
+    """What has to be installed: the tests want the model's libraries as well."""
+    model = HERE / "requirements-a2.txt"
+    more = [HERE / "requirements-dev.txt", *([model] if model.exists() else [])]
+    return [HERE / "requirements.txt", *(more if dev else [])]
 
 
 def version() -> str:

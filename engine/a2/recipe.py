@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def shoot(
     checkpoint = loaded or load_checkpoint(
         find_checkpoint(options.model), choose_compute(options), lambda *how: watch.tell("loading", *how), watch.stop
     )
-    try:
+    with _memory(checkpoint):
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
@@ -73,15 +74,13 @@ def shoot(
             watch.tell("sampling", step.step, step.of, "")
 
         latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and the CPU's allocator has none of its own
-        if "memory" not in str(error):
-            raise
-        raise _out_of_memory(checkpoint) from error
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
     frames = decode(checkpoint.vae, latents, tiling_for(*latents.shape[3:]), watch.stop)
     head = scene.video.trim_head
-    return Shot(latents, _without_head(frames, head), scene.video.frames - head, _notices(checkpoint, scene))
+    return Shot(
+        latents, _without_head(checkpoint, frames, head), scene.video.frames - head, _notices(checkpoint, scene)
+    )
 
 
 def _start(
@@ -104,16 +103,18 @@ def _start(
     return run, conditioning, keep
 
 
-def _without_head(frames: Iterator[np.ndarray], head: int) -> Generator[np.ndarray]:
+def _without_head(checkpoint: Checkpoint, frames: Iterator[np.ndarray], head: int) -> Generator[np.ndarray]:
     """The references leak into the first frames. They are decoded all the same: the VAE looks back at them."""
-    for index, frame in enumerate(frames):
-        if index >= head:
-            yield frame
+    with _memory(checkpoint):
+        for index, frame in enumerate(frames):
+            if index >= head:
+                yield frame
 
 
 def _identity(folder: Path) -> list[tuple[str, int]]:
-    """A checkpoint by its files' names and sizes: reading 30 GB to know it better would cost more than it saves."""
-    return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.rglob("*") if f.is_file())
+    """A checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than it
+    saves."""
+    return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.glob("*/*.safetensors"))
 
 
 def _notices(checkpoint: Checkpoint, scene: Scene) -> tuple[str, ...]:
@@ -122,8 +123,13 @@ def _notices(checkpoint: Checkpoint, scene: Scene) -> tuple[str, ...]:
     return ("The prompt is longer than the model reads (512 tokens): its end was left out.",)
 
 
-def _out_of_memory(checkpoint: Checkpoint) -> EngineUnavailable:
-    device = checkpoint.compute.device
-    return EngineUnavailable(
-        f"{device} has too little memory for this clip", "Make it smaller or shorter, or use --precision bf16."
-    )
+@contextlib.contextmanager
+def _memory(checkpoint: Checkpoint) -> Iterator[None]:
+    """Too little memory is a person's matter, not a fault."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and the CPU's allocator has none of its own
+        if "memory" not in str(error):
+            raise
+        problem = f"{checkpoint.compute.device} has too little memory for this clip"
+        raise EngineUnavailable(problem, "Make it smaller or shorter, or use --precision bf16.") from error
