@@ -13,6 +13,7 @@ from engine.images import flatten
 Thing = TypeVar("Thing")
 
 _MARGIN = 0.03  # of the canvas's shorter side, around everybody
+_LONGEST = 3.0  # times as long as wide, beyond which a subject gets less area than the others
 _VISIBLE = 16  # alpha below this does not count as part of a subject
 
 
@@ -37,39 +38,52 @@ def split_evenly(things: Sequence[Thing], parts: int) -> list[list[Thing]]:
 def pack(pictures: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
     """Several subjects on one white canvas of `size` (width, height), in reading order. RGB.
 
-    Every subject is cropped to what is visible of it and gets a cell of the same size, filled as far as it goes: so
-    nobody is small because the photo was taken from afar. Of all grids the one that makes the smallest of them
-    largest is taken; for people that is side by side.
+    Every subject is cropped to what is visible of it, and all get the same area: nobody is small because the photo was
+    taken from afar or because of a tall neighbour. Of all ways to break the line the one that makes them largest is
+    taken; for a few people that is side by side.
     """
     subjects = [_visible(picture) for picture in pictures]
-    columns = max(range(1, len(subjects) + 1), key=lambda n: (_smallest(subjects, size, n), n))
-    rows = -(-len(subjects) // columns)
-    margin = _margin(size)
-    height = (size[1] - margin * (rows + 1)) / rows
-    canvas = Image.new("RGB", size, (255, 255, 255))
-    for row in range(rows):
-        line = subjects[row * columns : (row + 1) * columns]
-        width = (size[0] - margin * (columns + 1)) / columns
-        indent = (size[0] - len(line) * (width + margin) + margin) / 2  # a last line that is not full stands centred
-        for column, subject in enumerate(line):
-            scale = min(width / subject.width, height / subject.height)
-            inner = (max(1, round(subject.width * scale)), max(1, round(subject.height * scale)))
-            x = indent + column * (width + margin) + (width - inner[0]) / 2
-            y = margin + row * (height + margin) + (height - inner[1]) / 2
-            small = flatten(subject.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0))
-            canvas.paste(small, (round(x), round(y)))
+    boxes = [_unit_box(subject) for subject in subjects]
+    columns = max(range(1, len(boxes) + 1), key=lambda n: (_scale(_rows(boxes, n), size), n))
+    lines, scale = _rows(list(zip(subjects, boxes, strict=True)), columns), _scale(_rows(boxes, columns), size)
+    heights = [scale * max(box[1] for _, box in line) for line in lines]
+    gap = (size[1] - sum(heights)) / (len(lines) + 1)
+    canvas, y = Image.new("RGB", size, (255, 255, 255)), gap
+    for line, height in zip(lines, heights, strict=True):
+        space = (size[0] - scale * sum(box[0] for _, box in line)) / (len(line) + 1)
+        x = space
+        for subject, box in line:
+            _place(canvas, subject, (x, y + (height - scale * box[1]) / 2, scale * box[0], scale * box[1]))
+            x += scale * box[0] + space
+        y += height + gap
     return canvas
 
 
-def _smallest(subjects: Sequence[Image.Image], size: tuple[int, int], columns: int) -> float:
-    """The area, in pixels, of the smallest subject in a grid of so many columns."""
-    rows, margin = -(-len(subjects) // columns), _margin(size)
-    width, height = (size[0] - margin * (columns + 1)) / columns, (size[1] - margin * (rows + 1)) / rows
-    return min(s.width * s.height * min(width / s.width, height / s.height) ** 2 for s in subjects)
+def _place(canvas: Image.Image, subject: Image.Image, box: tuple[float, float, float, float]) -> None:
+    """Fit the subject into `box` (x, y, width, height)."""
+    x, y, width, height = box
+    scale = min(width / subject.width, height / subject.height)
+    inner = (max(1, round(subject.width * scale)), max(1, round(subject.height * scale)))
+    small = flatten(subject.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    canvas.paste(small, (round(x + (width - inner[0]) / 2), round(y + (height - inner[1]) / 2)))
 
 
-def _margin(size: tuple[int, int]) -> float:
-    return _MARGIN * min(size)
+def _unit_box(subject: Image.Image) -> tuple[float, float]:
+    """Width and height of area one in the subject's shape; a very long one must not make all others tiny."""
+    aspect = min(max(subject.width / subject.height, 1 / _LONGEST), _LONGEST)
+    return aspect**0.5, aspect**-0.5
+
+
+def _rows(things: Sequence[Thing], columns: int) -> list[list[Thing]]:
+    return split_evenly(things, -(-len(things) // columns))
+
+
+def _scale(lines: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> float:
+    """By what the unit boxes can be enlarged so that all lines fit on the canvas, margins included."""
+    margin = _MARGIN * min(size)
+    across = min((size[0] - margin * (len(line) + 1)) / sum(box[0] for box in line) for line in lines)
+    down = (size[1] - margin * (len(lines) + 1)) / sum(max(box[1] for box in line) for line in lines)
+    return min(across, down)
 
 
 def _visible(picture: Image.Image) -> Image.Image:

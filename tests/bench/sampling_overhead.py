@@ -3,8 +3,9 @@
     python tests/bench/sampling_overhead.py
 
 Prints one JSON line. The two loops take turns step by step, so that a machine that slows down slows both; `overhead` is
-the median of (ours - plain) / plain over the steps' pairs, of processor time. Ours has guidance, UniPC, stop hooks and a preview every second step; plain only calls the transformer
-twice. `preview_ms` is one preview of latents of 832x480x81, `state_ms` what keeping such a run on disk costs a step.
+the median of (ours - plain) / plain over the steps' pairs, of processor time. Ours has guidance, UniPC, stop hooks and
+a preview every second step; plain only calls the transformer twice. `preview_ms` is one preview of latents of
+832x480x81, `state_ms` what keeping such a run on disk costs a step.
 """
 
 from __future__ import annotations
