@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from engine.a2.checkpoint import Checkpoint, choose_compute, load_checkpoint
+from engine.a2.conditioning import Conditioning, condition
 from engine.a2.options import A2Options
+from engine.a2.recipe import shoot
+from engine.a2.references import gather_references
 from engine.cast import Member
 from engine.door import RenderRequest, gather
 from engine.scene import Scene, load_scene, scene_from_data
+
+if TYPE_CHECKING:
+    import torch
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 TINY = FIXTURES / "a2_tiny"
 GOLDEN = FIXTURES / "golden"
 NAMES = ("three_references", "two_references")
 
+TRIO = (("character", "Mia"), ("object", "cup"), ("background", "stage"))
 OPTIONS = A2Options(model=str(TINY), device="cpu", precision="fp32")
 
 
@@ -60,6 +69,14 @@ def a_picture(index: int, role: str) -> Image.Image:
     picture = Image.new("RGBA", (60, 90), (0, 0, 0, 0))
     ImageDraw.Draw(picture).rectangle((20, 10, 39, 79), fill=(*colour, 255))
     return picture
+
+
+def conditioned(checkpoint: Checkpoint, scene: Scene, members: Sequence[Member] = ()) -> Conditioning:
+    return condition(checkpoint, scene, gather_references(scene, members or members_of(scene)))
+
+
+def latents_of(checkpoint: Checkpoint, scene: Scene, **options: object) -> torch.Tensor:
+    return shoot(scene, members_of(scene), replace(OPTIONS, **options), loaded=checkpoint).latents
 
 
 def copy_of_tiny(folder: Path) -> Path:

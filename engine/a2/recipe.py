@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.a2.checkpoint import Checkpoint, choose_compute, load_checkpoint
+from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_checkpoint
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode, tiling_for
 from engine.a2.files import find_checkpoint
@@ -58,10 +58,11 @@ def shoot(
 
     Raises EngineUnavailable, or Stopped. What `options.state` keeps then goes on from there the next time.
     """
-    checkpoint = loaded or load_checkpoint(
-        find_checkpoint(options.model), choose_compute(options), lambda *how: watch.tell("loading", *how), watch.stop
-    )
-    with _memory(checkpoint):
+    compute = loaded.compute if loaded else choose_compute(options)
+    with _memory(compute):
+        checkpoint = loaded or load_checkpoint(
+            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
+        )
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
@@ -78,9 +79,7 @@ def shoot(
         save_latents(options.save_latents, latents)
     frames = decode(checkpoint.vae, latents, tiling_for(*latents.shape[3:]), watch.stop)
     head = scene.video.trim_head
-    return Shot(
-        latents, _without_head(checkpoint, frames, head), scene.video.frames - head, _notices(checkpoint, scene)
-    )
+    return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, _notices(checkpoint, scene))
 
 
 def _start(
@@ -103,9 +102,9 @@ def _start(
     return run, conditioning, keep
 
 
-def _without_head(checkpoint: Checkpoint, frames: Iterator[np.ndarray], head: int) -> Generator[np.ndarray]:
+def _without_head(compute: Compute, frames: Iterator[np.ndarray], head: int) -> Generator[np.ndarray]:
     """The references leak into the first frames. They are decoded all the same: the VAE looks back at them."""
-    with _memory(checkpoint):
+    with _memory(compute):
         for index, frame in enumerate(frames):
             if index >= head:
                 yield frame
@@ -124,12 +123,12 @@ def _notices(checkpoint: Checkpoint, scene: Scene) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _memory(checkpoint: Checkpoint) -> Iterator[None]:
+def _memory(compute: Compute) -> Iterator[None]:
     """Too little memory is a person's matter, not a fault."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and the CPU's allocator has none of its own
         if "memory" not in str(error):
             raise
-        problem = f"{checkpoint.compute.device} has too little memory for this clip"
+        problem = f"{compute.device} has too little memory for this clip"
         raise EngineUnavailable(problem, "Make it smaller or shorter, or use --precision bf16.") from error

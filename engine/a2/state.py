@@ -38,6 +38,7 @@ def save_latents(path: Path, latents: torch.Tensor) -> None:
 def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> None:
     """Write a safetensors file under a temporary name, and put it in place when it is finished. Raises
     EngineUnavailable where it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
@@ -50,9 +51,7 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # a name that survives a power cut should have its data
         os.replace(part, path)
-    except Exception as error:
-        if not isinstance(error, OSError) and "I/O" not in str(error) and type(error).__name__ != "SafetensorError":
-            raise
+    except (OSError, SafetensorError) as error:  # the latter is how the library tells of a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise EngineUnavailable(
             f"{path} cannot be written ({reason})", "Free some space, or name another file."
