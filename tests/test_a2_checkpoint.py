@@ -97,6 +97,14 @@ def test_a_config_that_is_not_json_is_named(copy):
         read_checkpoint(copy)
 
 
+def test_names_of_tensors_as_older_libraries_wrote_them_are_understood(copy):
+    path = copy / IMAGE
+    old = {f"vision_model.{name}": tensor for name, tensor in load_file(path).items()}
+    save_file({**old, "vision_model.embeddings.position_ids": torch.arange(5)[None]}, path, {"format": "pt"})
+    ours, theirs = load_checkpoint(copy, choose_compute(CPU)).image_encoder.state_dict(), load_file(TINY / IMAGE)
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
 @pytest.mark.parametrize(
     ("component", "values", "says"),
     [
