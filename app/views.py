@@ -94,9 +94,11 @@ def stage_value(desk: Desk) -> dict[str, Any]:
     try:
         scene = checked_scene(desk, video, desk.sheet.seed)
         members = [Member(element, _sketch(desk, card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
-        spots = draft.arrange(scene, members)
+        spots, order = draft.block(scene, members)
     except TroupeError:
         return value
+    if not desk.of_role("background"):
+        value["background"] = data_url(shrunk(draft.empty_stage(scene, members), STAGE_FRAME, STAGE_FRAME))
     for index, card in enumerate(desk.cards):
         if card.role == "background":
             value["background"] = _preview(desk, card, "stage")
@@ -104,7 +106,7 @@ def stage_value(desk: Desk) -> dict[str, Any]:
         spot = spots[index]
         value["actors"].append(
             {"id": card.id, "name": card.name, "url": _preview(desk, card, "stage"),
-             "aspect": float(_preview(desk, card, "size")), **spot.model_dump()}
+             "aspect": float(_preview(desk, card, "size")), "depth": order.index(index), **spot.model_dump()}
         )  # fmt: skip
     return value
 

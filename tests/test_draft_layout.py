@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from engine.cast import Member
-from engine.draft import arrange
+from engine.draft import arrange, block, empty_stage, frames
 from engine.draft.direct import direct
 from engine.draft.measure import bounding_box, measure
 from engine.scene import Placement, Scene, scene_from_data
@@ -93,6 +94,27 @@ def test_explicit_placements_are_returned_unchanged():
     placement = {"x": 0.21, "y": 0.77, "scale": 0.33, "flip": True}
     scene = scene_of([character("Mia"), character("Ken", placement=placement)])
     assert arrange(scene, members_of(scene, standing(), bust()))[1] == Placement(**placement)
+
+
+@pytest.mark.parametrize(("layers", "order"), [((0, 0), [0, 1]), ((1, 0), [1, 0]), ((0, -1), [1, 0]), ((2, 2), [0, 1])])
+def test_whoever_stands_lower_is_in_front_unless_a_layer_says_otherwise(layers, order):
+    spots = [{"x": 0.4, "y": y, "scale": 0.6, "layer": layer} for y, layer in zip((0.8, 0.9), layers, strict=True)]
+    scene = scene_of([character(name, placement=spot) for name, spot in zip(("Mia", "Ken"), spots, strict=True)])
+    assert block(scene, members_of(scene, standing(), standing()))[1] == order
+
+
+def test_a_held_object_goes_to_the_layer_of_its_holder():
+    behind = {"x": 0.4, "y": 0.9, "scale": 0.6, "layer": -1}
+    scene = scene_of([character("Mia", placement=behind), character("Ken"), prop("cup")], "Mia holds the cup.")
+    assert block(scene, members_of(scene, standing(), standing(), thing()))[1] == [0, 2, 1]
+
+
+def test_an_empty_stage_is_the_wall_behind_the_clip():
+    scene = scene_of([character("Mia")], direction={"camera": "still"})
+    members = members_of(scene, standing())
+    stage, frame = np.asarray(empty_stage(scene, members), int), next(frames(scene, members)).astype(int)
+    assert stage.shape == frame.shape
+    assert abs(stage[20:60, 380:450] - frame[20:60, 380:450]).mean() < 12  # the clip's grade and vignette are gentle
 
 
 def test_the_background_has_no_placement():

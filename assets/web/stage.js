@@ -23,7 +23,7 @@ function settle(actor) {
   spot.style.width = 100 * width + '%';
   spot.style.left = 100 * (actor.x - width / 2) + '%';
   spot.style.top = 100 * (actor.y - actor.scale) + '%';
-  spot.style.zIndex = String(1000 + 200 * actor.layer + Math.round(100 * actor.y));
+  spot.style.zIndex = String(1 + actor.depth);
   spot.firstChild.style.transform = actor.flip ? 'scaleX(-1)' : '';
   const percent = (value) => Math.round(100 * value);
   spot.setAttribute('aria-label', actor.name + ', ' + percent(actor.x) + ' percent across, ' + percent(actor.y)

@@ -18,7 +18,7 @@ from engine.draft.light import Surroundings, make_tile
 from engine.draft.measure import Shape, measure
 from engine.draft.motion import Mover
 from engine.draft.show import Actor, Show
-from engine.scene import Placement, Scene
+from engine.scene import Element, Placement, Scene
 
 GOLDEN = 0.618
 ROOTED_DEPTH = 0.94  # where a bust counts in the order from back to front
@@ -55,20 +55,20 @@ def prepare(scene: Scene, members: Sequence[Member], ask: Callable[[], None]) ->
         actors[i] = _actor(members[i], shapes[i], placements[i], movers[i], camera, backdrop)
     for i, act in plan.acts.items():
         if act.holder in actors and i in actors:
-            actors[i] = _attach(actors[i], actors[act.holder], act.holder, _held_behind(members[i]))
+            actors[i] = _attach(actors[i], actors[act.holder], act.holder, _held_behind(scene.cast[i]))
     return Show(
         camera,
         backdrop,
         actors,
-        _order(actors, video.height),
+        stack(scene, plan, shapes, placements),
         _vignette(video.width, video.height, scene.sampling.seed),
         _grade(),
     )
 
 
-def _held_behind(member: Member) -> bool:
+def _held_behind(element: Element) -> bool:
     """Umbrellas and balloons are held by their lower end, behind the head."""
-    return lookup(member.element, words().hold, "hand") == "stick"
+    return lookup(element, words().hold, "hand") == "stick"
 
 
 def _is_rooted(shape: Shape, placement: Placement) -> bool:
@@ -107,10 +107,15 @@ def _backdrop(
     size = (scene.video.width, scene.video.height)
     picture = next((m.picture for m in members if m.element.role == "background"), None)
     if picture is None:
-        colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
-        picture = studio(size, colours, scene.sampling.seed)
+        picture = paint_studio(scene, members, shapes)
     blur = 0.0 if not shapes else CLOSE_BLUR if close else FAR_BLUR
     return backdrop_of(picture, size, camera.reach(), blur, 1.2 if close else camera.ground / camera.height)
+
+
+def paint_studio(scene: Scene, members: Sequence[Member], shapes: dict[int, Shape]) -> Image.Image:
+    """A backdrop in colours that suit the cast, at the video's size (RGB)."""
+    colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
+    return studio((scene.video.width, scene.video.height), colours, scene.sampling.seed)
 
 
 def _mean_lab(picture: Image.Image, shape: Shape) -> np.ndarray:
@@ -181,19 +186,20 @@ def _attach(thing: Actor, holder: Actor, index: int, behind: bool) -> Actor:
     return replace(thing, holder=index, grip=grip, stroke=stroke, behind=behind)
 
 
-def _order(actors: dict[int, Actor], height: int) -> list[int]:
-    """From back to front: by foot; a held object right in front of its holder, or behind. A bust's real feet are far
-    below the frame, but things at the frame's lower edge are meant to be in front of it."""
+def stack(scene: Scene, plan: Plan, shapes: dict[int, Shape], placements: dict[int, Placement]) -> list[int]:
+    """Cast indices from back to front: by layer, then by foot; a held object right in front of its holder, or behind.
+    A bust's real feet are far below the frame, but things at the frame's lower edge are meant to be in front of it."""
 
-    def key(i: int) -> tuple[float, int, int]:
-        holder = actors[i].holder
-        first = actors[i if holder is None else holder]
-        depth = first.foot[1]
-        if first.rooted:
-            depth = min(depth, ROOTED_DEPTH * height + 0.01 * (depth - height))
-        return depth, i if holder is None else holder, 0 if holder is None else -1 if actors[i].behind else 1
+    def key(i: int) -> tuple[int, float, int, int]:
+        holder = plan.acts.get(i, Act()).holder
+        first = i if holder not in shapes else holder
+        depth = placements[first].y
+        if _is_rooted(shapes[first], placements[first]):
+            depth = min(depth, ROOTED_DEPTH + 0.01 * (depth - 1))
+        layer = placements[i].layer or placements[first].layer
+        return layer, depth, first, 0 if first == i else -1 if _held_behind(scene.cast[i]) else 1
 
-    return sorted(actors, key=key)
+    return sorted(shapes, key=key)
 
 
 def _grade() -> np.ndarray:
