@@ -1,9 +1,9 @@
-"""Make the sample cast again: `python assets/make_samples.py [photos] [cast] [backdrops]` (all of them by default).
+"""Make the sample cast again: `python assets/make/samples.py [photos] [cast] [backdrops]` (all of them by default).
 
 photos     four photographs that scikit-image ships, as they are
 cast       Fluent Emoji in 3D from the npm package (`npm pack`, needs npm and the network) and two cut-outs of the
            photographs
-backdrops  stages, studios and streets, painted by `paint_backdrops.py`: the same pixels for the same library versions
+backdrops  stages, studios and streets, painted by `backdrops.py`: the same pixels for the same library versions
 
 The results are kept in the repository: nobody needs this to use Troupe. Sources and licences: `assets/README.md`.
 """
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-SAMPLES = Path(__file__).resolve().parent / "samples"
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 EMOJI_PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 
 # File name of ours -> code points of the emoji, as the package names its files.
@@ -111,7 +111,7 @@ def main(parts: list[str]) -> None:
         save_emoji()
         save_cut_outs()
     if not parts or "backdrops" in parts:
-        from paint_backdrops import BACKDROPS, paint  # beside this script
+        from backdrops import BACKDROPS, paint  # beside this script
 
         for name in BACKDROPS:
             write(SAMPLES / "backdrops" / f"{name}.jpg", paint(name), quality=88, optimize=True)
