@@ -37,6 +37,7 @@ class Card:
     notice: str = ""
     motion: str | None = None
     placement: dict | None = None
+    description: str = ""
     sample: bool = False
     version: int = 0  # grows with every change of the picture, so that previews are made once
 
@@ -98,7 +99,7 @@ class Desk:
         names = pictures or {card.id: f"{card.id}.png" for card in self.cards}
         cast = []
         for card in self.cards:
-            entry = {"role": card.role, "name": card.name, "image": names[card.id]}
+            entry = {"role": card.role, "name": card.name, "image": names[card.id], "description": card.description}
             if card.role != "background":
                 entry["cutout"] = "none" if card.mode == "none" else "auto"
                 if card.motion:

@@ -83,7 +83,7 @@ def lay_out_scene(desk: Desk, path: Path) -> None:
 
 def _lay_out(desk: Desk, element: Element, root: Path) -> None:
     card = desk.add(element.role, root / element.image, element.name, sample=True)
-    card.motion = element.motion
+    card.motion, card.description = element.motion, element.description
     card.mode = "none" if element.cutout == "none" and element.role != "background" else card.mode
     card.placement = element.placement.model_dump() if element.placement else None
 

@@ -34,6 +34,8 @@ class Page:
     presets: gr.HTML
     board: gr.HTML
     cast_message: gr.HTML
+    tray_box: gr.Accordion
+    tray: gr.HTML
     uploads: dict[str, gr.UploadButton]
     brush: gr.Column
     editor: gr.ImageEditor
@@ -114,6 +116,9 @@ def _left_column() -> dict:
     found["presets"] = _own("presets", '<div class="tr-presets"></div>', {"groups": []}, elem_id="tr-presets")
     found["board"] = _own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board")
     found["cast_message"] = gr.HTML("", elem_id="tr-cast-message")
+    with gr.Accordion("No pictures at hand? Take some of the sample cast", open=False, elem_id="tr-tray") as box:
+        found["tray"] = _own("tray", '<div class="tr-tray"></div>', {"parts": []})
+    found["tray_box"] = box
     with gr.Row(elem_classes="tr-offstage"):
         found["uploads"] = {
             role: gr.UploadButton(

@@ -36,12 +36,14 @@ def launch(outputs: Path, **more: object):
     from app.page import build_page
     from app.studio import Studio
     from app.theme import troupe_theme
+    from app.tray import Tray
     from engine import door
 
     library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples")
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
-    studio = Studio(Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library)
+    tray = Tray(ROOT / "assets" / "samples")
+    studio = Studio(Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray)
     blocks = build_page(studio)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     settings: dict[str, object] = {

@@ -20,6 +20,7 @@ from app.desks import Desks, lay_out_scene
 from app.jobs import DONE, JobBoard
 from app.library import Library
 from app.shoot import new_seed, shoot
+from app.tray import Tray
 from engine.errors import TroupeError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ Updates = dict[Any, Any]
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(self, desks: Desks, jobs: JobBoard, library: Library) -> None:
-        self.desks, self.jobs, self.library = desks, jobs, library
+    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray) -> None:
+        self.desks, self.jobs, self.library, self.tray = desks, jobs, library, tray
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
     def presets_value(self, selected: str = "") -> dict:
@@ -111,10 +112,22 @@ class Studio:
 
         return take
 
+    def open_tray(self, _: str) -> Updates:
+        return {self.page.tray: self.tray.value}
+
+    def take_sample(self, desk_id: str, event: gr.EventData) -> Updates:
+        """One of the sample cast was picked: from now on one of the person's own, whom no preset replaces."""
+        desk = self._desk(desk_id)
+        try:
+            desk.add(*self.tray.pick(str(_data(event).get("key"))))
+        except TroupeError as error:
+            return self._cast(desk, html.escape(str(error)))
+        return self._cast(desk)
+
     def edit(self, desk_id: str, event: gr.EventData) -> Updates:
         """A card's own controls: name, motion, photo as it is, touch up, remove."""
         desk = self._desk(desk_id)
-        data = event._data if isinstance(event._data, dict) else {}
+        data = _data(event)
         action, card_id, value = data.get("action"), str(data.get("id")), data.get("value")
         page = self.page
         try:
@@ -137,7 +150,7 @@ class Studio:
     def place(self, desk_id: str, event: gr.EventData) -> Updates:
         """Someone was moved on the stage, or is to be placed automatically again."""
         desk = self._desk(desk_id)
-        data = dict(event._data) if isinstance(event._data, dict) else {}
+        data = dict(_data(event))
         card_id, automatic = str(data.pop("id", "")), data.pop("auto", False)
         try:
             with desk.lock:
@@ -211,7 +224,7 @@ class Studio:
     def choose(self, desk_id: str, event: gr.EventData) -> Updates:
         """A preset was picked. With a cast of one's own it directs that cast; else its sample cast comes along."""
         desk = self._desk(desk_id)
-        key = str(event._data.get("key", "")) if isinstance(event._data, dict) else ""
+        key = str(_data(event).get("key"))
         try:
             with desk.lock:
                 sample = self.library.sample(key)
@@ -257,6 +270,11 @@ class Studio:
 
     def tick(self, desk_id: str) -> Updates:
         return self._job(self._desk(desk_id))
+
+
+def _data(event: gr.EventData) -> dict:
+    """What one of our own components told with its event; a stranger may have sent anything."""
+    return event._data if isinstance(event._data, dict) else {}
 
 
 def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image]:

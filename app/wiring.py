@@ -41,6 +41,8 @@ def wire(page: Page, studio: Studio) -> None:
     on(page.board.edit, studio.edit, [], [*brush, page.editor], trigger_mode="multiple")
     for role, button in page.uploads.items():
         on(button.upload, studio.uploader(role), [button], cast, show_progress="minimal")
+    on(page.tray_box.expand, studio.open_tray, [], [page.tray])
+    on(page.tray.pick, studio.take_sample, [], cast, trigger_mode="multiple")
     on(page.stage.place, studio.place, [], [page.stage], trigger_mode="multiple")
     on(page.brush_apply.click, studio.apply_brush, [page.editing, page.editor], brush, show_progress="minimal")
     on(page.brush_again.click, studio.cut_again, [page.editing], brush, show_progress="minimal")

@@ -262,6 +262,26 @@ def test_a_phone_needs_no_sideways_scrolling_and_the_buttons_stay_in_reach(brows
     context.close()
 
 
+def test_the_stage_and_generate_stay_in_view_while_the_cast_is_scrolled(page):
+    pick(page, "Performance wide")
+    page.mouse.move(300, 500)
+    page.mouse.wheel(0, 700)
+    page.wait_for_function("scrollY > 400")
+    assert page.locator(".tr-frame").bounding_box()["y"] > 0
+    assert page.get_by_role("button", name="Generate", exact=True).bounding_box()["y"] < 860
+
+
+def test_somebody_without_pictures_takes_some_of_the_sample_cast(page):
+    page.get_by_text("No pictures at hand?").click()
+    page.get_by_role("button", name="Add fox").click()
+    page.locator(".tr-character .tr-card").wait_for()
+    page.get_by_role("button", name="Add concert stage").click()
+    page.locator(".tr-background .tr-card").wait_for()
+    assert page.locator(".tr-actor").count() == 1
+    pick(page, "Neon night")  # a preset directs a cast that was chosen; it does not replace it
+    assert page.locator(".tr-character .tr-name").input_value() == "fox"
+
+
 def test_every_control_of_the_page_can_be_reached_and_named_by_keyboard(page):
     pick(page, "Model holds product")
     reached = set()

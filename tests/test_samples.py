@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.tray import Tray
+from engine.errors import SceneError
 from engine.images import open_image
 from engine.presets import load_presets
 from engine.scene import load_scene
@@ -51,7 +53,7 @@ def test_every_preset_has_a_sample_scene_that_follows_it(name: str):
     assert sorted(element.role for element in scene.cast) == sorted(slot.role for slot in preset.slots)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.suffix != ".json"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [p for p in FILES if p.suffix not in (".json", ".toml")], ids=lambda path: path.name)
 def test_a_sample_picture_opens(path: Path):
     assert min(open_image(path).size) >= 300
 
@@ -73,3 +75,17 @@ def test_the_samples_are_a_few_megabytes():
 @pytest.mark.parametrize("name", [scene.stem for scene in SCENES])
 def test_a_sample_scene_belongs_to_a_preset(name: str):
     assert name in PRESETS
+
+
+def test_every_picture_of_the_sample_cast_is_offered_once_under_a_part_it_can_play():
+    tray = Tray(ASSETS / "samples")
+    keys = [sample["key"] for part in tray.value["parts"] for sample in part["samples"]]
+    pictures = [path.relative_to(ASSETS / "samples").as_posix() for path in (ASSETS / "samples").glob("*/*.*")]
+    raw = {"photos/astronaut.jpg", "photos/coffee.jpg", "photos/chelsea.jpg"}  # to try the cut-outs with
+    assert sorted(keys) == sorted(set(pictures) - raw)
+    assert tray.pick("cast/bubble_tea.webp")[0::2] == ("object", "bubble tea")
+
+
+def test_a_key_that_is_not_in_the_tray_opens_no_file():
+    with pytest.raises(SceneError, match="no sample"):
+        Tray(ASSETS / "samples").pick("../README.md")
