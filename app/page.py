@@ -54,6 +54,7 @@ class Page:
     camera: gr.Dropdown
     bpm: gr.Slider
     quality: gr.Dropdown
+    quality_note: gr.HTML
     negative: gr.Textbox
     embed: gr.Checkbox
     preset_name: gr.Textbox
@@ -171,6 +172,7 @@ def _shot() -> dict:
             found["camera"] = gr.Dropdown(CAMERA_CHOICES, value="", label="Camera", min_width=160)
             found["bpm"] = gr.Slider(40, 220, 110, step=1, label="Beat (per minute, for dancers)", min_width=160)
         found["quality"] = gr.Dropdown(QUALITIES, value="fast", label="Cut-out quality, for the next picture")
+        found["quality_note"] = gr.HTML("", elem_id="tr-quality-note")
         found["negative"] = gr.Textbox(
             label="Negative prompt", lines=2, max_length=4000, info="For the model; the draft does not read it."
         )

@@ -34,9 +34,7 @@ def shoot(desk: Desk, jobs: JobBoard) -> Job:
         (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
         sheet = desk.sheet
-        request = RenderRequest(
-            scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, poster=False
-        )
+        request = RenderRequest(scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True)
         job = jobs.submit(job_id, folder, desk.id, request)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,8 @@ so that only what changed is sent.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from PIL import Image, ImageChops
 from app import views
 from app.desk import Desk
 from app.desks import Desks, lay_out_scene
+from app.fetching import Fetching
 from app.jobs import DONE, JobBoard
 from app.library import Library
 from app.shoot import new_seed, shoot
 from app.tray import Tray
+from engine import cutout
 from engine.errors import TroupeError
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class Studio:
 
     def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray) -> None:
         self.desks, self.jobs, self.library, self.tray = desks, jobs, library, tray
+        self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
     def presets_value(self, selected: str = "") -> dict:
@@ -214,6 +218,32 @@ class Studio:
             return {self.page.stage: views.stage_value(desk)} if name == "format" else None
 
         return put
+
+    def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
+        """Another background remover. One that is not here is fetched first, while the page says how long; until it is
+        here, the one before goes on. Choosing anything else stops the fetching."""
+        page, desk = self.page, self._desk(desk_id)
+        if value not in cutout.QUALITIES:
+            return
+        if cutout.is_here(value):
+            self.fetching.stop()
+            desk.set("quality", value)
+            yield {page.quality_note: ""}
+            return
+        self.fetching.start(value)
+        while (seconds := self.fetching.seconds(value)) is not None:
+            said = f"Fetching it: {seconds:.0f} s so far. Choose Fast to stop."
+            yield {page.quality_note: f'<p class="tr-note" role="status">{said}</p>'}
+            time.sleep(1)
+        if cutout.is_here(value):
+            desk.set("quality", value)
+            yield {page.quality_note: '<p class="tr-note" role="status">It is here. Your next picture uses it.</p>'}
+        elif not self.fetching.was_stopped(value):
+            failed = "It could not be fetched; check the network. The one before goes on."
+            yield {
+                page.quality_note: f'<p class="tr-note warn" role="alert">{failed}</p>',
+                page.quality: desk.sheet.quality,
+            }
 
     def roll(self, desk_id: str) -> Updates:
         desk = self._desk(desk_id)

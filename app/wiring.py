@@ -49,13 +49,20 @@ def wire(page: Page, studio: Studio) -> None:
     on(page.brush_cancel.click, studio.close_brush, [], brush)
 
     on(page.prompt.change, studio.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
-    for name in ("seconds", "bpm", "format", "camera", "quality", "negative", "embed", "seed", "keep_seed"):
+    for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed"):
         component = getattr(page, name)
         # a slider's number box changes without a release; everything else tells what a person put in
         events = [component.release, component.change] if name in ("seconds", "bpm") else [component.input]
         for event in events:
             outputs = [page.stage] if name == "format" else []
             on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
+    on(
+        page.quality.input,
+        studio.choose_quality,
+        [page.quality],
+        [page.quality, page.quality_note],
+        trigger_mode="multiple",
+    )
     on(page.dice.click, studio.roll, [], [page.seed])
     on(page.preset_save.click, studio.save_preset, [page.preset_name], [page.presets, page.preset_name])
 

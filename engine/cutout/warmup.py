@@ -9,6 +9,14 @@ from engine.cutout.models import QUALITIES, shared_models
 from engine.cutout.weights import Unavailable
 
 
+def is_here(quality: str) -> bool:
+    """Whether a quality's weights lie on this machine."""
+    model, folder = QUALITIES[quality], weights.weights_folder()
+    if model in weights.WEIGHTS:
+        return weights.find(model, folder) is not None
+    return any(folder.rglob(f"{model}*.onnx"))  # rembg has put it there, and has checked it
+
+
 def prepare(quality: str = "fast", say: Callable[[str], None] = print) -> bool:
     """Have a quality's weights on this machine, downloading them where they are missing, and `say` so.
 
