@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
 from app import views
 from app.api import add_endpoints
+from app.parts import Page
 from app.studio import Studio
 from app.wiring import wire
 from engine.presets import FORMATS
@@ -23,51 +23,6 @@ QUALITIES = [
 ]
 PICTURES = ["image", ".heic", ".heif", ".avif"]  # what is really in a file is checked where it is opened
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
-
-
-@dataclass
-class Page:
-    """Every component that a handler reads or writes, by name."""
-
-    desk: gr.BrowserState
-    editing: gr.State
-    presets: gr.HTML
-    board: gr.HTML
-    cast_message: gr.HTML
-    tray_box: gr.Accordion
-    tray: gr.HTML
-    uploads: dict[str, gr.UploadButton]
-    brush: gr.Column
-    editor: gr.ImageEditor
-    brush_apply: gr.Button
-    brush_again: gr.Button
-    brush_cancel: gr.Button
-    tabs: gr.Tabs
-    stage: gr.HTML
-    prompt: gr.Textbox
-    names: gr.HTML
-    format: gr.Radio
-    seconds: gr.Slider
-    seed: gr.Number
-    dice: gr.Button
-    keep_seed: gr.Checkbox
-    camera: gr.Dropdown
-    bpm: gr.Slider
-    quality: gr.Dropdown
-    quality_note: gr.HTML
-    negative: gr.Textbox
-    embed: gr.Checkbox
-    preset_name: gr.Textbox
-    preset_save: gr.Button
-    generate: gr.Button
-    stop: gr.Button
-    progress: gr.HTML
-    video: gr.Video
-    result: gr.HTML
-    download: gr.DownloadButton
-    again: gr.Button
-    clear: gr.Button
-    timer: gr.Timer
 
 
 def _own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:

@@ -10,7 +10,7 @@ import html
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from PIL import Image, ImageChops
@@ -21,13 +21,11 @@ from app.desks import Desks, lay_out_scene
 from app.fetching import Fetching
 from app.jobs import DONE, JobBoard
 from app.library import Library
+from app.parts import Page
 from app.shoot import new_seed, shoot
 from app.tray import Tray
 from engine import cutout
 from engine.errors import TroupeError
-
-if TYPE_CHECKING:
-    from app.page import Page
 
 Updates = dict[Any, Any]
 

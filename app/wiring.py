@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradio.context import Context
 
+from app.parts import Page
 from app.studio import Studio
-
-if TYPE_CHECKING:
-    from app.page import Page
 
 # On a phone the clip appears far from the button that was pressed.
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
