@@ -6,8 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from app.desk import Desk
+from engine import cutout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,3 +66,28 @@ class Fetching:
             self._process.kill()
             self._process.wait()
             self._stopped = self._quality
+
+
+def choose_quality(fetching: Fetching, desk: Desk, value: str) -> Iterator[tuple[str, str]]:
+    """Another background remover for a desk. One that is not here is fetched first; until it is here, the one before
+    goes on. Choosing anything else stops the fetching. Yields (what to say, the quality that now counts)."""
+    if value not in cutout.QUALITIES:
+        return
+    if cutout.is_here(value):
+        fetching.stop()
+        yield "", _settled(desk, value)
+        return
+    fetching.start(value)
+    while (seconds := fetching.seconds(value)) is not None:
+        yield f"Fetching it: {seconds:.0f} s so far. Choose Fast to stop.", value
+        time.sleep(1)
+    if cutout.is_here(value):
+        yield "It is here. Your next picture uses it.", _settled(desk, value)
+    elif not fetching.was_stopped(value):
+        yield "It could not be fetched; check the network. The one before goes on.", desk.sheet.quality
+
+
+def _settled(desk: Desk, quality: str) -> str:
+    with desk.lock:
+        desk.put("quality", quality)
+    return quality

@@ -16,11 +16,13 @@ class Page:
     presets: gr.HTML
     board: gr.HTML
     cast_message: gr.HTML
+    undo: gr.Button
     tray_box: gr.Accordion
     tray: gr.HTML
     uploads: dict[str, gr.UploadButton]
     brush: gr.Column
     editor: gr.ImageEditor
+    brush_note: gr.HTML
     brush_apply: gr.Button
     brush_again: gr.Button
     brush_cancel: gr.Button

@@ -6,8 +6,9 @@ import re
 import secrets
 import shutil
 
-from app.desk import MAX_SEED, Desk, checked_scene
+from app.desk import Desk, checked_scene
 from app.jobs import Job, JobBoard
+from app.sheet import MAX_SEED
 from app.views import video_of
 from engine.door import RenderRequest
 from engine.errors import SceneError
