@@ -63,9 +63,6 @@ def launch(outputs: Path, **more: object):
 
 def _prepare_environment(outputs: Path) -> None:
     """Nothing phones home, uploads lie beside the outputs, and the folder Gradio may serve from is an empty one."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
     empty = outputs / "served"  # Gradio offers every non-dot file under the working folder to who can name it
     try:
         for folder in (outputs / "uploads", outputs / "clips", outputs / "desks", empty):
@@ -75,6 +72,9 @@ def _prepare_environment(outputs: Path) -> None:
     except OSError as error:
         problem = f"The folder {outputs} cannot be written ({error.strerror})"
         raise TroupeError(problem, "Name another one: --outputs FOLDER.") from None
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
     os.chdir(empty)
 
 
