@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from app.tray import Tray
 from engine.errors import SceneError
@@ -56,6 +59,42 @@ def test_every_preset_has_a_sample_scene_that_follows_it(name: str):
 @pytest.mark.parametrize("path", [p for p in FILES if p.suffix not in (".json", ".toml")], ids=lambda path: path.name)
 def test_a_sample_picture_opens(path: Path):
     assert min(open_image(path).size) >= 300
+
+
+def make_script():
+    path = ASSETS / "make" / "samples.py"
+    spec = importlib.util.spec_from_file_location("make_samples", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_flat_colour_stays_flat_up_to_the_edge_when_it_is_enlarged():
+    alpha = Image.new("L", (64, 64))
+    ImageDraw.Draw(alpha).ellipse((10, 12, 50, 55), fill=255)
+    picture = Image.new("RGBA", (64, 64), (150, 140, 155, 0))
+    picture.putalpha(alpha)
+    large = np.asarray(make_script().enlarge(picture)).astype(int)
+    assert large.shape == (128, 128, 4)
+    assert np.abs(large[large[..., 3] > 128][:, :3] - (150, 140, 155)).max() <= 2
+
+
+def test_the_astronaut_brings_nothing_of_her_room_along():
+    alpha = np.asarray(open_image(SAMPLES / "cast" / "astronaut.webp").getchannel("A"))
+    assert alpha[110, 220] == alpha[430, 60] == alpha[400, 400] == 255  # face, sleeve, helmet
+    assert alpha[495:, :24].max() == 0, "the flag left of her elbow"
+    assert alpha[300:450, 500:].max() == 0, "the table right of the helmet"
+    assert alpha[340:455, 506:].max() == 0
+
+
+def test_the_walkers_edge_is_no_dotted_line():
+    pixels = np.asarray(open_image(SAMPLES / "cast" / "walker_man.webp").convert("RGBA")).astype(int)
+    lightness, solid = pixels[..., :3].mean(axis=2), pixels[..., 3] >= 250
+    steps = []
+    for row in range(350, 430):  # the leg in front
+        left = np.flatnonzero(solid[row])[0]
+        steps.append(lightness[row, left + 1] - lightness[row, left + 5])
+    assert np.abs(np.diff(steps)).max() < 5, "the edge's lightness does not jump from row to row"
 
 
 def test_every_sample_file_has_a_licence_in_the_list():

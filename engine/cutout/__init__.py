@@ -9,7 +9,7 @@ models.py    rembg's models, loaded once
 weights.py   where their weights come from
 fallback.py  without a model
 cache.py     kept by content
-setup.py     fetching and loading ahead of time
+warmup.py    fetching and loading ahead of time
 """
 
 from engine.cutout.auto import cut_out, cut_out_element, uncut
