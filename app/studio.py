@@ -211,14 +211,15 @@ class Studio:
             return {self.page.names: views.names_value(desk)}
 
     def setter(self, name: str) -> Callable:
-        def put(desk_id: str, value: Any) -> Updates:
+        def put(desk_id: str, value: Any) -> Updates | None:
             desk = self.desks.get(desk_id)
             with desk.lock:
                 desk.put(name, value)
                 if name == "format":
                     return {self.page.stage: views.stage_value(desk)}
-                kept = desk.sheet.seed
-                return {self.page.seed: kept} if name == "seed" and value not in (None, kept) else {}
+                if name == "seed":  # said back only where it was brought into range: a person may still be typing
+                    return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else {}
+                return None
 
         return put
 
