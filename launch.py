@@ -6,18 +6,27 @@ environment that already has the requirements (a Space, conda, your own) is used
 library is there, and even Python 3.6 must be able to read this file to be told that it is too old: so no newer syntax.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # ahead of the other imports, so that Ctrl-C in the first blink is one line, too
+    for number in [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]:  # Windows: no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: (os.write(2, b"troupe: stopped.\n"), os._exit(128 + number)))
+            if os.name != "nt":
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])  # `jump` has blocked it
+
 import argparse
 import contextlib
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +47,10 @@ class Problem(Exception):
     """What a person can mend; shown as one line."""
 
 
+class Ended(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM, or the terminal was closed: the number of the signal is its argument."""
+
+
 def main(argv: "list[str]") -> int:
     if sys.version_info < MINIMUM:
         say(f"troupe: this is Python {version()}; Troupe needs 3.11 or newer (python.org)")
@@ -48,15 +61,42 @@ def main(argv: "list[str]") -> int:
     command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
     if command == "serve":
         serve_options(rest)  # a typing error should not cost an installation
+    missing = [file.name for file in lists(command == "test") if not file.exists()]
+    if missing:
+        say(f"troupe: {missing[0]} is not in {HERE}. Download Troupe again")
+        return 1
     try:
+        on_signals(end)  # an exception, so that pip ends with us
         status = enter_environment(argv, dev=command == "test")
-        return commands[command](rest) if status is None else status
+        if status is not None:
+            return status
+        on_signals(leave if command == "render" else None)  # render takes them over when it has been imported
+        return commands[command](rest)
     except Problem as problem:
         say(f"troupe: {problem}")
         return 1
-    except KeyboardInterrupt:
-        say("\ntroupe: stopped. Start it again to go on.")
-        return 130
+    except KeyboardInterrupt as stopped:
+        say("troupe: stopped. Start it again to go on.")
+        return 128 + (stopped.args or (signal.SIGINT,))[0]
+
+
+def on_signals(handler: "Callable[[int, object], None] | None") -> None:
+    """What to do when a signal asks for the end; None: Python's own way. One that is ignored (nohup) stays so."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            own = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(number, handler or own)
+
+
+def end(number: int, _frame: object) -> None:
+    raise Ended(int(number))
+
+
+def leave(number: int, _frame: object) -> None:
+    """At once: an exception would be lost now and then in the depths of an import."""
+    say("troupe: stopped. Start it again to go on.")
+    os._exit(128 + number)
 
 
 def serve_options(argv: "list[str]") -> argparse.Namespace:
@@ -139,9 +179,12 @@ def jump(argv: "list[str]") -> int:
     command = [str(PYTHON), str(HERE / "launch.py"), *argv]
     environment = dict(os.environ, **{JUMPED: "1"})
     if os.name != "nt":
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # what comes before launch.py listens again, it hears then
         try:
             os.execve(command[0], command, environment)
         except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
             raise Problem(f"{PYTHON} does not start ({error.strerror}). {ANEW}") from None
     child = subprocess.Popen(command, env=environment)  # Windows' exec returns to the shell at once
     while True:
@@ -190,7 +233,11 @@ def satisfied(files: "list[Path]") -> bool:
             from pip._vendor.packaging.requirements import Requirement
         except ImportError:
             return False  # whatever has our requirements has one of the two
-    for line in "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines():
+    try:
+        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    except OSError:
+        return False
+    for line in text.splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
         if not line:
             continue
@@ -312,6 +359,12 @@ def install_line(said: str) -> str:
         return disk_line(said)
     if re.search(offline, said):
         return "no network: the requirements cannot be fetched. Connect (or set HTTPS_PROXY) and start again"
+    nowhere = re.search(r"No matching distribution found for (\S+)", said)
+    if nowhere:
+        return (
+            f"installing failed: pip finds no {nowhere.group(1)} that fits. Check the network and pip's settings "
+            f"(python -m pip config list), and start again. All of it is in {LOG}"
+        )
     errors = [line[7:] for line in said.splitlines() if line.startswith("ERROR: ")]
     reason = (errors or ["pip gave no reason"])[-1].rstrip(".")
     return f"installing failed: {reason}. All of it is in {LOG}"
@@ -364,7 +417,9 @@ def try_lock(file: "IO[str]") -> bool:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

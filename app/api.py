@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.desk import Desk
+from app.safely import safely
 from app.shoot import shoot
 from app.studio import Studio
-from app.views import FORMATS
-from engine.errors import SceneError, TroupeError
+from app.uploads import uploaded
+from engine.errors import SceneError
+from engine.presets import FORMATS
 
 
 def add_endpoints(studio: Studio) -> None:
@@ -28,28 +30,27 @@ def add_endpoints(studio: Studio) -> None:
     ) -> dict[str, Any]:
         """Start a draft clip. Pictures are uploaded files; `names` names characters, objects and background in that
         order; `format` is 16:9, 9:16 or 1:1. Returns {"job": id}: ask /job with it."""
-        try:
-            desk = studio.desks.new()
-            with desk.lock:
-                if format not in FORMATS:
-                    raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
-                pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
-                pictures += [("background", background)] if background else []
-                for number, (role, file) in enumerate(pictures):
-                    name = (names or [])[number] if number < len(names or []) else ""
-                    desk.add(role, _path(file), str(name)[:60])
-                desk.sheet.prompt = str(prompt)[:4000]
-                for field, value in (("format", format), ("seconds", seconds), ("seed", seed)):
-                    desk.set(field, value)
-                return {"job": shoot(desk, studio.jobs).id}
-        except TroupeError as error:
-            raise gr.Error(str(error)) from None
+        values = {"format": format, "seconds": seconds, "seed": seed}
+        _check(prompt=(prompt, str), characters=(characters, list), objects=(objects, list), names=(names or [], list),
+               background=(background or {}, dict), format=(format, str), seconds=(seconds, float),
+               seed=(seed, int))  # fmt: skip
+        if format not in FORMATS:
+            raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
+        pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
+        pictures += [("background", background)] if background else []
+        desk = studio.desks.new()
+        with desk.lock:
+            for number, (role, file) in enumerate(pictures):
+                _add(studio, desk, role, file, (names or [])[number : number + 1])
+            for field, value in {"prompt": prompt, **values}.items():
+                desk.put(field, value)
+            return {"job": shoot(desk, studio.jobs).id}
 
     def job(job: str) -> dict[str, Any]:
         """How a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its seed."""
         snap = studio.jobs.snapshot(job)
         if snap is None:
-            raise gr.Error("There is no such job. Use the id that /generate gave you.")
+            raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
         clip = gr.FileData(path=str(snap.clip)).model_dump() if snap.clip else None
         return {"state": snap.state, "stage": snap.stage, "share": round(snap.share, 4), "elapsed": snap.elapsed,
                 "remaining": snap.remaining, "error": snap.error, "seed": snap.seed, "clip": clip}  # fmt: skip
@@ -61,11 +62,17 @@ def add_endpoints(studio: Studio) -> None:
         return {"state": snap.state if snap else "unknown"}
 
     for endpoint in (generate, job, stop):
-        gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=4)
+        gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
 
 
-def _path(file: Any) -> Path:
-    """The uploaded file behind what a client sent. Gradio has already refused paths outside its upload folder."""
-    if not isinstance(file, dict) or not isinstance(file.get("path"), str):
-        raise SceneError("characters", "this is not an uploaded file", "Send pictures with handle_file(...).")
-    return Path(file["path"])
+def _check(**inputs: tuple[object, type]) -> None:
+    """Raises SceneError, which names the first input of a wrong type."""
+    for name, (value, kind) in inputs.items():
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+            raise SceneError(name, f"this is not a {kind.__name__}", "'Use via API' on the page shows the types.")
+
+
+def _add(studio: Studio, desk: Desk, role: str, file: object, name: list) -> None:
+    path = file.get("path") if isinstance(file, dict) else None
+    desk.add(role, uploaded(path, studio.uploads), name[0] if name and isinstance(name[0], str) else "")

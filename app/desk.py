@@ -7,26 +7,32 @@ import os
 import re
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from PIL import Image
+from pydantic import ValidationError
 
+from app.sheet import Sheet, plain_text
 from engine import cutout
 from engine.cutout import Cutout
 from engine.errors import SceneError, TroupeError
 from engine.images import open_image
-from engine.presets import FORMATS
-from engine.scene import CAMERAS, MOTIONS, Placement, Scene, scene_from_data
+from engine.prompt import replace_names
+from engine.scene import MOTIONS, Placement, Scene, scene_from_data
 
 LIMITS = {"character": 6, "object": 6, "background": 1}
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
-MAX_SEED = 2**31 - 1  # what people can still read aloud
+MAX_NAME = 60
 
 
 @dataclass
 class Card:
-    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (touched up by hand)."""
+    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (touched up by hand).
+    `sample`: it came with a preset and has not been touched, so the next preset may replace it."""
 
     id: str
     role: str
@@ -37,42 +43,38 @@ class Card:
     notice: str = ""
     motion: str | None = None
     placement: dict | None = None
+    description: str = ""
     sample: bool = False
     version: int = 0  # grows with every change of the picture, so that previews are made once
 
 
 @dataclass
-class Sheet:
-    """Everything else a person has set: the prompt and the numbers."""
+class Undo:
+    """The desk as it was before something was replaced or removed, and what that was."""
 
-    prompt: str = ""
-    negative_prompt: str = ""
-    preset: str = ""
-    format: str = "16:9"
-    seconds: float = 5.4
-    camera: str | None = None
-    bpm: float = 110
-    seed: int = 42
-    keep_seed: bool = False
-    quality: str = "fast"
-    embed_scene: bool = True
-    steps: int = 50
-    guidance: float = 5.0
-    flow_shift: float = 8.0
-    job: str = ""
+    what: str
+    cards: list[Card]
+    sheet: Sheet
 
 
 @dataclass
 class Desk:
-    """Cards and sheet, with the folder that holds the pictures. All changes go through `Desks`, one at a time."""
+    """Cards and sheet, with the folder that holds the pictures. Whoever reads or changes several things at once holds
+    the lock; cutting out, which takes a while, goes on without it."""
 
     id: str
     folder: Path
     cards: list[Card] = field(default_factory=list)
     sheet: Sheet = field(default_factory=Sheet)
+    undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     previews: dict[tuple[str, int, str], str] = field(default_factory=dict, repr=False)
     sketches: dict[tuple[str, int], Image.Image] = field(default_factory=dict, repr=False)
+    idle: threading.Event = field(default_factory=threading.Event, repr=False)
+    _adding: int = 0
+
+    def __post_init__(self) -> None:
+        self.idle.set()
 
     # -- reading ------------------------------------------------------------
 
@@ -81,10 +83,14 @@ class Desk:
         for card in self.cards:
             if card.id == card_id:
                 return card
-        raise TroupeError("That card is no longer here", "Another tab may have removed it; reload the page.")
+        raise TroupeError("That card is no longer here", "Another tab may have removed it.")
 
     def of_role(self, role: str) -> list[Card]:
         return [card for card in self.cards if card.role == role]
+
+    @property
+    def names(self) -> list[str]:
+        return [card.name for card in self.cards]
 
     def photo(self, card: Card) -> Image.Image:
         return open_image(self.folder / f"{card.id}.photo.png")
@@ -93,18 +99,21 @@ class Desk:
         """What the engines get: the cut-out (RGBA), or the photo as it is; the background as RGB."""
         return open_image(self.file(card)).convert("RGB" if card.role == "background" else "RGBA")
 
+    def file(self, card: Card) -> Path:
+        """The file behind `picture`."""
+        kind = "photo" if card.role == "background" or card.mode == "none" else "cutout"
+        return self.folder / f"{card.id}.{kind}.png"
+
     def scene_data(self, video: dict, seed: int, pictures: dict[str, str] | None = None) -> dict:
         """The scene as JSON data. `pictures` names each card's file; what is left out is named after the card."""
         names = pictures or {card.id: f"{card.id}.png" for card in self.cards}
         cast = []
         for card in self.cards:
-            entry = {"role": card.role, "name": card.name, "image": names[card.id]}
+            entry = {"role": card.role, "name": card.name, "image": names[card.id], "description": card.description}
             if card.role != "background":
                 entry["cutout"] = "none" if card.mode == "none" else "auto"
-                if card.motion:
-                    entry["motion"] = card.motion
-                if card.placement:
-                    entry["placement"] = card.placement
+                entry |= {"motion": card.motion} if card.motion else {}
+                entry |= {"placement": card.placement} if card.placement else {}
             cast.append(entry)
         sheet = self.sheet
         direction = {"bpm": sheet.bpm} | ({"camera": sheet.camera} if sheet.camera else {})
@@ -116,58 +125,44 @@ class Desk:
             },
         }  # fmt: skip
 
-    def file(self, card: Card) -> Path:
-        """The file behind `picture`."""
-        kind = "photo" if card.role == "background" or card.mode == "none" else "cutout"
-        return self.folder / f"{card.id}.{kind}.png"
-
-    # -- changing -----------------------------------------------------------
-
-    def save(self) -> None:
-        """Write desk.json whole or not at all."""
-        data = {"cards": [asdict(card) for card in self.cards], "sheet": asdict(self.sheet)}
-        path = self.folder / "desk.json"
-        part = path.with_suffix(f".{uuid.uuid4().hex[:8]}.part")
-        part.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, path)
+    # -- the cast -----------------------------------------------------------
 
     def add(self, role: str, upload: Path, name: str = "", sample: bool = False) -> Card:
         """Take a picture into the cast and cut it out. Raises ImageError or SceneError, and then nothing changed."""
-        if role not in LIMITS:
-            raise SceneError("role", f"{role!r} is not a role", f"Use one of {', '.join(LIMITS)}.")
-        photo = open_image(upload)
-        photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-        card = Card(uuid.uuid4().hex[:12], role, "", sample=sample)
-        result = None if role == "background" else self._cut(photo)
-        with self.lock:
-            if role == "background":
-                for old in self.of_role(role):
-                    self.remove(old.id)
-            elif len(self.of_role(role)) >= LIMITS[role]:
-                raise SceneError("cast", f"there is room for {LIMITS[role]} {role}s", "Remove one first.")
-            card.name = self.free_name(name or _spoken(upload.stem) or role)
-            photo.save(self.folder / f"{card.id}.photo.png", compress_level=1)
-            if result:
-                self._keep(card, result)
-            self.cards.append(card)
-            self.cards.sort(key=lambda each: list(LIMITS).index(each.role))  # the model's order: stable within a role
-            self.save()
+        self._check_room(role)
+        with self._busy():
+            photo = open_image(upload)
+            photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+            card = Card(uuid.uuid4().hex[:12], role, "", sample=sample)
+            result = None if role == "background" else self._cut(photo)
+            with self.lock:
+                self._check_room(role)  # another upload may have been quicker
+                card.name = self.free_name(plain_text(name)[:MAX_NAME].strip() or _spoken(upload.stem) or role)
+                photo.save(self.folder / f"{card.id}.photo.png", compress_level=1)
+                if result:
+                    self._keep(card, result)
+                if role == "background":
+                    self.cards = [each for each in self.cards if each.role != role]
+                self.cards.append(card)
+                self.cards.sort(key=lambda each: list(LIMITS).index(each.role))  # the model's order; stable in a role
+                self.save()
         return card
 
     def remove(self, card_id: str) -> None:
         card = self.card(card_id)
+        self.remember(f"removing {card.name}")
         self.cards.remove(card)
         self.save()
-        for path in self.folder.glob(f"{card.id}.*"):
-            path.unlink(missing_ok=True)
 
     def rename(self, card_id: str, name: str) -> None:
+        """Give another name; the prompt follows, so that a renamed character is still mentioned."""
         card = self.card(card_id)
-        old, card.name = card.name, ""
-        new = self.free_name(" ".join(name.split())[:60] or old)
-        card.name = new
-        if old != new:  # the prompt follows, so that a renamed character is still mentioned
-            self.sheet.prompt = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _: new, self.sheet.prompt)
+        before, index, old = self.names, self.cards.index(card), card.name
+        card.name = ""
+        card.name = self.free_name(" ".join(plain_text(name).split())[:MAX_NAME] or old)
+        if card.name != old:
+            self.sheet.prompt = replace_names(self.sheet.prompt, before, {index: card.name})
+            card.sample = False
         self.save()
 
     def set_mode(self, card_id: str, mode: str) -> None:
@@ -175,6 +170,13 @@ class Desk:
         card = self.card(card_id)
         card.mode = mode if mode in ("auto", "none") else card.mode
         card.version += 1
+        card.sample = False
+        self.save()
+
+    def set_motion(self, card_id: str, motion: str) -> None:
+        """What the draft lets this card do; empty means as the prompt says."""
+        card = self.card(card_id)
+        card.motion, card.sample = motion if motion in MOTIONS else None, False
         self.save()
 
     def cut_again(self, card_id: str) -> None:
@@ -189,13 +191,18 @@ class Desk:
         """Take in what was painted with the brush: masks (L, white is painted) of any size."""
         card = self.card(card_id)
         cut = Cutout(open_image(self.folder / f"{card.id}.cutout.png").convert("RGBA"), card.source, (), "")
-        card.mode = "mask"
+        card.mode, card.sample = "mask", False
         self._keep(card, cutout.retouch(self.photo(card), cut, add, remove))
         self.save()
 
     def place(self, card_id: str, placement: dict | None) -> None:
+        """Put someone where the stage says; None places automatically. Raises TroupeError."""
         card = self.card(card_id)
-        card.placement = Placement.model_validate(placement).model_dump() if placement else None
+        try:
+            card.placement = Placement.model_validate(placement).model_dump() if placement else None
+        except ValidationError:
+            raise TroupeError("Nobody can stand there", "Drag them back on to the stage.") from None
+        card.sample = False
         self.save()
 
     def place_automatically(self) -> None:
@@ -204,32 +211,9 @@ class Desk:
         self.save()
 
     def clear(self) -> None:
-        """Remove the whole cast. The sheet stays."""
-        for card in list(self.cards):
-            self.remove(card.id)
-
-    def set_motion(self, card_id: str, motion: str) -> None:
-        """What the draft lets this card do; empty means as the prompt says."""
-        self.card(card_id).motion = motion if motion in MOTIONS else None
-        self.save()
-
-    def set(self, name: str, value: object) -> None:
-        """Set one field of the sheet by its name on the page; what a page could not have sent is dropped."""
-        if name == "seed":
-            self.sheet.seed = min(max(int(value or 0), 0), MAX_SEED)
-        elif name in ("seconds", "bpm"):
-            low, high = (1, 60) if name == "seconds" else (40, 220)
-            setattr(self.sheet, name, min(max(float(value or low), low), high))
-        elif name in ("keep_seed", "embed"):
-            setattr(self.sheet, {"embed": "embed_scene"}.get(name, name), bool(value))
-        elif name == "negative":
-            self.sheet.negative_prompt = str(value or "")[:4000]
-        elif name == "camera":
-            self.sheet.camera = str(value) if value in CAMERAS else None
-        elif name == "format" and value in FORMATS:
-            self.sheet.format = str(value)
-        elif name == "quality" and value in cutout.QUALITIES:
-            self.sheet.quality = str(value)
+        """An empty desk: no cast, no prompt. What was there can be brought back."""
+        self.remember("clearing the desk")
+        self.cards, self.sheet.prompt, self.sheet.preset = [], "", ""
         self.save()
 
     def free_name(self, wanted: str) -> str:
@@ -238,6 +222,62 @@ class Desk:
         while name.casefold() in taken:
             name, number = f"{wanted} {number}", number + 1
         return name
+
+    # -- keeping ------------------------------------------------------------
+
+    def put(self, name: str, value: object) -> None:
+        """Set one field of the sheet and keep it."""
+        self.sheet.put(name, value)
+        self.save()
+
+    def remember(self, what: str) -> None:
+        """Keep the desk as it is now, so that what comes next can be undone; one step back."""
+        if self.cards or self.sheet.prompt:
+            self.undo = Undo(what, deepcopy(self.cards), deepcopy(self.sheet))
+
+    def undo_last(self) -> None:
+        """Bring back what was remembered; doing it again goes forward again."""
+        if self.undo:
+            back = self.undo
+            self.undo = Undo(back.what, self.cards, self.sheet)
+            self.cards, self.sheet = back.cards, back.sheet
+            self.save()
+
+    def save(self) -> None:
+        """Write desk.json whole or not at all, then drop the pictures that nothing needs any more."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = {"cards": [asdict(card) for card in self.cards], "sheet": asdict(self.sheet),
+                "undo": asdict(self.undo) if self.undo else None}  # fmt: skip
+        part = self.folder / f"desk.{uuid.uuid4().hex[:8]}.part"
+        try:
+            part.write_text(json.dumps(data), encoding="utf-8")
+            os.replace(part, self.folder / "desk.json")
+        finally:
+            part.unlink(missing_ok=True)
+        needed = {card.id for card in (*self.cards, *(self.undo.cards if self.undo else ()))}
+        for path in self.folder.glob("*.png"):
+            if path.name.partition(".")[0] not in needed:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """While pictures come in: a page that is loaded now waits for them a little."""
+        with self.lock:
+            self._adding += 1
+            self.idle.clear()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._adding -= 1
+                if not self._adding:
+                    self.idle.set()
+
+    def _check_room(self, role: str) -> None:
+        if role not in LIMITS:
+            raise SceneError("role", f"{role!r} is not a role", f"Use one of {', '.join(LIMITS)}.")
+        if role != "background" and len(self.of_role(role)) >= LIMITS[role]:
+            raise SceneError("", f"There is room for {LIMITS[role]} {role}s", "Remove one first.")
 
     def _cut(self, photo: Image.Image) -> Cutout:
         return cutout.cut_out(photo, quality=self.sheet.quality, cache=self.folder.parent.parent / "cutouts")
@@ -255,9 +295,8 @@ def checked_scene(desk: Desk, video: dict, seed: int, pictures: dict[str, str] |
 
 def _spoken(stem: str) -> str:
     """A file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
-    words = re.sub(r"[_\-.]+", " ", stem).strip()
-    if not re.search(r"[^\W\d]{3,}", words) or re.match(
-        r"(?i)(img|dsc[fn]?|pxl|vid|screenshot|photo|image)[\s\d]", words + " "
-    ):
+    words = plain_text(re.sub(r"[_\-.]+", " ", stem).strip())
+    numbered = re.match(r"(?i)(img|dsc[fn]?|pxl|vid|screenshot|photo|image)[\s\d]", words + " ")
+    if not re.search(r"[^\W\d]{3,}", words) or numbered:
         return ""
     return words[:40].strip().capitalize() if words.islower() else words[:40].strip()

@@ -14,11 +14,15 @@ import uuid
 from dataclasses import fields
 from pathlib import Path
 
-from app.desk import Card, Desk, Sheet
+from pydantic import TypeAdapter
+
+from app.desk import LIMITS, Card, Desk, Undo
+from app.sheet import Sheet
 from engine.errors import ImageError, TroupeError
 from engine.scene import Element, load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
+CARD_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Desks:
@@ -48,42 +52,67 @@ class Desks:
         desk = Desk(desk_id, folder)
         try:
             data = json.loads((folder / "desk.json").read_text(encoding="utf-8"))
-            cards = [Card(**_known(Card, entry)) for entry in data["cards"]]
-            desk.sheet = Sheet(**_known(Sheet, data["sheet"]))
+            desk.cards, desk.sheet = _read(data)
+            if data.get("undo"):
+                desk.undo = Undo(str(data["undo"]["what"]), *_read(data["undo"]))
         except FileNotFoundError:
             return desk
-        except (OSError, ValueError, TypeError, KeyError):  # damaged: set aside, never trusted and never deleted
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # set aside, never trusted, never deleted
             shutil.move(folder / "desk.json", folder / f"desk.damaged-{uuid.uuid4().hex[:8]}.json")
-            return desk
-        for card in cards:
-            card.doubts = tuple(card.doubts)
-            try:  # a picture that is gone takes its card with it
-                desk.picture(card)
-                desk.cards.append(card)
-            except ImageError:
-                continue
+            return Desk(desk_id, folder)
+        desk.cards = [card for card in desk.cards if _has_picture(desk, card)]
+        if desk.undo and not all(_has_picture(desk, card) for card in desk.undo.cards):
+            desk.undo = None
         return desk
+
+
+def _read(data: dict) -> tuple[list[Card], Sheet]:
+    """Cards and sheet out of desk.json. Raises ValueError for what cannot be used (ValidationError is one)."""
+    cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
+    sheet = TypeAdapter(Sheet).validate_python(_known(Sheet, data["sheet"]))
+    if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in LIMITS for card in cards):
+        raise ValueError("a value that this version does not know")
+    return cards, sheet
+
+
+def _has_picture(desk: Desk, card: Card) -> bool:
+    """A picture that is gone takes its card with it."""
+    try:
+        desk.picture(card)
+    except ImageError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------
+# Sample scenes
 
 
 def lay_out_scene(desk: Desk, path: Path) -> None:
     """Put a sample scene on the desk, cast and all: what was there is replaced. Raises SceneError or ImageError."""
     scene = load_scene(path)
-    desk.clear()
+    desk.cards = []
     for element in scene.cast:
         _lay_out(desk, element, path.parent)
     sheet = desk.sheet
     sheet.prompt, sheet.negative_prompt = scene.prompt, scene.negative_prompt
     sheet.camera, sheet.bpm = scene.direction.camera, scene.direction.bpm
     sheet.seconds = round(scene.video.frames / scene.video.fps, 1)
-    sheet.seed = scene.sampling.seed
     sheet.steps, sheet.guidance = scene.sampling.steps, scene.sampling.guidance
     sheet.flow_shift = scene.sampling.flow_shift
     desk.save()
 
 
+def bring_background(desk: Desk, path: Path) -> None:
+    """Give a cast the background of a sample scene, unless it has one of its own."""
+    if all(card.sample for card in desk.of_role("background")):
+        for element in load_scene(path).of_role("background"):
+            _lay_out(desk, element, path.parent)
+
+
 def _lay_out(desk: Desk, element: Element, root: Path) -> None:
     card = desk.add(element.role, root / element.image, element.name, sample=True)
-    card.motion = element.motion
+    card.motion, card.description = element.motion, element.description
     card.mode = "none" if element.cutout == "none" and element.role != "background" else card.mode
     card.placement = element.placement.model_dump() if element.placement else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import threading
 import time
 import uuid
@@ -17,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Stopped, TroupeError
+from engine.errors import SceneError, Stopped, TroupeError
+from engine.scene import load_scene
 
 log = logging.getLogger("troupe.jobs")
 
@@ -95,9 +97,9 @@ class JobBoard:
 
     def submit(self, job_id: str, folder: Path, desk: str, request: Any) -> Job:
         """Put a job at the end of the queue. Raises QueueFull."""
-        self.check_room(desk)
         job = Job(job_id, desk, folder, request)
         with self._changed:
+            self.check_room(desk)
             self._jobs[job_id] = job
             self._queue.append(job)
             if self._worker is None:
@@ -144,7 +146,7 @@ class JobBoard:
     def _from_disk(self, job_id: str) -> Snapshot | None:
         for folder in self.folder.glob(f"*_{job_id}"):
             for clip in folder.glob("*.mp4"):
-                return Snapshot(job_id, DONE, share=1.0, clip=clip)
+                return Snapshot(job_id, DONE, share=1.0, clip=clip, seed=_seed_of(folder / "scene.json"))
             return Snapshot(
                 job_id, FAILED, error="Troupe was closed before this clip was finished. Press Generate again."
             )
@@ -175,4 +177,13 @@ class JobBoard:
 
     def _end(self, job: Job, state: str, error: str = "") -> None:
         job.state, job.error = state, error
+        if state == STOPPED:  # nothing partial is kept, and the scene is still on the desk
+            shutil.rmtree(job.folder, ignore_errors=True)
         job.ended.set()
+
+
+def _seed_of(scene: Path) -> int | None:
+    try:
+        return load_scene(scene).sampling.seed
+    except SceneError:
+        return None

@@ -9,19 +9,21 @@ from pydantic import ValidationError
 
 from app.desk import LIMITS, Card, Desk
 from app.pictures import data_url, shrunk
+from app.sheet import plain_text
 from engine.errors import PresetError
 from engine.presets import Preset, Presets, Slot, direct, load_presets, save_preset
-from engine.prompt import mentions
+from engine.prompt import replace_names
 from engine.scene import Direction, Element
 
 CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen
 
 
 class Library:
-    """Presets of `shipped` and `own` folders; sample scenes lie in `samples` under their preset's name."""
+    """Presets of `shipped` and `own` folders; sample scenes lie in `samples` under their preset's name. Without an
+    `own` folder (a shared Troupe: strangers would read each other's prompts) none can be kept."""
 
-    def __init__(self, shipped: Path, own: Path, samples: Path) -> None:
-        self._folders, self._own, self._samples = (shipped, own), own, samples
+    def __init__(self, shipped: Path, own: Path | None, samples: Path) -> None:
+        self._folders, self._own, self._samples = (shipped, own) if own else (shipped,), own, samples
         self._pictures: dict[Path, str] = {}
         self._load()
 
@@ -42,7 +44,8 @@ class Library:
                 {"key": preset.key, "title": preset.title, "line": preset.line, "format": preset.format,
                  "picture": self._picture(preset)}
             )  # fmt: skip
-        return {"groups": list(groups.values()), "selected": selected}
+        hint = "Pick one. With an empty desk it brings a sample cast; a cast of your own it directs."
+        return {"groups": list(groups.values()), "selected": selected, "hint": hint}
 
     def sample(self, key: str) -> Path | None:
         """The sample scene of a shipped preset; None where it has none."""
@@ -71,7 +74,9 @@ class Library:
 
     def keep(self, desk: Desk, title: str) -> None:
         """Save the desk's settings as a preset of the person's own. Raises PresetError."""
-        title = " ".join((title or "").split())
+        title = " ".join(plain_text(title).split())
+        if self._own is None:
+            raise PresetError("A shared Troupe keeps no presets", "Start your own copy to keep some.")
         if not title:
             raise PresetError("The preset has no title", "Type one beside the button.")
         if not desk.sheet.prompt.strip():
@@ -116,9 +121,6 @@ def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
 def _template(prompt: str, slots: list[tuple[str, str, Slot]]) -> str:
     """The prompt with each name replaced by its slot."""
     prompt = prompt.translate({ord("{"): "(", ord("}"): ")"})
-    spans = [(start, end, slot) for slot, name, _ in slots for start, end in mentions(prompt, name)]
-    for start, end, slot in sorted(spans, reverse=True):
-        said = prompt[start:end]
-        ending = next((each for each in ("'s", "’s") if said.endswith(each)), "")
-        prompt = f"{prompt[:start]}{{{slot}}}{ending}{prompt[end:]}"
-    return prompt
+    return replace_names(
+        prompt, [name for _, name, _ in slots], {i: f"{{{slot}}}" for i, (slot, _, _) in enumerate(slots)}
+    )

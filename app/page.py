@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
 from app import views
 from app.api import add_endpoints
+from app.parts import Page
 from app.studio import Studio
 from app.wiring import wire
 from engine.presets import FORMATS
@@ -21,50 +21,7 @@ QUALITIES = [
     ("Standard (u2net, fetches 165 MB once)", "standard"),
     ("Best (BiRefNet, fetches about 220 MB once)", "best"),
 ]
-PICTURES = ["image", ".heic", ".heif", ".avif"]  # what is really in a file is checked where it is opened
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
-
-
-@dataclass
-class Page:
-    """Every component that a handler reads or writes, by name."""
-
-    desk: gr.BrowserState
-    editing: gr.State
-    presets: gr.HTML
-    board: gr.HTML
-    cast_message: gr.HTML
-    uploads: dict[str, gr.UploadButton]
-    brush: gr.Column
-    editor: gr.ImageEditor
-    brush_apply: gr.Button
-    brush_again: gr.Button
-    brush_cancel: gr.Button
-    tabs: gr.Tabs
-    stage: gr.HTML
-    prompt: gr.Textbox
-    names: gr.HTML
-    format: gr.Radio
-    seconds: gr.Slider
-    seed: gr.Number
-    dice: gr.Button
-    keep_seed: gr.Checkbox
-    camera: gr.Dropdown
-    bpm: gr.Slider
-    quality: gr.Dropdown
-    negative: gr.Textbox
-    embed: gr.Checkbox
-    preset_name: gr.Textbox
-    preset_save: gr.Button
-    generate: gr.Button
-    stop: gr.Button
-    progress: gr.HTML
-    video: gr.Video
-    result: gr.HTML
-    download: gr.DownloadButton
-    again: gr.Button
-    clear: gr.Button
-    timer: gr.Timer
 
 
 def _own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:
@@ -114,10 +71,14 @@ def _left_column() -> dict:
     found["presets"] = _own("presets", '<div class="tr-presets"></div>', {"groups": []}, elem_id="tr-presets")
     found["board"] = _own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board")
     found["cast_message"] = gr.HTML("", elem_id="tr-cast-message")
+    found["undo"] = gr.Button("Undo", size="sm", visible=False, elem_id="tr-undo")
+    with gr.Accordion("No pictures at hand? Take some of the sample cast", open=False, elem_id="tr-tray") as box:
+        found["tray"] = _own("tray", '<div class="tr-tray"></div>', {"parts": []})
+    found["tray_box"] = box
     with gr.Row(elem_classes="tr-offstage"):
         found["uploads"] = {
             role: gr.UploadButton(
-                f"Upload {role}", file_types=PICTURES, elem_id=f"tr-add-{role}", type="filepath",
+                f"Upload {role}", elem_id=f"tr-add-{role}", type="filepath",
                 file_count="single" if role == "background" else "multiple",
             )
             for role in ("character", "object", "background")
@@ -129,10 +90,12 @@ def _left_column() -> dict:
             "dark and grey.</p>"
         )
         found["editor"] = gr.ImageEditor(
-            type="pil", image_mode="RGBA", sources=(), transforms=(), format="png", height=460, show_label=False,
+            type="pil", image_mode="RGBA", sources=(), transforms=(), format="png",
+            height=460, show_label=False,
             brush=gr.Brush(colors=[KEEP, REMOVE], default_color=KEEP, color_mode="fixed", default_size=24),
             layers=gr.LayerOptions(allow_additional_layers=False), buttons=[], elem_id="tr-editor",
         )  # fmt: skip
+        found["brush_note"] = gr.HTML("", elem_id="tr-brush-note")
         with gr.Row():
             found["brush_apply"] = gr.Button("Apply", variant="primary", size="sm")
             found["brush_again"] = gr.Button("Cut out again", size="sm")
@@ -159,13 +122,14 @@ def _shot() -> dict:
         found["seed"] = gr.Number(
             42, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=110, scale=2, elem_id="tr-seed"
         )
-        found["dice"] = gr.Button("Roll", size="sm", min_width=64, scale=0, elem_id="tr-dice")
-        found["keep_seed"] = gr.Checkbox(False, label="Lock the seed", min_width=130, scale=1, elem_id="tr-lock")
+        found["dice"] = gr.Button("Random", size="sm", min_width=84, scale=0, elem_id="tr-dice")
+        found["keep_seed"] = gr.Checkbox(False, label="Keep this seed", min_width=130, scale=1, elem_id="tr-lock")
     with gr.Accordion("More settings", open=False, elem_id="tr-more"):
         with gr.Row():
             found["camera"] = gr.Dropdown(CAMERA_CHOICES, value="", label="Camera", min_width=160)
             found["bpm"] = gr.Slider(40, 220, 110, step=1, label="Beat (per minute, for dancers)", min_width=160)
         found["quality"] = gr.Dropdown(QUALITIES, value="fast", label="Cut-out quality, for the next picture")
+        found["quality_note"] = gr.HTML("", elem_id="tr-quality-note")
         found["negative"] = gr.Textbox(
             label="Negative prompt", lines=2, max_length=4000, info="For the model; the draft does not read it."
         )

@@ -7,6 +7,8 @@ import io
 
 from PIL import Image
 
+from engine.draft.measure import bounding_box
+
 THUMB = (320, 240)  # pixels, what a cast card shows on a dense screen
 STAGE_HEIGHT = 420  # pixels: the tallest a cut-out is drawn on the stage
 STAGE_FRAME = 960  # pixels: the longest side of the stage's background
@@ -28,5 +30,4 @@ def shrunk(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 def trimmed(picture: Image.Image) -> Image.Image:
     """An RGBA picture cropped to what can be seen of it: the box that a placement's scale and foot speak of."""
-    box = picture.getchannel("A").point(lambda a: 255 if a > 8 else 0).getbbox()
-    return picture.crop(box) if box else picture
+    return picture.crop(bounding_box(picture))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 from app.desks import Desks
 from app.jobs import JobBoard
+from engine.errors import TroupeError
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
@@ -36,12 +38,17 @@ def launch(outputs: Path, **more: object):
     from app.page import build_page
     from app.studio import Studio
     from app.theme import troupe_theme
+    from app.tray import Tray
     from engine import door
 
-    library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples")
+    own = None if _is_shared(more) else outputs / "presets"
+    library = Library(ROOT / "presets", own, ROOT / "assets" / "samples")
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
-    studio = Studio(Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library)
+    tray = Tray(ROOT / "assets" / "samples")
+    studio = Studio(
+        Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads"
+    )
     blocks = build_page(studio)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     settings: dict[str, object] = {
@@ -56,13 +63,25 @@ def launch(outputs: Path, **more: object):
 
 def _prepare_environment(outputs: Path) -> None:
     """Nothing phones home, uploads lie beside the outputs, and the folder Gradio may serve from is an empty one."""
+    empty = outputs / "served"  # Gradio offers every non-dot file under the working folder to who can name it
+    try:
+        for folder in (outputs / "uploads", outputs / "clips", outputs / "desks", empty):
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=outputs):
+            pass
+    except OSError as error:
+        problem = f"The folder {outputs} cannot be written ({error.strerror})"
+        raise TroupeError(problem, "Name another one: --outputs FOLDER.") from None
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
-    empty = outputs / "served"  # Gradio offers every non-dot file under the working folder to who can name it
-    for folder in (outputs / "uploads", outputs / "clips", outputs / "desks", empty):
-        folder.mkdir(parents=True, exist_ok=True)
     os.chdir(empty)
+
+
+def _is_shared(settings: dict[str, object]) -> bool:
+    """Whether strangers may come: a public link, an address that others reach, or a Space."""
+    local = settings.get("server_name") in (None, "127.0.0.1", "localhost", "::1")
+    return bool(settings.get("share")) or not local or "SPACE_ID" in os.environ
 
 
 def _warm_up() -> None:

@@ -6,8 +6,9 @@ import re
 import secrets
 import shutil
 
-from app.desk import MAX_SEED, Desk, checked_scene
+from app.desk import Desk, checked_scene
 from app.jobs import Job, JobBoard
+from app.sheet import MAX_SEED
 from app.views import video_of
 from engine.door import RenderRequest
 from engine.errors import SceneError
@@ -34,9 +35,7 @@ def shoot(desk: Desk, jobs: JobBoard) -> Job:
         (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
         sheet = desk.sheet
-        request = RenderRequest(
-            scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, poster=False
-        )
+        request = RenderRequest(scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True)
         job = jobs.submit(job_id, folder, desk.id, request)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

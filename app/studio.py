@@ -1,29 +1,30 @@
 """What happens on the Create page: each handler reads the desk it is given, changes it, and says what to show.
 
 A handler gets the desk's id from the browser and nothing that names a file. It returns a dict of component to value,
-so that only what changed is sent.
+so that only what changed is sent. Errors leave as they are: `app.safely` tells them to the page.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from PIL import Image, ImageChops
 
 from app import views
-from app.desk import Desk
-from app.desks import Desks, lay_out_scene
+from app.desk import LIMITS, Desk
+from app.desks import Desks, bring_background, lay_out_scene
+from app.fetching import Fetching, choose_quality
 from app.jobs import DONE, JobBoard
 from app.library import Library
+from app.parts import Page
 from app.shoot import new_seed, shoot
+from app.tray import Tray
+from app.uploads import uploaded
 from engine.errors import TroupeError
-
-if TYPE_CHECKING:
-    from app.page import Page
 
 Updates = dict[Any, Any]
 
@@ -31,23 +32,24 @@ Updates = dict[Any, Any]
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(self, desks: Desks, jobs: JobBoard, library: Library) -> None:
-        self.desks, self.jobs, self.library = desks, jobs, library
+    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, uploads: Path) -> None:
+        self.desks, self.jobs, self.library, self.tray, self.uploads = desks, jobs, library, tray, uploads
+        self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
-
-    def presets_value(self, selected: str = "") -> dict:
-        return self.library.strip(selected)
 
     # -- what to show ------------------------------------------------------------
 
-    def _cast(self, desk: Desk, message: str = "", prompt: bool = False) -> Updates:
+    def _cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
         """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""
-        page = self.page
-        note = f'<div class="tr-message bad" role="alert">{message}</div>' if message else ""
-        return {
-            page.board: views.board_value(desk), page.stage: views.stage_value(desk), page.cast_message: note,
-            page.names: views.names_value(desk), **({page.prompt: desk.sheet.prompt} if prompt else {}),
-        }  # fmt: skip
+        page, lines = self.page, "<br>".join(html.escape(problem) for problem in problems or [])
+        with desk.lock:
+            return {
+                page.board: views.board_value(desk), page.stage: views.stage_value(desk),
+                page.names: views.names_value(desk), page.undo: _undo_button(desk),
+                page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
+                page.generate: gr.update(interactive=bool(desk.cards) and not self._active(desk)),
+                **({page.prompt: desk.sheet.prompt} if prompt else {}),
+            }  # fmt: skip
 
     def _sheet(self, desk: Desk) -> Updates:
         page, sheet = self.page, desk.sheet
@@ -57,29 +59,34 @@ class Studio:
             page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,
         }  # fmt: skip
 
-    def _job(self, desk: Desk) -> Updates:
-        page = self.page
-        snap = self.jobs.snapshot(desk.sheet.job)
+    def _job(self, desk: Desk, tab: str = "clip") -> Updates:
+        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for."""
+        page, snap = self.page, self.jobs.snapshot(desk.sheet.job)
         active = bool(snap and snap.active)
         updates: Updates = {
-            page.progress: views.progress_html(snap), page.generate: gr.update(interactive=not active),
-            page.stop: gr.update(interactive=active), page.timer: gr.Timer(active=active),
+            page.progress: views.progress_html(snap), page.stop: gr.update(interactive=active),
+            page.generate: gr.update(interactive=bool(desk.cards) and not active), page.timer: gr.Timer(active=active),
         }  # fmt: skip
         if snap and snap.state == DONE:
             clip = str(snap.clip)
             updates |= {
-                page.tabs: gr.Tabs(selected="clip"), page.video: clip, page.result: views.result_html(snap),
+                page.tabs: gr.Tabs(selected=tab), page.video: clip, page.result: views.result_html(snap),
                 page.download: gr.update(value=clip, visible=True), page.again: gr.update(visible=True),
             }  # fmt: skip
         return updates
 
-    def _every(self, desk: Desk, message: str = "") -> Updates:
+    def _every(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
         page = self.page
-        return {
-            page.desk: desk.id, page.presets: self.presets_value(desk.sheet.preset), page.editing: "",
-            page.brush: gr.update(visible=False), **self._cast(desk, message, prompt=True), **self._sheet(desk),
-            **self._job(desk),
-        }  # fmt: skip
+        with desk.lock:
+            return {
+                page.desk: desk.id, page.presets: self.library.strip(desk.sheet.preset), page.editing: "",
+                page.brush: gr.update(visible=False), page.tabs: gr.Tabs(selected=tab), **self._sheet(desk),
+                **self._job(desk, tab), **self._cast(desk, problems, prompt=True),
+            }  # fmt: skip
+
+    def _active(self, desk: Desk) -> bool:
+        snap = self.jobs.snapshot(desk.sheet.job)
+        return bool(snap and snap.active)
 
     # -- the cast -------------------------------------------------------------------
 
@@ -89,70 +96,83 @@ class Studio:
             desk = self.desks.get(desk_id)
         except TroupeError:  # the first visit, or a stored id that is none
             desk = self.desks.new()
+        desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
         ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
-        return self._every(desk) | ready
-
-    def _desk(self, desk_id: object) -> Desk:
-        try:
-            return self.desks.get(desk_id)
-        except TroupeError as error:
-            raise gr.Error(str(error)) from None
+        return self._every(desk, tab="clip" if desk.sheet.job else "stage") | ready
 
     def uploader(self, role: str) -> Callable:
-        def take(desk_id: str, files: str | list[str] | None) -> Updates:
-            desk = self._desk(desk_id)
-            problems = []
+        def upload(desk_id: str, files: str | list[str] | None) -> Updates:
+            desk, problems, left_out = self.desks.get(desk_id), [], 0
             for path in [files] if isinstance(files, str) else files or []:
+                if role != "background" and len(desk.of_role(role)) >= LIMITS[role]:
+                    left_out += 1
+                    continue
                 try:
-                    desk.add(role, Path(path))
+                    desk.add(role, uploaded(path, self.uploads))
                 except TroupeError as error:  # one bad file does not take the others with it
-                    problems.append(html.escape(str(error)))
-            return self._cast(desk, "<br>".join(problems))
+                    problems.append(str(error))
+            if left_out:
+                problems.append(f"There is room for {LIMITS[role]} {role}s: {left_out} left out. Remove one first.")
+            return self._cast(desk, problems)
 
-        return take
+        return upload
+
+    def open_tray(self, desk_id: str) -> Updates:
+        return {self.page.tray: self.tray.value}
+
+    def take_sample(self, desk_id: str, event: gr.EventData) -> Updates:
+        """One of the sample cast was picked: from now on one of the person's own, whom no preset replaces."""
+        desk = self.desks.get(desk_id)
+        try:
+            desk.add(*self.tray.pick(str(_data(event).get("key"))))
+        except TroupeError as error:
+            return self._cast(desk, [str(error)])
+        return self._cast(desk)
 
     def edit(self, desk_id: str, event: gr.EventData) -> Updates:
-        """A card's own controls: name, motion, photo as it is, touch up, remove."""
-        desk = self._desk(desk_id)
-        data = event._data if isinstance(event._data, dict) else {}
-        action, card_id, value = data.get("action"), str(data.get("id")), data.get("value")
-        page = self.page
+        """A card's own controls: name, motion, whole photo, brush, remove."""
+        desk, data, page = self.desks.get(desk_id), _data(event), self.page
+        action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
+        changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode}
+        if action == "too large":  # the browser kept it back: one large file would take the others with it
+            return self._cast(desk, [f"{value[:200]}: too large. Pictures up to 40 MB are taken."])
         try:
             with desk.lock:
-                if action == "name":
-                    desk.rename(card_id, str(value or ""))
-                elif action == "motion":
-                    desk.set_motion(card_id, str(value or ""))
-                elif action == "mode":
-                    desk.set_mode(card_id, str(value))
+                if action in changes:
+                    changes[action](card_id, value)
                 elif action == "remove":
                     desk.remove(card_id)
                 elif action == "retouch":
                     return self._open_brush(desk, card_id)
         except TroupeError as error:
-            return self._cast(desk, html.escape(str(error)))
+            return self._cast(desk, [str(error)])
         closing = {page.brush: gr.update(visible=False)} if action == "remove" else {}
         return self._cast(desk, prompt=action == "name") | closing
 
     def place(self, desk_id: str, event: gr.EventData) -> Updates:
         """Someone was moved on the stage, or is to be placed automatically again."""
-        desk = self._desk(desk_id)
-        data = dict(event._data) if isinstance(event._data, dict) else {}
+        desk, data = self.desks.get(desk_id), dict(_data(event))
         card_id, automatic = str(data.pop("id", "")), data.pop("auto", False)
-        try:
-            with desk.lock:
+        with desk.lock:
+            try:
                 if automatic == "all":
                     desk.place_automatically()
                 else:
                     desk.place(card_id, None if automatic else data)
-        except TroupeError as error:
-            raise gr.Error(str(error)) from None
-        return {self.page.stage: views.stage_value(desk)}
+            except TroupeError as error:  # the stage is shown as it now is, which tells more than the message
+                gr.Warning(html.escape(str(error)))
+            return {self.page.stage: views.stage_value(desk)}
 
     def clear(self, desk_id: str) -> Updates:
-        desk = self._desk(desk_id)
+        desk = self.desks.get(desk_id)
         with desk.lock:
             desk.clear()
+        return self._every(desk)
+
+    def undo(self, desk_id: str) -> Updates:
+        desk = self.desks.get(desk_id)
+        with desk.lock:
+            desk.undo_last()
         return self._every(desk)
 
     # -- the brush ---------------------------------------------------------------------
@@ -161,111 +181,128 @@ class Studio:
         page = self.page
         background = views.editor_background(desk, desk.card(card_id))
         value = {"background": background, "layers": [], "composite": None}
-        return {page.brush: gr.update(visible=True), page.editor: value, page.editing: card_id}
+        return {page.brush: gr.update(visible=True), page.editor: value, page.editing: card_id, page.brush_note: ""}
 
     def apply_brush(self, desk_id: str, card_id: str, drawing: dict | None) -> Updates:
-        desk = self._desk(desk_id)
-        try:
-            with desk.lock:
-                desk.retouch(card_id, *_painted(drawing))
-        except TroupeError as error:
-            return self._cast(desk, html.escape(str(error)))
+        desk, masks = self.desks.get(desk_id), _painted(drawing)
+        if masks is None:
+            note = '<p class="tr-note warn" role="alert">Nothing was painted yet.</p>'
+            return {self.page.brush_note: note}
+        with desk.lock:
+            desk.retouch(card_id, *masks)
         return self.close_brush(desk_id)
 
     def cut_again(self, desk_id: str, card_id: str) -> Updates:
-        desk = self._desk(desk_id)
-        try:
-            with desk.lock:
-                desk.cut_again(card_id)
-        except TroupeError as error:
-            return self._cast(desk, html.escape(str(error)))
+        desk = self.desks.get(desk_id)
+        with desk.lock:
+            desk.cut_again(card_id)
         return self.close_brush(desk_id)
 
     def close_brush(self, desk_id: str) -> Updates:
-        return self._cast(self._desk(desk_id)) | {self.page.brush: gr.update(visible=False), self.page.editing: ""}
+        closed = {self.page.brush: gr.update(visible=False), self.page.editing: ""}
+        return self._cast(self.desks.get(desk_id)) | closed
 
     # -- the sheet ----------------------------------------------------------------------
 
     def write_prompt(self, desk_id: str, prompt: str) -> Updates:
-        desk = self._desk(desk_id)
+        desk = self.desks.get(desk_id)
         with desk.lock:
-            desk.sheet.prompt = (prompt or "")[:4000]
-            desk.save()
-        return {self.page.names: views.names_value(desk)}
+            desk.put("prompt", prompt)
+            return {self.page.names: views.names_value(desk)}
 
     def setter(self, name: str) -> Callable:
         def put(desk_id: str, value: Any) -> Updates | None:
-            desk = self._desk(desk_id)
+            desk = self.desks.get(desk_id)
             with desk.lock:
-                desk.set(name, value)
-            return {self.page.stage: views.stage_value(desk)} if name == "format" else None
+                desk.put(name, value)
+                if name == "format":
+                    return {self.page.stage: views.stage_value(desk)}
+                if name == "seed":  # said back only where it was brought into range: a person may still be typing
+                    return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else {}
+                return None
 
         return put
 
+    def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
+        """Another background remover, fetched where need be while the page says for how long."""
+        for said, quality in choose_quality(self.fetching, self.desks.get(desk_id), value):
+            note = f'<p class="tr-note" role="status">{said}</p>' if said else ""
+            yield {self.page.quality_note: note, self.page.quality: quality}
+
     def roll(self, desk_id: str) -> Updates:
-        desk = self._desk(desk_id)
+        desk = self.desks.get(desk_id)
         with desk.lock:
-            desk.set("seed", new_seed())
+            desk.put("seed", new_seed())
         return {self.page.seed: desk.sheet.seed}
 
     def choose(self, desk_id: str, event: gr.EventData) -> Updates:
-        """A preset was picked. With a cast of one's own it directs that cast; else its sample cast comes along."""
-        desk = self._desk(desk_id)
-        key = str(event._data.get("key", "")) if isinstance(event._data, dict) else ""
-        try:
-            with desk.lock:
-                sample = self.library.sample(key)
-                if sample and all(card.sample for card in desk.cards):
-                    lay_out_scene(desk, sample)
-                    self.library.direct(desk, key, keep_words=True)
-                else:
-                    self.library.direct(desk, key)
-        except TroupeError as error:
-            return self._every(desk, html.escape(str(error)))
+        """A preset was picked. It directs a cast of one's own and brings a background where there is none; where there
+        is no cast, or only the last preset's, its sample cast comes along. What was there can be brought back."""
+        desk, key = self.desks.get(desk_id), str(_data(event).get("key"))
+        sample = self.library.sample(key)
+        with desk.lock:
+            desk.remember("picking a preset")
+            if sample and all(card.sample for card in desk.cards):
+                lay_out_scene(desk, sample)
+                self.library.direct(desk, key, keep_words=True)
+            else:
+                if sample:
+                    bring_background(desk, sample)
+                self.library.direct(desk, key)
         return self._every(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:
-        desk = self._desk(desk_id)
-        try:
+        desk = self.desks.get(desk_id)
+        with desk.lock:
             self.library.keep(desk, title)
-        except TroupeError as error:
-            raise gr.Error(str(error)) from None
-        gr.Info(f"Saved {title.strip()}.")
-        return {self.page.presets: self.presets_value(desk.sheet.preset), self.page.preset_name: ""}
+        gr.Info(f"Saved {html.escape(title.strip())}.")
+        return {self.page.presets: self.library.strip(desk.sheet.preset), self.page.preset_name: ""}
 
     # -- the job ------------------------------------------------------------------------
 
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
-        desk = self._desk(desk_id)
-        try:
-            with desk.lock:
-                desk.sheet.prompt = (prompt or "")[:4000]
-                if again or not desk.sheet.keep_seed:
-                    desk.set("seed", new_seed())
+        """Start a clip, unless this desk has one under way: then that one is shown."""
+        desk = self.desks.get(desk_id)
+        with desk.lock:
+            if not self._active(desk):
+                sheet = desk.sheet
+                desk.put("prompt", prompt)
+                if again or not (sheet.keep_seed or sheet.fresh_seed):
+                    desk.put("seed", new_seed())
                 shoot(desk, self.jobs)
-        except TroupeError as error:
-            raise gr.Error(str(error), title="Not yet") from None
-        return {self.page.seed: desk.sheet.seed, **self._job(desk)}
+                sheet.fresh_seed = False
+                desk.save()
+            return {self.page.seed: desk.sheet.seed, **self._job(desk)}
 
     def generate_again(self, desk_id: str, prompt: str) -> Updates:
         return self.generate(desk_id, prompt, again=True)
 
     def stop(self, desk_id: str) -> Updates:
-        desk = self._desk(desk_id)
+        desk = self.desks.get(desk_id)
         self.jobs.stop(desk.sheet.job)
         return self._job(desk)
 
     def tick(self, desk_id: str) -> Updates:
-        return self._job(self._desk(desk_id))
+        return self._job(self.desks.get(desk_id))
 
 
-def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image]:
-    """The two masks (L, white is painted) in what the editor sent: green adds, red removes."""
+def _undo_button(desk: Desk) -> Any:
+    label = f"Undo {desk.undo.what}" if desk.undo else "Undo"
+    return gr.update(value=label, visible=desk.undo is not None)
+
+
+def _data(event: gr.EventData) -> dict:
+    """What one of our own components told with its event; a stranger may have sent anything."""
+    return event._data if isinstance(event._data, dict) else {}
+
+
+def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image] | None:
+    """The two masks (L, white is painted) in what the editor sent: green adds, red removes; None for nothing."""
     layers = [layer for layer in (drawing or {}).get("layers", []) if layer is not None]
     if not layers:
-        raise TroupeError("Nothing was painted", "Paint over what to add or remove, then press Apply.")
+        return None
     red, green, _, alpha = layers[0].convert("RGBA").split()
     painted = alpha.point(lambda a: 255 if a > 96 else 0)
     greener = ImageChops.subtract(green, red).point(lambda d: 255 if d > 0 else 0)
     add = ImageChops.multiply(painted, greener)
-    return add, ImageChops.subtract(painted, add)
+    return (add, ImageChops.subtract(painted, add)) if painted.getbbox() else None

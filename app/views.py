@@ -16,7 +16,7 @@ from engine.cutout import checkerboard
 from engine.errors import TroupeError
 from engine.images import cover, open_image
 from engine.presets import FORMATS, FPS, frames_of
-from engine.prompt import mentions
+from engine.prompt import find_names
 from engine.scene import MOTIONS
 
 STAGES = {"": "Starting", "cast": "Getting the cast ready", "frames": "Drawing frames", "poster": "Finishing"}
@@ -25,7 +25,7 @@ SECTIONS = {
     "object": ("Objects", "Add an object", "A product, an instrument, a thing to hold"),
     "background": ("Background", "Set the background", "A place: a stage, a kitchen, a street"),
 }
-MOTION_LABELS = [("", "Motion: auto")] + [(name, name.capitalize()) for name in MOTIONS]
+MOTION_LABELS = [("", "Motion: auto")] + [(name, f"Motion: {name}") for name in MOTIONS]
 
 
 def video_of(desk: Desk) -> dict[str, int]:
@@ -94,9 +94,11 @@ def stage_value(desk: Desk) -> dict[str, Any]:
     try:
         scene = checked_scene(desk, video, desk.sheet.seed)
         members = [Member(element, _sketch(desk, card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
-        spots = draft.arrange(scene, members)
+        spots, order = draft.block(scene, members)
     except TroupeError:
         return value
+    if not desk.of_role("background"):
+        value["background"] = data_url(shrunk(draft.empty_stage(scene, members), STAGE_FRAME, STAGE_FRAME))
     for index, card in enumerate(desk.cards):
         if card.role == "background":
             value["background"] = _preview(desk, card, "stage")
@@ -104,7 +106,7 @@ def stage_value(desk: Desk) -> dict[str, Any]:
         spot = spots[index]
         value["actors"].append(
             {"id": card.id, "name": card.name, "url": _preview(desk, card, "stage"),
-             "aspect": float(_preview(desk, card, "size")), **spot.model_dump()}
+             "aspect": float(_preview(desk, card, "size")), "depth": order.index(index), **spot.model_dump()}
         )  # fmt: skip
     return value
 
@@ -124,7 +126,8 @@ def _sketch(desk: Desk, card: Card) -> Image.Image:
 def names_value(desk: Desk) -> dict[str, Any]:
     """Chips for every name of the cast, and a line that says which ones the prompt never mentions."""
     prompt = desk.sheet.prompt
-    names = [{"name": card.name, "mentioned": bool(mentions(prompt, card.name))} for card in desk.cards]
+    said = {mention.index for mention in find_names(prompt, desk.names)}
+    names = [{"name": name, "mentioned": i in said} for i, name in enumerate(desk.names)]
     missing = [each["name"] for each in names if not each["mentioned"]]
     if not names:
         note = ""
@@ -134,7 +137,7 @@ def names_value(desk: Desk) -> dict[str, Any]:
         note = f"The prompt never mentions {_listed(missing)}."
     else:
         note = "Everyone is mentioned."
-    return {"names": names, "note": note, "ok": not missing}
+    return {"names": names, "note": note, "ok": not missing, "saved": prompt}
 
 
 def _listed(names: list[str]) -> str:

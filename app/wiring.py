@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradio.context import Context
 
+from app.parts import Page
+from app.safely import safely
 from app.studio import Studio
-
-if TYPE_CHECKING:
-    from app.page import Page
 
 # On a phone the clip appears far from the button that was pressed.
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
@@ -19,7 +18,7 @@ TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').
 def wire(page: Page, studio: Studio) -> None:
     """Attach every handler; to be called inside the page's Blocks."""
     studio.page = page
-    cast = [page.board, page.stage, page.names, page.prompt, page.cast_message]
+    cast = [page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate]
     brush = [*cast, page.brush, page.editing]
     sheet = [
         page.format, page.seconds, page.seed, page.keep_seed, page.camera, page.bpm, page.quality, page.negative,
@@ -29,31 +28,49 @@ def wire(page: Page, studio: Studio) -> None:
         page.tabs, page.progress, page.generate, page.stop, page.timer, page.video, page.result, page.download,
         page.again,
     ]  # fmt: skip
-    every = [page.desk, page.presets, *brush, *sheet, *job]
+    every = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *job]))
 
     def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
-        event(handler, [page.desk, *inputs], outputs, **{"show_progress": "hidden", **_private(handler), **more})
+        event(
+            safely(handler), [page.desk, *inputs], outputs, **{"show_progress": "hidden", **_private(handler), **more}
+        )
 
     on(Context.root_block.load, studio.open, [], every)
-    on(page.presets.choose, studio.choose, [], every, show_progress="minimal")
+    on(page.presets.choose, studio.choose, [], every, show_progress="minimal", trigger_mode="always_last")
+    on(page.undo.click, studio.undo, [], every)
     on(page.clear.click, studio.clear, [], every)
 
-    on(page.board.edit, studio.edit, [], [*brush, page.editor], trigger_mode="multiple")
+    on(page.board.edit, studio.edit, [], [*brush, page.editor, page.brush_note], trigger_mode="multiple")
     for role, button in page.uploads.items():
         on(button.upload, studio.uploader(role), [button], cast, show_progress="minimal")
+    on(page.tray_box.expand, studio.open_tray, [], [page.tray])
+    on(page.tray.pick, studio.take_sample, [], cast, trigger_mode="multiple")
     on(page.stage.place, studio.place, [], [page.stage], trigger_mode="multiple")
-    on(page.brush_apply.click, studio.apply_brush, [page.editing, page.editor], brush, show_progress="minimal")
+    on(
+        page.brush_apply.click,
+        studio.apply_brush,
+        [page.editing, page.editor],
+        [*brush, page.brush_note],
+        show_progress="minimal",
+    )
     on(page.brush_again.click, studio.cut_again, [page.editing], brush, show_progress="minimal")
     on(page.brush_cancel.click, studio.close_brush, [], brush)
 
     on(page.prompt.change, studio.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
-    for name in ("seconds", "bpm", "format", "camera", "quality", "negative", "embed", "seed", "keep_seed"):
+    for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed"):
         component = getattr(page, name)
         # a slider's number box changes without a release; everything else tells what a person put in
         events = [component.release, component.change] if name in ("seconds", "bpm") else [component.input]
         for event in events:
-            outputs = [page.stage] if name == "format" else []
+            outputs = {"format": [page.stage], "seed": [page.seed]}.get(name, [])
             on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
+    on(
+        page.quality.input,
+        studio.choose_quality,
+        [page.quality],
+        [page.quality, page.quality_note],
+        trigger_mode="multiple",
+    )
     on(page.dice.click, studio.roll, [], [page.seed])
     on(page.preset_save.click, studio.save_preset, [page.preset_name], [page.presets, page.preset_name])
 

@@ -1,13 +1,16 @@
 """`python launch.py render scene.json -o out.mp4`: the door, from a terminal.
 
 Exit status 0 and the file written whole; or another one, one plain line on stderr that says what to do, and no partial
-file: 1 something a person can mend, 2 the arguments, 3 a fault of Troupe's own, 130 Ctrl-C, 143 terminated.
+file: 1 something a person can mend, 2 the arguments, 3 a fault of Troupe's own, 128 + n where a signal ended it
+(130 Ctrl-C, 143 terminated, 129 the terminal was closed).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -17,23 +20,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine import VERSION
 from engine.a2.options import DEFAULT_MODEL, A2Options
-from engine.door import Progress, RenderRequest, Result, render
-from engine.errors import EngineUnavailable, SceneError, TroupeError
+from engine.door import Progress, RenderRequest, Result, Stop, render
+from engine.errors import EngineUnavailable, SceneError, Stopped, TroupeError
 from engine.scene import Scene, load_scene, scene_from_data
 
-OK, FAILED, BAD_ARGUMENTS, FAULT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+OK, FAILED, BAD_ARGUMENTS, FAULT = 0, 1, 2, 3
+
+
+class _Ended(BaseException):
+    """A signal asks for the end of the program; an exception, so that the temporary files are removed on the way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `render` with the given arguments; the exit status."""
+    ending: list[int] = []
     try:
-        signal.signal(signal.SIGTERM, _on_terminate)  # so that the temporary file is removed then, too
-        return _run(_parse(argv))
+        _watch_signals(ending)
+        _open_standard_streams()
+        return _run(_parse(argv), stop=lambda: bool(ending))
+    except Stopped:  # where the exception got lost in a library that swallows them all
+        return _complain("Stopped. Nothing was written.", 128 + (ending or [signal.SIGINT])[0])
+    except _Ended as ended:
+        return _complain("Stopped. Nothing was written.", ended.status)
+    except KeyboardInterrupt:
+        return _complain("Stopped. Nothing was written.", 128 + signal.SIGINT)
     except TroupeError as error:
         return _complain(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _complain("Stopped. Nothing was written.", INTERRUPTED)
     except MemoryError:
         return _complain("there is not enough memory. Make the video smaller or shorter.", FAILED)
     except Exception:
@@ -42,10 +60,37 @@ def main(argv: Sequence[str]) -> int:
         return _complain(f"this is a fault in Troupe, not yours. Please report it with {_log()}.", FAULT)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _watch_signals(ending: list[int]) -> None:
+    """Let every signal that asks for the end raise, and put it into the list."""
+    deaf_until = 0.0
+
+    def end(number: int, _frame: object) -> None:
+        nonlocal deaf_until
+        ending.append(number)
+        if time.monotonic() > deaf_until:  # an impatient second Ctrl-C should not interrupt the tidying up
+            deaf_until = time.monotonic() + 2
+            raise _Ended(number)
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # ignored: by nohup, or by a shell's &
+            signal.signal(number, end)
+
+
+def _open_standard_streams() -> None:
+    """Where one of the three is closed, let it lead nowhere: else the next pipe gets its number, and libraries write
+    their complaints into our frames."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+
+
+def _run(arguments: argparse.Namespace, stop: Stop) -> int:
     scene_file, out = Path(arguments.scene), Path(arguments.output)
     if out.suffix.lower() != ".mp4":
-        raise TroupeError(f"-o {arguments.output}: a video is written as .mp4", "Name it so, such as -o out.mp4.")
+        raise TroupeError(
+            f"-o {shlex.quote(arguments.output)}: a video is written as .mp4", "Name it so, such as -o out.mp4."
+        )
     scene = _with_seed(load_scene(scene_file), arguments.seed)
     options = _a2_options(arguments, arguments.engine or scene.engine)
     request = RenderRequest(
@@ -60,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     teller = _Teller()
     try:
-        result = render(request, teller.tell)
+        result = render(request, teller.tell, stop)
     finally:
         teller.clear()
     _report(result)
@@ -69,6 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="launch.py render", description="Make a video from a scene file, without a browser.")
+    parser.add_argument("--version", action="version", version=f"Troupe {VERSION}")
     parser.add_argument("scene", help="the scene file (JSON); its image paths are relative to it")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
     parser.add_argument("--engine", choices=("draft", "a2"), help="instead of the one that the scene names")
@@ -141,7 +187,8 @@ def _check_draft_flags(arguments: argparse.Namespace) -> None:
         if value is not None and value not in true:
             flag = "--" + name.replace("_", "-")
             raise TroupeError(
-                f"{flag} {value}: the draft runs on the CPU, without a model", "Leave it out, or use --engine a2."
+                f"{flag} {shlex.quote(str(value))}: the draft runs on the CPU, without a model",
+                "Leave it out, or use --engine a2.",
             )
 
 
@@ -178,7 +225,7 @@ class _Teller:
     _INTERVAL = 0.1  # seconds between two changes of the line
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
         self._shown_at = 0.0
         self._width = 0
         self._stage = ""
@@ -189,7 +236,7 @@ class _Teller:
         now = time.monotonic()
         if self._live and (now - self._shown_at >= self._INTERVAL or progress.step == progress.of):
             self._shown_at = now
-            print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+            _say("\r" + text.ljust(self._width), end="")
             self._width = len(text)
         elif not self._live and progress.stage in _LONG_STAGES:
             if progress.stage != self._stage:
@@ -197,11 +244,11 @@ class _Teller:
             quarter = 4 * progress.step // progress.of
             if quarter > self._quarter and progress.elapsed >= self._PATIENCE:
                 self._quarter = quarter
-                print(text, file=sys.stderr, flush=True)
+                _say(text)
 
     def clear(self) -> None:
         if self._live and self._width:
-            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
+            _say("\r" + " " * self._width + "\r", end="")
 
 
 def _sentence(progress: Progress) -> str:
@@ -220,14 +267,21 @@ def _duration(seconds: float) -> str:
 
 def _report(result: Result) -> None:
     for notice in result.notices:
-        print(notice, file=sys.stderr)
+        _say(notice)
     kind = "a draft" if result.engine == "draft" else result.engine
-    print(f"{result.path}: {result.frames} frames in {result.seconds:.1f} s ({kind})", file=sys.stderr)
+    _say(f"{result.path}: {result.frames} frames in {result.seconds:.1f} s ({kind})")
 
 
 def _complain(line: str, status: int) -> int:
-    print(f"troupe: {' '.join(line.split())}", file=sys.stderr)
+    _say(f"troupe: {' '.join(line.split())}")
     return status
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """Nobody listening (stderr closed, a terminal that is gone) is no reason to fail."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _log() -> str:
@@ -238,7 +292,3 @@ def _log() -> str:
         return file.name
     except OSError:
         return "what TROUPE_DEBUG=1 shows"
-
-
-def _on_terminate(*_: object) -> NoReturn:
-    raise SystemExit(TERMINATED)

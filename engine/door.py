@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from engine import VERSION
 from engine.a2.options import A2Options
 from engine.cast import Member
 from engine.engines import ENGINES, Watch
 from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
 from engine.scene import Element, Scene, label, scene_from_data
-
-VERSION = "0.1.0"
 
 Stop = Callable[[], bool]
 
@@ -166,16 +165,25 @@ def _check_paths(element: Element, index: int, request: RenderRequest) -> None:
         named["cutout"] = element.cutout
     for key, name in named.items():
         field = f"cast[{index}].{key}"
+        shown = repr(name if len(name) <= 200 else f"{name[:199]}…")
         if "\0" in name or (request.confined and not _is_within(request.root, name)):
-            raise SceneError(field, f"{name!r} leads out of the scene's folder", "Name a picture inside it.")
-        if not (request.root / name).is_file():
-            raise SceneError(field, f"there is no file {name!r}", "Paths are relative to the scene file.")
+            raise SceneError(field, f"{shown} leads out of the scene's folder", "Name a picture inside it.")
+        try:
+            there = (request.root / name).is_file()
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            reason = error.strerror or error
+            raise SceneError(field, f"the file {shown} cannot be opened ({reason})", "Check its name.") from None
+        if not there:
+            raise SceneError(field, f"there is no file {shown}", "Paths are relative to the scene file.")
 
 
 def _is_within(root: Path, name: str) -> bool:
     if _is_absolute(name):
         return False
-    return (root / name).resolve().is_relative_to(root.resolve())  # resolved: a link may lead out, too
+    try:
+        return (root / name).resolve().is_relative_to(root.resolve())  # resolved: a link may lead out, too
+    except (OSError, RuntimeError):  # a name that is too long; links that run in a circle
+        return False
 
 
 def _is_absolute(name: str) -> bool:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import SceneError
 
@@ -26,6 +26,7 @@ MOTIONS: tuple[str, ...] = get_args(Motion)
 
 MAX_CAST = 16
 MAX_PROMPT = 4000  # characters; the text encoder reads 512 tokens
+MIN_SIDE, MAX_SIDE = 64, 1920  # pixels
 
 
 # A path without the characters that no file system takes
@@ -72,8 +73,8 @@ class Direction(_Frozen):
 class Video(_Frozen):
     """The clip: pixels, frames, frames per second. `trim_head` frames are dropped from the front of an `a2` clip."""
 
-    width: int = Field(default=832, ge=64, le=1920, multiple_of=16)
-    height: int = Field(default=480, ge=64, le=1920, multiple_of=16)
+    width: int = Field(default=832, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=16)
+    height: int = Field(default=480, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=16)
     frames: int = Field(default=81, ge=5, le=961)
     fps: int = Field(default=15, ge=1, le=60)
     trim_head: int = Field(default=12, ge=0, le=120)
@@ -99,6 +100,13 @@ class Scene(_Frozen):
     video: Video = Video()
     sampling: Sampling = Sampling()
     direction: Direction = Direction()
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _check_version(cls, value: Any) -> Any:
+        if value == 1 and type(value) is not int:  # true and 1.0 are equal to 1, but no version numbers
+            raise SceneError("version", f"{_short(value)} is not a choice", "Use 1.")
+        return value
 
     @model_validator(mode="after")
     def _check_cast_and_length(self) -> Scene:
@@ -192,7 +200,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for key, value in pairs:
         if key in unique:  # the second would silently win
-            raise SceneError(key, "the key is there twice", "Keep one of them.")
+            raise SceneError(_cut(key), "the key is there twice", "Keep one of them.")
         unique[key] = value
     return unique
 
@@ -203,7 +211,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _scene_error(error: ValidationError) -> SceneError:
     first = error.errors(include_url=False)[0]
-    field = re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in first["loc"]))
+    field = re.sub(r"\.(\d+)", r"[\1]", ".".join(_cut(str(part)) for part in first["loc"]))
     kind, context, value = first["type"], first.get("ctx", {}), first.get("input")
     if kind == "missing":
         return SceneError(field, "this is missing", "Add it.")
@@ -215,12 +223,32 @@ def _scene_error(error: ValidationError) -> SceneError:
         return SceneError(field, f"{_short(value)} has control characters in it", "Write a plain file name.")
     if kind == "multiple_of":
         step = context["multiple_of"]
-        return SceneError(field, f"{_short(value)} is not a multiple of {step}", f"Use {_nearest(value, step)}.")
+        return SceneError(field, f"{_short(value)} is not a multiple of {step}", f"Use {_nearest_side(value, step)}.")
     if kind == "too_long" and field == "cast":
         return SceneError(field, f"{len(value)} elements are too many", f"Use at most {MAX_CAST}.")
     if kind == "too_short" and field == "cast":
         return SceneError(field, "the cast is empty", "Add at least one character, object or background.")
-    return SceneError(field, f"{_short(value)} does not fit", f"{first['msg'].removeprefix('Input ').capitalize()}.")
+    remedy = _REMEDIES.get(kind, "").format(**context) or f"{first['msg'].removeprefix('Input ').capitalize()}."
+    return SceneError(field, f"{_short(value)} does not fit", remedy)
+
+
+# The type of pydantic's error -> what to do, where its own words are a programmer's
+_REMEDIES = {
+    "model_type": "It should be an object {{ … }}.",
+    "model_attributes_type": "It should be an object {{ … }}.",
+    "tuple_type": "It should be a list [ … ].",
+    "string_type": "It should be a string in quotation marks.",
+    "int_type": "It should be an integer.",
+    "int_from_float": "It should be an integer, without a fraction.",
+    "float_type": "It should be a number.",
+    "bool_type": "It should be a boolean: true or false.",
+    "greater_than_equal": "Use {ge} or more.",
+    "greater_than": "Use more than {gt}.",
+    "less_than_equal": "Use {le} or less.",
+    "less_than": "Use less than {lt}.",
+    "string_too_long": "Use at most {max_length} characters.",
+    "string_too_short": "Use at least {min_length} character.",
+}
 
 
 def _known_keys(location: tuple) -> str:
@@ -231,11 +259,16 @@ def _known_keys(location: tuple) -> str:
     return ", ".join(model.model_fields)
 
 
-def _nearest(value: int, step: int) -> str:
-    low = max(step, value // step * step)
-    return f"{low} or {low + step}"
+def _nearest_side(value: int, step: int) -> str:
+    """The multiples of `step` below and above a width or height that are allowed."""
+    low = value // step * step
+    allowed = {min(max(side, MIN_SIDE), MAX_SIDE) for side in (low, low + step)}
+    return " or ".join(map(str, sorted(allowed)))
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    return _cut(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "…"

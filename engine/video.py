@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from engine import part as parts
 from engine.errors import SceneError, Stopped, TroupeError, VideoError
 from engine.ffmpeg import Process, disk_full, metadata_text, output_of, parse_metadata, write_fault
 from engine.scene import Scene, Video, scene_from_json, scene_to_json
@@ -80,24 +80,39 @@ def write_video(
     """
     path = Path(path)
     prepare_folder(path, video)
-    name = f".{path.stem[:40]}.{secrets.token_hex(4)}"
-    part, notes = path.with_name(f"{name}.part"), path.with_name(f"{name}.txt")
+    parts.sweep(path)
+    part, notes = parts.beside(path)
     try:
         if metadata is not None:
-            _write_notes(notes, metadata)
-        count = _encode(frames, part, video, notes if metadata is not None else None, (stop, on_frame))
+            _write_notes(notes, metadata, path)
+        job = _Job(path, part, notes if metadata is not None else None, video)
+        count = _encode(frames, job, stop, on_frame)
         _take_the_place(part, path)
         return count
     finally:
-        for leftover in (part, notes):
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
+        parts.remove(part, notes)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What goes where: `path` is the name that a person knows, `part` the one under which the file grows."""
+
+    path: Path
+    part: Path
+    notes: Path | None
+    video: Video
 
 
 def prepare_folder(path: Path, video: Video) -> None:
     """Make the folder, and refuse before the work what would surely fail after it."""
     folder = path.parent
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # the name is too long, or a folder on the way may not be looked into
+        shown = path.name if len(path.name) <= 80 else f"{path.name[:79]}…"
+        problem = f"{shown} cannot be written ({error.strerror or error})"
+        raise VideoError(problem, "Choose another name or output folder.") from None
+    if is_folder:
         raise VideoError(f"{path} is a folder", "Give the video a file name, such as out.mp4.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,56 +120,57 @@ def prepare_folder(path: Path, video: Video) -> None:
         problem = f"the output folder {folder} cannot be made ({error.strerror or error})"
         raise VideoError(problem, "Choose another output folder.") from None
     if not os.access(folder, os.W_OK):
-        raise VideoError(f"nothing can be written into {folder}", "Choose another output folder.")
-    smallest = 100_000 + video.frames * video.width * video.height // 100  # a quiet clip: 0.08 bits a pixel
-    if shutil.disk_usage(folder).free < smallest:
-        raise disk_full(folder)
+        raise VideoError(f"nothing can be written into {os.path.abspath(folder)}", "Choose another output folder.")
+    smallest = 100_000 + video.frames * video.width * video.height // 1600  # a still: 0.007 bits a pixel
+    with contextlib.suppress(OSError):
+        disk = shutil.disk_usage(folder)
+        if disk.total and disk.free < smallest:  # some file systems, such as /proc, know no sizes: all are 0
+            raise disk_full(folder)
 
 
-def _write_notes(notes: Path, metadata: Metadata) -> None:
+def _write_notes(notes: Path, metadata: Metadata, path: Path) -> None:
     # A file and not the command line: a prompt may be longer than what a command line holds (32 K on Windows).
     try:
         notes.write_text(metadata_text(metadata.tags()), encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
-        raise write_fault(notes, "", error) from None
+        raise write_fault(path, "", error) from None
 
 
 def _encode(
     frames: Iterable[np.ndarray],
-    part: Path,
-    video: Video,
-    notes: Path | None,
-    watch: tuple[Callable[[], bool] | None, Callable[[int], None] | None],
+    job: _Job,
+    stop: Callable[[], bool] | None,
+    on_frame: Callable[[int], None] | None,
 ) -> int:
-    stop, on_frame = watch
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{video.width}x{video.height}", "-r", str(video.fps)]
-    tags = ["-f", "ffmetadata", "-i", f"file:{notes}"] if notes else []
-    source = ["-map", "0:v", "-map_metadata", "1" if notes else "-1"]
-    target = ["-movflags", "+faststart", "-f", "mp4", "-y", f"file:{part}"]
+    size = f"{job.video.width}x{job.video.height}"
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(job.video.fps)]
+    tags = ["-f", "ffmetadata", "-i", f"file:{job.notes}"] if job.notes else []
+    source = ["-map", "0:v", "-map_metadata", "1" if job.notes else "-1"]
+    target = ["-movflags", "+faststart", "-f", "mp4", "-y", f"file:{job.part}"]
     command = ["-v", "error", *raw, "-i", "pipe:0", *tags, *source, "-vf", _TO_YUV, *_ENCODER, *_COLOUR, *_QUIET]
     count = 0
     with Process([*command, *target], feed=True) as process:
         for frame in frames:
             if stop is not None and stop():
                 raise Stopped
-            _feed(process, _checked(frame, video), part)
+            _feed(process, _checked(frame, job.video), job)
             count += 1
             if on_frame is not None:
                 on_frame(count)
-        _finish(process, part)
+        _finish(process, job)
     if count == 0:
         raise VideoError("there are no frames to write", "Report this: an engine should make at least one.")
     return count
 
 
-def _feed(process: Process, frame: np.ndarray, part: Path) -> None:
+def _feed(process: Process, frame: np.ndarray, job: _Job) -> None:
     try:
         process.stdin.write(frame.data)
     except OSError as error:  # it went away; its last words say why
-        raise write_fault(part, process.wait()[1], error) from None
+        raise _encoder_fault(job, process.wait()[1], error) from None
 
 
-def _finish(process: Process, part: Path) -> None:
+def _finish(process: Process, job: _Job) -> None:
     fault = None
     try:
         process.stdin.close()
@@ -162,7 +178,11 @@ def _finish(process: Process, part: Path) -> None:
         fault = error
     status, messages = process.wait()
     if status or fault:
-        raise write_fault(part, messages, fault) from None
+        raise _encoder_fault(job, messages, fault) from None
+
+
+def _encoder_fault(job: _Job, messages: str, fault: OSError | None) -> VideoError:
+    return write_fault(job.path, messages.replace(str(job.part), str(job.path)), fault)
 
 
 def _checked(frame: np.ndarray, video: Video) -> np.ndarray:
@@ -241,7 +261,8 @@ def poster(path: str | Path, out: str | Path) -> Path:
     status, data, _ = output_of(["-v", "error", *_input(path), *raw])
     if status or len(data) != size.width * size.height * 3:
         raise _unreadable(path)
-    part = out.with_name(f".{out.stem[:40]}.{secrets.token_hex(4)}.part")
+    parts.sweep(out)
+    part, _ = parts.beside(out)
     try:
         picture = Image.frombytes("RGB", (size.width, size.height), data)
         picture.save(part, Image.registered_extensions()[out.suffix.lower()], quality=88)
@@ -249,7 +270,7 @@ def poster(path: str | Path, out: str | Path) -> Path:
     except OSError as error:
         raise write_fault(out, "", error) from None
     finally:
-        part.unlink(missing_ok=True)
+        parts.remove(part)
     return out
 
 

@@ -100,6 +100,42 @@ def test_an_unknown_job_says_so(client):
         client.predict("f" * 32, api_name="/job")
 
 
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}, {"meta": None}])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_hand_made_call_can_neither_use_nor_find_a_file_of_the_machine(live, dancer, meta, there):
+    """Over raw HTTP: a picture that was never uploaded is refused in the same words whether it exists or not."""
+    path = str(dancer if there else dancer.with_name("nothing.png"))
+    body = {"data": ["x", [{"path": path, **meta}], [], None, None, "16:9", 1.0, 1]}
+    call = f"{live.url}gradio_api/call/generate"
+    event = httpx.post(call, json=body, timeout=20)
+    said = httpx.get(f"{call}/{event.json()['event_id']}", timeout=20).text if event.is_success else event.text
+    assert '"job"' not in said
+    assert "no picture" not in said
+    assert "is text" not in said
+
+
+def test_the_pages_own_upload_event_takes_no_file_of_the_machine_either(live, dancer):
+    desk = "ab" * 16
+    config = httpx.get(f"{live.url}config", timeout=20).json()
+    for dependency in config["dependencies"]:
+        if dependency["api_name"].startswith("page_upload"):
+            body = {"data": [desk, [{"path": str(dancer)}]], "fn_index": dependency["id"], "session_hash": "x"}
+            httpx.post(f"{live.url}gradio_api/queue/join", json=body, timeout=20)
+    time.sleep(1.5)
+    assert not list((live.outputs / "desks" / desk).glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "odd", [{"seconds": "long"}, {"seed": "abc"}, {"names": 5}, {"names": {"a": 1}}, {"objects": 7}]
+)
+def test_an_input_of_a_wrong_type_is_named(live, odd):
+    values = {"prompt": "x", "characters": [], "objects": [], "background": None, "names": None, "format": "16:9",
+              "seconds": 1.0, "seed": 1} | odd  # fmt: skip
+    call = f"{live.url}gradio_api/call/generate"
+    event = httpx.post(call, json={"data": list(values.values())}, timeout=20)
+    assert next(iter(odd)) in httpx.get(f"{call}/{event.json()['event_id']}", timeout=20).text
+
+
 def test_a_path_of_the_server_is_not_taken_for_an_upload(live):
     """Over raw HTTP, as a client library would never send it."""
     body = {"data": ["x", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], []]}

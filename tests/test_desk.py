@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
-from app import views
+from app import server, views
 from app.desk import Desk, checked_scene
 from app.desks import Desks, lay_out_scene
 from app.jobs import JobBoard, QueueFull
@@ -54,7 +55,7 @@ def test_a_desk_is_found_again_after_a_restart(desks, desk, picture):
     card = desk.add("character", picture())
     desk.sheet.prompt = "Mia waves."
     desk.place(card.id, {"x": 0.25, "y": 0.9, "scale": 0.5})
-    desk.set("format", "9:16")
+    desk.put("format", "9:16")
     found = again(desks, desk)
     assert [each.name for each in found.cards] == ["Mia"]
     assert found.cards[0].placement["x"] == 0.25
@@ -158,11 +159,11 @@ def test_the_brush_can_be_taken_back_by_cutting_out_again(desk, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value", "kept"),
-    [("seed", -1, 0), ("seed", 10**20, 2**31 - 1), ("seconds", 1e9, 60), ("bpm", None, 40), ("format", "4:3", "16:9"),
+    [("seed", -1, 0), ("seed", 10**20, 2**31 - 1), ("seconds", 1e9, 60), ("bpm", None, 110), ("format", "4:3", "16:9"),
      ("quality", "../x", "fast"), ("camera", "explode", None)],
 )  # fmt: skip
 def test_what_a_page_could_not_have_sent_is_dropped_or_brought_into_range(desk, name, value, kept):
-    desk.set(name, value)
+    desk.put(name, value)
     assert getattr(desk.sheet, name) == kept
 
 
@@ -212,7 +213,7 @@ def test_a_preset_of_one_s_own_is_kept_beside_the_outputs_and_fits_another_cast(
 ):
     desk.add("character", picture("mia.png"))
     desk.sheet.prompt = "Mia dances. We love Mia's {shoes}."
-    desk.set("camera", "orbit")
+    desk.put("camera", "orbit")
     library.keep(desk, "  My   night ")
     assert [path.name for path in (tmp_path / "presets").iterdir()] == ["my_night.toml"]
     other = desks.new()
@@ -229,3 +230,96 @@ def test_a_preset_without_a_title_or_prompt_is_refused(desk, library, title, pro
     with pytest.raises(TroupeError):
         library.keep(desk, title)
     assert not (tmp_path / "presets").exists()
+
+
+def test_what_was_cleared_or_replaced_can_be_brought_back_even_after_a_restart(desks, desk, picture):
+    desk.add("character", picture())
+    desk.put("prompt", "Mia waves.")
+    desk.clear()
+    assert (desk.cards, desk.sheet.prompt) == ([], "")
+    found = again(desks, desk)
+    found.undo_last()
+    assert ([card.name for card in found.cards], found.sheet.prompt) == (["Mia"], "Mia waves.")
+    assert found.picture(found.cards[0]).size == (120, 200)
+    found.undo_last()  # and forward again
+    assert found.cards == []
+
+
+def test_pictures_that_nothing_needs_any_more_are_deleted(desk, picture):
+    desk.add("background", picture("stage.png"))
+    desk.add("background", picture("street.png"))
+    assert len(list(desk.folder.glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [("sheet", "seed", "abc"), ("sheet", "format", "7:3"), ("sheet", "seconds", 1e9), ("cards", "id", "../../x"),
+     ("cards", "role", "villain"), ("cards", "placement", 7)],
+)  # fmt: skip
+def test_a_desk_with_a_value_that_cannot_be_is_set_aside(desks, desk, picture, part, field, value):
+    desk.add("character", picture())
+    data = json.loads((desk.folder / "desk.json").read_text())
+    (data[part][0] if part == "cards" else data[part])[field] = value
+    (desk.folder / "desk.json").write_text(json.dumps(data))
+    found = again(desks, desk)
+    assert (found.cards, found.sheet.format) == ([], "16:9")
+    assert len(list(desk.folder.glob("desk.damaged*"))) == 1
+
+
+def test_a_failed_save_leaves_the_last_good_desk_and_nothing_partial(desks, desk, picture, monkeypatch):
+    desk.add("character", picture())
+    monkeypatch.setattr("app.desk.os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        desk.put("prompt", "lost")
+    assert not list(desk.folder.glob("*.part"))
+    assert [card.name for card in again(desks, desk).cards] == ["Mia"]
+
+
+def test_half_a_surrogate_pair_in_a_prompt_does_not_stop_the_desk(desks, desk):
+    desk.put("prompt", "Mia \ud83d waves")
+    assert again(desks, desk).sheet.prompt == "Mia ? waves"
+
+
+def test_a_name_inside_another_name_is_neither_found_nor_renamed(desk, picture):
+    ann, both = desk.add("character", picture("ann.png")), desk.add("character", picture("both.png"))
+    desk.rename(both.id, "Anna Ann")
+    desk.put("prompt", "Anna Ann sings.")
+    assert [each["mentioned"] for each in views.names_value(desk)["names"]] == [False, True]
+    desk.rename(ann.id, "Bob")
+    assert desk.sheet.prompt == "Anna Ann sings."
+
+
+def test_a_full_cast_refuses_before_it_cuts_out(desk, picture, monkeypatch):
+    for number in range(6):
+        desk.add("object", picture(f"thing{number}.png"))
+    monkeypatch.setattr("app.desk.cutout.cut_out", lambda *args, **more: pytest.fail("it was cut out for nothing"))
+    with pytest.raises(SceneError, match="room for 6"):
+        desk.add("object", picture("late.png"))
+
+
+def test_touching_a_sample_makes_it_ones_own(desk):
+    lay_out_scene(desk, REPO / "assets" / "samples" / "dance_floor.json")
+    card = desk.cards[0]
+    desk.place(card.id, {"x": 0.5, "y": 0.9, "scale": 0.5})
+    assert [each.sample for each in desk.cards].count(False) == 1
+
+
+def test_a_shared_troupe_keeps_no_presets(desk, tmp_path):
+    desk.put("prompt", "Mia waves.")
+    shared = Library(REPO / "presets", None, REPO / "assets" / "samples")
+    with pytest.raises(TroupeError, match="shared"):
+        shared.keep(desk, "mine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [({}, False), ({"server_name": "127.0.0.1"}, False), ({"server_name": "0.0.0.0"}, True), ({"share": True}, True)],
+)
+def test_strangers_are_expected_when_others_can_reach_the_page(settings, shared):
+    assert server._is_shared(settings) is shared
+
+
+def test_an_outputs_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TroupeError, match="--outputs"):
+        server._prepare_environment(tmp_path / "file")

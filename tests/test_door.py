@@ -163,6 +163,24 @@ def test_a_confined_scene_cannot_name_files_outside_its_folder(request_for, tiny
             gather(request_for(cast=cast_with(**change), confined=True))
 
 
+@pytest.mark.parametrize("confined", [False, True])
+def test_a_file_name_that_is_too_long_is_named_by_its_field(request_for, confined):
+    for field in ("image", "cutout"):
+        with pytest.raises(SceneError, match=rf"^cast\[1\]\.{field}: ") as caught:
+            gather(request_for(cast=cast_with(**{field: "x" * 1000}), confined=confined))
+        assert len(str(caught.value)) < 320
+
+
+def test_links_that_run_in_a_circle_lead_out_of_a_confined_scene(request_for, tiny_cast):
+    try:
+        (tiny_cast / "a.png").symlink_to(tiny_cast / "b.png")
+        (tiny_cast / "b.png").symlink_to(tiny_cast / "a.png")
+    except OSError:
+        pytest.skip("this account cannot make links")
+    with pytest.raises(SceneError, match=r"^cast\[1\]\.image: "):
+        gather(request_for(cast=cast_with(image="a.png"), confined=True))
+
+
 def test_a_person_may_name_a_file_beside_the_scene_s_folder(request_for, tiny_cast):
     Image.new("RGBA", (64, 64), (9, 9, 9, 255)).save(tiny_cast.parent / "outside.png")
     members, _ = gather(request_for(cast=cast_with(image="../outside.png", cutout="none")))

@@ -63,6 +63,15 @@ def test_idle_people_breathe_and_idle_things_keep_still():
     assert all(np.ptp(values) == 0 for values in poses(Mover("idle", 0.2, SECONDS, thing=True)).values())
 
 
+@pytest.mark.parametrize("motion", ["idle", "sway", "hold"])
+def test_calm_people_do_not_lurch_into_the_clip_or_out_of_it(motion):
+    for phase in (0.05, 0.2, 0.45, 0.7, 0.9):
+        moved = poses(Mover(motion, phase, SECONDS))
+        for name, values in moved.items():
+            steps = np.abs(np.diff(values))
+            assert max(steps[:12].max(), steps[-12:].max()) <= 1.35 * max(steps[12:-12].max(), 1e-9), (phase, name)
+
+
 def test_actors_with_different_phases_move_differently():
     one, other = (poses(Mover("sway", phase, SECONDS))["tilt"] for phase in (0.1, 0.6))
     assert np.abs(one - other).max() > 1

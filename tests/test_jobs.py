@@ -78,6 +78,7 @@ def test_stop_acts_within_half_a_second_and_the_next_job_runs(board, gate):
     assert gate.started.wait(5)
     board.stop(first.id, wait=0.5)
     assert board.snapshot(first.id).state == STOPPED
+    assert not first.folder.exists()  # nothing partial is kept
     gate.go.set()
     assert second.ended.wait(5)
     assert board.snapshot(second.id).state == DONE

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -294,7 +295,85 @@ def test_no_network_says_so(ready):
 
 def test_a_requirement_that_is_nowhere_is_named(ready):
     (ready.folder / "requirements.txt").write_text("troupe-tiny>=3\n")
-    assert "troupe-tiny>=3" in one_line(ready.run("render"))
+    line = one_line(ready.run("render"))
+    assert "troupe-tiny>=3" in line
+    assert "Check the network and pip's settings" in line
+
+
+def test_being_asked_about_a_list_that_is_not_there_is_no_fault(ready):
+    done = ready.run("--satisfied", "nowhere.txt")
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_a_copy_without_its_list_says_so(fresh):
+    (fresh.folder / "requirements.txt").unlink()
+    assert "requirements.txt is not in" in one_line(fresh.run("render"))
+    assert not fresh.venv.exists()
+
+
+# ---------------------------------------------------------------------------
+# Ended from outside
+
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+HEAR = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"  # pytest & may not
+
+
+def ends(copy: Copy, number: int, when: str, said: str = "") -> str:
+    """Start `render` inside, send it the signal when the file `when` is there; what it said."""
+    inside = copy.venv / launch.PYTHON.relative_to(launch.VENV)
+    command = [sys.executable, "-c", f"{HEAR} os.execv(sys.argv[1], sys.argv[1:])"]
+    command += copy.command("render", python=str(inside))
+    with subprocess.Popen(
+        command, env=copy.environment(PYTHONPATH=str(copy.folder / "slow")), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not (copy.folder / when).exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(number)
+            said = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number, said
+    return said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("module", ["argparse", "engine/command", "pip"])
+def test_a_signal_in_the_first_blink_is_one_line(ready, number, module):
+    """While launch.py still imports, while `render` is imported, and while pip is at work."""
+    wait = f"open({str(ready.folder / 'there')!r}, 'w').close(); import time; time.sleep(60)\n"
+    if module == "engine/command":
+        (ready.folder / "engine" / "command.py").write_text(wait)
+    else:
+        (ready.folder / "slow").mkdir()
+        (ready.folder / "slow" / f"{module}.py").write_text(wait)
+    if module == "pip":
+        (ready.folder / "requirements.txt").write_text("troupe-tiny>=2\n")
+    lines = ends(ready, number, "there").splitlines()
+    assert lines[-1].startswith("troupe: stopped.")
+    assert [line for line in lines[:-1] if not line.startswith("Installing")] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_what_nohup_lets_it_ignore_stays_ignored(ready):
+    code = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)\ndef main(argv): return 0\n"
+    (ready.folder / "engine" / "command.py").write_text(code)
+    start = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", start, *ready.command("render")], env=ready.environment(), capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes a file by its number")
+def test_a_closed_stderr_is_no_fault(ready):
+    (ready.folder / "engine" / "command.py").write_text("def main(argv): return 7\n")
+    start = "import os, sys; os.close(2); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", start, *ready.command("render")]
+    done = subprocess.run(command, env=ready.environment(), stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (7, "")
 
 
 def test_no_venv_module_names_the_package_to_install(fresh, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import command
+from engine import VERSION, command
+from engine.door import render
 from engine.scene import Scene, scene_to_json
 from engine.video import probe, read_metadata, read_scene
 
@@ -37,11 +40,15 @@ def run(capsys, *arguments: object) -> tuple[int, list[str]]:
     return status, capsys.readouterr().err.splitlines()
 
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 @pytest.fixture(autouse=True)
-def keep_signal_handler():
-    handler = signal.getsignal(signal.SIGTERM)
+def keep_signal_handlers():
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_a_scene_file_becomes_a_whole_clip_and_nothing_else(scene_file, tmp_path, capsys):
@@ -85,6 +92,7 @@ def test_flags_that_are_true_of_the_draft_are_accepted(scene_file, tmp_path, cap
     [
         (["--save-latents", "l.safetensors"], "no latents"),
         (["--model", "folder"], "--model"),
+        (["--model", ""], "--model ''"),
         (["--device", "cuda"], "--device"),
         (["--precision", "fp8"], "--precision"),
         (["--offload", "blocks"], "--offload"),
@@ -117,6 +125,8 @@ def test_a_flag_that_cannot_be_followed_is_one_line(scene_file, tmp_path, capsys
         (lambda file: change(file, mood="blue"), "mood"),
         (lambda file: change(file, engine="a2", video={"frames": 9}), "--engine draft"),
         (lambda file: change(file, cast=[{"role": "object", "image": "no.png"}]), "cast[0].image"),
+        (lambda file: change(file, cast=[{"role": "object", "image": "x" * 1000}]), "cast[0].image"),
+        (lambda file: change(file, cast=[{"role": "object", "image": "a.png", "cutout": "x" * 999}]), "cast[0]."),
         (lambda file: (file.parent / "cup.png").write_bytes(b""), "cast[1].image"),
         (lambda file: (file.parent / "cup.png").write_text("<svg/>"), "cast[1].image"),
     ],
@@ -141,6 +151,62 @@ def test_another_kind_of_file_is_refused_before_the_work(scene_file, tmp_path, c
     assert len(lines) == 1
     assert ".mp4" in lines[0]
     assert os.listdir(tmp_path) == ["cast"]
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_one_line(scene_file, tmp_path, capsys):
+    status, lines = run(capsys, scene_file, "-o", tmp_path / f"{'n' * 260}.mp4")
+    assert (status, len(lines)) == (1, 1)
+    assert "another name" in lines[0]
+    assert len(lines[0]) < 200
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--version"])
+    assert ended.value.code == 0
+    assert VERSION in capsys.readouterr().out
+
+
+def test_without_anybody_to_listen_the_clip_is_made_all_the_same(scene_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it where 2>&- closed it
+    assert command.main([str(scene_file), "-o", str(tmp_path / "out.mp4")]) == 0
+    assert probe(tmp_path / "out.mp4").frames == 8
+
+
+def test_a_terminal_that_is_gone_does_not_make_it_fail(scene_file, tmp_path, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert command.main([str(scene_file), "-o", str(tmp_path / "out.mp4")]) == 0
+
+
+def test_a_signal_that_a_library_swallows_still_ends_it(scene_file, tmp_path, capsys, monkeypatch):
+    def deaf(request, tell, stop):
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        return render(request, tell, stop)
+
+    monkeypatch.setattr(command, "render", deaf)
+    status, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4")
+    assert (status, len(lines)) == (143, 1)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_second_ctrl_c_does_not_interrupt_the_tidying_up(scene_file, tmp_path, capsys, monkeypatch):
+    tidied = []
+
+    def impatient(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            tidied.append(True)
+
+    monkeypatch.setattr(command, "render", impatient)
+    status, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4")
+    assert (status, len(lines), tidied) == (130, 1, [True])
 
 
 def test_without_an_output_the_line_names_the_flag(scene_file, capsys):
@@ -207,8 +273,8 @@ def start(repo: Path, scene_file: Path, out: Path) -> subprocess.Popen:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_render_leaves_nothing(repo, scene_file, tiny_scene, tmp_path, number, status):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interrupted_render_leaves_nothing_but_one_line(repo, scene_file, tiny_scene, tmp_path, number):
     long = tiny_scene(video={"width": 640, "height": 480, "frames": 961})
     scene_file.write_text(scene_to_json(Scene.model_validate(long)), encoding="utf-8")
     out = tmp_path / "out" / "out.mp4"
@@ -224,8 +290,9 @@ def test_an_interrupted_render_leaves_nothing(repo, scene_file, tiny_scene, tmp_
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == status
-    assert "Traceback" not in said
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1] == "troupe: Stopped. Nothing was written."
+    assert [line for line in said.splitlines() if not line.startswith("frame ")] == said.splitlines()[-1:]
     assert os.listdir(out.parent) == []
 
 

@@ -191,7 +191,14 @@ def test_names_in_every_script_survive():
         (minimal(video={"frames": 81.5}), "video.frames", "integer"),
         (minimal(video={"fps": 0}), "video.fps", "1"),
         (minimal(video={"fps": True}), "video.fps", "integer"),
-        (minimal(video=[]), "video", "video"),
+        (minimal(video=[]), "video", "an object { … }"),
+        (minimal(sampling="fast"), "sampling", "an object { … }"),
+        (minimal(video={"width": 5}), "video.width", "Use 64."),
+        (minimal(video={"height": -5}), "video.height", "Use 64."),
+        (minimal(video={"height": 1999}), "video.height", "Use 1920."),
+        (minimal(version=True), "version", "true is not a choice. Use 1."),
+        (minimal(version=1.0), "version", "1.0 is not a choice. Use 1."),
+        (minimal(version="1"), "version", "1"),
         (minimal(engine="a2", video={"frames": 80}), "video.frames", "77 or 81"),
         (minimal(sampling={"seed": -1}), "sampling.seed", "0"),
         (minimal(sampling={"seed": 2**63}), "sampling.seed", str(2**63 - 1)),
@@ -203,9 +210,9 @@ def test_names_in_every_script_survive():
         (minimal(prompt=None), "prompt", "string"),
         (minimal(prompt="x" * 4001), "prompt", "4000"),
         (minimal(cast=[]), "cast", "at least one"),
-        (minimal(cast={}), "cast", "cast"),
-        (minimal(cast="a.png"), "cast", "cast"),
-        (minimal(cast=["a.png"]), "cast[0]", "cast[0]"),
+        (minimal(cast={}), "cast", "a list [ … ]"),
+        (minimal(cast="a.png"), "cast", "a list [ … ]"),
+        (minimal(cast=["a.png"]), "cast[0]", "an object { … }"),
         (minimal(cast=[{"role": "object", "image": "a.png"}] * (MAX_CAST + 1)), "cast", str(MAX_CAST)),
         (element(image=""), "cast[0].image", "1"),
         (element(image="  "), "cast[0].image", "1"),
@@ -222,6 +229,16 @@ def test_a_wrong_field_is_named_with_the_remedy(data, field, says):
     error = refused(data)
     assert error.field == field
     assert says in str(error)
+
+
+@pytest.mark.parametrize("data", [minimal(**{"k" * 600: 1}), minimal(**{"k\n" * 600: 1}), element(**{"k" * 600: 1})])
+def test_a_key_of_any_length_makes_a_short_line(data):
+    error = refused(data)
+    assert "no such field" in error.problem
+    assert len(str(error)) < 300
+    with pytest.raises(SceneError) as caught:
+        scene_from_json('{"kkk": 1, "kkk": 2}'.replace("kkk", "k" * 600))
+    assert len(str(caught.value)) < 300
 
 
 def test_a_second_background_is_refused():

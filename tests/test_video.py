@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -198,6 +199,26 @@ def test_the_count_of_frames_is_told_as_they_are_written(tmp_path, moving_square
 # What can go wrong
 
 
+def test_a_disk_that_tells_no_size_is_not_a_full_one(tmp_path, monkeypatch, moving_square):
+    monkeypatch.setattr("engine.video.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    write_video(moving_square(), tmp_path / "clip.mp4", VIDEO)
+    assert probe(tmp_path / "clip.mp4").frames == 10
+
+
+def test_a_long_quiet_clip_is_not_refused_for_a_disk_on_which_it_fits(tmp_path, monkeypatch):
+    """961 frames of 832x480 in which little moves are 2.7 MB."""
+    sizes = shutil._ntuple_diskusage(10**7, 10**7 - 2_700_000, 2_700_000)
+    monkeypatch.setattr("engine.video.shutil.disk_usage", lambda _: sizes)
+    black = np.zeros((480, 832, 3), np.uint8)
+    assert write_video([black] * 3, tmp_path / "clip.mp4", Video(frames=961)) == 3
+
+
+def test_a_file_name_that_is_too_long_is_a_plain_error(tmp_path, moving_square):
+    with pytest.raises(VideoError, match="another name"):
+        write_video(moving_square(), tmp_path / f"{'n' * 300}.mp4", VIDEO)
+    assert files_in(tmp_path) == []
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A disk of 256 KB. Only Linux makes one without a driver, and only for root."""
@@ -282,11 +303,13 @@ def test_an_encoder_that_dies_is_a_plain_error(tmp_path, monkeypatch, moving_squ
     import imageio_ffmpeg
 
     fake = tmp_path / "ffmpeg"
-    fake.write_text("#!/bin/sh\necho something odd >&2\nexit 3\n")
+    fake.write_text('#!/bin/sh\nfor last; do :; done\necho "something odd with $last" >&2\nexit 3\n')
     fake.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))
-    with pytest.raises(VideoError, match="something odd"):
+    with pytest.raises(VideoError, match="something odd") as caught:
         write_video(moving_square(300), tmp_path / "out" / "clip.mp4", VIDEO)
+    assert str(caught.value).count(str(tmp_path / "out" / "clip.mp4")) == 2
+    assert ".part" not in str(caught.value), "the name under which it grows is nobody's business"
     assert files_in(tmp_path / "out") == []
 
 

@@ -25,12 +25,12 @@ function control(tag, action, label) {
 }
 
 function toggle(card) {
-  const asIs = control('button', 'mode', 'Use the photo of ' + card.name + ' as it is');
+  const asIs = control('button', 'mode', 'Use the whole photo of ' + card.name);
   asIs.type = 'button';
   asIs.className = 'tr-switch';
   asIs.setAttribute('role', 'switch');
   asIs.setAttribute('aria-checked', String(card.mode === 'none'));
-  asIs.append(make('i'), make('span', '', 'As it is'));
+  asIs.append(make('i'), make('span', '', 'Whole photo'));
   asIs.title = 'Use the photo as it is, without cutting it out';
   return asIs;
 }
@@ -58,8 +58,9 @@ function draw(card) {
   away.className = 'tr-away';
   away.append(icon('remove'));
   view.append(picture, away);
-  const name = control('input', 'name', 'Name');
+  const name = control('input', 'name', 'Name of ' + card.name);
   name.value = card.name;
+  name.dataset.was = card.name;
   name.maxLength = 60;
   name.className = 'tr-name';
   name.autocomplete = 'off';
@@ -130,10 +131,12 @@ board.addEventListener('click', (event) => {
   if (action === 'add') { inputOf(target.dataset.role)?.click(); return; }
   const on = target.getAttribute('aria-checked') === 'true';
   trigger('edit', { action, id: idOf(target), value: action === 'mode' ? (on ? 'auto' : 'none') : null });
+  if (action === 'retouch') showBrush();
 });
 
 board.addEventListener('change', (event) => {
   const action = event.target.dataset.action;
+  if (action === 'name' && !event.target.value.trim()) { event.target.value = event.target.dataset.was; return; }
   if (action === 'name' || action === 'motion') {
     trigger('edit', { action, id: idOf(event.target), value: event.target.value });
   }
@@ -156,5 +159,39 @@ for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
   });
 }
 
-watch('value', paint);
+// The brush opens below the cast: bring it into view once Gradio has put it there.
+function showBrush(tries = 20) {
+  const panel = document.querySelector('#tr-brush');
+  if (panel?.offsetHeight) panel.scrollIntoView({ behavior: 'smooth', block: 'start' });
+  else if (tries) setTimeout(() => showBrush(tries - 1), 150);
+}
+
+// Gradio refuses a whole drop for one file that is too large, so such files are kept back before it sees them.
+const LARGEST = 40 * 1024 * 1024;
+let keptBack = '';
+function tellKeptBack() {
+  if (keptBack) trigger('edit', { action: 'too large', value: keptBack });
+  keptBack = '';
+}
+document.addEventListener('change', (event) => {
+  const input = event.target;
+  if (input.type !== 'file' || !input.closest('.tr-offstage')) return;
+  const files = Array.from(input.files), fitting = files.filter((file) => file.size < LARGEST);
+  if (fitting.length === files.length) return;
+  const names = files.filter((file) => file.size >= LARGEST).map((file) => file.name).join(', ');
+  keptBack = names;  // said once the others have arrived, whose message would take this one's place
+  const kept = new DataTransfer();
+  for (const file of fitting) kept.items.add(file);
+  input.files = kept.files;
+  if (fitting.length) return;
+  event.stopImmediatePropagation();
+  tellKeptBack();
+}, true);
+
+for (const hidden of document.querySelectorAll('.tr-offstage button, .tr-offstage input')) hidden.tabIndex = -1;
+for (const input of document.querySelectorAll('.tr-offstage input[type=file]')) {
+  input.accept = 'image/*,.heic,.heif,.avif';  // a hint for the file dialog; what a file really is the engine decides
+}
+
+watch('value', () => { paint(); tellKeptBack(); });
 paint();

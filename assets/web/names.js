@@ -33,5 +33,29 @@ row.addEventListener('click', (event) => {
   box.setSelectionRange(start + text.length, start + text.length);
 });
 
-watch('value', paint);
+// What was typed while the server was away is kept in this tab until the server has it.
+const KEPT = 'troupe-prompt';
+const storage = (() => { try { return window.sessionStorage; } catch { return null; } })();
+let opened = false;
+
+document.addEventListener('input', (event) => {
+  if (opened && event.target.closest?.('#tr-prompt')) storage?.setItem(KEPT, event.target.value);
+});
+
+function reconcile() {
+  if (props.value?.saved === undefined) return;
+  const kept = storage?.getItem(KEPT);
+  if (kept === props.value.saved) storage?.removeItem(KEPT);
+  else if (!opened && kept) {
+    setTimeout(() => {  // after Gradio has written the server's text
+      const box = document.querySelector('#tr-prompt textarea');
+      if (!box || box.value === kept) return;
+      box.value = kept;
+      box.dispatchEvent(new Event('input', { bubbles: true }));
+    }, 300);
+  }
+  opened = true;
+}
+
+watch('value', () => { paint(); reconcile(); });
 paint();

@@ -24,7 +24,7 @@ function paint() {
         picture.loading = 'lazy';
         card.append(picture);
       }
-      for (const [tag, text] of [['b', preset.title], ['span', preset.line], ['i', preset.format]]) {
+      for (const [tag, text] of [['b', preset.title], ['i', preset.format]]) {
         const line = document.createElement(tag);
         line.textContent = text;
         card.append(line);
@@ -33,6 +33,12 @@ function paint() {
     }
     strip.append(title, row);
   }
+  const line = document.createElement('p');
+  line.className = 'tr-line';
+  const all = value.groups.flatMap((group) => group.cards);
+  const chosen = all.find((preset) => preset.key === value.selected);
+  line.textContent = chosen ? chosen.title + ': ' + chosen.line : value.hint || '';
+  strip.append(line);
   strip.querySelectorAll('.tr-strip').forEach((row, i) => { row.scrollLeft = scrolled[i] || 0; });
 }
 

@@ -23,11 +23,11 @@ function settle(actor) {
   spot.style.width = 100 * width + '%';
   spot.style.left = 100 * (actor.x - width / 2) + '%';
   spot.style.top = 100 * (actor.y - actor.scale) + '%';
-  spot.style.zIndex = String(1000 + 200 * actor.layer + Math.round(100 * actor.y));
+  spot.style.zIndex = String(1 + actor.depth);
   spot.firstChild.style.transform = actor.flip ? 'scaleX(-1)' : '';
   const percent = (value) => Math.round(100 * value);
   spot.setAttribute('aria-label', actor.name + ', ' + percent(actor.x) + ' percent across, ' + percent(actor.y)
-    + ' percent down, ' + percent(actor.scale) + ' percent tall' + (actor.flip ? ', flipped' : ''));
+    + ' percent down, ' + percent(actor.scale) + ' percent tall' + (actor.layer ? ', layer ' + actor.layer : '') + (actor.flip ? ', flipped' : ''));
 }
 
 function tell(actor) {
@@ -47,7 +47,15 @@ function button(action, label) {
   return made;
 }
 
+// At least a part of everybody stays where it can be seen and grabbed.
+function keepOnStage(actor) {
+  const half = (actor.scale * actor.aspect * props.value.height) / props.value.width / 2;
+  actor.x = clamp(actor.x, -0.7 * half, 1 + 0.7 * half);
+  actor.y = clamp(actor.y, 0.15 * actor.scale + 0.02, Math.min(0.85 + actor.scale * 0.85, 1.95));
+}
+
 function choose(id) {
+  const held = bar.contains(document.activeElement) ? document.activeElement.dataset.action : null;
   selected = id;
   for (const each of frame.querySelectorAll('.tr-actor')) each.classList.toggle('on', each.dataset.id === id);
   bar.replaceChildren();
@@ -63,6 +71,7 @@ function choose(id) {
   }
   bar.append(button('smaller', 'Smaller'), button('bigger', 'Bigger'), button('flip', 'Flip'),
     button('back', 'Send backward'), button('front', 'Bring forward'), button('auto', 'Place automatically'));
+  if (held) bar.querySelector('[data-action="' + held + '"]')?.focus({ preventScroll: true });
 }
 
 function paint() {
@@ -103,7 +112,7 @@ function paint() {
     spot.append(picture, corner);
     frame.append(spot);
     settle(actor);
-    if (actor.id === focused) spot.focus();
+    if (actor.id === focused) spot.focus({ preventScroll: true });
   }
   choose(find(selected) ? selected : null);
 }
@@ -147,9 +156,10 @@ frame.addEventListener('pointermove', (event) => {
   if (drag.scaling) {
     drag.actor.scale = clamp(drag.scale - dy, 0.05, 3);
   } else {
-    drag.actor.x = clamp(drag.x + dx, -0.3, 1.3);
-    drag.actor.y = clamp(drag.y + dy, 0.02, 1.9);
+    drag.actor.x = drag.x + dx;
+    drag.actor.y = drag.y + dy;
   }
+  keepOnStage(drag.actor);
   settle(drag.actor);
 });
 
@@ -189,8 +199,9 @@ frame.addEventListener('keydown', (event) => {
   const step = event.shiftKey ? 0.05 : 0.01;
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   if (moves[event.key]) {
-    actor.x = clamp(actor.x + moves[event.key][0], -0.3, 1.3);
-    actor.y = clamp(actor.y + moves[event.key][1], 0.02, 1.9);
+    actor.x += moves[event.key][0];
+    actor.y += moves[event.key][1];
+    keepOnStage(actor);
   } else if (event.key === '+' || event.key === '=') actor.scale = clamp(actor.scale * 1.04, 0.05, 3);
   else if (event.key === '-' || event.key === '−') actor.scale = clamp(actor.scale / 1.04, 0.05, 3);
   else if (event.key === 'f' || event.key === 'F') actor.flip = !actor.flip;

@@ -9,7 +9,7 @@ models.py    rembg's models, loaded once
 weights.py   where their weights come from
 fallback.py  without a model
 cache.py     kept by content
-setup.py     fetching and loading ahead of time
+warmup.py    fetching and loading ahead of time
 """
 
 from engine.cutout.auto import cut_out, cut_out_element, uncut
@@ -17,7 +17,7 @@ from engine.cutout.brush import apply_mask, retouch
 from engine.cutout.models import QUALITIES, Models
 from engine.cutout.preview import checkerboard
 from engine.cutout.result import WORKING_SIDE, Cutout
-from engine.cutout.warmup import prepare, warm_up
+from engine.cutout.warmup import is_here, prepare, warm_up
 
 __all__ = [
     "QUALITIES",
@@ -28,6 +28,7 @@ __all__ = [
     "checkerboard",
     "cut_out",
     "cut_out_element",
+    "is_here",
     "prepare",
     "retouch",
     "uncut",

@@ -36,24 +36,26 @@ def cut_out(
         return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
     photo = flatten(photo)
     models = models or shared_models()
-    wanted, reasons = ladder(quality)[0], []
+    wanted, faults = ladder(quality)[0], []
     for model in ladder(quality):
         try:
             picture = _by_model(photo, model, cache, models)
         except Unavailable as error:
-            reasons.append(str(error))
+            faults.append(error)
             continue
         notice = (
-            "" if model == wanted else f"The model {wanted} is out of reach ({reasons[0]}); {model} was used instead."
+            "" if model == wanted else f"The model {wanted} is out of reach ({faults[0]}); {model} was used instead."
         )
         return Cutout(picture, model, doubts_about(_alpha(picture)), notice)
-    return _by_fallback(photo, reasons[-1])
+    return _by_fallback(photo, faults[-1])
 
 
 def uncut(photo: Image.Image) -> Cutout:
     """The photo as it is, background and all; where it is see-through it stays so."""
     photo = within(photo, WORKING_SIDE)
-    return Cutout(bleed(photo) if photo.mode == "RGBA" else photo.convert("RGBA"), "none")
+    if photo.mode == "RGBA":
+        return Cutout(bleed(photo), "none", empty_doubt(_alpha(photo)))
+    return Cutout(photo.convert("RGBA"), "none")
 
 
 def cut_out_element(
@@ -84,16 +86,14 @@ def _by_model(photo: Image.Image, model: str, cache: Path | None, models: Models
     return picture
 
 
-def _by_fallback(photo: Image.Image, reason: str) -> Cutout:
+def _by_fallback(photo: Image.Image, fault: Unavailable) -> Cutout:
     """Not kept in the cache: the next time a model may be there."""
     picture, source = fallback.key_plain_background(photo), "plain background"
     if picture is None:
         picture, source = fallback.grabcut(photo), "grabcut"
     way = "its plain background was taken away" if source == "plain background" else "its subject was guessed"
-    notice = (
-        f"The background remover is out of reach ({reason}), so {way}. Connect to the internet once for clean edges."
-    )
-    return Cutout(picture, source, doubts_about(_alpha(picture)), notice)
+    notice = f"The background remover is out of reach ({fault}), so {way}. {fault.remedy}"
+    return Cutout(picture, source, doubts_about(_alpha(picture)), notice.rstrip())
 
 
 def _alpha(picture: Image.Image) -> np.ndarray:

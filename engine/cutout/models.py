@@ -40,7 +40,7 @@ class Models:
         self._load = load or load_session
         self._clock = clock
         self._sessions: dict[str, Session] = {}
-        self._failures: dict[str, tuple[float, str]] = {}
+        self._failures: dict[str, tuple[float, Unavailable]] = {}
         self._loading = {model: threading.Lock() for model in _LADDER}  # a long download holds up its own model only
         self._inference = threading.Lock()
 
@@ -64,13 +64,15 @@ class Models:
     def _loaded(self, model: str) -> Session:
         if model in self._sessions:
             return self._sessions[model]
-        when, why = self._failures.get(model, (None, ""))
-        if when is not None and self._clock() - when < _FORGET_AFTER:
-            raise Unavailable(why)  # or every cut-out of a person without network would wait for the time-out
+        if model in self._failures:
+            when, why = self._failures[model]
+            if self._clock() - when < _FORGET_AFTER:
+                # or every cut-out of a person without network would wait for the time-out
+                raise Unavailable(str(why), why.remedy)
         try:
             self._sessions[model] = self._load(model)
         except Unavailable as error:
-            self._failures[model] = (self._clock(), str(error))
+            self._failures[model] = (self._clock(), error.with_traceback(None))
             raise
         return self._sessions[model]
 
@@ -95,10 +97,12 @@ def model_view(photo: Image.Image) -> Image.Image:
 
 def load_session(model: str) -> Session:
     """A rembg session for a model by name, its weights fetched where they are missing. Raises Unavailable."""
-    folder = weights.weights_folder()
     path: Path | None = None
     if model in weights.WEIGHTS:
+        folder = weights.weights_folder()
         path = weights.find(model, folder) or weights.fetch(model, folder)
+    else:
+        folder = weights.home(model)
     try:
         base = _session_class(model)
     except (ImportError, KeyError) as error:
@@ -106,8 +110,9 @@ def load_session(model: str) -> Session:
     try:
         return _placed(base, folder, path)(model, _options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # rembg downloads inside its constructor: network, disk and hash errors of every kind
-        why = "it could not be downloaded" if path is None else f"it could not be loaded ({type(error).__name__})"
-        raise Unavailable(why) from None
+        if path is None:
+            raise Unavailable("it could not be downloaded", weights.CONNECT) from None
+        raise Unavailable(f"it could not be loaded ({type(error).__name__})") from None
 
 
 def _session_class(model: str) -> type[Any]:

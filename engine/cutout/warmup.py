@@ -9,6 +9,14 @@ from engine.cutout.models import QUALITIES, shared_models
 from engine.cutout.weights import Unavailable
 
 
+def is_here(quality: str) -> bool:
+    """Whether a quality's weights lie on this machine."""
+    model = QUALITIES[quality]
+    if model in weights.WEIGHTS:
+        return weights.find(model, weights.weights_folder()) is not None
+    return any(weights.home(model).rglob(f"{model}*.onnx"))  # rembg has put it there, and has checked it
+
+
 def prepare(quality: str = "fast", say: Callable[[str], None] = print) -> bool:
     """Have a quality's weights on this machine, downloading them where they are missing, and `say` so.
 
@@ -23,7 +31,8 @@ def prepare(quality: str = "fast", say: Callable[[str], None] = print) -> bool:
             say(f"Fetching the background remover {model} ({weights.WEIGHTS[model].megabytes:g} MB, once) …")
             weights.fetch(model, weights.weights_folder())
     except Unavailable as error:
-        say(f"The background remover {model} could not be fetched: {error}. Cut-outs are rougher until it is.")
+        rough = f"The background remover {model} could not be fetched: {error}. Cut-outs are rougher until it is."
+        say(f"{rough} {error.remedy}".rstrip())
         return False
     return True
 

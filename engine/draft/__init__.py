@@ -1,8 +1,8 @@
 """The draft engine: an animated storyboard from the cast's cut-outs, the prompt and the layout. CPU only, in seconds.
 
-direct   prompt and scene -> camera move, motions, who holds what (words.toml is the table)
+direct   prompt and scene -> camera move, motions, who holds what (vocabulary reads its table, words.toml)
 measure  cut-out -> its box, where it is cropped, what kind of figure it is
-layout   who stands where
+layout   who stands where: people and things on a stage
 light    cut-out -> a lit tile with its shadow
 backdrop the background, or a painted studio
 camera, motion, easing   paths and poses over time
@@ -10,6 +10,6 @@ puppet   a tile warped on to a frame
 render   all of it: frames
 """
 
-from engine.draft.render import NOTE, arrange, frames
+from engine.draft.render import NOTE, arrange, block, empty_stage, frames
 
-__all__ = ["NOTE", "arrange", "frames"]
+__all__ = ["NOTE", "arrange", "block", "empty_stage", "frames"]

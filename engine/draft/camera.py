@@ -25,6 +25,8 @@ HORIZON = 0.58  # of the frame's height
 NEAREST = 1.25
 CLOSER = (0.055, 0.17)  # how far a push in goes, at least and at most
 ROLL = math.radians(0.3)
+ACROSS = (0.025, 0.07)  # of the frame's shorter side: how far a pan goes to either side, at least and at most
+PAN_ZOOM = 1.04  # pans are taken a little closer
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,13 @@ class View:
 
 @dataclass(frozen=True)
 class Aim:
-    """What the camera looks at, in fractions of the frame, and how much closer it may come."""
+    """What the camera looks at, in fractions of the frame, how much closer it may come, and how far it may pan to
+    either side, over the frame's shorter side."""
 
     x: float
     y: float
     closer: float
+    across: float = ACROSS[1]
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in fractions of the frame
@@ -89,25 +93,26 @@ class Camera:
     ground: float
     phases: tuple[float, ...] = (0.0,) * 9
     closer: float = 0.17  # how far it pushes in or pulls out
+    across: float = ACROSS[1]  # how far it pans to either side, over the shorter side
 
     def view(self, seconds: float) -> View:
         """Where it looks at that time."""
         way = glide(seconds / self.seconds) if self.seconds > 0 else 0.0
         side = min(self.width, self.height)
-        across = (2 * way - 1) * 0.07 * side
+        across = (2 * way - 1) * self.across * side
         match self.move:
             case "push_in":
                 return View(zoom=1 + self.closer * way)
             case "pull_out":
                 return View(zoom=1 + self.closer * (1 - way))
             case "pan_left":
-                return View(zoom=1.04, shift_x=across)
+                return View(zoom=PAN_ZOOM, shift_x=across)
             case "pan_right":
-                return View(zoom=1.04, shift_x=-across)
+                return View(zoom=PAN_ZOOM, shift_x=-across)
             case "tilt_up":
-                return View(zoom=1.04, shift_y=0.8 * across)
+                return View(zoom=PAN_ZOOM, shift_y=0.8 * across)
             case "tilt_down":
-                return View(zoom=1.04, shift_y=-0.8 * across)
+                return View(zoom=PAN_ZOOM, shift_y=-0.8 * across)
             case "orbit":
                 return View(zoom=1.02 + 0.05 * way, orbit=-1.5 * across)
             case "handheld":
@@ -163,9 +168,24 @@ class Camera:
         return 1 + margin
 
 
+def inset_of(move: str, aspect: float) -> float:
+    """How much of the frame a move may lose at the left and at the right, in frame heights, for whoever moves in it."""
+    shift = min(aspect, 1.0)
+    match move:
+        case "still":
+            return 0.0
+        case "pan_left" | "pan_right":
+            return 0.55 * (PAN_ZOOM - 1) * aspect + 0.05 * shift
+        case "handheld":
+            return 0.045 * aspect + 0.012 * shift
+        case "tilt_up" | "tilt_down":
+            return 0.55 * (PAN_ZOOM - 1) * aspect
+    return 0.6 * CLOSER[0] * aspect
+
+
 def camera_of(move: str, video: Video, seed: int, aim: Aim, ground: float) -> Camera:
     """The camera of a clip; `ground` in fractions of the frame's height."""
     phases = tuple(float(p) for p in np.random.default_rng([seed, 7]).random(9))
     seconds = max(video.frames - 1, 1) / video.fps
     at = (aim.x * video.width, aim.y * video.height)
-    return Camera(move, video.width, video.height, seconds, at, ground * video.height, phases, aim.closer)
+    return Camera(move, video.width, video.height, seconds, at, ground * video.height, phases, aim.closer, aim.across)

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
-from engine.scene import CAMERAS, MOTIONS, Element, Scene, label
-
-_TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")
-
-
-@dataclass(frozen=True)
-class Words:
-    """The table, ready to be looked up: phrases (tuples of lower-case words) to what they mean."""
-
-    camera: dict[tuple[str, ...], str]
-    motion: dict[tuple[str, ...], str]
-    size: dict[tuple[str, ...], float]
-    hold: dict[tuple[str, ...], str]
-    grammar: dict[str, frozenset[tuple[str, ...]]]
+from engine.draft.vocabulary import Words, match, raw_tokens, tokens, words
+from engine.scene import Scene, label
 
 
 @dataclass(frozen=True)
@@ -40,33 +24,13 @@ class Plan:
     acts: dict[int, Act] = field(default_factory=dict)
 
 
-@cache
-def words() -> Words:
-    """Read words.toml. Raises ValueError where it names a camera or a motion that does not exist."""
-    table = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
-    for section, known in (("camera", CAMERAS), ("motion", MOTIONS)):
-        if unknown := set(table[section]) - set(known):
-            raise ValueError(f"words.toml: [{section}] has no {sorted(unknown)}")
-
-    def flat(section: str) -> dict[tuple[str, ...], str]:
-        return {tuple(tokens(phrase)): key for key, phrases in table[section].items() for phrase in phrases}
-
-    size = {phrase: float(key) for phrase, key in flat("size").items()}
-    grammar = {key: frozenset(tuple(tokens(p)) for p in phrases) for key, phrases in table["grammar"].items()}
-    return Words(flat("camera"), flat("motion"), size, flat("hold"), grammar)
-
-
-def tokens(text: str) -> list[str]:
-    """Words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia")."""
-    found = (token.replace("\u2019", "'") for token in _TOKEN.findall(text.casefold()))
-    return [token.removesuffix("'s") if token not in ("it's", "he's", "she's") else token[:-2] for token in found]
-
-
 def direct(scene: Scene) -> Plan:
     """Read the scene's direction; what is set explicitly wins over what the prompt says."""
     table = words()
-    prompt = tokens(scene.prompt)
-    motions, holders = _read_acts(scene, prompt, table)
+    prompt, names = tokens(scene.prompt), _names(scene)
+    owners = {at for at, token in enumerate(raw_tokens(scene.prompt)) if token.endswith("'s")}
+    shots = _shots(prompt, names, table)
+    motions, holders = _read_acts(scene, _Text(prompt, names, table, shots, owners))
     for i, element in enumerate(scene.cast):
         if element.motion is not None:
             motions[i] = element.motion
@@ -76,34 +40,40 @@ def direct(scene: Scene) -> Plan:
         for i, element in enumerate(scene.cast)
         if element.role != "background"
     }
-    return Plan(scene.direction.camera or _read_camera(prompt, table), acts)
-
-
-def lookup(element: Element, table: dict[tuple[str, ...], object], default: object) -> object:
-    """What a word table says about an element, by its name first and its description second."""
-    for text in (element.name, element.description):
-        found = tokens(text)
-        for i in reversed(range(len(found))):  # the head of an English noun phrase comes last: "coffee table"
-            for length in (3, 2, 1):
-                if i + 1 >= length and (value := table.get(tuple(found[i + 1 - length : i + 1]))) is not None:
-                    return value
-    return default
+    return Plan(scene.direction.camera or _read_camera(prompt, shots, table), acts)
 
 
 # ---------------------------------------------------------------------------
 # Reading
 
 
-def _match(table: dict | frozenset, prompt: list[str], at: int) -> int:
-    """The length in words of the longest phrase of the table that starts here; 0 for none."""
-    return next((n for n in (5, 4, 3, 2, 1) if tuple(prompt[at : at + n]) in table and at + n <= len(prompt)), 0)
+def _shots(prompt: list[str], names: dict[tuple[str, ...], int], table: Words) -> dict[int, int]:
+    """Where a camera move is named, and by how many words. "She moves left" is none: she is the subject."""
+    found, subject, at = {}, "", 0
+    opens = True  # whether a new subject may come: at the start, after a comma, after "while"
+    while at < len(prompt):
+        length = match(table.camera, prompt, at)
+        shared = tuple(prompt[at : at + length]) in table.grammar["shared"]
+        if length and (not shared or subject != "cast"):
+            found[at] = length
+        elif not length and (prompt[at],) in table.grammar["camera"]:
+            subject, opens = "camera", False
+        elif length := length or match(names, prompt, at) or match(table.grammar["characters"], prompt, at):
+            subject, opens = "cast" if opens or not subject else subject, False
+        elif prompt[at] in ".;!?":
+            subject, opens = "", True
+        elif prompt[at] == "," or (prompt[at],) in table.grammar["clause"]:
+            opens = True
+        at += max(length, 1)
+    return found
 
 
-def _read_camera(prompt: list[str], table: Words) -> str:
-    for at in range(len(prompt)):
-        if n := _match(table.camera, prompt, at):
-            return table.camera[tuple(prompt[at : at + n])]
-    return "push_in"
+def _read_camera(prompt: list[str], shots: dict[int, int], table: Words) -> str:
+    """The first move that is asked for; a camera that is only told what not to do keeps still."""
+    for at, length in shots.items():
+        if not _negated(prompt, at, table):
+            return table.camera[tuple(prompt[at : at + length])]
+    return "still" if shots else "push_in"
 
 
 def _names(scene: Scene) -> dict[tuple[str, ...], int]:
@@ -127,38 +97,95 @@ class _Reader:
     of_camera: bool = False  # "the camera floats around" moves nobody
 
 
-def _read_acts(scene: Scene, prompt: list[str], table: Words) -> tuple[dict[int, str], dict[int, int]]:
+@dataclass(frozen=True)
+class _Text:
+    """A prompt to be read: its words, the names in the cast, the word table, where camera moves are named and by how
+    many words, and which words are possessives ("Mia's")."""
+
+    prompt: list[str]
+    names: dict[tuple[str, ...], int]
+    table: Words
+    shots: dict[int, int]
+    owners: set[int]
+
+    def owns(self, at: int, length: int) -> bool:
+        """Whether this name only says whose the next thing is: "Mia's red cup"."""
+        if at + length - 1 not in self.owners:
+            return False
+        for after in range(at + length, min(at + length + 3, len(self.prompt))):
+            if match(self.names, self.prompt, after) or match(self.table.grammar["objects"], self.prompt, after):
+                return True
+            if self.prompt[after] in ".,;:!?" or match(self.table.motion, self.prompt, after):
+                return False
+        return False
+
+    def holder(self, at: int) -> int | None:
+        """Who is meant by the words here: "(held) by Ann"."""
+        if self.prompt[at : at + 1] != ["by"]:
+            return None
+        at += 2 if self.prompt[at + 1 : at + 2] == ["the"] else 1
+        length = match(self.names, self.prompt, at)
+        return self.names[tuple(self.prompt[at : at + length])] if length else None
+
+
+def _read_acts(scene: Scene, text: _Text) -> tuple[dict[int, str], dict[int, int]]:
     """Motions and holders by cast index. Subjects stand before their verb ("Mia and Ken dance"), or right after it
     where nobody was named yet ("dancing Mia"); a verb without a name keeps the subject ("Mia sings and sways")."""
-    names, motions, holders, reader = _names(scene), {}, {}, _Reader()
+    prompt, names, table = text.prompt, text.names, text.table
+    motions, holders, reader = {}, {}, _Reader()
     at = 0
     while at < len(prompt):
-        if n := _match(names, prompt, at):
-            _on_name(scene, names[tuple(prompt[at : at + n])], reader, motions, holders)
-        elif n := _match(table.camera, prompt, at):
-            pass  # "moves around", "pulls back": the camera's, nobody's motion
-        elif n := _match(table.motion, prompt, at):
-            if not reader.of_camera and not _negated(prompt, at, table):
-                if prompt[at].endswith("ing") and _match(names, prompt, at + n):  # "running Ken"
+        if n := match(names, prompt, at):
+            if not text.owns(at, n):
+                _on_name(scene, names[tuple(prompt[at : at + n])], reader, motions, holders)
+        elif n := text.shots.get(at, 0):
+            pass  # "pans around", "pulls back": the camera's, nobody's motion
+        elif n := match(table.motion, prompt, at):
+            motion, by = table.motion[tuple(prompt[at : at + n])], text.holder(at + n)
+            if motion in ("hold", "lift") and by is not None and scene.cast[by].role == "character":
+                _on_held_by(scene, by, motion, reader, motions, holders)
+            elif not reader.of_camera and not _negated(prompt, at, table):
+                if prompt[at].endswith("ing") and match(names, prompt, at + n):  # "running Ken"
                     reader.said, reader.subjects = [], []
-                _on_verb(scene, table.motion[tuple(prompt[at : at + n])], reader, motions)
-        elif n := _match(table.grammar["objects"], prompt, at) or _match(table.grammar["characters"], prompt, at):
+                _on_verb(scene, motion, reader, motions)
+        elif n := match(table.grammar["objects"], prompt, at) or match(table.grammar["characters"], prompt, at):
             _on_pronoun(scene, tuple(prompt[at : at + n]), reader, table, motions, holders)
-        elif prompt[at] in ".;!?":
-            reader.said, reader.waiting, reader.holding, reader.of_camera = [], None, [], False
-        elif (prompt[at],) in table.grammar["camera"]:
-            reader.said, reader.subjects, reader.waiting, reader.of_camera = [], [], None, True
-        elif (prompt[at],) in table.grammar["having"]:
-            reader.holding = [i for i in reader.said or reader.subjects if scene.cast[i].role == "character"]
-            reader.said, reader.waiting, reader.of_camera = [], "hold", False
-        elif (prompt[at],) in table.grammar["clause"] and prompt[at] not in ("and", "then"):
-            reader.said, reader.waiting, reader.of_camera = [], None, False
+        else:
+            _on_word(scene, prompt[at], reader, table)
         at += max(n, 1)
     return motions, holders
 
 
+def _on_word(scene: Scene, word: str, reader: _Reader, table: Words) -> None:
+    """Punctuation and the small words that say who the next verb belongs to."""
+    if word in ".;!?":
+        reader.said, reader.waiting, reader.holding, reader.of_camera = [], None, [], False
+    elif (word,) in table.grammar["camera"]:
+        reader.said, reader.subjects, reader.waiting, reader.of_camera = [], [], None, True
+    elif (word,) in table.grammar["having"]:
+        reader.holding = [i for i in reader.said or reader.subjects if scene.cast[i].role == "character"]
+        reader.said, reader.waiting, reader.of_camera = [], "hold", False
+    elif (word,) in table.grammar["clause"] and word not in ("and", "then"):
+        reader.said, reader.waiting, reader.of_camera = [], None, False
+
+
 def _negated(prompt: list[str], at: int, table: Words) -> bool:
+    """ "does not", "never", also with an adverb between: "does not slowly zoom in"."""
+    if at and prompt[at - 1].endswith("ly"):
+        at -= 1
     return any(tuple(prompt[max(0, at - n) : at]) in table.grammar["negation"] for n in (1, 2))
+
+
+def _on_held_by(
+    scene: Scene, by: int, motion: str, reader: _Reader, motions: dict[int, str], holders: dict[int, int]
+) -> None:
+    """ "A cup held by Ann"."""
+    for i in reader.said or reader.subjects:
+        if scene.cast[i].role == "object":
+            holders.setdefault(i, by)
+            motions[i] = motion
+    motions.setdefault(by, "hold")
+    reader.said, reader.subjects, reader.waiting = [], [], None
 
 
 def _on_name(scene: Scene, index: int, reader: _Reader, motions: dict[int, str], holders: dict[int, int]) -> None:

@@ -73,7 +73,7 @@ def make_tile(picture: Image.Image, shape: Shape, height: int, flip: bool, role:
     lit = _wrap_light(lit, alpha, around.behind, height, WRAP[role])
     pixels = np.dstack([lit * alpha[..., None], alpha * 255])
     foot = (pad["left"] + straight.shape[1] / 2, float(pad["top"] + straight.shape[0]))
-    shadow = None if "bottom" in cropped else _shadow(alpha, foot, around.light)
+    shadow = None if "bottom" in cropped or shape.kind == "bust" else _shadow(alpha, foot, around.light)
     overscan = pad["bottom"] if "bottom" in cropped else 0
     rounded = np.ascontiguousarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
     return Tile(rounded, _relief(alpha, height, role), foot, float(height), overscan, shadow)
@@ -113,15 +113,13 @@ def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
     padded = cv2.copyMakeBorder(alpha, 4, 4, 4, 4, cv2.BORDER_REPLICATE)
     soft = cv2.GaussianBlur(padded, (0, 0), 0.7)[4:-4, 4:-4]
     alpha = np.clip((soft - 0.16) / 0.8, 0, 1)
-    ramp = max(4, round(0.05 * min(rows, columns)))
     for side in shape.grazed:
+        part = 0.1 if side == "top" else 0.05  # ears and hair that end in a line look worse than feet that do
+        ramp = max(4, round(part * min(rows, columns)))
         fade = np.clip((np.arange(ramp) + 0.5) / ramp, 0, 1).astype(np.float32)
         fade = fade * fade * (3 - 2 * fade)
-        view = {"left": alpha[:, :ramp], "right": alpha[:, ::-1][:, :ramp]}.get(side)
-        if view is not None:
-            view *= fade[None, : view.shape[1]]
-        elif side == "bottom":
-            alpha[::-1][:ramp] *= fade[: min(ramp, rows), None]
+        inwards = {"left": alpha.T, "right": alpha.T[::-1], "top": alpha, "bottom": alpha[::-1]}[side][:ramp]
+        inwards *= fade[: len(inwards), None]
     return alpha
 
 
@@ -129,6 +127,8 @@ def _as_print(straight: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.n
     """A photo that was not cut out stands there as a print: a white border, round corners."""
     rows, columns = alpha.shape
     border = max(2, round(0.028 * min(rows, columns)))
+    if min(rows, columns) < 4 * border:  # nothing would be left of it
+        return straight, alpha
     inner = cv2.resize(straight, (columns - 2 * border, rows - 2 * border), interpolation=cv2.INTER_AREA)
     paper = np.full_like(straight, 246.0)
     paper[border:-border, border:-border] = inner

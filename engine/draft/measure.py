@@ -25,7 +25,8 @@ class Shape:
     `box` is (left, top, right, bottom) in the picture's pixels; `cropped` the sides at which the subject is cut off
     for good, `grazed` those it merely touches; `facing` -1 left, 1 right, 0 unknown or frontal; `reaching` the side to
     which a bust holds out its hand, which then is the palm; `hands` the left and right hand as (x from the box's
-    middle, height over its foot), both over the box's height.
+    middle, height over its foot), both over the box's height; `head` where the head begins and ends across, over the
+    box's width.
     """
 
     box: tuple[int, int, int, int]
@@ -35,6 +36,7 @@ class Shape:
     facing: int
     reaching: int
     hands: tuple[tuple[float, float], tuple[float, float]]
+    head: tuple[float, float] = (0.3, 0.7)
 
     @property
     def aspect(self) -> float:
@@ -60,7 +62,7 @@ def measure(picture: Image.Image, role: str) -> Shape:
     touches = _touches(picture, box, alpha)
     trimmed = all(value > 0 for value in touches.values())  # a sticker cut to its box: borders tell little
     fill = float(alpha.mean())
-    if fill > 0.985:
+    if _is_opaque(picture):  # used as it is; a cut-out that fills its box is a book or a phone
         return Shape(box, "card", frozenset(), frozenset(), 0, 0, _hands(alpha, 0))
     limit = {"bottom": 0.6 if trimmed else 0.22, "top": 0.3, "left": 0.4, "right": 0.4}
     if role == "object":
@@ -76,7 +78,11 @@ def measure(picture: Image.Image, role: str) -> Shape:
         kind = "figure"
     reaching = _reaching(alpha) if kind == "bust" else 0
     hands = _hands(alpha, reaching)
-    return Shape(box, kind, frozenset(cropped), frozenset(grazed), _facing(alpha), reaching, hands)
+    return Shape(box, kind, frozenset(cropped), frozenset(grazed), _facing(alpha), reaching, hands, _head(alpha))
+
+
+def _is_opaque(picture: Image.Image) -> bool:
+    return "A" not in picture.getbands() or picture.getchannel("A").getextrema()[0] > 255 - ALPHA_FLOOR
 
 
 def _small_alpha(picture: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -117,6 +123,17 @@ def _facing(alpha: np.ndarray) -> int:
     head = alpha[: max(1, round(rows * 0.22))]
     lead = (head.sum(0) @ xs) / max(head.sum(), 1e-3) - (alpha.sum(0) @ xs) / max(alpha.sum(), 1e-3)
     return int(np.sign(lead)) if abs(lead) > 0.03 * rows else 0
+
+
+def _head(alpha: np.ndarray) -> tuple[float, float]:
+    """Where the head begins and ends across: the bulk of what there is at the top. Raised arms do not count much."""
+    rows, columns = alpha.shape
+    weight = alpha[: max(1, round(rows * 0.15))].sum(0)
+    xs = (np.arange(columns, dtype=np.float32) + 0.5) / columns
+    middle = float((weight @ xs) / max(float(weight.sum()), 1e-3))
+    spread = float(np.sqrt((weight @ (xs - middle) ** 2) / max(float(weight.sum()), 1e-3)))
+    half = min(1.9 * spread, 0.17 * rows / columns)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _reaching(alpha: np.ndarray) -> int:

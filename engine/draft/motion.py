@@ -1,7 +1,8 @@
 """What actors do: poses over time. Paper puppets: they bend, lean, squash, hop, turn, and never jump.
 
-A pose is relative to the actor's placement. Each motion is a function of time that starts and ends at rest; each actor
-has its own phase. Lengths are in actor heights unless said otherwise, angles in degrees.
+A pose is relative to the actor's placement. Each motion is a function of time that starts and ends at rest, or is so
+slow that it can be met half way (idle, sway, hold: easing those in looks like a lurch); each actor has its own phase.
+Lengths are in actor heights unless said otherwise, angles in degrees.
 """
 
 from __future__ import annotations
@@ -73,20 +74,18 @@ def _idle(m: Mover, t: float) -> Pose:
     """Breathing, and a shift of weight now and then; things keep still."""
     if m.thing:
         return Pose()
-    ramp = fade(t, m.seconds)
     breath = wave(0.27 * t + m.phase)
-    weight = wave(0.11 * t + 0.7 * m.phase)
     return Pose(
-        tall=1 + 0.007 * ramp * breath,
-        wide=1 + 0.003 * ramp * breath,
-        lean=0.008 * ramp * weight,
-        nod=0.006 * ramp * wave(0.17 * t + m.phase),
-        yaw=0.25 * ramp * wave(0.13 * t + m.phase),
+        tall=1 + 0.007 * breath,
+        wide=1 + 0.003 * breath,
+        lean=0.008 * wave(0.11 * t + 0.7 * m.phase),
+        nod=0.006 * wave(0.17 * t + m.phase),
+        yaw=0.25 * wave(0.13 * t + m.phase),
     )
 
 
 def _sway(m: Mover, t: float) -> Pose:
-    ramp = fade(t, m.seconds)
+    ramp = fade(t, m.seconds) if m.thing else 1.0  # things start at rest, on their spot
     rate = _beats(m) / 4
     side = wave(rate * t + m.phase)
     late = wave(rate * t + m.phase - 0.14)  # the head comes after the body
@@ -225,16 +224,15 @@ def _hold(m: Mover, t: float) -> Pose:
     if m.thing:
         return Pose()
     idle = _idle(m, t)
-    ramp = fade(t, m.seconds)
     show = wave(0.16 * t + m.phase)
     return Pose(
         tall=idle.tall,
         wide=idle.wide,
-        lean=0.014 * ramp * show,
-        hip=0.006 * ramp * show,
-        nod=0.012 * ramp * wave(0.16 * t + m.phase - 0.12),
-        yaw=0.5 * ramp * show,
-        tilt=0.5 * ramp * show,
+        lean=0.014 * show,
+        hip=0.006 * show,
+        nod=0.012 * wave(0.16 * t + m.phase - 0.12),
+        yaw=0.5 * show,
+        tilt=0.5 * show,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,18 +11,22 @@ from PIL import Image
 
 from engine.cast import Member
 from engine.draft.backdrop import CLOSE_BLUR, FAR_BLUR, Backdrop, backdrop_of, studio
-from engine.draft.camera import Aim, Box, Camera, aim_at, camera_of
-from engine.draft.direct import Act, Plan, direct, lookup, words
+from engine.draft.camera import ACROSS, Aim, Box, Camera, aim_at, camera_of, inset_of
+from engine.draft.direct import Act, Plan, direct
 from engine.draft.layout import Player, Stage, place, stage_of
 from engine.draft.light import Surroundings, make_tile
 from engine.draft.measure import Shape, measure
 from engine.draft.motion import Mover
 from engine.draft.show import Actor, Show
-from engine.scene import Placement, Scene
+from engine.draft.vocabulary import lookup, words
+from engine.scene import Element, Placement, Scene
 
 GOLDEN = 0.618
 ROOTED_DEPTH = 0.94  # where a bust counts in the order from back to front
 ROOTED_FROM = 0.975  # a cropped figure whose foot is at least this low is cut off by the frame's edge
+SWING = 0.03  # of its height: how far a walker's sides swing out
+SHARED = 0.1  # of their widths: how far who comes closer may grow over a neighbour
+LIFTED = 0.12  # of the frame's height: how far somebody lifts a thing at least
 DETAIL = 1.15  # tiles are a little larger than they appear, so that warping keeps them crisp
 
 
@@ -55,20 +59,20 @@ def prepare(scene: Scene, members: Sequence[Member], ask: Callable[[], None]) ->
         actors[i] = _actor(members[i], shapes[i], placements[i], movers[i], camera, backdrop)
     for i, act in plan.acts.items():
         if act.holder in actors and i in actors:
-            actors[i] = _attach(actors[i], actors[act.holder], act.holder, _held_behind(members[i]))
+            actors[i] = _attach(actors[i], actors[act.holder], act.holder, _held_behind(scene.cast[i]), video.height)
     return Show(
         camera,
         backdrop,
         actors,
-        _order(actors, video.height),
+        stack(scene, plan, shapes, placements),
         _vignette(video.width, video.height, scene.sampling.seed),
         _grade(),
     )
 
 
-def _held_behind(member: Member) -> bool:
+def _held_behind(element: Element) -> bool:
     """Umbrellas and balloons are held by their lower end, behind the head."""
-    return lookup(member.element, words().hold, "hand") == "stick"
+    return lookup(element, words().hold, "hand") == "stick"
 
 
 def _is_rooted(shape: Shape, placement: Placement) -> bool:
@@ -83,7 +87,11 @@ def _aim(scene: Scene, shapes: dict[int, Shape], placements: dict[int, Placement
     x = sum(placements[i].x for i in leads) / len(leads)
     y = sum(placements[i].y - 0.62 * placements[i].scale for i in leads) / len(leads)
     boxes = [_box(scene, shapes[i], placements[i], movers[i]) for i in shapes]
-    return aim_at((min(max(x, 0.35), 0.65), min(max(y, 0.38), 0.6)), boxes)
+    aim = aim_at((min(max(x, 0.35), 0.65), min(max(y, 0.38), 0.6)), boxes)
+    # A pan leaves everybody in the frame whose head is in it now.
+    free = min((room for box in boxes for room in (box[0], 1 - box[2]) if room > 0), default=1.0) - 0.025
+    side = min(scene.video.width, scene.video.height)
+    return replace(aim, across=min(max(free * scene.video.width / side, ACROSS[0]), ACROSS[1]))
 
 
 def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
@@ -92,13 +100,20 @@ def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
     half = placement.scale * shape.aspect * narrow / 2
     poses = [mover.pose(mover.seconds * step / 24) for step in range(25)]
     sway = max(abs(p.lean) + abs(p.hip) + abs(p.nod) for p in poses) * 0.5 * placement.scale * narrow
-    if "bottom" in shape.cropped:  # shoulders and elbows may leave the frame, the head not
-        half *= 0.6
+    start, end = -half, half
+    if shape.cropped & {"left", "right"}:  # shoulders and elbows may leave the frame, the head not
+        start, end = (2 * half * ((1 - side if placement.flip else side) - 0.5) for side in shape.head)
+        start, end = min(start, end), max(start, end)
+    elif "bottom" in shape.cropped:
+        start, end = 0.6 * start, 0.6 * end
     bottom = 2.0 if _is_rooted(shape, placement) else placement.y
     rise = max(placement.scale * ((1 + p.near) * p.tall + p.rise) - 0.12 * p.near for p in poses)
     left, right = (f(p.travel * narrow for p in poses) for f in (min, max))
     top = min(max(placement.y - rise, 0.0), placement.y - 0.5 * placement.scale)
-    return placement.x - half - sway + left, top, placement.x + half + sway + right, bottom
+    first, last = placement.x + start - sway + left, placement.x + end + sway + right
+    if shape.cropped & {"left", "right"}:  # half a face is all there is: none of it is lost
+        first, last = max(first, 0.0), min(last, 1.0)
+    return first, top, last, bottom
 
 
 def _backdrop(
@@ -107,10 +122,15 @@ def _backdrop(
     size = (scene.video.width, scene.video.height)
     picture = next((m.picture for m in members if m.element.role == "background"), None)
     if picture is None:
-        colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
-        picture = studio(size, colours, scene.sampling.seed)
+        picture = paint_studio(scene, members, shapes)
     blur = 0.0 if not shapes else CLOSE_BLUR if close else FAR_BLUR
     return backdrop_of(picture, size, camera.reach(), blur, 1.2 if close else camera.ground / camera.height)
+
+
+def paint_studio(scene: Scene, members: Sequence[Member], shapes: dict[int, Shape]) -> Image.Image:
+    """A backdrop in colours that suit the cast, at the video's size (RGB)."""
+    colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
+    return studio((scene.video.width, scene.video.height), colours, scene.sampling.seed)
 
 
 def _mean_lab(picture: Image.Image, shape: Shape) -> np.ndarray:
@@ -127,6 +147,7 @@ def _mover(
 ) -> Mover:
     shape, placement, order = shapes[i], placements[i], list(shapes).index(i)
     seed = np.random.default_rng([scene.sampling.seed, 3]).random()
+    around = _Around(scene, shapes, placements, stage, inset_of(plan.camera, stage.aspect))
     return Mover(
         motion=plan.acts.get(i, Act()).motion,
         phase=float((seed + order * GOLDEN) % 1.0),
@@ -135,29 +156,58 @@ def _mover(
         facing=shape.facing * (-1 if placement.flip else 1),
         rooted=_is_rooted(shape, placement),
         thing=scene.cast[i].role == "object",
-        room=_room(scene, i, shapes, placements, stage),
-        closest=max(0.0, (placement.y - 0.04) / placement.scale - 1.0),
+        room=around.room(i),
+        closest=around.closest(i),
     )
 
 
-def _room(
-    scene: Scene, i: int, shapes: dict[int, Shape], placements: dict[int, Placement], stage: Stage
-) -> tuple[float, float]:
-    """How far one of the cast may go to the left and right, in frame heights, before it leaves the frame or passes
-    somebody else."""
-    spans = {
-        j: (p.x * stage.aspect - p.scale * shapes[j].aspect / 2, p.x * stage.aspect + p.scale * shapes[j].aspect / 2)
-        for j, p in placements.items()
-    }
-    left, right = spans[i][0] - 0.02, stage.aspect - spans[i][1] - 0.02
-    for j, (start, end) in spans.items():
-        if j == i or scene.cast[j].role != "character":
-            continue
-        if placements[j].x < placements[i].x:
-            left = min(left, spans[i][0] - end)
-        else:
-            right = min(right, start - spans[i][1])
-    return max(left, 0.0), max(right, 0.0)
+@dataclass(frozen=True)
+class _Around:
+    """What is around one of the cast: the frame's edges, the others, and what the camera's move may cut off. All in
+    frame heights."""
+
+    scene: Scene
+    shapes: dict[int, Shape]
+    placements: dict[int, Placement]
+    stage: Stage
+    inset: float
+
+    def _span(self, i: int) -> tuple[float, float]:
+        half, x = self._half(i), self.placements[i].x * self.stage.aspect
+        return x - half, x + half
+
+    def _half(self, i: int) -> float:
+        return self.placements[i].scale * self.shapes[i].aspect / 2
+
+    def _others(self, i: int) -> list[int]:
+        return [j for j in self.placements if j != i and self.scene.cast[j].role == "character"]
+
+    def room(self, i: int) -> tuple[float, float]:
+        """How far one of the cast may go to the left and right before it leaves the frame or passes somebody else.
+        Who is cut off at a side stays there."""
+        if self.shapes[i].cropped & {"left", "right"}:
+            return 0.0, 0.0
+        start, end = self._span(i)
+        edge = 0.02 + self.inset + SWING * self.placements[i].scale
+        left, right = start - edge, self.stage.aspect - end - edge
+        for j in self._others(i):
+            first, last = self._span(j)
+            if self.placements[j].x < self.placements[i].x:
+                left = min(left, start - last)
+            else:
+                right = min(right, first - end)
+        return max(left, 0.0), max(right, 0.0)
+
+    def closest(self, i: int) -> float:
+        """How much larger it may become before its head or its sides leave the frame or it covers a neighbour."""
+        placement, half = self.placements[i], self._half(i)
+        start, end = self._span(i)
+        sides = min(start, self.stage.aspect - end) + half - self.inset - SWING * placement.scale
+        least = min((placement.y - 0.04) / placement.scale, sides / half)
+        for j in self._others(i):
+            apart = abs(self.placements[j].x - placement.x) * self.stage.aspect
+            least = min(least, (1 + SHARED) * apart / (half + self._half(j)))
+        return max(least - 1.0, 0.0)
 
 
 def _actor(
@@ -170,30 +220,45 @@ def _actor(
     # However large the placement, a tile never needs to be much larger than the frame.
     pixels = round(min(height * DETAIL, 1.6 * max(camera.width, camera.height) / max(1.0, shape.aspect)))
     around = Surroundings(np.ascontiguousarray(behind), backdrop.light)
+    shape = _as_shown(shape, placement, camera.width / camera.height)
     tile = make_tile(member.picture, shape, max(pixels, 4), placement.flip, member.element.role, around)
     return Actor(tile, foot, height, mover, mover.rooted)
 
 
-def _attach(thing: Actor, holder: Actor, index: int, behind: bool) -> Actor:
-    """Tie a held object's middle to the point of the holder that lies behind it."""
+def _as_shown(shape: Shape, placement: Placement, aspect: float) -> Shape:
+    """Where a cut line does not lie on the frame's edge it fades softly instead of being continued."""
+    half = placement.scale * shape.aspect / aspect / 2
+    outside = {"top": placement.y - placement.scale < 0.02, "bottom": _is_rooted(shape, placement)}
+    outside |= {"left": placement.x - half < 0.02, "right": placement.x + half > 0.98}
+    if placement.flip:
+        outside |= {"left": outside["right"], "right": outside["left"]}
+    hidden = frozenset(side for side in shape.cropped if outside[side])
+    return replace(shape, cropped=hidden, grazed=shape.grazed | (shape.cropped - hidden))
+
+
+def _attach(thing: Actor, holder: Actor, index: int, behind: bool, frame: int) -> Actor:
+    """Tie a held object's middle to the point of the holder that lies behind it. What is lifted goes up far enough to
+    be seen in a frame of that height, and stays in it."""
     grip = (thing.foot[0] - holder.foot[0], holder.foot[1] - (thing.foot[1] - thing.size / 2))
-    stroke = 0.1 * holder.size / max(thing.size, 1.0)
+    room = max(thing.foot[1] - thing.size - 0.04 * frame, 0.0)
+    stroke = min(max(0.1 * holder.size, LIFTED * frame), room) / max(thing.size, 1.0)
     return replace(thing, holder=index, grip=grip, stroke=stroke, behind=behind)
 
 
-def _order(actors: dict[int, Actor], height: int) -> list[int]:
-    """From back to front: by foot; a held object right in front of its holder, or behind. A bust's real feet are far
-    below the frame, but things at the frame's lower edge are meant to be in front of it."""
+def stack(scene: Scene, plan: Plan, shapes: dict[int, Shape], placements: dict[int, Placement]) -> list[int]:
+    """Cast indices from back to front: by layer, then by foot; a held object right in front of its holder, or behind.
+    A bust's real feet are far below the frame, but things at the frame's lower edge are meant to be in front of it."""
 
-    def key(i: int) -> tuple[float, int, int]:
-        holder = actors[i].holder
-        first = actors[i if holder is None else holder]
-        depth = first.foot[1]
-        if first.rooted:
-            depth = min(depth, ROOTED_DEPTH * height + 0.01 * (depth - height))
-        return depth, i if holder is None else holder, 0 if holder is None else -1 if actors[i].behind else 1
+    def key(i: int) -> tuple[int, float, int, int]:
+        holder = plan.acts.get(i, Act()).holder
+        first = i if holder not in shapes else holder
+        depth = placements[first].y
+        if _is_rooted(shapes[first], placements[first]):
+            depth = min(depth, ROOTED_DEPTH + 0.01 * (depth - 1))
+        layer = placements[i].layer or placements[first].layer
+        return layer, depth, first, 0 if first == i else -1 if _held_behind(scene.cast[i]) else 1
 
-    return sorted(actors, key=key)
+    return sorted(shapes, key=key)
 
 
 def _grade() -> np.ndarray:

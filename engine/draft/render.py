@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from engine.cast import Member
 from engine.draft.direct import direct
-from engine.draft.prepare import measure_cast, place_cast, prepare
+from engine.draft.prepare import measure_cast, paint_studio, place_cast, prepare, stack
 from engine.errors import Stopped
 from engine.scene import Placement, Scene
 
@@ -21,7 +22,19 @@ NOTE = (
 def arrange(scene: Scene, members: Sequence[Member]) -> dict[int, Placement]:
     """Where the draft puts each of the cast: cast index to placement, explicit ones unchanged, the background left
     out."""
-    return place_cast(scene, direct(scene), measure_cast(members))
+    return block(scene, members)[0]
+
+
+def block(scene: Scene, members: Sequence[Member]) -> tuple[dict[int, Placement], list[int]]:
+    """`arrange`, and who stands before whom: cast indices from back to front."""
+    plan, shapes = direct(scene), measure_cast(members)
+    placements = place_cast(scene, plan, shapes)
+    return placements, stack(scene, plan, shapes, placements)
+
+
+def empty_stage(scene: Scene, members: Sequence[Member]) -> Image.Image:
+    """The studio that the draft paints where the scene has no background, at the video's size (RGB)."""
+    return paint_studio(scene, members, measure_cast(members))
 
 
 def frames(scene: Scene, members: Sequence[Member], stop: Callable[[], bool] | None = None) -> Iterator[np.ndarray]:

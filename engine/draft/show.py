@@ -93,10 +93,11 @@ class Show:
 
     def _stance(self, actor: Actor, view: View, seconds: float, stances: dict[int, Stance]) -> Stance:
         pose = actor.mover.pose(seconds)
-        relief = pose.yaw * TURN_RELIEF[actor.mover.thing] + ORBIT_RELIEF * view.orbit / self.camera.height
-        slant = SLANT * pose.yaw if actor.mover.thing else 0.0
+        slim = _slimness(actor.tile)
+        relief = slim * (pose.yaw * TURN_RELIEF[actor.mover.thing] + ORBIT_RELIEF * view.orbit / self.camera.height)
+        slant = slim * SLANT * pose.yaw if actor.mover.thing else 0.0
         if actor.holder is not None and actor.holder in stances:
-            return self._held(actor, pose, relief, stances[actor.holder])
+            return self._held(actor, pose, (relief, slant), stances[actor.holder])
         world_x = actor.foot[0] + pose.travel * self.camera.height
         world_y = actor.foot[1] + 0.12 * pose.near * self.camera.height
         k = float(self.camera.depth(world_y))
@@ -115,7 +116,7 @@ class Show:
             foot = (foot[0], max(foot[1], lowest))
         return Stance(foot, ground, scale, angle, pose, relief, slant)
 
-    def _held(self, actor: Actor, pose: Pose, relief: float, holder: Stance) -> Stance:
+    def _held(self, actor: Actor, pose: Pose, depth: tuple[float, float], holder: Stance) -> Stance:
         tile = self.actors[actor.holder].tile
         unit = tile.height / self.actors[actor.holder].size  # the holder's tile pixels per world pixel
         mx, my = place_point(holder, actor.grip[0] * unit, actor.grip[1] * unit, tile.height)
@@ -124,7 +125,12 @@ class Show:
         half = 0.5 * actor.tile.height * scale
         rise = pose.rise / 0.3 * actor.stroke if actor.mover.motion == "lift" else pose.rise
         foot = (mx - half * math.sin(angle), my + half * math.cos(angle) - rise * 2 * half)
-        return Stance(foot, foot, scale, angle, pose, relief, SLANT * pose.yaw)
+        return Stance(foot, foot, scale, angle, pose, *depth)
+
+
+def _slimness(tile: Tile) -> float:
+    """Relief and slant are in heights; what is slim has less depth than that, and would be squeezed or sheared."""
+    return min(1.0, tile.pixels.shape[1] / tile.height)
 
 
 def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:

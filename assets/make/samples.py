@@ -1,9 +1,9 @@
-"""Make the sample cast again: `python assets/make_samples.py [photos] [cast] [backdrops]` (all of them by default).
+"""Make the sample cast again: `python assets/make/samples.py [photos] [cast] [backdrops]` (all of them by default).
 
 photos     four photographs that scikit-image ships, as they are
 cast       Fluent Emoji in 3D from the npm package (`npm pack`, needs npm and the network) and two cut-outs of the
            photographs
-backdrops  stages, studios and streets, painted by `paint_backdrops.py`: the same pixels for the same library versions
+backdrops  stages, studios and streets, painted by `backdrops.py`: the same pixels for the same library versions
 
 The results are kept in the repository: nobody needs this to use Troupe. Sources and licences: `assets/README.md`.
 """
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-SAMPLES = Path(__file__).resolve().parent / "samples"
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 EMOJI_PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 
 # File name of ours -> code points of the emoji, as the package names its files.
@@ -86,12 +86,15 @@ BUSTS = {
 # Outlines drawn by hand around the subjects, in pixels of the photographs; the matting finds the exact edge.
 OUTLINES = {
     "astronaut": (
-        (27, 511), (24, 450), (20, 400), (23, 360), (33, 320), (43, 280), (55, 250), (80, 230), (106, 210), (113, 190),
-        (124, 168), (140, 154), (160, 149), (183, 148), (181, 130), (162, 106), (154, 80), (156, 60), (170, 44),
-        (185, 37), (196, 24), (215, 17), (240, 15), (262, 19), (285, 34), (296, 55), (301, 85), (297, 110), (285, 126),
-        (272, 136), (264, 146), (257, 172), (275, 185), (292, 205), (303, 230), (306, 236), (320, 242), (335, 255),
-        (345, 275), (352, 300), (360, 333), (363, 347), (380, 344), (400, 343), (430, 350), (455, 365), (475, 390),
-        (490, 420), (497, 450), (503, 457), (511, 462), (511, 511),
+        (40, 511), (32, 497), (27, 482), (24, 458), (22, 430), (20, 400), (21, 385), (25, 360), (27, 338), (32, 322),
+        (40, 300), (46, 280), (56, 256), (75, 236), (90, 224), (107, 212), (114, 203), (113, 190), (119, 184),
+        (124, 175), (132, 163), (142, 153), (160, 149), (183, 148), (181, 130), (162, 106), (154, 80), (156, 60),
+        (170, 44), (185, 37), (196, 24), (215, 17), (240, 15), (262, 19), (285, 34), (296, 55), (301, 85), (297, 110),
+        (285, 126), (272, 136), (264, 146), (257, 172), (275, 185), (292, 205), (303, 230), (306, 236), (323, 244),
+        (340, 263),
+        (350, 284), (356, 298), (359, 320), (361, 333), (360, 340), (364, 347), (381, 345), (396, 343), (412, 343),
+        (428, 347), (447, 357), (468, 375), (483, 395), (491, 415), (495, 434), (496, 450), (503, 453), (504, 457),
+        (501, 462), (505, 470), (506, 482), (511, 485), (511, 511),
     ),
     "coffee": (
         (183, 68), (160, 80), (130, 100), (105, 125), (88, 155), (79, 190), (77, 225), (82, 255), (95, 290), (115, 320),
@@ -103,6 +106,13 @@ OUTLINES = {
 }  # fmt: skip
 
 
+# Emoji whose outermost pixels the package has lighter than the rest, here and there: a dotted line on a dark ground.
+# From which row on: further up it would blur the face.
+DOTTED = {"walker_man": 132}
+
+HAIR_ENDS = {"astronaut": 138}  # the row above which the outline runs along hair, which needs a wider band
+
+
 def main(parts: list[str]) -> None:
     """Make the named parts, or all."""
     if not parts or "photos" in parts:
@@ -111,7 +121,7 @@ def main(parts: list[str]) -> None:
         save_emoji()
         save_cut_outs()
     if not parts or "backdrops" in parts:
-        from paint_backdrops import BACKDROPS, paint  # beside this script
+        from backdrops import BACKDROPS, paint  # beside this script
 
         for name in BACKDROPS:
             write(SAMPLES / "backdrops" / f"{name}.jpg", paint(name), quality=88, optimize=True)
@@ -145,7 +155,23 @@ def save_emoji() -> None:
                 picture = Image.open(io.BytesIO(data)).convert("RGBA")
                 if name in BUSTS:
                     picture = picture.crop((0, 0, picture.width, picture.getchannel("A").getbbox()[3] - 2))
+                if name in DOTTED:
+                    picture = even_rim(picture, DOTTED[name])
                 write(SAMPLES / "cast" / f"{name}.webp", enlarge(picture), quality=88, method=6, exact=False)
+
+
+def even_rim(picture: Image.Image, first_row: int) -> Image.Image:
+    """The colour of the outermost three pixels, from a row on downwards, taken from the nearest pixel further in and
+    smoothed along the edge; alpha stays."""
+    rgba = np.asarray(picture)
+    inner = cv2.erode((rgba[..., 3] > 250).astype(np.uint8), np.ones((7, 7), np.uint8))
+    _, nearest = cv2.distanceTransformWithLabels(1 - inner, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    palette = np.zeros((nearest.max() + 1, 3), np.uint8)
+    palette[nearest[inner == 1]] = rgba[inner == 1, :3]
+    smooth = cv2.GaussianBlur(cv2.medianBlur(palette[nearest], 5), (0, 0), 0.8)
+    rim = inner == 0
+    rim[:first_row] = False
+    return Image.fromarray(np.dstack([np.where(rim[..., None], smooth, rgba[..., :3]), rgba[..., 3]]))
 
 
 def enlarge(picture: Image.Image) -> Image.Image:
@@ -155,9 +181,12 @@ def enlarge(picture: Image.Image) -> Image.Image:
     alpha = rgba[..., 3:]
     size = (picture.width * 2, picture.height * 2)
     large = cv2.resize(np.dstack([rgba[..., :3] * alpha, alpha]), size, interpolation=cv2.INTER_LANCZOS4)
-    colour, alpha = large[..., :3], np.clip(large[..., 3:], 0, 1)
-    colour = np.clip(colour / np.maximum(alpha, 1e-3), 0, 1)
-    colour = np.clip(colour + 0.45 * (colour - cv2.GaussianBlur(colour, (0, 0), 1.6)), 0, 1)
+    # Divided before it is clipped: alpha overshoots along the edge as the colours do, else a light dotted line is left.
+    colour, alpha = np.clip(large[..., :3] / np.maximum(large[..., 3:], 1e-3), 0, 1), np.clip(large[..., 3:], 0, 1)
+    # The blur of the subject alone: against the black around it, the mask would draw that line as well.
+    weight = np.maximum(cv2.GaussianBlur(alpha, (0, 0), 1.6)[..., None], 1e-3)
+    soft = cv2.GaussianBlur(colour * alpha, (0, 0), 1.6) / weight
+    colour = np.clip(colour + 0.45 * alpha * (colour - soft), 0, 1)
     alpha = np.clip((alpha - 0.5) * 1.5 + 0.5, 0, 1)  # the edge as narrow as it was before, in large pixels
     return Image.fromarray((np.dstack([colour, alpha]) * 255 + 0.5).astype(np.uint8))
 
@@ -171,16 +200,23 @@ def save_cut_outs() -> None:
         photo = getattr(data, name)() / 255.0
         inside = np.zeros(photo.shape[:2], np.uint8)
         cv2.fillPoly(inside, [np.array(outline, np.int32)], 255)
-        reach = 13 if name == "astronaut" else 7  # hair needs a wider band than china
-        band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-        trimap = np.full(inside.shape, 0.5)
-        # The subject goes on beyond the photograph's border: nothing is uncertain there.
-        trimap[cv2.erode(inside, band, borderType=cv2.BORDER_REPLICATE) == 255] = 1
-        trimap[cv2.dilate(inside, band) == 0] = 0
+        trimap = known(inside, 7)
+        hair = HAIR_ENDS.get(name, 0)
+        trimap[:hair] = known(inside, 13)[:hair]
         alpha = np.clip((estimate_alpha_cf(photo, trimap) - 0.08) / 0.84, 0, 1)
         colour = estimate_foreground_ml(photo, alpha)
         cut = Image.fromarray((np.dstack([np.clip(colour, 0, 1), alpha]) * 255 + 0.5).astype(np.uint8))
         write(SAMPLES / "cast" / f"{name}.webp", cut, quality=90, method=6)
+
+
+def known(inside: np.ndarray, reach: int) -> np.ndarray:
+    """A trimap: 1 and 0 where it is sure that the subject is there or not, 0.5 in a band `reach` pixels wide."""
+    band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    trimap = np.full(inside.shape, 0.5)
+    # The subject goes on beyond the photograph's border: nothing is uncertain there.
+    trimap[cv2.erode(inside, band, borderType=cv2.BORDER_REPLICATE) == 255] = 1
+    trimap[cv2.dilate(inside, band) == 0] = 0
+    return trimap
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tools `paint_backdrops.py` paints with: light, lens, film and floors, on a 1664 x 960 canvas.
+"""The tools `backdrops.py` paints with: light, lens, film and floors, on a 1664 x 960 canvas.
 
 A picture is built as light, not as colour: scene-linear floats in which a lamp may be a hundred times as bright as a
 wall. What stands behind the actors is thrown out of focus with a disc the shape of a lens's aperture, so that lamps

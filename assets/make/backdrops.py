@@ -32,8 +32,8 @@ from darkroom import (
     ramp,
     rgb,
 )  # fmt: skip
-from paint_rooms import boutique, cafe, loft, studio_blush, studio_ivory, studio_midnight
 from PIL import Image
+from rooms import boutique, cafe, loft, studio_blush, studio_ivory, studio_midnight
 
 
 def paint(name: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Studios and rooms for `paint_backdrops.py`; each function is one place."""
+"""Studios and rooms for `backdrops.py`; each function is one place."""
 
 from __future__ import annotations
 

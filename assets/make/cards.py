@@ -1,4 +1,4 @@
-"""Shoot the presets' card pictures again: `python assets/make_cards.py [preset …]` (all by default).
+"""Shoot the presets' card pictures again: `python assets/make/cards.py [preset …]` (all by default).
 
 Each card is a frame of the preset's sample scene, as the draft engine makes it today; upright and square scenes show
 several moments side by side. 480 x 270 WebP beside the preset's file.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
 from engine import draft  # noqa: E402

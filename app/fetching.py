@@ -1,0 +1,93 @@
+"""Fetching a better background remover: in a process of its own, so that it can be watched and stopped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from app.desk import Desk
+from engine import cutout
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def fetch_command(quality: str) -> list[str]:
+    """What fetches the weights of a quality; it ends with 0 when they are there."""
+    return [sys.executable, "-m", "engine.cutout", quality]
+
+
+class Fetching:
+    """One fetch at a time. `command(quality)` is what to run."""
+
+    def __init__(self, command: Callable[[str], list[str]] = fetch_command) -> None:
+        self._command = command
+        self._process: subprocess.Popen | None = None
+        self._quality = ""
+        self._since = 0.0
+        self._stopped = ""
+        self._lock = threading.Lock()
+
+    def start(self, quality: str) -> None:
+        """Begin, unless this one is under way already; another one is stopped."""
+        with self._lock:
+            if self._running() and self._quality == quality:
+                return
+            self._stopped = ""
+            self._end()
+            hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+            self._process = subprocess.Popen(
+                self._command(quality), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, creationflags=hidden,
+            )  # fmt: skip
+            self._quality, self._since = quality, time.monotonic()
+
+    def stop(self) -> None:
+        """End what is under way; nothing partial is kept."""
+        with self._lock:
+            self._end()
+
+    def seconds(self, quality: str) -> float | None:
+        """How long this quality is being fetched; None when it is not."""
+        return time.monotonic() - self._since if self._running() and self._quality == quality else None
+
+    def was_stopped(self, quality: str) -> bool:
+        """Whether the last fetch of this quality was stopped, rather than failed."""
+        return self._stopped == quality
+
+    def _running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _end(self) -> None:
+        if self._running():
+            self._process.kill()
+            self._process.wait()
+            self._stopped = self._quality
+
+
+def choose_quality(fetching: Fetching, desk: Desk, value: str) -> Iterator[tuple[str, str]]:
+    """Another background remover for a desk. One that is not here is fetched first; until it is here, the one before
+    goes on. Choosing anything else stops the fetching. Yields (what to say, the quality that now counts)."""
+    if value not in cutout.QUALITIES:
+        return
+    if cutout.is_here(value):
+        fetching.stop()
+        yield "", _settled(desk, value)
+        return
+    fetching.start(value)
+    while (seconds := fetching.seconds(value)) is not None:
+        yield f"Fetching it: {seconds:.0f} s so far. Choose Fast to stop.", value
+        time.sleep(1)
+    if cutout.is_here(value):
+        yield "It is here. Your next picture uses it.", _settled(desk, value)
+    elif not fetching.was_stopped(value):
+        yield "It could not be fetched; check the network. The one before goes on.", desk.sheet.quality
+
+
+def _settled(desk: Desk, quality: str) -> str:
+    with desk.lock:
+        desk.put("quality", quality)
+    return quality

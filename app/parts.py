@@ -1,0 +1,54 @@
+"""The parts of the Create page, by name: what handlers read and write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+
+@dataclass
+class Page:
+    """Every component that a handler reads or writes, by name."""
+
+    desk: gr.BrowserState
+    editing: gr.State
+    presets: gr.HTML
+    board: gr.HTML
+    cast_message: gr.HTML
+    undo: gr.Button
+    tray_box: gr.Accordion
+    tray: gr.HTML
+    uploads: dict[str, gr.UploadButton]
+    brush: gr.Column
+    editor: gr.ImageEditor
+    brush_note: gr.HTML
+    brush_apply: gr.Button
+    brush_again: gr.Button
+    brush_cancel: gr.Button
+    tabs: gr.Tabs
+    stage: gr.HTML
+    prompt: gr.Textbox
+    names: gr.HTML
+    format: gr.Radio
+    seconds: gr.Slider
+    seed: gr.Number
+    dice: gr.Button
+    keep_seed: gr.Checkbox
+    camera: gr.Dropdown
+    bpm: gr.Slider
+    quality: gr.Dropdown
+    quality_note: gr.HTML
+    negative: gr.Textbox
+    embed: gr.Checkbox
+    preset_name: gr.Textbox
+    preset_save: gr.Button
+    generate: gr.Button
+    stop: gr.Button
+    progress: gr.HTML
+    video: gr.Video
+    result: gr.HTML
+    download: gr.DownloadButton
+    again: gr.Button
+    clear: gr.Button
+    timer: gr.Timer

@@ -1,0 +1,72 @@
+"""The sheet: everything a person has set beside the cast. What a page could not have sent is dropped or brought into
+range, since a stranger may send anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine import cutout
+from engine.presets import FORMATS
+from engine.scene import CAMERAS, MAX_PROMPT
+
+MAX_SEED = 2**31 - 1  # what people can still read aloud
+SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
+
+
+@dataclass
+class Sheet:
+    """The prompt and the numbers. `fresh_seed`: the seed was typed or rolled since the last clip, so that is the one
+    that is meant."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    preset: str = ""
+    format: str = "16:9"
+    seconds: float = 5.4
+    camera: str | None = None
+    bpm: float = 110
+    seed: int = 42
+    keep_seed: bool = False
+    fresh_seed: bool = False
+    quality: str = "fast"
+    embed_scene: bool = True
+    steps: int = 50
+    guidance: float = 5.0
+    flow_shift: float = 8.0
+    job: str = ""
+
+    def put(self, name: str, value: object) -> None:
+        """Set one field by its name on the page."""
+        if name in ("prompt", "negative"):
+            setattr(self, {"negative": "negative_prompt"}.get(name, name), plain_text(value)[:MAX_PROMPT])
+        elif name == "seed":
+            self.seed, self.fresh_seed = int(_within(value, 0, MAX_SEED, self.seed)), value is not None
+        elif name == "seconds":
+            self.seconds = _within(value, *SECONDS, self.seconds)
+        elif name == "bpm":
+            self.bpm = _within(value, *BPM, self.bpm)
+        elif name in ("keep_seed", "embed"):
+            setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
+        elif name == "camera":
+            self.camera = value if value in CAMERAS else None
+        elif name == "format" and value in FORMATS:
+            self.format = str(value)
+        elif name == "quality" and value in cutout.QUALITIES:
+            self.quality = str(value)
+
+    def is_sound(self) -> bool:
+        """Whether a sheet that was read from disk can be used."""
+        known = self.format in FORMATS and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
+        numbers = SECONDS[0] <= self.seconds <= SECONDS[1] and BPM[0] <= self.bpm <= BPM[1]
+        return known and numbers and 0 <= self.seed <= MAX_SEED
+
+
+def plain_text(value: object) -> str:
+    """Text that every file can hold: half a surrogate pair becomes a question mark."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _within(value: object, low: float, high: float, otherwise: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return otherwise
+    return min(max(value, low), high)

@@ -1,0 +1,66 @@
+"""The words that the draft knows: words.toml, ready to be looked up."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from engine.scene import CAMERAS, MOTIONS, Element
+
+_TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The table, ready to be looked up: phrases (tuples of lower-case words) to what they mean."""
+
+    camera: dict[tuple[str, ...], str]
+    motion: dict[tuple[str, ...], str]
+    size: dict[tuple[str, ...], float]
+    hold: dict[tuple[str, ...], str]
+    grammar: dict[str, frozenset[tuple[str, ...]]]
+
+
+@cache
+def words() -> Words:
+    """Read words.toml. Raises ValueError where it names a camera or a motion that does not exist."""
+    table = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+    for section, known in (("camera", CAMERAS), ("motion", MOTIONS)):
+        if unknown := set(table[section]) - set(known):
+            raise ValueError(f"words.toml: [{section}] has no {sorted(unknown)}")
+
+    def flat(section: str) -> dict[tuple[str, ...], str]:
+        return {tuple(tokens(phrase)): key for key, phrases in table[section].items() for phrase in phrases}
+
+    size = {phrase: float(key) for phrase, key in flat("size").items()}
+    grammar = {key: frozenset(tuple(tokens(p)) for p in phrases) for key, phrases in table["grammar"].items()}
+    return Words(flat("camera"), flat("motion"), size, flat("hold"), grammar)
+
+
+def tokens(text: str) -> list[str]:
+    """Words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia")."""
+    return [token.removesuffix("'s") for token in raw_tokens(text)]
+
+
+def raw_tokens(text: str) -> list[str]:
+    """The same with the possessives as they are."""
+    return [token.replace("\u2019", "'") for token in _TOKEN.findall(text.casefold())]
+
+
+def match(table: dict | frozenset, prompt: list[str], at: int) -> int:
+    """The length in words of the longest phrase of the table that starts here; 0 for none."""
+    return next((n for n in (5, 4, 3, 2, 1) if tuple(prompt[at : at + n]) in table and at + n <= len(prompt)), 0)
+
+
+def lookup(element: Element, table: dict[tuple[str, ...], object], default: object) -> object:
+    """What a word table says about an element, by its name first and its description second."""
+    for text in (element.name, element.description):
+        found = tokens(text)
+        for i in reversed(range(len(found))):  # the head of an English noun phrase comes last: "coffee table"
+            for length in (3, 2, 1):
+                if i + 1 >= length and (value := table.get(tuple(found[i + 1 - length : i + 1]))) is not None:
+                    return value
+    return default

@@ -1,0 +1,72 @@
+"""Temporary files that grow beside their target: how they are named, and how a killed render's are swept away.
+
+A name tells who writes it, the machine and the process, so that only those whose writer is gone are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import secrets
+import time
+import zlib
+from pathlib import Path
+
+_STALE = 24 * 3600  # seconds; for the files of writers that cannot be asked whether they are alive
+_SUFFIXES = (".part", ".txt")
+
+
+def beside(target: Path) -> tuple[Path, Path]:
+    """Two hidden names of this process's in the target's folder: for the file that grows, and for notes to it."""
+    stem = f"{_prefix(target)}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    part, notes = (target.with_name(stem + suffix) for suffix in _SUFFIXES)
+    return part, notes
+
+
+def remove(*paths: Path) -> None:
+    """Remove what is there of them."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def sweep(target: Path) -> None:
+    """Remove what killed writers of `target` have left. What cannot be removed stays, without a word."""
+    name = re.compile(re.escape(_prefix(target)) + r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:part|txt)")
+    with contextlib.suppress(OSError):
+        for path in target.parent.iterdir():
+            match = name.fullmatch(path.name)
+            if match and _is_left_over(path, *match.groups()):
+                remove(path)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.stem[:40]}."
+
+
+def _is_left_over(path: Path, machine: str, process: str) -> bool:
+    if machine == _machine() and os.name != "nt":
+        return not _is_alive(int(process))
+    with contextlib.suppress(OSError):  # on a shared disk, or Windows, where asking would end the process
+        return time.time() - path.stat().st_mtime > _STALE
+    return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _machine() -> str:
+    """A mark of the machine and, within it, of the container: a process number means nothing outside of it."""
+    container = 0
+    with contextlib.suppress(OSError):
+        container = os.stat("/proc/self/ns/pid").st_ino
+    return f"{zlib.crc32(f'{platform.node()} {container}'.encode()):08x}"

@@ -1,0 +1,67 @@
+"""Temporary files: those of killed renders go, those of live ones stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.scene import Video
+from engine.video import Metadata, read_metadata, write_video
+
+VIDEO = Video(width=96, height=64, frames=10, fps=12)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def leave_files(clip: Path, code: str) -> list[str]:
+    """Two temporary files that another process made for `clip` and left; their names."""
+    code = f"import sys; from engine.part import beside; {code}; [p.write_text('x') for p in beside(Path(sys.argv[1]))]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from pathlib import Path; {code}", str(clip)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return files_in(clip.parent)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot tell whether a process is there without ending it")
+def test_what_a_killed_render_left_is_swept_away_by_the_next(tmp_path, moving_square):
+    clip = tmp_path / "clip.mp4"
+    assert len(leave_files(clip, "pass")) == 2
+    others = [".clip.txt", ".clip.mine.part", ".other.00000000-1-00000000.part", "clip.part"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    write_video(moving_square(), clip, VIDEO)
+    assert files_in(tmp_path) == sorted([*others, "clip.mp4"])
+
+
+def test_the_files_of_a_render_that_still_runs_are_left_alone(tmp_path, moving_square):
+    clip = tmp_path / "clip.mp4"
+    held = []
+
+    def frames():
+        yield from moving_square(5)
+        held.extend(files_in(tmp_path))
+        write_video(moving_square(), clip, VIDEO)  # another one to the same place
+        yield from moving_square(5)
+
+    write_video(frames(), clip, VIDEO, metadata=Metadata(title="the slower one"))
+    assert held, "the slower one's, while the other one began"
+    assert read_metadata(clip) == {"title": "the slower one"}
+    assert files_in(tmp_path) == ["clip.mp4"]
+
+
+def test_another_machines_files_are_swept_only_when_they_are_old(tmp_path, moving_square):
+    clip = tmp_path / "clip.mp4"
+    foreign = leave_files(clip, "import platform; platform.node = lambda: 'another machine'")
+    write_video(moving_square(), clip, VIDEO)
+    assert files_in(tmp_path) == sorted([*foreign, "clip.mp4"])
+    for name in foreign:
+        os.utime(tmp_path / name, (0, 0))
+    write_video(moving_square(), clip, VIDEO)
+    assert files_in(tmp_path) == ["clip.mp4"]
