@@ -65,12 +65,15 @@ def add_endpoints(studio: Studio) -> None:
         gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
 
 
+_KINDS = {str: "text", list: "a list", dict: "a file", float: "a number", int: "a whole number"}
+
+
 def _check(**inputs: tuple[object, type]) -> None:
     """Raises SceneError, which names the first input of a wrong type."""
     for name, (value, kind) in inputs.items():
         kinds = (int, float) if kind is float else kind
         if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-            raise SceneError(name, f"this is not a {kind.__name__}", "'Use via API' on the page shows the types.")
+            raise SceneError(name, f"this is not {_KINDS[kind]}", "'Use via API' on the page shows the types.")
 
 
 def _add(studio: Studio, desk: Desk, role: str, file: object, name: list) -> None:

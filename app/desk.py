@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -72,6 +72,7 @@ class Desk:
     sketches: dict[tuple[str, int], Image.Image] = field(default_factory=dict, repr=False)
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _adding: int = 0
+    _marked: tuple | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.idle.set()
@@ -137,12 +138,12 @@ class Desk:
             result = None if role == "background" else self._cut(photo)
             with self.lock:
                 self._check_room(role)  # another upload may have been quicker
+                if role == "background":
+                    self.cards = [each for each in self.cards if each.role != role]
                 card.name = self.free_name(plain_text(name)[:MAX_NAME].strip() or _spoken(upload.stem) or role)
                 photo.save(self.folder / f"{card.id}.photo.png", compress_level=1)
                 if result:
                     self._keep(card, result)
-                if role == "background":
-                    self.cards = [each for each in self.cards if each.role != role]
                 self.cards.append(card)
                 self.cards.sort(key=lambda each: list(LIMITS).index(each.role))  # the model's order; stable in a role
                 self.save()
@@ -235,12 +236,26 @@ class Desk:
         if self.cards or self.sheet.prompt:
             self.undo = Undo(what, deepcopy(self.cards), deepcopy(self.sheet))
 
+    def remember_own(self, what: str) -> None:
+        """`remember`, unless everything on the desk is as it was marked: then there is something of the person's own to
+        go back to already."""
+        if self._marked is None or self._marked != self._content():
+            self.remember(what)
+
+    def mark(self) -> None:
+        """What lies here now came from a preset."""
+        self._marked = self._content()
+
+    def _content(self) -> tuple:
+        return deepcopy(self.cards), replace(self.sheet, job="", seed=0, fresh_seed=False, keep_seed=False)
+
     def undo_last(self) -> None:
         """Bring back what was remembered; doing it again goes forward again."""
         if self.undo:
-            back = self.undo
-            self.undo = Undo(back.what, self.cards, self.sheet)
-            self.cards, self.sheet = back.cards, back.sheet
+            back, now = self.undo, self.sheet
+            self.undo = Undo(back.what, self.cards, now)
+            kept = {"job": now.job, "seed": now.seed, "fresh_seed": now.fresh_seed, "quality": now.quality}
+            self.cards, self.sheet = back.cards, replace(back.sheet, **kept)  # a running job goes on being shown
             self.save()
 
     def save(self) -> None:

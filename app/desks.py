@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from app.desk import LIMITS, Card, Desk, Undo
+from app.desk import LIMITS, Card, Desk, Undo, checked_scene
 from app.sheet import Sheet
-from engine.errors import ImageError, TroupeError
+from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene import Element, load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -57,7 +57,7 @@ class Desks:
                 desk.undo = Undo(str(data["undo"]["what"]), *_read(data["undo"]))
         except FileNotFoundError:
             return desk
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # set aside, never trusted, never deleted
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, SceneError):  # set aside, never deleted
             shutil.move(folder / "desk.json", folder / f"desk.damaged-{uuid.uuid4().hex[:8]}.json")
             return Desk(desk_id, folder)
         desk.cards = [card for card in desk.cards if _has_picture(desk, card)]
@@ -67,11 +67,14 @@ class Desks:
 
 
 def _read(data: dict) -> tuple[list[Card], Sheet]:
-    """Cards and sheet out of desk.json. Raises ValueError for what cannot be used (ValidationError is one)."""
+    """Cards and sheet out of desk.json. Raises ValueError (ValidationError is one) or SceneError for what cannot be
+    used: what no clip can be made from should not lie on a desk."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
     sheet = TypeAdapter(Sheet).validate_python(_known(Sheet, data["sheet"]))
     if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in LIMITS for card in cards):
         raise ValueError("a value that this version does not know")
+    anyone = Card("0" * 12, "object", "somebody")  # an empty desk has a sheet to check all the same
+    checked_scene(Desk("", Path(), cards or [anyone], sheet), {}, sheet.seed)
     return cards, sheet
 
 

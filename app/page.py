@@ -119,9 +119,7 @@ def _shot() -> dict:
             2, 12, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
         )
     with gr.Row(elem_classes="tr-shot tr-seedrow"):
-        found["seed"] = gr.Number(
-            42, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=110, scale=2, elem_id="tr-seed"
-        )
+        found["seed"] = gr.Number(42, label="Seed", precision=0, min_width=110, scale=2, elem_id="tr-seed")
         found["dice"] = gr.Button("Random", size="sm", min_width=84, scale=0, elem_id="tr-dice")
         found["keep_seed"] = gr.Checkbox(False, label="Keep this seed", min_width=130, scale=1, elem_id="tr-lock")
     with gr.Accordion("More settings", open=False, elem_id="tr-more"):

@@ -44,11 +44,15 @@ def _told(markup: bool) -> Iterator[None]:
     except gr.Error:
         raise
     except TroupeError as error:
-        raise gr.Error(html.escape(str(error)) if markup else str(error), title="Not yet") from None
+        raise gr.Error(
+            html.escape(str(error)) if markup else str(error), title="Not yet", print_exception=False
+        ) from None
     except OSError as error:
         log.exception("a handler could not read or write")
         reason = html.escape(error.strerror or type(error).__name__)
-        raise gr.Error(f"The outputs folder cannot be used ({reason}). Check its disk, then try again.") from None
+        said = f"The outputs folder cannot be used ({reason}). Check its disk, then try again."
+        raise gr.Error(said, print_exception=False) from None
     except Exception:
         log.exception("a handler failed")
-        raise gr.Error("Something went wrong inside Troupe. The console shows the details.") from None
+        said = "Something went wrong inside Troupe. The console shows the details."
+        raise gr.Error(said, print_exception=False) from None

@@ -62,10 +62,9 @@ def launch(outputs: Path, **more: object):
 
 
 def _prepare_environment(outputs: Path) -> None:
-    """Nothing phones home, uploads lie beside the outputs, and the folder Gradio may serve from is an empty one."""
-    empty = outputs / "served"  # Gradio offers every non-dot file under the working folder to who can name it
+    """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
     try:
-        for folder in (outputs / "uploads", outputs / "clips", outputs / "desks", empty):
+        for folder in (outputs / "uploads", outputs / "clips", outputs / "desks"):
             folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=outputs):
             pass
@@ -75,7 +74,7 @@ def _prepare_environment(outputs: Path) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
-    os.chdir(empty)
+    os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
 
 
 def _is_shared(settings: dict[str, object]) -> bool:

@@ -9,7 +9,7 @@ from engine import cutout
 from engine.presets import FORMATS
 from engine.scene import CAMERAS, MAX_PROMPT
 
-MAX_SEED = 2**31 - 1  # what people can still read aloud
+MAX_SEED = 2**31 - 1  # what a number box of the page takes
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
 
 

@@ -8,7 +8,6 @@ import shutil
 
 from app.desk import Desk, checked_scene
 from app.jobs import Job, JobBoard
-from app.sheet import MAX_SEED
 from app.views import video_of
 from engine.door import RenderRequest
 from engine.errors import SceneError
@@ -16,8 +15,8 @@ from engine.scene import scene_to_json
 
 
 def new_seed() -> int:
-    """A fresh seed, from the operating system's randomness."""
-    return secrets.randbelow(MAX_SEED)
+    """A fresh seed of at most six digits, from the operating system's randomness: people read seeds aloud."""
+    return secrets.randbelow(1_000_000)
 
 
 def shoot(desk: Desk, jobs: JobBoard) -> Job:

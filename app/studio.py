@@ -96,9 +96,11 @@ class Studio:
             desk = self.desks.get(desk_id)
         except TroupeError:  # the first visit, or a stored id that is none
             desk = self.desks.new()
+        self.uploads.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
         desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
         ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
-        return self._every(desk, tab="clip" if desk.sheet.job else "stage") | ready
+        snap = self.jobs.snapshot(desk.sheet.job)
+        return self._every(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
 
     def uploader(self, role: str) -> Callable:
         def upload(desk_id: str, files: str | list[str] | None) -> Updates:
@@ -218,7 +220,7 @@ class Studio:
                 if name == "format":
                     return {self.page.stage: views.stage_value(desk)}
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
-                    return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else {}
+                    return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
                 return None
 
         return put
@@ -241,7 +243,7 @@ class Studio:
         desk, key = self.desks.get(desk_id), str(_data(event).get("key"))
         sample = self.library.sample(key)
         with desk.lock:
-            desk.remember("picking a preset")
+            desk.remember_own("picking a preset")
             if sample and all(card.sample for card in desk.cards):
                 lay_out_scene(desk, sample)
                 self.library.direct(desk, key, keep_words=True)
@@ -249,6 +251,7 @@ class Studio:
                 if sample:
                     bring_background(desk, sample)
                 self.library.direct(desk, key)
+            desk.mark()
         return self._every(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:

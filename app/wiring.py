@@ -36,7 +36,15 @@ def wire(page: Page, studio: Studio) -> None:
         )
 
     on(Context.root_block.load, studio.open, [], every)
-    on(page.presets.choose, studio.choose, [], every, show_progress="minimal", trigger_mode="always_last")
+    on(
+        page.presets.choose,
+        studio.choose,
+        [],
+        every,
+        show_progress="minimal",
+        trigger_mode="multiple",
+        concurrency_limit=1,
+    )
     on(page.undo.click, studio.undo, [], every)
     on(page.clear.click, studio.clear, [], every)
 

@@ -295,6 +295,16 @@ def test_a_preset_brings_a_background_to_a_cast_of_ones_own_and_can_be_undone(pa
     assert page.locator(".tr-card").count() == 1
 
 
+def test_of_several_quick_clicks_on_presets_the_last_one_counts(page):
+    for title in ("Neon night", "Dream walk", "Vertical ad"):
+        page.locator(".tr-preset", has=page.get_by_text(title, exact=True)).click()
+    page.locator(".tr-card").first.wait_for()
+    page.locator(".tr-line", has_text="Vertical ad").wait_for()
+    settle(page)
+    assert "Vertical ad" in page.locator(".tr-preset[aria-pressed=true]").inner_text()
+    assert page.locator("#tr-stage .tr-frame").evaluate("frame => frame.offsetHeight > frame.offsetWidth")
+
+
 def test_a_removed_card_comes_back_with_undo(page, photos):
     upload(page, "object", photos["bottle"])
     page.locator(".tr-card").wait_for()

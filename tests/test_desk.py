@@ -323,3 +323,42 @@ def test_an_outputs_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_p
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TroupeError, match="--outputs"):
         server._prepare_environment(tmp_path / "file")
+
+
+def test_undo_goes_back_to_ones_own_words_however_many_presets_were_tried(desk, picture, library):
+    desk.add("character", picture())
+    desk.put("prompt", "Mia waits for the bus.")
+    for key in ("ecommerce/vertical_ad", "ecommerce/vertical_ad", "music_video/dream_walk"):
+        desk.remember_own("picking a preset")
+        library.direct(desk, key)
+        desk.mark()
+    desk.undo_last()
+    assert desk.sheet.prompt == "Mia waits for the bus."
+
+
+def test_undo_leaves_a_running_job_in_view(desk, picture):
+    desk.add("character", picture())
+    desk.remember("picking a preset")
+    desk.sheet.job, desk.sheet.seed = "a" * 32, 7
+    desk.undo_last()
+    assert (desk.sheet.job, desk.sheet.seed) == ("a" * 32, 7)
+
+
+def test_a_background_of_the_same_name_keeps_the_name(desk, picture):
+    for _ in range(2):
+        desk.add("background", picture("street.png"), "neon street")
+    assert desk.names == ["neon street"]
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [("sheet", "prompt", "\ud800"), ("sheet", "steps", -4), ("sheet", "guidance", float("nan")),
+     ("cards", "motion", "fly"), ("cards", "name", "x" * 500), ("cards", "placement", {"x": 99, "y": 0, "scale": 1})],
+)  # fmt: skip
+def test_a_desk_that_no_clip_could_be_made_from_is_set_aside(desks, desk, picture, part, field, value):
+    desk.add("character", picture())
+    data = json.loads((desk.folder / "desk.json").read_text())
+    (data[part][0] if part == "cards" else data[part])[field] = value
+    (desk.folder / "desk.json").write_text(json.dumps(data))
+    assert again(desks, desk).cards == []
+    assert len(list(desk.folder.glob("desk.damaged*"))) == 1

@@ -42,9 +42,13 @@ function paint() {
   strip.querySelectorAll('.tr-strip').forEach((row, i) => { row.scrollLeft = scrolled[i] || 0; });
 }
 
+let choosing = null;
 strip.addEventListener('click', (event) => {
   const card = event.target.closest('.tr-preset');
-  if (card) trigger('choose', { key: card.dataset.key });
+  if (!card) return;
+  for (const each of strip.querySelectorAll('.tr-preset')) each.setAttribute('aria-pressed', String(each === card));
+  clearTimeout(choosing);  // of several quick clicks the last one is meant
+  choosing = setTimeout(() => trigger('choose', { key: card.dataset.key }), 180);
 });
 
 watch('value', paint);
