@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pydantic import ValidationError
@@ -68,8 +69,7 @@ class Desk:
     sheet: Sheet = field(default_factory=Sheet)
     undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    previews: dict[tuple[str, int, str], str] = field(default_factory=dict, repr=False)
-    sketches: dict[tuple[str, int], Image.Image] = field(default_factory=dict, repr=False)
+    previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, `app.views`'
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _adding: int = 0
     _marked: tuple | None = field(default=None, repr=False)
@@ -95,6 +95,10 @@ class Desk:
 
     def photo(self, card: Card) -> Image.Image:
         return open_image(self.folder / f"{card.id}.photo.png")
+
+    def cutout(self, card: Card) -> Image.Image:
+        """The cut-out (RGBA), whether it is in use or not."""
+        return open_image(self.folder / f"{card.id}.cutout.png").convert("RGBA")
 
     def picture(self, card: Card) -> Image.Image:
         """What the engines get: the cut-out (RGBA), or the photo as it is; the background as RGB."""
@@ -191,7 +195,7 @@ class Desk:
     def retouch(self, card_id: str, add: Image.Image, remove: Image.Image) -> None:
         """Take in what was painted with the brush: masks (L, white is painted) of any size."""
         card = self.card(card_id)
-        cut = Cutout(open_image(self.folder / f"{card.id}.cutout.png").convert("RGBA"), card.source, (), "")
+        cut = Cutout(self.cutout(card), card.source, (), "")
         card.mode, card.sample = "mask", False
         self._keep(card, cutout.retouch(self.photo(card), cut, add, remove))
         self.save()
@@ -270,6 +274,7 @@ class Desk:
         finally:
             part.unlink(missing_ok=True)
         needed = {card.id for card in (*self.cards, *(self.undo.cards if self.undo else ()))}
+        self.previews = {card_id: made for card_id, made in self.previews.items() if card_id in needed}
         for path in self.folder.glob("*.png"):
             if path.name.partition(".")[0] not in needed:
                 path.unlink(missing_ok=True)

@@ -98,11 +98,8 @@ def lay_out_scene(desk: Desk, path: Path) -> None:
     for element in scene.cast:
         _lay_out(desk, element, path.parent)
     sheet = desk.sheet
-    sheet.prompt, sheet.negative_prompt = scene.prompt, scene.negative_prompt
-    sheet.camera, sheet.bpm = scene.direction.camera, scene.direction.bpm
-    sheet.seconds = round(scene.video.frames / scene.video.fps, 1)
-    sheet.steps, sheet.guidance = scene.sampling.steps, scene.sampling.guidance
-    sheet.flow_shift = scene.sampling.flow_shift
+    sheet.prompt, sheet.seconds = scene.prompt, round(scene.video.frames / scene.video.fps, 1)
+    sheet.follow(scene.negative_prompt, scene.direction, scene.sampling)
     desk.save()
 
 

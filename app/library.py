@@ -66,10 +66,7 @@ class Library:
             for card, element in zip(desk.cards, directed.cast, strict=True):
                 card.motion = element.motion
                 card.placement = element.placement.model_dump() if element.placement else None
-        sheet.negative_prompt = directed.negative_prompt
-        sheet.camera, sheet.bpm = directed.direction.camera, directed.direction.bpm
-        sheet.steps, sheet.guidance = directed.sampling.steps, directed.sampling.guidance
-        sheet.flow_shift = directed.sampling.flow_shift
+        sheet.follow(directed.negative_prompt, directed.direction, directed.sampling)
         desk.save()
 
     def keep(self, desk: Desk, title: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine import cutout
 from engine.presets import FORMATS
-from engine.scene import CAMERAS, MAX_PROMPT
+from engine.scene import CAMERAS, MAX_PROMPT, Direction, Sampling
 
 MAX_SEED = 2**31 - 1  # what a number box of the page takes
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
@@ -53,6 +53,12 @@ class Sheet:
             self.format = str(value)
         elif name == "quality" and value in cutout.QUALITIES:
             self.quality = str(value)
+
+    def follow(self, negative_prompt: str, direction: Direction, sampling: Sampling) -> None:
+        """Take over how a preset or a scene is shot. The seed stays."""
+        self.negative_prompt = negative_prompt
+        self.camera, self.bpm = direction.camera, direction.bpm
+        self.steps, self.guidance, self.flow_shift = sampling.steps, sampling.guidance, sampling.flow_shift
 
     def is_sound(self) -> bool:
         """Whether a sheet that was read from disk can be used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -14,7 +15,7 @@ from engine import draft
 from engine.cast import Member
 from engine.cutout import checkerboard
 from engine.errors import TroupeError
-from engine.images import cover, open_image
+from engine.images import cover
 from engine.presets import FORMATS, FPS, frames_of
 from engine.prompt import find_names
 from engine.scene import MOTIONS
@@ -57,26 +58,39 @@ def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
         notes.append(card.notice)
     return {
         "id": card.id, "role": card.role, "name": card.name, "mode": card.mode, "motion": card.motion or "",
-        "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card, "thumb"),
+        "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card).thumb,
     }  # fmt: skip
 
 
-def _preview(desk: Desk, card: Card, kind: str) -> str:
-    key = (card.id, card.version, kind)
-    if key not in desk.previews:
-        desk.previews = {k: v for k, v in desk.previews.items() if k[0] != card.id or k[1] == card.version}
-        picture = desk.picture(card)
-        if kind == "size":
-            width, height = trimmed(picture).size
-            desk.previews[key] = f"{width / height:.5f}"
-        elif kind == "thumb":
-            small = cover(picture, THUMB) if card.role == "background" else checkerboard(picture, THUMB)
-            desk.previews[key] = data_url(small)
-        elif card.role == "background":
-            desk.previews[key] = data_url(shrunk(picture, STAGE_FRAME, STAGE_FRAME))
-        else:
-            desk.previews[key] = data_url(shrunk(trimmed(picture), 2 * STAGE_HEIGHT, STAGE_HEIGHT))
-    return desk.previews[key]
+@dataclass(frozen=True)
+class Preview:
+    """A card's picture as the page needs it: data URLs for its card and for the stage, the stage picture's width over
+    its height, and a small copy for placing (where somebody stands does not depend on pixels, and a drag is not to
+    wait)."""
+
+    thumb: str
+    stage: str
+    aspect: float
+    sketch: Image.Image
+
+
+def _preview(desk: Desk, card: Card) -> Preview:
+    version, found = desk.previews.get(card.id, (None, None))
+    if version != card.version:
+        found = _make_preview(desk.picture(card), card.role)
+        desk.previews[card.id] = card.version, found
+    return found
+
+
+def _make_preview(picture: Image.Image, role: str) -> Preview:
+    if role == "background":
+        stage, thumb = shrunk(picture, STAGE_FRAME, STAGE_FRAME), cover(picture, THUMB)
+        aspect = picture.width / picture.height
+    else:
+        body = trimmed(picture)
+        stage, thumb = shrunk(body, 2 * STAGE_HEIGHT, STAGE_HEIGHT), checkerboard(picture, THUMB)
+        aspect = body.width / body.height
+    return Preview(data_url(thumb), data_url(stage), aspect, shrunk(picture, 384, 384))
 
 
 # -- the stage ----------------------------------------------------------------
@@ -93,7 +107,9 @@ def stage_value(desk: Desk) -> dict[str, Any]:
         return value
     try:
         scene = checked_scene(desk, video, desk.sheet.seed)
-        members = [Member(element, _sketch(desk, card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
+        members = [
+            Member(element, _preview(desk, card).sketch) for element, card in zip(scene.cast, desk.cards, strict=True)
+        ]
         spots, order = draft.block(scene, members)
     except TroupeError:
         return value
@@ -101,23 +117,14 @@ def stage_value(desk: Desk) -> dict[str, Any]:
         value["background"] = data_url(shrunk(draft.empty_stage(scene, members), STAGE_FRAME, STAGE_FRAME))
     for index, card in enumerate(desk.cards):
         if card.role == "background":
-            value["background"] = _preview(desk, card, "stage")
+            value["background"] = _preview(desk, card).stage
             continue
-        spot = spots[index]
+        spot, preview = spots[index], _preview(desk, card)
         value["actors"].append(
-            {"id": card.id, "name": card.name, "url": _preview(desk, card, "stage"),
-             "aspect": float(_preview(desk, card, "size")), "depth": order.index(index), **spot.model_dump()}
+            {"id": card.id, "name": card.name, "url": preview.stage, "aspect": preview.aspect,
+             "depth": order.index(index), **spot.model_dump()}
         )  # fmt: skip
     return value
-
-
-def _sketch(desk: Desk, card: Card) -> Image.Image:
-    """A small copy of a card's picture: where to place it does not depend on its pixels, and a drag is not to wait."""
-    key = (card.id, card.version)
-    if key not in desk.sketches:
-        desk.sketches = {k: v for k, v in desk.sketches.items() if k[0] != card.id}
-        desk.sketches[key] = shrunk(desk.picture(card), 384, 384)
-    return desk.sketches[key]
 
 
 # -- the prompt's linter --------------------------------------------------------
@@ -186,6 +193,6 @@ def result_html(snap: Snapshot | None) -> str:
 def editor_background(desk: Desk, card: Card) -> Image.Image:
     """The photo with what was cut away dimmed, so that a person sees what the brush should add or remove."""
     photo = desk.photo(card).convert("RGB")
-    alpha = open_image(desk.folder / f"{card.id}.cutout.png").convert("RGBA").getchannel("A").resize(photo.size)
+    alpha = desk.cutout(card).getchannel("A").resize(photo.size)
     dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, (24, 20, 36)), 0.62)
     return shrunk(Image.composite(photo, dim, alpha), 1024, 1024)

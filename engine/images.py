@@ -23,6 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "TIFF", "BMP")  # and n
 _KINDS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, TIFF or BMP"
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"BM")  # how pictures begin
+ALPHA_FLOOR = 16  # of 255: fainter than this is matting haze, not the subject
 _SNIFF = 4096  # bytes looked at to name a file that is no picture
 _REAL_ALPHA_SHARE = 0.005  # of the pixels; rounded corners of a screenshot stay below it
 
@@ -71,6 +72,16 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height))
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+
+
+def bounding_box(picture: Image.Image) -> tuple[int, int, int, int]:
+    """The alpha bounding box in pixels (left, top, right, bottom), matting haze left out; the whole picture where
+    there is no alpha or nothing in it."""
+    whole = (0, 0, picture.width, picture.height)
+    if "A" not in picture.getbands():
+        return whole
+    solid = picture.getchannel("A").point([0] * ALPHA_FLOOR + [255] * (256 - ALPHA_FLOOR))
+    return solid.getbbox() or whole
 
 
 def within(image: Image.Image, longest: int) -> Image.Image:

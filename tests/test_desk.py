@@ -51,6 +51,13 @@ def again(desks: Desks, desk: Desk) -> Desk:
     return Desks(desks.folder).get(desk.id)
 
 
+def tamper(desk: Desk, part: str, field: str, value: object) -> None:
+    """Write a value into the desk's file, as no page would."""
+    data = json.loads((desk.folder / "desk.json").read_text())
+    (data[part][0] if part == "cards" else data[part])[field] = value
+    (desk.folder / "desk.json").write_text(json.dumps(data))
+
+
 def test_a_desk_is_found_again_after_a_restart(desks, desk, picture):
     card = desk.add("character", picture())
     desk.sheet.prompt = "Mia waves."
@@ -258,9 +265,7 @@ def test_pictures_that_nothing_needs_any_more_are_deleted(desk, picture):
 )  # fmt: skip
 def test_a_desk_with_a_value_that_cannot_be_is_set_aside(desks, desk, picture, part, field, value):
     desk.add("character", picture())
-    data = json.loads((desk.folder / "desk.json").read_text())
-    (data[part][0] if part == "cards" else data[part])[field] = value
-    (desk.folder / "desk.json").write_text(json.dumps(data))
+    tamper(desk, part, field, value)
     found = again(desks, desk)
     assert (found.cards, found.sheet.format) == ([], "16:9")
     assert len(list(desk.folder.glob("desk.damaged*"))) == 1
@@ -357,8 +362,6 @@ def test_a_background_of_the_same_name_keeps_the_name(desk, picture):
 )  # fmt: skip
 def test_a_desk_that_no_clip_could_be_made_from_is_set_aside(desks, desk, picture, part, field, value):
     desk.add("character", picture())
-    data = json.loads((desk.folder / "desk.json").read_text())
-    (data[part][0] if part == "cards" else data[part])[field] = value
-    (desk.folder / "desk.json").write_text(json.dumps(data))
+    tamper(desk, part, field, value)
     assert again(desks, desk).cards == []
     assert len(list(desk.folder.glob("desk.damaged*"))) == 1

@@ -8,13 +8,12 @@ from typing import TypeVar
 
 from PIL import Image
 
-from engine.images import flatten
+from engine.images import bounding_box, flatten
 
 Thing = TypeVar("Thing")
 
 _MARGIN = 0.03  # of the canvas's shorter side, around everybody
 _LONGEST = 3.0  # times as long as wide, beyond which a subject gets less area than the others
-_VISIBLE = 16  # alpha below this does not count as part of a subject
 
 
 def share_slots(counts: Sequence[int], slots: int) -> list[int]:
@@ -42,7 +41,7 @@ def pack(pictures: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
     taken from afar or because of a tall neighbour. Of all ways to break the line the one that makes them largest is
     taken; for a few people that is side by side.
     """
-    subjects = [_visible(picture) for picture in pictures]
+    subjects = [picture.crop(bounding_box(picture)) for picture in pictures]
     boxes = [_unit_box(subject) for subject in subjects]
     columns = max(range(1, len(boxes) + 1), key=lambda n: (_scale(_rows(boxes, n), size), n))
     lines, scale = _rows(list(zip(subjects, boxes, strict=True)), columns), _scale(_rows(boxes, columns), size)
@@ -84,10 +83,3 @@ def _scale(lines: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]
     across = min((size[0] - margin * (len(line) + 1)) / sum(box[0] for box in line) for line in lines)
     down = (size[1] - margin * (len(lines) + 1)) / sum(max(box[1] for box in line) for line in lines)
     return min(across, down)
-
-
-def _visible(picture: Image.Image) -> Image.Image:
-    if picture.mode != "RGBA":
-        return picture
-    box = picture.getchannel("A").point(lambda alpha: 255 if alpha >= _VISIBLE else 0).getbbox()
-    return picture.crop(box) if box else picture

@@ -12,9 +12,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from engine.images import ALPHA_FLOOR, bounding_box
+
 Kind = Literal["card", "bust", "figure", "mascot"]
 
-ALPHA_FLOOR = 16  # of 255: fainter than this is matting haze, not the subject
 SMALL = 256  # pixels: the alpha is looked at in this size
 
 
@@ -43,16 +44,6 @@ class Shape:
         """Width over height of the box."""
         left, top, right, bottom = self.box
         return (right - left) / (bottom - top)
-
-
-def bounding_box(picture: Image.Image) -> tuple[int, int, int, int]:
-    """The alpha bounding box in pixels (left, top, right, bottom), matting haze left out; the whole picture where
-    there is no alpha or nothing in it."""
-    whole = (0, 0, picture.width, picture.height)
-    if "A" not in picture.getbands():
-        return whole
-    solid = picture.getchannel("A").point([0] * ALPHA_FLOOR + [255] * (256 - ALPHA_FLOOR))
-    return solid.getbbox() or whole
 
 
 def measure(picture: Image.Image, role: str) -> Shape:
