@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.desk import Desk
+from app.create.desk import Desk
+from app.create.shoot import shoot
+from app.create.studio import Studio
 from app.safely import safely
-from app.shoot import shoot
-from app.studio import Studio
 from app.uploads import uploaded
 from engine.errors import SceneError
 from engine.presets import FORMATS

@@ -10,8 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from app.desks import Desks
-from app.jobs import JobBoard
+from app.create.desks import Desks
+from app.jobs.board import JobBoard
 from engine.errors import TroupeError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,11 +34,11 @@ def launch(outputs: Path, **more: object):
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
-    from app.library import Library
+    from app.create.library import Library
+    from app.create.studio import Studio
+    from app.create.tray import Tray
     from app.page import build_page
-    from app.studio import Studio
     from app.theme import troupe_theme
-    from app.tray import Tray
     from engine import door
 
     own = None if _is_shared(more) else outputs / "presets"

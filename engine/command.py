@@ -71,6 +71,14 @@ def _watch_signals(ending: list[int]) -> None:
             deaf_until = time.monotonic() + 2
             raise _Ended(number)
 
+    python_says = sys.unraisablehook
+
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        """Where Python cannot raise (a finalizer, a lock's callback during an import), `stop` still hears of it."""
+        if not isinstance(lost.exc_value, _Ended):
+            python_says(lost)
+
+    sys.unraisablehook = unraisable
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # ignored: by nohup, or by a shell's &

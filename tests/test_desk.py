@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from app import server, views
-from app.desk import Desk, checked_scene
-from app.desks import Desks, lay_out_scene
-from app.jobs import JobBoard, QueueFull
-from app.library import Library
-from app.shoot import shoot
+from app import server
+from app.create import views
+from app.create.desk import Desk, checked_scene
+from app.create.desks import Desks, lay_out_scene
+from app.create.library import Library
+from app.create.shoot import shoot
+from app.jobs.board import JobBoard, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene import load_scene
 
@@ -273,7 +274,8 @@ def test_a_desk_with_a_value_that_cannot_be_is_set_aside(desks, desk, picture, p
 
 def test_a_failed_save_leaves_the_last_good_desk_and_nothing_partial(desks, desk, picture, monkeypatch):
     desk.add("character", picture())
-    monkeypatch.setattr("app.desk.os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")))
+    full = OSError(28, "No space left")
+    monkeypatch.setattr("app.create.desk.os.replace", lambda *paths: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left"):
         desk.put("prompt", "lost")
     assert not list(desk.folder.glob("*.part"))
@@ -297,7 +299,8 @@ def test_a_name_inside_another_name_is_neither_found_nor_renamed(desk, picture):
 def test_a_full_cast_refuses_before_it_cuts_out(desk, picture, monkeypatch):
     for number in range(6):
         desk.add("object", picture(f"thing{number}.png"))
-    monkeypatch.setattr("app.desk.cutout.cut_out", lambda *args, **more: pytest.fail("it was cut out for nothing"))
+    never = "app.create.desk.cutout.cut_out"
+    monkeypatch.setattr(never, lambda *args, **more: pytest.fail("it was cut out for nothing"))
     with pytest.raises(SceneError, match="room for 6"):
         desk.add("object", picture("late.png"))
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from app.fetching import Fetching, fetch_command
+from app.create.fetching import Fetching, fetch_command
 
 
 def slow(marks: Path):

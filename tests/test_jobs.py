@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs import DONE, FAILED, STOPPED, WAITING, JobBoard, QueueFull
+from app.jobs.board import DONE, FAILED, STOPPED, WAITING, JobBoard, QueueFull
 from engine.door import Progress, RenderRequest, Result
 from engine.errors import Stopped, VideoError
 from engine.scene import scene_from_data

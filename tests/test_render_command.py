@@ -296,6 +296,21 @@ def test_an_interrupted_render_leaves_nothing_but_one_line(repo, scene_file, tin
     assert os.listdir(out.parent) == []
 
 
+def test_a_signal_that_python_cannot_raise_is_heard_all_the_same_and_without_noise(repo):
+    code = (
+        "import os, signal, weakref\n"
+        "from engine import command\n"
+        "class Thing: pass\n"
+        "ending, thing = [], Thing()\n"
+        "command._watch_signals(ending)\n"
+        "lost = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "del thing\n"
+        "print([int(number) for number in ending])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[15]", "")
+
+
 def test_rendering_loads_neither_the_page_nor_a_model_library(repo, scene_file, tmp_path):
     code = (
         "import sys; from engine.command import main; status = main(sys.argv[1:]);"

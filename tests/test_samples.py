@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from app.tray import Tray
+from app.create.tray import Tray
 from engine.errors import SceneError
 from engine.images import open_image
 from engine.presets import load_presets

@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from app.desk import LIMITS, Card, Desk
+from app.create.desk import LIMITS, Card, Desk
+from app.create.sheet import plain_text
 from app.pictures import data_url, shrunk
-from app.sheet import plain_text
 from engine.errors import PresetError
 from engine.presets import Preset, Presets, Slot, direct, load_presets, save_preset
 from engine.prompt import replace_names

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from app.desk import LIMITS, Card, Desk, Undo, checked_scene
-from app.sheet import Sheet
+from app.create.desk import LIMITS, Card, Desk, Undo, checked_scene
+from app.create.sheet import Sheet
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene import Element, load_scene
 

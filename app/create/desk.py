@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
-from app.sheet import Sheet, plain_text
+from app.create.sheet import Sheet, plain_text
 from engine import cutout
 from engine.cutout import Cutout
 from engine.errors import SceneError, TroupeError
@@ -69,7 +69,7 @@ class Desk:
     sheet: Sheet = field(default_factory=Sheet)
     undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, `app.views`'
+    previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture'
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _adding: int = 0
     _marked: tuple | None = field(default=None, repr=False)

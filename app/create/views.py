@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from app.desk import LIMITS, Card, Desk, checked_scene
-from app.jobs import DONE, FAILED, RUNNING, STOPPED, WAITING, Snapshot
+from app.create.desk import LIMITS, Card, Desk, checked_scene
+from app.jobs.board import DONE, FAILED, RUNNING, STOPPED, WAITING, Snapshot
 from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
 from engine.cast import Member

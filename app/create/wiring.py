@@ -7,9 +7,9 @@ from typing import Any
 
 from gradio.context import Context
 
-from app.parts import Page
+from app.create.parts import Page
+from app.create.studio import Studio
 from app.safely import safely
-from app.studio import Studio
 
 # On a phone the clip appears far from the button that was pressed.
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"

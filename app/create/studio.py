@@ -14,15 +14,15 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageChops
 
-from app import views
-from app.desk import LIMITS, Desk
-from app.desks import Desks, bring_background, lay_out_scene
-from app.fetching import Fetching, choose_quality
-from app.jobs import DONE, JobBoard
-from app.library import Library
-from app.parts import Page
-from app.shoot import new_seed, shoot
-from app.tray import Tray
+from app.create import views
+from app.create.desk import LIMITS, Desk
+from app.create.desks import Desks, bring_background, lay_out_scene
+from app.create.fetching import Fetching, choose_quality
+from app.create.library import Library
+from app.create.parts import Page
+from app.create.shoot import new_seed, shoot
+from app.create.tray import Tray
+from app.jobs.board import DONE, JobBoard
 from app.uploads import uploaded
 from engine.errors import TroupeError
 

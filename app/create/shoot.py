@@ -6,9 +6,9 @@ import re
 import secrets
 import shutil
 
-from app.desk import Desk, checked_scene
-from app.jobs import Job, JobBoard
-from app.views import video_of
+from app.create.desk import Desk, checked_scene
+from app.create.views import video_of
+from app.jobs.board import Job, JobBoard
 from engine.door import RenderRequest
 from engine.errors import SceneError
 from engine.scene import scene_to_json

@@ -1,0 +1,1 @@
+"""The Create page: one desk a browser, and what happens on it."""

@@ -1,0 +1,131 @@
+"""What stands where on the Create page. What happens is in `studio`, and `wiring` joins the two."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from app.create import views
+from app.create.parts import Page
+from app.own import own
+from engine.presets import FORMATS
+from engine.scene import CAMERAS
+
+CAMERA_CHOICES = [("As the prompt says", "")] + [(name.replace("_", " ").capitalize(), name) for name in CAMERAS]
+QUALITIES = [
+    ("Fast (u2netp, 5 MB)", "fast"),
+    ("Standard (u2net, fetches 165 MB once)", "standard"),
+    ("Best (BiRefNet, fetches about 220 MB once)", "best"),
+]
+KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
+
+
+def build_create(desk: gr.BrowserState) -> Page:
+    """The Create page's components; to be called inside the page's Blocks. `desk` holds the browser's desk id."""
+    with gr.Row(elem_id="tr-studio", equal_height=False):
+        with gr.Column(scale=11, min_width=320, elem_id="tr-left"):
+            left = _left_column()
+        with gr.Column(scale=13, min_width=320, elem_id="tr-right"):
+            right = _right_column()
+    return Page(desk=desk, editing=gr.State(""), timer=gr.Timer(1.0, active=False), **left, **right)
+
+
+def _left_column() -> dict:
+    found: dict = {}
+    found["presets"] = own("presets", '<div class="tr-presets"></div>', {"groups": []}, elem_id="tr-presets")
+    found["board"] = own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board")
+    found["cast_message"] = gr.HTML("", elem_id="tr-cast-message")
+    found["undo"] = gr.Button("Undo", size="sm", visible=False, elem_id="tr-undo")
+    with gr.Accordion("No pictures at hand? Take some of the sample cast", open=False, elem_id="tr-tray") as box:
+        found["tray"] = own("tray", '<div class="tr-tray"></div>', {"parts": []})
+    found["tray_box"] = box
+    with gr.Row(elem_classes="tr-offstage"):
+        found["uploads"] = {
+            role: gr.UploadButton(
+                f"Upload {role}", elem_id=f"tr-add-{role}", type="filepath",
+                file_count="single" if role == "background" else "multiple",
+            )
+            for role in ("character", "object", "background")
+        }  # fmt: skip
+    with gr.Column(visible=False, elem_id="tr-brush") as found["brush"]:
+        gr.HTML(
+            '<p class="tr-brushhelp">Paint <b class="keep">green</b> over what belongs to the cut-out and '
+            '<b class="away">red</b> over what does not (the palette changes the colour). What is cut away now is '
+            "dark and grey.</p>"
+        )
+        found["editor"] = gr.ImageEditor(
+            type="pil", image_mode="RGBA", sources=(), transforms=(), format="png",
+            height=460, show_label=False,
+            brush=gr.Brush(colors=[KEEP, REMOVE], default_color=KEEP, color_mode="fixed", default_size=24),
+            layers=gr.LayerOptions(allow_additional_layers=False), buttons=[], elem_id="tr-editor",
+        )  # fmt: skip
+        found["brush_note"] = gr.HTML("", elem_id="tr-brush-note")
+        with gr.Row():
+            found["brush_apply"] = gr.Button("Apply", variant="primary", size="sm")
+            found["brush_again"] = gr.Button("Cut out again", size="sm")
+            found["brush_cancel"] = gr.Button("Close", size="sm")
+    found["prompt"] = gr.Textbox(
+        label="Prompt", lines=4, interactive=False, max_lines=10, max_length=4000, elem_id="tr-prompt",
+        placeholder="Nova lifts the cup on the stage, the camera pushes in slowly.",
+    )  # fmt: skip
+    found["names"] = own(
+        "names", '<div class="tr-names" role="group" aria-label="Names in the prompt"></div>',
+        {"names": [], "note": "", "ok": True}, elem_id="tr-names",
+    )  # fmt: skip
+    return found | _shot()
+
+
+def _shot() -> dict:
+    found: dict = {}
+    with gr.Row(elem_classes="tr-shot"):
+        found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
+        found["seconds"] = gr.Slider(
+            2, 12, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
+        )
+    with gr.Row(elem_classes="tr-shot tr-seedrow"):
+        found["seed"] = gr.Number(42, label="Seed", precision=0, min_width=110, scale=2, elem_id="tr-seed")
+        found["dice"] = gr.Button("Random", size="sm", min_width=84, scale=0, elem_id="tr-dice")
+        found["keep_seed"] = gr.Checkbox(False, label="Keep this seed", min_width=130, scale=1, elem_id="tr-lock")
+    with gr.Accordion("More settings", open=False, elem_id="tr-more"):
+        with gr.Row():
+            found["camera"] = gr.Dropdown(CAMERA_CHOICES, value="", label="Camera", min_width=160)
+            found["bpm"] = gr.Slider(40, 220, 110, step=1, label="Beat (per minute, for dancers)", min_width=160)
+        found["quality"] = gr.Dropdown(QUALITIES, value="fast", label="Cut-out quality, for the next picture")
+        found["quality_note"] = gr.HTML("", elem_id="tr-quality-note")
+        found["negative"] = gr.Textbox(
+            label="Negative prompt", lines=2, max_length=4000, info="For the model; the draft does not read it."
+        )
+        found["embed"] = gr.Checkbox(True, label="Write the scene into the MP4, so that it can be opened again")
+        with gr.Row():
+            found["preset_name"] = gr.Textbox(label="Keep these settings as a preset", placeholder="Its title", scale=3)
+            found["preset_save"] = gr.Button("Save preset", size="sm", scale=1, min_width=110)
+        found["clear"] = gr.Button("Clear the desk", size="sm", variant="stop", elem_id="tr-clear")
+    return found
+
+
+def _right_column() -> dict:
+    found: dict = {}
+    with gr.Tabs(selected="stage", elem_id="tr-tabs") as found["tabs"]:
+        with gr.Tab("Stage", id="stage"):
+            found["stage"] = own(
+                "stage",
+                '<div class="tr-stage"><div class="tr-frame" aria-label="Stage"></div><div class="tr-bar"></div>'
+                '<p class="tr-live" aria-live="polite"></p></div>',
+                {"width": 832, "height": 480, "actors": []},
+                elem_id="tr-stage",
+            )
+        with gr.Tab("Clip", id="clip"):
+            found["video"] = gr.Video(
+                interactive=False, autoplay=True, loop=True, show_label=False, elem_id="tr-video", buttons=[]
+            )
+            found["result"] = gr.HTML(views.result_html(None), elem_id="tr-result")
+            with gr.Row(elem_id="tr-after"):
+                found["download"] = gr.DownloadButton("Download", visible=False, size="sm", elem_id="tr-download")
+                found["again"] = gr.Button("Again with another seed", visible=False, size="sm", elem_id="tr-again")
+    with gr.Column(elem_id="tr-go"):
+        with gr.Row():
+            found["generate"] = gr.Button(
+                "Generate", variant="primary", size="lg", scale=3, interactive=False, elem_id="tr-generate"
+            )
+            found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
+        found["progress"] = gr.HTML("", elem_id="tr-progress")
+    return found

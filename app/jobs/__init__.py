@@ -1,0 +1,1 @@
+"""Jobs: what is being made, what waits, and what became of it."""

@@ -1,0 +1,15 @@
+"""Components of our own: a fixed skeleton, drawn by one of the scripts in assets/web."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+WEB = Path(__file__).resolve().parent.parent / "assets" / "web"
+
+
+def own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:
+    """A component that assets/web/<name>.js draws into `skeleton` from `value`, plain data."""
+    script = (WEB / f"{name}.js").read_text(encoding="utf-8")
+    return gr.HTML(value, html_template=skeleton, js_on_load=script, apply_default_css=False, **more)
