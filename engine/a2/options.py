@@ -25,6 +25,7 @@ class A2Options:
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
+    `preview` is kept showing what the model has in mind, a small moving picture (WebP).
     """
 
     model: str = DEFAULT_MODEL
@@ -34,6 +35,7 @@ class A2Options:
     batched_guidance: bool = False
     save_latents: Path | None = None
     state: Path | None = None
+    preview: Path | None = None
 
 
 def check_installed() -> None:

@@ -15,6 +15,7 @@ from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode, tiling_for
 from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options
+from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
@@ -32,7 +33,7 @@ class Watch:
     every sampling step with its latents; `stop` is asked often and ends the work with Stopped."""
 
     tell: Callable[[str, int, int, str], None] = lambda *_: None
-    on_step: Callable[[Step, Conditioning], None] | None = None
+    on_step: Callable[[Step], None] | None = None
     stop: Callable[[], bool] | None = None
 
 
@@ -67,11 +68,14 @@ def shoot(
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
         watch.tell("sampling", run.step, run.steps, "")
+        live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
 
         def on_step(step: Step) -> None:
             keep()
+            if live is not None:
+                live.after_step(step.clean)
             if watch.on_step is not None:
-                watch.on_step(step, conditioning)
+                watch.on_step(step)
             watch.tell("sampling", step.step, step.of, "")
 
         latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
