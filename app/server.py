@@ -38,6 +38,7 @@ def launch(outputs: Path, **more: object):
     from app.create.studio import Studio
     from app.create.tray import Tray
     from app.page import build_page
+    from app.settings import Settings
     from app.theme import troupe_theme
     from engine import door
 
@@ -47,8 +48,9 @@ def launch(outputs: Path, **more: object):
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     studio = Studio(
-        Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads"
-    )
+        Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads",
+        Settings(outputs / "settings.json"),
+    )  # fmt: skip
     blocks = build_page(studio)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     settings: dict[str, object] = {

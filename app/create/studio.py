@@ -19,10 +19,13 @@ from app.create.desk import LIMITS, Desk
 from app.create.desks import Desks, bring_background, lay_out_scene
 from app.create.fetching import Fetching, choose_quality
 from app.create.library import Library
+from app.create.model import Model, references_html, settings_updates
 from app.create.parts import Page
+from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
-from app.jobs.board import DONE, JobBoard
+from app.jobs.board import DONE, JobBoard, Snapshot
+from app.settings import Settings
 from app.uploads import uploaded
 from engine.errors import TroupeError
 
@@ -32,8 +35,11 @@ Updates = dict[Any, Any]
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, uploads: Path) -> None:
+    def __init__(
+        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, uploads: Path, settings: Settings
+    ) -> None:
         self.desks, self.jobs, self.library, self.tray, self.uploads = desks, jobs, library, tray, uploads
+        self.model = Model(settings)
         self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
@@ -47,7 +53,8 @@ class Studio:
                 page.board: views.board_value(desk), page.stage: views.stage_value(desk),
                 page.names: views.names_value(desk), page.undo: _undo_button(desk),
                 page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
-                page.generate: gr.update(interactive=bool(desk.cards) and not self._active(desk)),
+                page.generate: gr.update(interactive=self.model.can_shoot(desk) and not self._active(desk)),
+                page.references: references_html(desk),
                 **({page.prompt: desk.sheet.prompt} if prompt else {}),
             }  # fmt: skip
 
@@ -57,20 +64,34 @@ class Studio:
             page.format: sheet.format, page.seconds: sheet.seconds, page.seed: sheet.seed,
             page.keep_seed: sheet.keep_seed, page.camera: sheet.camera or "", page.bpm: sheet.bpm,
             page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,
+            **settings_updates(page, desk, self.model),
         }  # fmt: skip
 
-    def _job(self, desk: Desk, tab: str = "clip") -> Updates:
-        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for."""
+    def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
+        """The live preview, where there is another one than the browser shows."""
+        stamp = preview_stamp(snap)
+        if stamp == shown:
+            return {}
+        video = views.video_of(desk)
+        shape = (video["width"], video["height"])
+        return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
+
+    def _job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
+        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for. `shown`
+        is the preview that the browser has."""
         page, snap = self.page, self.jobs.snapshot(desk.sheet.job)
         active = bool(snap and snap.active)
         updates: Updates = {
-            page.progress: views.progress_html(snap), page.stop: gr.update(interactive=active),
-            page.generate: gr.update(interactive=bool(desk.cards) and not active), page.timer: gr.Timer(active=active),
+            page.progress: progress_html(snap), page.stop: gr.update(interactive=active),
+            page.generate: gr.update(interactive=self.model.can_shoot(desk) and not active),
+            page.timer: gr.Timer(active=active), page.video: gr.update(visible=not (active and _has_preview(snap))),
+            **self._preview(desk, snap, shown),
         }  # fmt: skip
         if snap and snap.state == DONE:
             clip = str(snap.clip)
             updates |= {
-                page.tabs: gr.Tabs(selected=tab), page.video: clip, page.result: views.result_html(snap),
+                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=clip, visible=True),
+                page.result: result_html(snap),
                 page.download: gr.update(value=clip, visible=True), page.again: gr.update(visible=True),
             }  # fmt: skip
         return updates
@@ -217,13 +238,21 @@ class Studio:
             desk = self.desks.get(desk_id)
             with desk.lock:
                 desk.put(name, value)
-                if name == "format":
-                    return {self.page.stage: views.stage_value(desk)}
+                if name in ("format", "seconds", "engine"):
+                    return self._shape(desk)
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
                     return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
                 return None
 
         return put
+
+    def _shape(self, desk: Desk) -> Updates:
+        """What depends on the engine and on the clip's size and length."""
+        page = self.page
+        return {
+            page.stage: views.stage_value(desk), **settings_updates(page, desk, self.model),
+            page.generate: gr.update(interactive=self.model.can_shoot(desk) and not self._active(desk)),
+        }  # fmt: skip
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
         """Another background remover, fetched where need be while the page says for how long."""
@@ -272,10 +301,11 @@ class Studio:
                 desk.put("prompt", prompt)
                 if again or not (sheet.keep_seed or sheet.fresh_seed):
                     desk.put("seed", new_seed())
-                shoot(desk, self.jobs)
+                shoot(desk, self.jobs, self.model.options())
                 sheet.fresh_seed = False
                 desk.save()
-            return {self.page.seed: desk.sheet.seed, **self._job(desk)}
+            waits = {self.page.tabs: gr.Tabs(selected="clip")} if desk.sheet.engine == "a2" else {}  # for its preview
+            return {self.page.seed: desk.sheet.seed, **waits, **self._job(desk)}
 
     def generate_again(self, desk_id: str, prompt: str) -> Updates:
         return self.generate(desk_id, prompt, again=True)
@@ -285,8 +315,12 @@ class Studio:
         self.jobs.stop(desk.sheet.job)
         return self._job(desk)
 
-    def tick(self, desk_id: str) -> Updates:
-        return self._job(self.desks.get(desk_id))
+    def tick(self, desk_id: str, shown: float) -> Updates:
+        return self._job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
+
+
+def _has_preview(snap: Snapshot | None) -> bool:
+    return preview_stamp(snap) > 0
 
 
 def _undo_button(desk: Desk) -> Any:

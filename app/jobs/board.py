@@ -62,6 +62,11 @@ class Snapshot:
     clip: Path | None = None
     seed: int | None = None
     notices: tuple[str, ...] = ()
+    engine: str = "draft"
+    step: int = 0
+    of: int = 0
+    detail: str = ""
+    preview: Path | None = None
 
     @property
     def active(self) -> bool:
@@ -134,14 +139,18 @@ class JobBoard:
         if result is not None:
             return Snapshot(
                 job.id, job.state, "", 1.0, result.seconds, 0.0, 0, "", result.path, seed,
-                tuple(result.notices),
+                tuple(result.notices), result.engine,
             )  # fmt: skip
         if progress is None:
-            return Snapshot(job.id, job.state, ahead=ahead, error=job.error, seed=seed)
-        share = progress.step / progress.of if progress.stage == "frames" else float(progress.stage == "poster")
+            return Snapshot(
+                job.id, job.state, ahead=ahead, error=job.error, seed=seed, engine=job.request.scene.engine
+            )
+        share = {"cast": 0.0, "poster": 1.0}.get(progress.stage, progress.step / (progress.of or 1))
         return Snapshot(
-            job.id, job.state, progress.stage, share, progress.elapsed, progress.remaining, ahead, job.error, seed=seed
-        )
+            job.id, job.state, progress.stage, share, progress.elapsed, progress.remaining, ahead, job.error, seed=seed,
+            engine=job.request.scene.engine, step=progress.step, of=progress.of, detail=progress.detail,
+            preview=job.request.a2.preview,
+        )  # fmt: skip
 
     def _from_disk(self, job_id: str) -> Snapshot | None:
         for folder in self.folder.glob(f"*_{job_id}"):
