@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | test
+"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | doctor | test
 
 The first start makes `.venv` beside this file and installs requirements.txt into it; later ones go straight in. An
 environment that already has the requirements (a Space, conda, your own) is used as it is. Until then only the standard
@@ -57,7 +57,7 @@ def main(argv: "list[str]") -> int:
         return 1
     if argv[:1] == ["--satisfied"]:  # asked by another launch: has this Python what these files list?
         return 0 if satisfied([Path(name) for name in argv[1:]]) else 3
-    commands = {"serve": serve, "render": render, "test": test}
+    commands = {"serve": serve, "render": render, "doctor": doctor, "test": test}
     command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
     if command == "serve":
         serve_options(rest)  # a typing error should not cost an installation
@@ -103,7 +103,7 @@ def serve_options(argv: "list[str]") -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="launch.py", description="Open Troupe in the browser.",
         epilog="Other commands: render SCENE.json -o OUT.mp4 (a video without a browser; see render --help), "
-        "test (all tests).",
+        "doctor (what is wrong here), test (all tests).",
     )  # fmt: skip
     parser.add_argument("--host", help="address to listen on (default: this machine only; 0.0.0.0: your network)")
     parser.add_argument("--port", type=port_number, help="port to listen on (default: 7860, or the next free one)")
@@ -144,6 +144,12 @@ def render(argv: "list[str]") -> int:
     from engine.command import main as render_main
 
     return render_main(argv)
+
+
+def doctor(argv: "list[str]") -> int:
+    from app.help.doctor import main as doctor_main
+
+    return doctor_main(argv)
 
 
 def test(argv: "list[str]") -> int:
