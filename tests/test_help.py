@@ -14,6 +14,7 @@ import pytest
 
 from app.help import doctor
 from app.help.diagnostics import diagnostics, without_private
+from app.help.doctor import Finding
 from app.help.logs import NAME, keep_log, last_errors, stop_log
 
 REPO = Path(__file__).resolve().parent.parent
@@ -125,6 +126,17 @@ def test_diagnostics_tell_versions_and_errors_but_nothing_private(tmp_path, log)
         assert part in text
     for part in ("secret", "Private", str(Path.home())):
         assert part not in text
+
+
+def test_findings_are_shown_with_what_to_do_and_escaped():
+    from app.help.page import findings_html
+
+    shown = findings_html([Finding("Disk", "bad", "<full>", "Free <some>")], done=True)
+    assert "&lt;full&gt;" in shown
+    assert "Free &lt;some&gt;" in shown
+    assert "needs you" in shown
+    assert "Looking" in findings_html([], done=False)
+    assert "can work" in findings_html([Finding("Disk", "note", "small")], done=True)
 
 
 @pytest.mark.parametrize(
