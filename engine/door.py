@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -100,7 +100,7 @@ def render(
             frames,
             request.out,
             scene.video,
-            metadata=_metadata(scene, clip.note, request.embed_scene),
+            metadata=_metadata(scene, members, clip.note, request.embed_scene),
             stop=stop,
             on_frame=lambda done: clock.tell(clip.stage, done, clip.count),
         )
@@ -211,8 +211,9 @@ def _cast(
 # What is kept
 
 
-def _metadata(scene: Scene, note: str, embed_scene: bool):
+def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: bool):
     """The note about how it was made is always there, so that a draft says that it is one; it tells nothing else."""
+    from engine import keepsake
     from engine.video import Metadata
 
     made_by = f"Made with Troupe {VERSION}, engine {scene.engine}."
@@ -221,7 +222,8 @@ def _metadata(scene: Scene, note: str, embed_scene: bool):
         return Metadata(description=description)
     title = " ".join(scene.prompt.split())
     title = title if len(title) <= 80 else title[:79].rstrip() + "…"
-    return Metadata(title, description, _without_places(scene))
+    scene = _without_places(scene)
+    return Metadata(title, description, scene, keepsake.pack(scene, members))
 
 
 def _without_places(scene: Scene) -> Scene:

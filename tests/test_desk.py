@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from app import server
 from app.create import views
 from app.create.desk import Desk, checked_scene
-from app.create.desks import Desks, lay_out_scene
+from app.create.desks import Desks, lay_out_scene, open_scene
 from app.create.library import Library
 from app.create.shoot import shoot
 from app.jobs.board import JobBoard, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
-from engine.scene import load_scene
+from engine.scene import load_scene, scene_to_json
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -368,3 +368,36 @@ def test_a_desk_that_no_clip_could_be_made_from_is_set_aside(desks, desk, pictur
     tamper(desk, part, field, value)
     assert again(desks, desk).cards == []
     assert len(list(desk.folder.glob("desk.damaged*"))) == 1
+
+
+def test_a_clips_scene_comes_back_to_the_desk_as_it_was_shot(desks, desk, tmp_path):
+    lay_out_scene(desk, REPO / "assets" / "samples" / "model_holds_product.json")
+    desk.place(desk.cards[0].id, {"x": 0.2, "y": 0.8, "scale": 0.5, "flip": True})
+    for name, value in {"format": "9:16", "seconds": 3.0, "seed": 77, "engine": "a2", "steps": 9}.items():
+        desk.put(name, value)
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    files = {card.id: f"{card.id}.png" for card in desk.cards}
+    for card in desk.cards:
+        (folder / files[card.id]).write_bytes(desk.file(card).read_bytes())
+    scene = checked_scene(desk, views.video_of(desk), 77, files)
+    (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
+    other = desks.new()
+    open_scene(other, folder / "scene.json")
+    again = checked_scene(other, views.video_of(other), other.sheet.seed)
+    assert again.model_dump(exclude={"cast"}) == scene.model_dump(exclude={"cast"})
+    assert [(card.name, card.role, card.motion) for card in other.cards] == [
+        (card.name, card.role, card.motion) for card in desk.cards
+    ]
+    assert other.cards[0].placement == desk.cards[0].placement
+    assert not any(card.sample for card in other.cards)
+
+
+def test_a_scene_that_cannot_be_opened_leaves_the_desk_as_it_was(desk, picture, tmp_path):
+    desk.add("character", picture())
+    before = [card.id for card in desk.cards]
+    (tmp_path / "scene.json").write_text('{"cast": [{"role": "object", "image": "gone.png"}], "prompt": "x"}')
+    with pytest.raises(ImageError):
+        open_scene(desk, tmp_path / "scene.json")
+    assert [card.id for card in desk.cards] == before
+    assert desk.picture(desk.cards[0]) is not None
