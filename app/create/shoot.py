@@ -7,11 +7,13 @@ import secrets
 import shutil
 
 from app.create.desk import Desk, checked_scene
+from app.create.desks import lay_out_scene
 from app.create.views import video_of
-from app.jobs.board import Job, JobBoard
+from app.jobs.board import PAUSED, WAITING, Job, JobBoard
 from engine.door import RenderRequest
-from engine.errors import SceneError
-from engine.scene import scene_to_json
+from engine.errors import SceneError, TroupeError
+from engine.presets import FORMATS
+from engine.scene import load_scene
 
 
 def new_seed() -> int:
@@ -19,9 +21,11 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def shoot(desk: Desk, jobs: JobBoard) -> Job:
-    """Start the desk's scene. Raises SceneError or QueueFull, and then nothing is left behind."""
-    jobs.check_room(desk.id)
+def shoot(desk: Desk, jobs: JobBoard, instead_of: str | None = None) -> Job:
+    """Start the desk's scene, in the place of a waiting job where one is named. Raises SceneError or QueueFull, and
+    then nothing is left behind."""
+    if instead_of is None:
+        jobs.check_room(desk.id)
     if not desk.cards:
         raise SceneError("", "The cast is empty", "Add a character, an object or a background, or pick a preset.")
     files = _file_names(desk)
@@ -31,17 +35,33 @@ def shoot(desk: Desk, jobs: JobBoard) -> Job:
     try:
         for card in desk.cards:
             shutil.copyfile(desk.file(card), folder / files[card.id])
-        (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
         sheet = desk.sheet
         request = RenderRequest(scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True)
-        job = jobs.submit(job_id, folder, desk.id, request)
+        job = jobs.submit(job_id, folder, desk.id, request, instead_of)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     desk.sheet.job = job_id
     desk.save()
     return job
+
+
+def take_back(desk: Desk, jobs: JobBoard, job_id: str) -> None:
+    """Lay a waiting job's scene out on its desk again, to be edited: `shoot` with `instead_of` gives the job's place to
+    the new scene. The job is held meanwhile, and what was on the desk can be brought back. Raises TroupeError."""
+    path, snap = jobs.scene_file(job_id, desk.id), jobs.snapshot(job_id)
+    if snap is None or snap.state not in (WAITING, PAUSED):
+        raise TroupeError("Only a clip that is still waiting can be edited", "Duplicate it instead.")
+    jobs.hold(job_id, owner=desk.id)
+    desk.remember_own("editing a clip")
+    lay_out_scene(desk, path)
+    scene = load_scene(path)
+    shape = (scene.video.width, scene.video.height)
+    for card in desk.cards:
+        card.sample = False
+    desk.put("format", next((name for name, size in FORMATS.items() if size == shape), desk.sheet.format))
+    desk.put("seed", scene.sampling.seed)
 
 
 def _file_names(desk: Desk) -> dict[str, str]:

@@ -22,7 +22,8 @@ from app.create.library import Library
 from app.create.parts import Page
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
-from app.jobs.board import DONE, JobBoard
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import DONE
 from app.uploads import uploaded
 from engine.errors import TroupeError
 
@@ -99,6 +100,8 @@ class Studio:
         self.uploads.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
         desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
         ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
+        if notice := self.jobs.take_notice():
+            gr.Warning(html.escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
         return self._every(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from app.create.desk import LIMITS, Card, Desk, checked_scene
-from app.jobs.board import DONE, FAILED, RUNNING, STOPPED, WAITING, Snapshot
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
 from engine.cast import Member
@@ -162,9 +162,16 @@ def progress_html(snap: Snapshot | None) -> str:
         return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
     if snap.state == STOPPED:
         return '<div class="tr-message" role="status">Stopped. Your cast and prompt are as they were.</div>'
+    if snap.state == INTERRUPTED:
+        said = f"{snap.error} Press Generate to make it again."
+        return f'<div class="tr-message bad" role="alert">{html.escape(said)}</div>'
+    if snap.state == PAUSED:
+        return '<div class="tr-message" role="status">Held: it waits in the queue.</div>'
     percent = round(100 * snap.share)
     words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
              RUNNING: STAGES.get(snap.stage, snap.stage)}[snap.state]  # fmt: skip
+    if snap.error:  # the queue stands still, and this is why
+        return f'<div class="tr-message bad" role="alert">{html.escape(f"Waiting. {snap.error}")}</div>'
     left = "" if snap.remaining is None else f"about {max(1, round(snap.remaining))} s left"
     return (
         f'<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
