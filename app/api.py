@@ -61,7 +61,7 @@ def add_endpoints(studio: Studio) -> None:
                 "remaining": snap.remaining, "error": snap.error, "seed": snap.seed, "clip": clip}  # fmt: skip
 
     def stop(job: str) -> dict[str, Any]:
-        """Stop a job; nothing partial is kept."""
+        """Stop a job; no partial clip is kept."""
         studio.jobs.stop(job)
         snap = studio.jobs.snapshot(job)
         return {"state": snap.state if snap else "unknown"}

@@ -19,8 +19,10 @@ def serve_on_free_port(host: str | None, port: int | None, *, share: bool, brows
     Somebody else may take the port while Gradio is still loading, such as a second start of Troupe: then the next one
     is tried. Raises TroupeError where no port will do.
     """
+    from app.jobs.lock import check_free
     from app.server import serve
 
+    check_free(outputs)  # before a word about ports: a second start by mistake is one line
     if os.environ.get("SPACE_ID") or (port is None and "GRADIO_SERVER_PORT" in os.environ):
         serve(host, port, share, browser, outputs)
         return

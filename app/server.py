@@ -20,51 +20,71 @@ MAX_UPLOAD = "40mb"
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path) -> None:
     """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
-    blocks = launch(outputs, server_name=host, server_port=port, share=share, inbrowser=browser)
-    threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
+    jobs = open_jobs(outputs)
     try:
+        blocks = launch(outputs, jobs, server_name=host, server_port=port, share=share, inbrowser=browser)
+        threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
         print("\nStopped. Your clips are in", outputs)
+    finally:
+        jobs.close()
 
 
-def launch(outputs: Path, **more: object):
-    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. Tests start here too."""
+def open_jobs(outputs: Path) -> JobBoard:
+    """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
+    from engine import door
+
     outputs = Path(outputs).resolve()
+    _prepare_folders(outputs)
+    jobs = JobBoard(outputs, door.render)
+    if jobs.notice:
+        print(jobs.notice, file=sys.stderr)
+    return jobs
+
+
+def launch(outputs: Path, jobs: JobBoard | None = None, **more: object):
+    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. Tests start here too.
+    `jobs` is the folder's board where it is open already; whoever opened it closes it."""
+    outputs = Path(outputs).resolve()
+    jobs = jobs or open_jobs(outputs)
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
+    from app.clips.gallery import Gallery
+    from app.clips.media import media_route
     from app.create.library import Library
     from app.create.studio import Studio
     from app.create.tray import Tray
     from app.page import build_page
     from app.settings import Settings
     from app.theme import troupe_theme
-    from engine import door
 
-    own = None if _is_shared(more) else outputs / "presets"
-    library = Library(ROOT / "presets", own, ROOT / "assets" / "samples")
+    for_owner = not _is_shared(more)
+    library = Library(ROOT / "presets", outputs / "presets" if for_owner else None, ROOT / "assets" / "samples")
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
-    studio = Studio(
-        Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads",
-        Settings(outputs / "settings.json"),
-    )  # fmt: skip
-    blocks = build_page(studio)
+    choices = Settings(outputs / "settings.json")
+    studio = Studio(Desks(outputs / "desks"), jobs, library, tray, outputs / "uploads", choices)
+    exports = outputs / "exports"
+    gallery = Gallery(studio, exports, owner=lambda desk: None if for_owner else desk)
+    blocks = build_page(studio, gallery, outputs, for_owner)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     settings: dict[str, object] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
+        "app_kwargs": {"routes": [media_route(jobs, exports, lambda request, snap: True)]},
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    jobs.lock.tell(url)
+    jobs.start()
     print(f"Troupe is open at {url}" + (f" and at {public}" if public else ""), flush=True)
     return blocks
 
 
-def _prepare_environment(outputs: Path) -> None:
-    """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
+def _prepare_folders(outputs: Path) -> None:
     try:
         for folder in (outputs / "uploads", outputs / "clips", outputs / "desks"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +93,10 @@ def _prepare_environment(outputs: Path) -> None:
     except OSError as error:
         problem = f"The folder {outputs} cannot be written ({error.strerror})"
         raise TroupeError(problem, "Name another one: --outputs FOLDER.") from None
+
+
+def _prepare_environment(outputs: Path) -> None:
+    """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")

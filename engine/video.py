@@ -206,6 +206,8 @@ def _checked(frame: np.ndarray, video: Video) -> np.ndarray:
 
 def _take_the_place(part: Path, path: Path) -> None:
     try:
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # a name that survives a power cut should have its data
         os.replace(part, path)
     except PermissionError:  # Windows, while a player holds the old file
         raise VideoError(

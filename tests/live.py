@@ -28,15 +28,17 @@ class Live:
 @contextmanager
 def serving(outputs: Path) -> Iterator[Live]:
     """Serve the page on a free port, in this process, until the block ends."""
-    from app.server import launch
+    from app.server import launch, open_jobs
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-    blocks = launch(outputs, server_name="127.0.0.1", inbrowser=False)
+    jobs = open_jobs(outputs)
+    blocks = launch(outputs, jobs, server_name="127.0.0.1", inbrowser=False)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:
         blocks.close(verbose=False)
+        jobs.close()
         os.chdir(before)
         for key, value in kept.items():
             os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)

@@ -16,7 +16,8 @@ from app.create.desks import Desks
 from app.create.model import Model, references_html
 from app.create.progress import duration, preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import shoot
-from app.jobs.board import DONE, RUNNING, JobBoard, Snapshot
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import DONE, RUNNING, Snapshot
 from app.settings import Settings
 from engine.errors import EngineUnavailable
 
@@ -72,10 +73,14 @@ def test_where_the_model_is_missing_the_page_says_so_and_that_the_draft_works(de
 def test_a_clip_is_not_queued_for_a_model_that_is_not_there(desk, nowhere, tmp_path):
     add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
-    board = JobBoard(tmp_path / "clips", lambda *_, **__: pytest.fail("it was rendered"))
-    with pytest.raises(EngineUnavailable):
-        shoot(desk, board, nowhere.options())
-    assert not list((tmp_path / "clips").glob("*"))
+    board = JobBoard(tmp_path, lambda *_, **__: pytest.fail("it was rendered"))
+    try:
+        with pytest.raises(EngineUnavailable):
+            shoot(desk, board, nowhere.options())
+        assert board.queue() == []
+        assert not list((tmp_path / "clips").glob("*"))
+    finally:
+        board.close()
 
 
 def test_the_seconds_asked_for_are_what_is_left_after_the_trim(desk):

@@ -13,7 +13,7 @@ from app.create import views
 from app.create.desk import Desk, checked_scene
 from app.create.desks import Desks, lay_out_scene, open_scene
 from app.create.library import Library
-from app.create.shoot import shoot
+from app.create.shoot import shoot, take_back
 from app.jobs.board import JobBoard, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene import load_scene, scene_to_json
@@ -29,6 +29,15 @@ def desks(tmp_path: Path) -> Desks:
 @pytest.fixture
 def desk(desks: Desks) -> Desk:
     return desks.new()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path):
+    """A board whose queue stands still."""
+    board = JobBoard(tmp_path, None)
+    board.pause_queue()
+    yield board
+    board.close()
 
 
 @pytest.fixture
@@ -175,29 +184,46 @@ def test_what_a_page_could_not_have_sent_is_dropped_or_brought_into_range(desk, 
     assert getattr(desk.sheet, name) == kept
 
 
-def test_a_job_s_folder_holds_the_whole_scene_for_the_command_line(desk, picture, tmp_path):
+def test_a_job_s_folder_holds_the_whole_scene_for_the_command_line(desk, picture, jobs):
     desk.add("character", picture())
     desk.sheet.prompt = "Mia waves."
-    jobs = JobBoard(tmp_path / "clips", lambda request, on_progress, stop: (_ for _ in ()).throw(SceneError("", "no")))
     job = shoot(desk, jobs)
     scene = load_scene(job.folder / "scene.json")
     assert all((job.folder / element.image).is_file() for element in scene.cast)
     assert job.request.out.name == "mia-waves_42.mp4"
 
 
-def test_an_empty_cast_is_refused_before_anything_is_written(desk, tmp_path):
-    jobs = JobBoard(tmp_path / "clips", lambda *a, **k: None)
+def test_an_empty_cast_is_refused_before_anything_is_written(desk, jobs, tmp_path):
     with pytest.raises(SceneError, match="cast is empty"):
         shoot(desk, jobs)
     assert not (tmp_path / "clips").exists()
 
 
-def test_a_full_queue_leaves_no_folder_behind(desk, picture, tmp_path):
+def test_a_full_queue_leaves_no_folder_behind(desk, picture, jobs, tmp_path):
     desk.add("character", picture())
-    jobs = JobBoard(tmp_path / "clips", lambda *a, **k: None, in_all=0)
+    jobs._in_all = 0
     with pytest.raises(QueueFull):
         shoot(desk, jobs)
     assert not (tmp_path / "clips").exists()
+
+
+def test_a_waiting_clip_is_taken_back_to_the_desk_changed_and_put_in_its_place(desk, desks, picture, jobs):
+    card = desk.add("character", picture())
+    desk.sheet.prompt = "Mia waves."
+    desk.put("format", "9:16")
+    desk.put("seed", 7)
+    first = shoot(desk, jobs)
+    last = shoot(desk, jobs)
+    desk.remove(card.id)
+    desk.put("format", "1:1")
+    with pytest.raises(TroupeError, match="no such clip"):
+        take_back(desks.new(), jobs, first.id, desks.new().id)
+    take_back(desk, jobs, first.id, desk.id)
+    assert [(each.name, each.sample) for each in desk.cards] == [("Mia", False)]
+    assert (desk.sheet.prompt, desk.sheet.format, desk.sheet.seed) == ("Mia waves.", "9:16", 7)
+    desk.sheet.prompt = "Mia dances."
+    again = shoot(desk, jobs)
+    assert [(snap.id, snap.prompt) for snap in jobs.queue()] == [(again.id, "Mia dances."), (last.id, "Mia waves.")]
 
 
 def test_a_sample_scene_lays_out_its_whole_cast(desk):
@@ -330,7 +356,7 @@ def test_strangers_are_expected_when_others_can_reach_the_page(settings, shared)
 def test_an_outputs_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TroupeError, match="--outputs"):
-        server._prepare_environment(tmp_path / "file")
+        server.open_jobs(tmp_path / "file")
 
 
 def test_undo_goes_back_to_ones_own_words_however_many_presets_were_tried(desk, picture, library):

@@ -16,6 +16,7 @@ import gradio as gr
 from app.clips.media import export_file
 from app.clips.views import gallery_value, queue_value
 from app.create.desks import open_scene
+from app.create.shoot import take_back
 from app.create.studio import Studio
 from app.jobs.snapshot import INTERRUPTED, Snapshot
 from app.uploads import uploaded
@@ -129,17 +130,19 @@ class Gallery:
             known[action](job_id, owner=owner)
 
     def _open(self, desk_id: str, job_id: str, owner: str | None, action: str) -> dict[Any, Any]:
-        """Put a clip's scene on the desk. What was there can be brought back; an edited job leaves the queue."""
+        """Put a clip's scene on the desk. What was there can be brought back."""
         scene = self._jobs.scene_file(job_id, owner)
-        updates = self._lay_out(desk_id, scene, "opening a clip", "a2" if action == "promote" else None)
         if action == "edit":
-            self._jobs.trash(job_id, owner)
-        return updates
+            desk = self._studio.desks.get(desk_id)
+            with desk.lock:
+                take_back(desk, self._jobs, job_id, owner)
+            return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.everything(desk)}
+        return self._lay_out(desk_id, scene, "a2" if action == "promote" else None)
 
-    def _lay_out(self, desk_id: str, scene: Path, why: str, engine: str | None = None) -> dict[Any, Any]:
+    def _lay_out(self, desk_id: str, scene: Path, engine: str | None = None) -> dict[Any, Any]:
         desk = self._studio.desks.get(desk_id)
         with desk.lock:
-            desk.remember(why)
+            desk.remember("opening a clip")
             open_scene(desk, scene)
             if engine is not None:
                 desk.put("engine", engine)
@@ -151,7 +154,7 @@ class Gallery:
         with tempfile.TemporaryDirectory(dir=self._studio.uploads, ignore_cleanup_errors=True) as folder:
             scene_file = unpack(clip, Path(folder))
             if scene_file is not None:
-                return self._lay_out(desk_id, scene_file, "opening a clip")
+                return self._lay_out(desk_id, scene_file)
         scene = read_scene(clip)
         if scene is None:
             raise VideoError("this clip carries no scene of Troupe's", "Choose an MP4 that Troupe has made.")

@@ -19,7 +19,7 @@ _NOT_MADE = {STOPPED: "Stopped", FAILED: "Not made", INTERRUPTED: "Cut off"}
 _ACTIONS = {
     RUNNING: [("hold", "Hold", "Stop it for now; it goes on later"), ("stop", "Stop", "Stop it")],
     WAITING: [("next", "Run next", "Make it next"), ("up", "↑", "Earlier"), ("down", "↓", "Later"),
-              ("edit", "Edit", "Take it out of the queue and back on the desk"), ("twice", "Duplicate", "Queue it once more"),
+              ("edit", "Edit", "Take it back on the desk"), ("twice", "Duplicate", "Queue it once more"),
               ("hold", "Hold", "Keep it back"), ("remove", "Remove", "Take it out of the queue")],
     PAUSED: [("resume", "Go on", "Put it back in the queue"), ("edit", "Edit", "Take it back on the desk"),
              ("remove", "Remove", "Take it out of the queue")],

@@ -6,7 +6,7 @@ import base64
 import html
 from pathlib import Path
 
-from app.jobs.board import DONE, FAILED, RUNNING, STOPPED, WAITING, Snapshot
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine import draft
 
 STAGES = {
@@ -26,10 +26,18 @@ def progress_html(snap: Snapshot | None) -> str:
         return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
     if snap.state == STOPPED:
         return '<div class="tr-message" role="status">Stopped. Your cast and prompt are as they were.</div>'
+    if snap.state == INTERRUPTED:
+        said = f"{snap.error} The Clips tab can go on with it."
+        return f'<div class="tr-message bad" role="alert">{html.escape(said)}</div>'
+    if snap.state == PAUSED:
+        return '<div class="tr-message" role="status">Held back: the Clips tab can go on with it.</div>'
+    if snap.error:  # the queue stands still, and this is why
+        return f'<div class="tr-message bad" role="alert">{html.escape(f"Waiting. {snap.error}")}</div>'
     percent = round(100 * snap.share)
     words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
-             RUNNING: _doing(snap)}[snap.state]  # fmt: skip
-    left = "" if snap.remaining is None else f"about {duration(snap.remaining)} left"
+             RUNNING: share_words(snap)}[snap.state]  # fmt: skip
+    seconds = snap.left if snap.left is not None else snap.remaining
+    left = "" if seconds is None else f"about {duration(seconds)} left"
     since = f"{duration(snap.elapsed)} so far" if snap.elapsed >= 10 else ""
     times = " · ".join(each for each in (since, left) if each)
     return (
@@ -39,7 +47,8 @@ def progress_html(snap: Snapshot | None) -> str:
     )
 
 
-def _doing(snap: Snapshot) -> str:
+def share_words(snap: Snapshot) -> str:
+    """What a running job is doing, and how far it is."""
     words = STAGES[snap.engine].get(snap.stage, snap.stage) or "Starting"
     if snap.stage == "sampling":
         return f"{words} · step {snap.step} of {snap.of}"

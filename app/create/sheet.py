@@ -37,6 +37,7 @@ class Sheet:
     guidance: float = 5.0
     flow_shift: float = 8.0
     job: str = ""
+    edits: str = ""  # a job in the queue whose scene this is
 
     def put(self, name: str, value: object) -> None:
         """Set one field by its name on the page."""

@@ -24,7 +24,8 @@ from app.create.parts import Page
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
-from app.jobs.board import DONE, JobBoard, Snapshot
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import DONE, Snapshot
 from app.settings import Settings
 from app.uploads import uploaded
 from engine.errors import TroupeError
@@ -96,7 +97,8 @@ class Studio:
             }  # fmt: skip
         return updates
 
-    def _every(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
+    def everything(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
+        """All of the page as the desk is."""
         page = self.page
         with desk.lock:
             return {
@@ -120,8 +122,10 @@ class Studio:
         self.uploads.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
         desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
         ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
+        if notice := self.jobs.take_notice():
+            gr.Warning(html.escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
-        return self._every(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
+        return self.everything(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
 
     def uploader(self, role: str) -> Callable:
         def upload(desk_id: str, files: str | list[str] | None) -> Updates:
@@ -190,13 +194,13 @@ class Studio:
         desk = self.desks.get(desk_id)
         with desk.lock:
             desk.clear()
-        return self._every(desk)
+        return self.everything(desk)
 
     def undo(self, desk_id: str) -> Updates:
         desk = self.desks.get(desk_id)
         with desk.lock:
             desk.undo_last()
-        return self._every(desk)
+        return self.everything(desk)
 
     # -- the brush ---------------------------------------------------------------------
 
@@ -281,7 +285,7 @@ class Studio:
                     bring_background(desk, sample)
                 self.library.direct(desk, key)
             desk.mark()
-        return self._every(desk)
+        return self.everything(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:
         desk = self.desks.get(desk_id)

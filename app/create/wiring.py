@@ -18,8 +18,8 @@ TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').
 SLIDERS = ("seconds", "bpm", "steps", "guidance", "flow_shift")
 
 
-def wire(page: Page, studio: Studio) -> None:
-    """Attach every handler; to be called inside the page's Blocks."""
+def wire(page: Page, studio: Studio) -> list:
+    """Attach every handler; to be called inside the page's Blocks. Returns what `studio.everything` may change."""
     studio.page = page
     cast = [page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate,
             page.references]  # fmt: skip
@@ -95,6 +95,7 @@ def wire(page: Page, studio: Studio) -> None:
     on(page.again.click, studio.generate_again, [page.prompt], [page.seed, *job])
     on(page.stop.click, studio.stop, [], job)
     on(page.timer.tick, studio.tick, [page.shown], job)
+    return every
 
 
 def _private(handler: Callable) -> dict[str, str]:
