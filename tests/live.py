@@ -26,13 +26,13 @@ class Live:
 
 
 @contextmanager
-def serving(outputs: Path) -> Iterator[Live]:
-    """Serve the page on a free port, in this process, until the block ends."""
+def serving(outputs: Path, **more: Any) -> Iterator[Live]:
+    """Serve the page on a free port, in this process, until the block ends. `more` goes to `app.server.launch`."""
     from app.server import launch
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-    blocks = launch(outputs, server_name="127.0.0.1", inbrowser=False)
+    blocks = launch(outputs, server_name="127.0.0.1", inbrowser=False, **more)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,7 +21,8 @@ from app.create.library import Library
 from app.create.parts import Page
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
-from app.jobs.board import DONE, JobBoard
+from app.guard.guard import Guard
+from app.jobs.board import DONE, Job, JobBoard
 from app.uploads import uploaded
 from engine.errors import TroupeError
 
@@ -32,8 +32,9 @@ Updates = dict[Any, Any]
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, uploads: Path) -> None:
-        self.desks, self.jobs, self.library, self.tray, self.uploads = desks, jobs, library, tray, uploads
+    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard) -> None:
+        self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
+        self.uploads = guard.belongings.uploads
         self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
@@ -85,8 +86,7 @@ class Studio:
             }  # fmt: skip
 
     def _active(self, desk: Desk) -> bool:
-        snap = self.jobs.snapshot(desk.sheet.job)
-        return bool(snap and snap.active)
+        return self._is_active(desk.sheet.job)
 
     # -- the cast -------------------------------------------------------------------
 
@@ -263,6 +263,17 @@ class Studio:
 
     # -- the job ------------------------------------------------------------------------
 
+    def shoot(self, desk: Desk) -> Job:
+        """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
+        with self.guard.turn(self._is_active) as started:
+            job = shoot(desk, self.jobs)
+            started(job.id)
+        return job
+
+    def _is_active(self, job_id: str) -> bool:
+        snap = self.jobs.snapshot(job_id)
+        return bool(snap and snap.active)
+
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
         """Start a clip, unless this desk has one under way: then that one is shown."""
         desk = self.desks.get(desk_id)
@@ -272,7 +283,7 @@ class Studio:
                 desk.put("prompt", prompt)
                 if again or not (sheet.keep_seed or sheet.fresh_seed):
                     desk.put("seed", new_seed())
-                shoot(desk, self.jobs)
+                self.shoot(desk)
                 sheet.fresh_seed = False
                 desk.save()
             return {self.page.seed: desk.sheet.seed, **self._job(desk)}
