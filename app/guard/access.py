@@ -111,8 +111,12 @@ def spoken(access: Access, local: str, public: str | None) -> list[str]:
         )
     lines.append(f"Your own page, not to be passed on: {owner_address(access, local)}")
     if access.hours and public:
-        lines.append(f"The public link ends after {access.hours:g} hours (--share-for).")
+        lines.append(f"The public link ends after {in_words(access.hours)} (--share-for).")
     return lines
+
+
+def in_words(hours: float) -> str:
+    return "1 hour" if hours == 1 else f"{hours:g} hours"
 
 
 def owner_address(access: Access, local: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from app.guard.access import in_words
 from app.guard.guard import Guard
 
 _LOOK = 30.0  # seconds between looks at the clock: a machine that slept wakes up late
@@ -21,7 +22,7 @@ def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) ->
             pause.wait(look)
         close()
         print(
-            f"The public link has ended after {guard.access.hours:g} hours. The page stays open for you here; start "
+            f"The public link has ended after {in_words(guard.access.hours)}. The page stays open for you here; start "
             "again with --share for a new link.",
             flush=True,
         )
