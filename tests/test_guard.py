@@ -279,7 +279,8 @@ def test_a_desk_of_another_visitor_is_not_opened(guests):
 def test_sessions_events_and_uploads_on_the_way_are_ones_own(guests):
     mia, tom = guests
     mia.join("page_open_tray", "ab" * 16, session="shared-name")
-    for path in ("queue/data?session_hash=shared-name", "heartbeat/shared-name"):
+    mia.join("page_open_tray", "ab" * 16, session="shared?name")
+    for path in ("queue/data?session_hash=shared-name", "heartbeat/shared-name", "heartbeat/shared%3Fname"):
         assert tom.http.get(API + path).status_code == 403
     assert tom.join("page_open_tray", "ab" * 16, session="shared-name").status_code == 403
     body = {"session_hash": "shared-name", "event_id": "x", "fn_index": 1}
@@ -559,7 +560,11 @@ def test_on_a_machine_of_ones_own_everybody_is_the_owner_and_no_password_is_aske
     with serving(tmp_path / "outputs") as live:
         assert httpx.get(f"{live.url}config").status_code == 200
         assert live.guard.visitor(None) == OWNER
-        for headers in ({"host": "evil.example"}, {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}):
+        for headers in (
+            {"host": "evil.example"},
+            {"host": "[evil"},
+            {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"},
+        ):
             assert httpx.get(f"{live.url}config", headers=headers).status_code == 403
         for host in ("localhost:7860", "[::1]:7860", "127.0.0.1"):
             assert httpx.get(f"{live.url}config", headers={"host": host}).status_code == 200

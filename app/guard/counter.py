@@ -45,7 +45,7 @@ class Counter:
         self._app, self._guard = app, guard
 
     async def serve(self, request: Request, visitor: Visitor, send: Any) -> None:
-        path = request.url.path
+        path = request.scope["path"]
         try:
             if path.startswith(API + "file="):
                 receive = self._file(request, visitor)
@@ -113,7 +113,7 @@ class Counter:
 
     def _read(self, request: Request, visitor: Visitor) -> Any:
         """A page, or the stream of a session or event: of one's own."""
-        path, query = request.url.path.removeprefix(API).rstrip("/"), request.query_params
+        path, query = request.scope["path"].removeprefix(API).rstrip("/"), request.query_params
         names = [("session", query[key]) for key in ("session_hash",) if key in query]
         names += [("upload", query[key]) for key in ("upload_id",) if key in query]
         if path.startswith("heartbeat/"):
@@ -139,7 +139,7 @@ class Counter:
         body = await _body(request, 10 * size if is_form else size)
         if is_form:
             await self._check_drawing(request, body, visitor)
-        elif body or request.url.path.rstrip("/") != API + "reset":
+        elif body or request.scope["path"].rstrip("/") != API + "reset":
             body = self._checked(body, visitor)
         return _again(body, request.receive)
 
@@ -178,7 +178,8 @@ class Counter:
         try:
             layer, session = form.get("index"), form.get("session_hash")
             self._check_session("session", session, visitor)
-            self._check_session("drawing", form.get("id"), visitor)
+            if form.get("id") is not None:
+                self._check_session("drawing", form.get("id"), visitor)
             if isinstance(layer, str) and layer not in ("", "null") and not 0 <= _number(layer) < _LAYERS:
                 raise Refused(400, "A drawing has fewer layers.")
         finally:

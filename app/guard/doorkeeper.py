@@ -60,7 +60,7 @@ class Doorkeeper:
 
     async def _turn_away(self, request: Request, visitor: Visitor, is_in: bool) -> Response | None:
         """What to say instead of the page; None: come in."""
-        guard, path, as_page = self.guard, request.url.path.rstrip("/") or "/", entrance.wants_page(request)
+        guard, path, as_page = self.guard, request.scope["path"].rstrip("/") or "/", entrance.wants_page(request)
         if path == _STARTUP:
             return None
         if path == "/" and "owner" in request.query_params:
@@ -92,7 +92,7 @@ class Doorkeeper:
 
     def _with_headers(self, request: Request, send: Any) -> Any:
         """What every answer carries: a visitor's cookie where a page or client begins, and who may frame or guess."""
-        begins = request.url.path in ("/", "/config", "/config/")
+        begins = request.scope["path"] in ("/", "/config", "/config/")
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -125,11 +125,12 @@ def _is_foreign(request: Request, own: tuple[str, ...]) -> bool:
 def _keep_to_this_machine(request: Request) -> Response | None:
     """A refusal for pages of other sites, which a browser on this machine could be made to send here, also by a name
     of theirs that leads to this machine's address."""
-    host = request.url.hostname or ""
+    said = request.headers.get("host", "")
+    host = said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
     if _is_foreign(request, ("same-origin", "same-site", "none")):
         return entrance.message("Another site's page cannot use this Troupe.", 403, False)
     try:
-        ipaddress.ip_address(host.strip("[]"))
+        ipaddress.ip_address(host)
     except ValueError:
         if host and not is_this_machine(host):
             said = "This Troupe is open for its own machine only. Start it with --host or --share for others."
