@@ -108,6 +108,12 @@ def serve_options(argv: "list[str]") -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on (default: this machine only; 0.0.0.0: your network)")
     parser.add_argument("--port", type=port_number, help="port to listen on (default: 7860, or the next free one)")
     parser.add_argument("--share", action="store_true", help="make a public link as well")
+    parser.add_argument("--share-for", type=float, default=24, metavar="HOURS", help="the link ends then (default: 24)")
+    parser.add_argument(
+        "--auth", action="append", default=[], metavar="NAME:PASSWORD",
+        help="what guests log in with, instead of a password that is made up; can be given several times",
+    )  # fmt: skip
+    parser.add_argument("--no-auth", action="store_true", help="let guests in without a password")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.add_argument(
         "--outputs", type=Path, default=HERE / "outputs", help="folder for what you make (default: %(default)s)"
@@ -126,6 +132,7 @@ def port_number(text: str) -> int:
 
 
 def serve(argv: "list[str]") -> int:
+    from app.guard.access import Terms
     from app.port import serve_on_free_port
     from engine.errors import TroupeError
 
@@ -134,7 +141,10 @@ def serve(argv: "list[str]") -> int:
     outputs = Path(os.path.abspath(str(options.outputs)))
     browser = not (options.no_browser or on_space)
     try:
-        serve_on_free_port(options.host, options.port, share=options.share, browser=browser, outputs=outputs)
+        terms = Terms(tuple(options.auth), options.no_auth, options.share_for)
+        serve_on_free_port(
+            options.host, options.port, share=options.share, browser=browser, outputs=outputs, terms=terms
+        )
     except TroupeError as error:
         raise Problem(error) from None
     return 0

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from app.create.desk import Desk
+from app.create.desks import ID
 from app.create.sheet import ENGINES
-from app.create.shoot import shoot
 from app.create.studio import Studio
 from app.safely import safely
 from app.uploads import uploaded
@@ -49,11 +49,11 @@ def add_endpoints(studio: Studio) -> None:
                 _add(studio, desk, role, file, (names or [])[number : number + 1])
             for field, value in {"prompt": prompt, **values}.items():
                 desk.put(field, value)
-            return {"job": shoot(desk, studio.jobs, studio.model.options()).id}
+            return {"job": studio.shoot(desk).id}
 
     def job(job: str) -> dict[str, Any]:
         """How a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its seed."""
-        snap = studio.jobs.snapshot(job)
+        snap = studio.jobs.snapshot(job) if _is_mine(studio, job) else None
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
         clip = gr.FileData(path=str(snap.clip)).model_dump() if snap.clip else None
@@ -62,12 +62,18 @@ def add_endpoints(studio: Studio) -> None:
 
     def stop(job: str) -> dict[str, Any]:
         """Stop a job; no partial clip is kept."""
+        if not _is_mine(studio, job):
+            return {"state": "unknown"}
         studio.jobs.stop(job)
         snap = studio.jobs.snapshot(job)
         return {"state": snap.state if snap else "unknown"}
 
     for endpoint in (generate, job, stop):
         gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
+
+
+def _is_mine(studio: Studio, job: object) -> bool:
+    return isinstance(job, str) and bool(ID.fullmatch(job)) and studio.guard.mine(f"job:{job}")
 
 
 _KINDS = {str: "text", list: "a list", dict: "a file", float: "a number", int: "a whole number"}

@@ -16,9 +16,9 @@ from app.help.page import build_help
 from app.own import WEB
 
 
-def build_page(studio: Studio, gallery: Gallery, outputs: Path, for_owner: bool) -> gr.Blocks:
+def build_page(studio: Studio, gallery: Gallery, outputs: Path) -> gr.Blocks:
     """The whole page, wired to a studio and a gallery. It shows nothing to act on until the browser's desk has been
-    opened. `for_owner`: whether whoever sees it may know and change this machine."""
+    opened."""
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
@@ -28,7 +28,7 @@ def build_page(studio: Studio, gallery: Gallery, outputs: Path, for_owner: bool)
             with gr.Tab("Clips", id="clips") as clips_tab:
                 clips = build_clips(rooms)
             with gr.Tab("Help", id="help"):
-                build_help(outputs, dict, for_owner)
+                build_help(outputs, dict, studio.guard.is_owner)
         everything = wire(page, studio)
         wire_clips(clips, clips_tab, gallery, desk, everything)
         add_endpoints(studio)

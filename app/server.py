@@ -8,9 +8,16 @@ import sys
 import tempfile
 import threading
 import time
+import webbrowser
 from pathlib import Path
 
+from starlette.middleware import Middleware
+
 from app.create.desks import Desks
+from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
+from app.guard.doorkeeper import Doorkeeper
+from app.guard.ending import close_tunnels, end_in_time
+from app.guard.guard import Guard
 from app.jobs.board import JobBoard
 from engine.errors import TroupeError
 
@@ -18,11 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
 
 
-def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path) -> None:
+def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
     """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
     jobs = open_jobs(outputs)
     try:
-        blocks = launch(outputs, jobs, server_name=host, server_port=port, share=share, inbrowser=browser)
+        blocks = launch(outputs, jobs, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
         threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
@@ -43,11 +50,10 @@ def open_jobs(outputs: Path) -> JobBoard:
     return jobs
 
 
-def launch(outputs: Path, jobs: JobBoard | None = None, **more: object):
-    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. Tests start here too.
-    `jobs` is the folder's board where it is open already; whoever opened it closes it."""
-    outputs = Path(outputs).resolve()
-    jobs = jobs or open_jobs(outputs)
+def launch(outputs: Path, jobs: JobBoard, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
+    """Build the page over an outputs folder and its board and serve it from a thread; returns the Blocks. Tests start
+    here too. Raises TroupeError for terms that cannot be."""
+    outputs, access = Path(outputs).resolve(), decide(terms, more, os.environ)
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
@@ -60,28 +66,57 @@ def launch(outputs: Path, jobs: JobBoard | None = None, **more: object):
     from app.settings import Settings
     from app.theme import troupe_theme
 
-    for_owner = not _is_shared(more)
-    library = Library(ROOT / "presets", outputs / "presets" if for_owner else None, ROOT / "assets" / "samples")
+    guard = Guard(access, outputs)
+    library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples", guard.is_owner)
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
-    choices = Settings(outputs / "settings.json")
-    studio = Studio(Desks(outputs / "desks"), jobs, library, tray, outputs / "uploads", choices)
-    exports = outputs / "exports"
-    gallery = Gallery(studio, exports, owner=lambda desk: None if for_owner else desk)
-    blocks = build_page(studio, gallery, outputs, for_owner)
+    desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
+    studio = Studio(desks, jobs, library, tray, guard, choices)
+    gallery = Gallery(studio, outputs / "exports")
+    blocks = build_page(studio, gallery, outputs)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
+    browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
     settings: dict[str, object] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
-        "app_kwargs": {"routes": [media_route(jobs, exports, lambda request, snap: True)]},
+        "app_kwargs": {
+            "middleware": [Middleware(Doorkeeper, guard=guard)],
+            "routes": [media_route(jobs, outputs / "exports", guard.may_see_job)],
+        },
+        "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
     jobs.lock.tell(url)
     jobs.start()
-    print(f"Troupe is open at {url}" + (f" and at {public}" if public else ""), flush=True)
+    _say_hello(access, url, public)
+    if public:
+        end_in_time(guard, lambda: close_tunnels(blocks.server_port))
+    if browser:
+        webbrowser.open(owner_address(access, url))
     return blocks
+
+
+def _say_hello(access: Access, url: str, public: str | None) -> None:
+    if "SPACE_HOST" in os.environ:
+        url = f"https://{os.environ['SPACE_HOST']}/"
+    lines = [f"Troupe is open at {url}" + (f" and at {public}" if public else ""), *spoken(access, url, public)]
+    if access.shared and _has_model():
+        lines.append(SAFETY)
+    print("\n".join(lines), flush=True)
+
+
+def _has_model() -> bool:
+    """Whether the model's engine can run here, as far as can be told without starting it."""
+    from engine.a2.options import A2Options
+    from engine.engines import ENGINES
+
+    try:
+        ENGINES["a2"].available(A2Options())
+    except TroupeError:
+        return False
+    return True
 
 
 def _prepare_folders(outputs: Path) -> None:
@@ -101,12 +136,6 @@ def _prepare_environment(outputs: Path) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
     os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
-
-
-def _is_shared(settings: dict[str, object]) -> bool:
-    """Whether strangers may come: a public link, an address that others reach, or a Space."""
-    local = settings.get("server_name") in (None, "127.0.0.1", "localhost", "::1")
-    return bool(settings.get("share")) or not local or "SPACE_ID" in os.environ
 
 
 def _warm_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,16 +25,22 @@ class Live:
     outputs: Path
     blocks: Any
 
+    @property
+    def guard(self) -> Any:
+        return next(each.kwargs["guard"] for each in self.blocks.app.user_middleware if "guard" in each.kwargs)
+
 
 @contextmanager
-def serving(outputs: Path) -> Iterator[Live]:
-    """Serve the page on a free port, in this process, until the block ends."""
+def serving(outputs: Path, **more: Any) -> Iterator[Live]:
+    """Serve the page on a free port, in this process, until the block ends. `more` goes to `app.server.launch`."""
     from app.server import launch, open_jobs
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
+    with socket.create_server(("127.0.0.1", 0)) as probe:  # Gradio's own search leaves a socket open at each taken port
+        port = probe.getsockname()[1]
     jobs = open_jobs(outputs)
-    blocks = launch(outputs, jobs, server_name="127.0.0.1", inbrowser=False)
+    blocks = launch(outputs, jobs, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:

@@ -345,14 +345,6 @@ def test_a_shared_troupe_keeps_no_presets(desk, tmp_path):
         shared.keep(desk, "mine")
 
 
-@pytest.mark.parametrize(
-    ("settings", "shared"),
-    [({}, False), ({"server_name": "127.0.0.1"}, False), ({"server_name": "0.0.0.0"}, True), ({"share": True}, True)],
-)
-def test_strangers_are_expected_when_others_can_reach_the_page(settings, shared):
-    assert server._is_shared(settings) is shared
-
-
 def test_an_outputs_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TroupeError, match="--outputs"):

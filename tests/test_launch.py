@@ -18,6 +18,7 @@ import pytest
 
 import launch
 from app import port as ports
+from app.guard.access import Terms
 from engine.errors import TroupeError
 
 TELLS = """
@@ -28,7 +29,7 @@ def main(argv):
     return 7
 """
 SERVES = """
-def serve(host, port, share, browser, outputs):
+def serve(host, port, share, browser, outputs, terms):
     print("serving", host, port, share, browser, outputs)
 """
 RUNS = "import sys; print('RUN {name}', sys.argv[1:]); sys.exit({status})"
@@ -65,7 +66,7 @@ class Copy:
         self.folder, self.wheels = folder, wheels
         self.venv = folder / ".venv"
         if not folder.exists():
-            for file in ("launch.py", "app/port.py", "engine/errors.py"):
+            for file in ("launch.py", "app/port.py", "app/guard/access.py", "engine/errors.py"):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
             (folder / "engine" / "command.py").write_text(TELLS)
@@ -454,7 +455,7 @@ def served(monkeypatch) -> list[tuple]:
 
 
 def serve_at(port: int | None, tmp_path: Path, host: str | None = None) -> None:
-    ports.serve_on_free_port(host, port, share=False, browser=False, outputs=tmp_path)
+    ports.serve_on_free_port(host, port, share=False, browser=False, outputs=tmp_path, terms=Terms())
 
 
 def test_a_taken_port_gives_way_to_the_next_and_says_so(taken, served, tmp_path, capsys):
@@ -496,7 +497,7 @@ def test_another_fault_while_serving_is_not_taken_for_a_port(monkeypatch, tmp_pa
 def test_a_space_decides_for_itself_where_it_listens(monkeypatch, served, tmp_path):
     monkeypatch.setenv("SPACE_ID", "me/troupe")
     serve_at(None, tmp_path)
-    assert served == [(None, None, False, False, tmp_path)]
+    assert served == [(None, None, False, False, tmp_path, Terms())]
 
 
 @pytest.mark.parametrize("host", ["no such host!", "192.0.2.1"])

@@ -6,7 +6,7 @@ import html
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from engine.video import read_scene
 
 PAGE = 24  # clips shown at once
 _NEW = 86_400.0  # seconds that an export is kept
-Owner = Callable[[str], str | None]  # whose clips a desk sees; None: all
 
 
 @dataclass
@@ -42,7 +41,6 @@ class Parts:
     more: gr.Button
     limit: gr.State
     note: gr.HTML
-    save: gr.DownloadButton
     bring: gr.UploadButton
     timer: gr.Timer
     rooms: gr.Tabs
@@ -51,9 +49,13 @@ class Parts:
 class Gallery:
     """The clips and the queue of one server, as a desk may see them."""
 
-    def __init__(self, studio: Studio, exports: Path, owner: Owner) -> None:
-        self._studio, self._jobs, self._exports, self._owner = studio, studio.jobs, exports, owner
+    def __init__(self, studio: Studio, exports: Path) -> None:
+        self._studio, self._jobs, self._exports = studio, studio.jobs, exports
         self.parts: Parts = None  # type: ignore[assignment]  # set when the page is wired
+
+    def _owner(self, desk_id: str) -> str | None:
+        """Whose clips are seen: a guest's are their desk's, the owner of this machine sees all (None)."""
+        return None if self._studio.guard.is_owner() else self._studio.desks.get(desk_id).id
 
     # -- what to show ------------------------------------------------------------
 
@@ -178,13 +180,10 @@ class Gallery:
         self._sweep()
         if not out.is_file():
             out.parent.mkdir(parents=True, exist_ok=True)
-            yield {parts.note: _note("Saving it…"), parts.save: gr.update(visible=False)}
+            yield {parts.note: _note("Saving it…")}
             export(snap.clip, out, kind)
-        megabytes = out.stat().st_size / 10**6
-        yield {
-            parts.note: _note(f"{out.name} is ready ({megabytes:.1f} MB)."),
-            parts.save: gr.update(value=str(out), label=f"Save {out.name}", visible=True),
-        }
+        link = f'<a class="tr-do" href="clips/{snap.id}/{kind}" download>Save {html.escape(out.name)}</a>'
+        yield {parts.note: _note(f"It is ready: {out.stat().st_size / 10**6:.1f} MB.") + link}
 
     def _sweep(self) -> None:
         """Exports can be made again: those of yesterday go."""

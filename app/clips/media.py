@@ -14,7 +14,7 @@ from app.jobs.board import JobBoard
 from app.jobs.snapshot import Snapshot
 from engine.export import KINDS
 
-MaySee = Callable[[Request, Snapshot], bool]
+MaySee = Callable[[Request, str], bool]
 _TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webm": "video/webm", ".gif": "image/gif",
           ".zip": "application/zip", ".png": "image/png"}  # fmt: skip
 
@@ -26,7 +26,7 @@ def media_route(jobs: JobBoard, exports: Path, may_see: MaySee) -> Route:
     def send(request: Request) -> Response:
         job_id, what = request.path_params["job"], request.path_params["what"]
         snap = jobs.snapshot(job_id)
-        path = _file(snap, what, exports) if snap is not None and may_see(request, snap) else None
+        path = _file(snap, what, exports) if snap is not None and may_see(request, snap.id) else None
         if path is None or not path.is_file():
             return Response("There is no such file.", 404, media_type="text/plain")
         saved = what not in ("clip", "poster")

@@ -28,13 +28,11 @@ def build_clips(rooms: gr.Tabs) -> Parts:
             "Open an MP4 as its scene", file_types=[".mp4"], type="filepath", size="sm", scale=1, min_width=190,
             elem_id="tr-bring",
         )  # fmt: skip
-    with gr.Row(elem_id="tr-saved"):
-        note = gr.HTML("", elem_id="tr-save-note")
-        save = gr.DownloadButton("Save", visible=False, size="sm", elem_id="tr-save")
+    note = gr.HTML("", elem_id="tr-saved")
     grid = own("clips", '<div class="tr-clips"></div>', {"clips": [], "kinds": []}, elem_id="tr-clips")
     more = gr.Button("Show more", visible=False, size="sm", elem_id="tr-show-more")
     return Parts(
-        grid, queue, search, engine, favourites, more, gr.State(PAGE), note, save, bring,
+        grid, queue, search, engine, favourites, more, gr.State(PAGE), note, bring,
         gr.Timer(1.5, active=False), rooms,
     )  # fmt: skip
 
@@ -44,7 +42,7 @@ def wire_clips(parts: Parts, tab: gr.Tab, gallery: Gallery, desk: gr.BrowserStat
     gallery.parts = parts
     query = [desk, parts.search, parts.engine, parts.favourites, parts.limit]
     shown = [parts.grid, parts.more, parts.queue, parts.timer]
-    acted = [*shown, parts.note, parts.save, parts.rooms, *everything]
+    acted = [*shown, parts.note, parts.rooms, *everything]
 
     def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private", "api_name": f"page_clips_{handler.__name__}"}

@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,16 +28,17 @@ CARD_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Desks:
-    """The desks, each in a folder named by its id."""
+    """The desks, each in a folder named by its id. `mine("desk:<id>")` says whether whoever asks may have a desk."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, mine: Callable[[str], bool] = lambda key: True) -> None:
+        self.folder, self._mine = folder, mine
         self._open: dict[str, Desk] = {}
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
-        """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id."""
-        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id):
+        """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id, or a
+        stranger's."""
+        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._mine(f"desk:{desk_id}"):
             raise TroupeError("This page has lost its desk", "Reload it.")
         with self._lock:
             if desk_id not in self._open:

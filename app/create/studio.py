@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -24,7 +23,8 @@ from app.create.parts import Page
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
-from app.jobs.board import JobBoard
+from app.guard.guard import Guard
+from app.jobs.board import Job, JobBoard
 from app.jobs.snapshot import DONE, Snapshot
 from app.settings import Settings
 from app.uploads import uploaded
@@ -37,9 +37,10 @@ class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
     def __init__(
-        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, uploads: Path, settings: Settings
+        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, settings: Settings
     ) -> None:
-        self.desks, self.jobs, self.library, self.tray, self.uploads = desks, jobs, library, tray, uploads
+        self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
+        self.uploads = guard.belongings.uploads
         self.model = Model(settings)
         self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
@@ -108,8 +109,7 @@ class Studio:
             }  # fmt: skip
 
     def _active(self, desk: Desk) -> bool:
-        snap = self.jobs.snapshot(desk.sheet.job)
-        return bool(snap and snap.active)
+        return self._is_active(desk.sheet.job)
 
     # -- the cast -------------------------------------------------------------------
 
@@ -296,6 +296,17 @@ class Studio:
 
     # -- the job ------------------------------------------------------------------------
 
+    def shoot(self, desk: Desk) -> Job:
+        """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
+        with self.guard.turn(self._is_active) as started:
+            job = shoot(desk, self.jobs, self.model.options())
+            started(job.id)
+        return job
+
+    def _is_active(self, job_id: str) -> bool:
+        snap = self.jobs.snapshot(job_id)
+        return bool(snap and snap.active)
+
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
         """Start a clip, unless this desk has one under way: then that one is shown."""
         desk = self.desks.get(desk_id)
@@ -305,7 +316,7 @@ class Studio:
                 desk.put("prompt", prompt)
                 if again or not (sheet.keep_seed or sheet.fresh_seed):
                     desk.put("seed", new_seed())
-                shoot(desk, self.jobs, self.model.options())
+                self.shoot(desk)
                 sheet.fresh_seed = False
                 desk.save()
             waits = {self.page.tabs: gr.Tabs(selected="clip")} if desk.sheet.engine == "a2" else {}  # for its preview

@@ -12,16 +12,15 @@ import gradio as gr
 from app.help.diagnostics import diagnostics
 from app.help.doctor import Finding, examine
 from app.safely import safely
+from engine.errors import TroupeError
 
+NOT_YOURS = ("Only the owner of this machine can look at it", "Tell whoever gave you the link.")
 _WORDS = {"good": "fine", "note": "note", "bad": "needs you"}
 
 
-def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], for_owner: bool) -> None:
+def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], is_owner: Callable[[], bool]) -> None:
     """The tab's content and its handlers; to be called inside the page's Blocks. `hardware()` tells what this machine
-    is. A stranger on a shared page is not told about the machine."""
-    if not for_owner:
-        gr.HTML('<p class="tr-note">Something does not work? Tell whoever gave you this link.</p>')
-        return
+    is; a guest of a shared page is not told."""
     gr.HTML(
         '<div class="tr-help"><h3>Something does not work?</h3><p>Check the machine first: every line that is not fine '
         "says what to do. If that does not help, copy the diagnostics into your report: versions, hardware and the "
@@ -37,6 +36,8 @@ def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], for_own
     )  # fmt: skip
 
     def look() -> Iterator[str]:
+        if not is_owner():
+            raise TroupeError(*NOT_YOURS)
         found: list[Finding] = []
         for finding in examine(outputs):
             found.append(finding)
@@ -44,6 +45,8 @@ def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], for_own
         yield findings_html(found, done=True)
 
     def tell() -> Any:
+        if not is_owner():
+            raise TroupeError(*NOT_YOURS)
         return gr.update(value=diagnostics(outputs, hardware()), visible=True)
 
     for button, handler, shown in ((check, look, findings), (gather, tell, text)):

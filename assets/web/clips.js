@@ -20,8 +20,7 @@ function button(action, text, label, className) {
 
 const all = () => props.value?.clips || [];
 const find = (id) => all().find((clip) => clip.id === id);
-const base = () => (window.gradio_config?.root || '').replace(/\/$/, '');
-const file = (clip, kind) => base() + '/clips/' + clip.id + '/' + kind;
+const file = (clip, kind) => 'clips/' + clip.id + '/' + kind;  // relative: the page may lie below another path
 
 function video(clip, className) {
   const made = make('video', className);
