@@ -9,10 +9,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.create.desks import Desks
 from app.jobs.board import JobBoard
+from app.jobs.process import EngineProcess
 from engine.errors import TroupeError
+
+if TYPE_CHECKING:
+    from app.jobs.inline import InlineEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
@@ -20,16 +25,29 @@ MAX_UPLOAD = "40mb"
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path) -> None:
     """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
-    blocks = launch(outputs, server_name=host, server_port=port, share=share, inbrowser=browser)
-    threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
+    engine = engine_of(outputs)
     try:
+        blocks = launch(outputs, engine, server_name=host, server_port=port, share=share, inbrowser=browser)
+        threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
         print("\nStopped. Your clips are in", outputs)
+    finally:
+        engine.close()
 
 
-def launch(outputs: Path, **more: object):
-    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. Tests start here too."""
+def engine_of(outputs: Path) -> EngineProcess | InlineEngine:
+    """What makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only, that."""
+    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
+        from app.jobs.inline import InlineEngine
+
+        return InlineEngine()
+    return EngineProcess(log=Path(outputs).resolve() / "logs" / "engine.log")
+
+
+def launch(outputs: Path, engine: EngineProcess | InlineEngine, **more: object):
+    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. The engine starts once the
+    page answers; the caller closes it. Tests start here too."""
     outputs = Path(outputs).resolve()
     _prepare_environment(outputs)
 
@@ -39,7 +57,6 @@ def launch(outputs: Path, **more: object):
     from app.create.tray import Tray
     from app.page import build_page
     from app.theme import troupe_theme
-    from engine import door
 
     own = None if _is_shared(more) else outputs / "presets"
     library = Library(ROOT / "presets", own, ROOT / "assets" / "samples")
@@ -47,7 +64,7 @@ def launch(outputs: Path, **more: object):
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     studio = Studio(
-        Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads"
+        Desks(outputs / "desks"), JobBoard(outputs / "clips", engine.render), library, tray, outputs / "uploads"
     )
     blocks = build_page(studio)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
@@ -57,6 +74,7 @@ def launch(outputs: Path, **more: object):
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    engine.start()
     print(f"Troupe is open at {url}" + (f" and at {public}" if public else ""), flush=True)
     return blocks
 

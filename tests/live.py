@@ -28,15 +28,19 @@ class Live:
 @contextmanager
 def serving(outputs: Path) -> Iterator[Live]:
     """Serve the page on a free port, in this process, until the block ends."""
-    from app.server import launch
+    from app.server import engine_of, launch
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-    blocks = launch(outputs, server_name="127.0.0.1", inbrowser=False)
+    engine = engine_of(outputs)
     try:
-        yield Live(blocks.local_url, outputs, blocks)
+        blocks = launch(outputs, engine, server_name="127.0.0.1", inbrowser=False)
+        try:
+            yield Live(blocks.local_url, outputs, blocks)
+        finally:
+            blocks.close(verbose=False)
     finally:
-        blocks.close(verbose=False)
+        engine.close()
         os.chdir(before)
         for key, value in kept.items():
             os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)
