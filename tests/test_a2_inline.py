@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Spaces fork, an
 # What the package of the Spaces does to a generator function: the duration is asked with the same arguments, then both
 # arguments and results go through pickle to and from a forked process; a close is heard there at the next value; an
 # exception comes back as another one.
-SPACES = '''
+SPACES = """
 import inspect, multiprocessing, os, pickle
 ctx = multiprocessing.get_context("fork")
 calls = []
@@ -74,7 +74,7 @@ def work(task, here, there, stop):
         there.put(("end", None))
     except Exception as error:
         there.put(("error", type(error).__name__))
-'''
+"""
 
 SCRIPT = """
 import json, os, sys, spaces
@@ -84,83 +84,80 @@ from app.jobs.inline import InlineEngine
 from engine.a2.options import A2Options
 from engine.door import RenderRequest
 from engine.scene import load_scene
-scene, out, model, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+scene, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 options = A2Options(model=model, device="cpu", precision="fp32")
-request = RenderRequest(load_scene(scene), scene.parent, out, poster=False, a2=options)
-if what == "error":
-    request = replace(request, a2=replace(options, device="teapot"))
-if what == "draft":
-    request = replace(request, engine="draft")
-engine, told = InlineEngine(options), []
-stop = (lambda: any(p.stage == "sampling" for p in told)) if what == "stop" else None
-said, kind = "", ""
-try:
-    engine.render(request, told.append, stop)
-except Exception as error:
-    said, kind = str(error), type(error).__name__
-stages = list(dict.fromkeys(p.stage for p in told))
-print(json.dumps({"kind": kind, "said": said, "stages": stages, "calls": spaces.calls}))
+whole = RenderRequest(load_scene(scene), scene.parent, out, poster=False, a2=options)
+engine = InlineEngine(options)
+def what_becomes_of(request, stop_at=None):
+    told, said, kind = [], "", ""
+    spaces.calls.clear()
+    out.unlink(missing_ok=True)
+    try:
+        engine.render(request, told.append, lambda: any(p.stage == stop_at for p in told))
+    except Exception as error:
+        said, kind = str(error), type(error).__name__
+    left = sorted(os.listdir(out.parent)) if out.parent.is_dir() else []
+    stages = list(dict.fromkeys(p.stage for p in told))
+    return {"kind": kind, "said": said, "stages": stages, "calls": len(spaces.calls), "left": left}
+end = {
+    "clip": what_becomes_of(whole),
+    "stop": what_becomes_of(whole, "sampling"),
+    "error": what_becomes_of(replace(whole, a2=replace(options, device="teapot"))),
+    "draft": what_becomes_of(replace(whole, engine="draft")),
+}
+os.environ["NO_QUOTA"] = "1"
+end["no quota"] = what_becomes_of(whole)
+print(json.dumps(end))
 """
 
 
-@pytest.fixture
-def on_a_space(repo: Path, tmp_path: Path):
-    """`on_a_space(what, **environment)`: render there; what became of it, and the clip's path."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "spaces.py").write_text(SPACES, encoding="utf-8")
+@pytest.fixture(scope="module")
+def on_a_space(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What became of five jobs there, one after another."""
+    folder = tmp_path_factory.mktemp("space")
+    (folder / "site").mkdir()
+    (folder / "site" / "spaces.py").write_text(SPACES, encoding="utf-8")
     scene = json.loads((GOLDEN / "two_references.json").read_text(encoding="utf-8"))
     scene["sampling"], scene["video"] = {"steps": 2}, {"width": 64, "height": 64, "frames": 13, "trim_head": 4}
     for element in scene["cast"]:
         element["image"] = str(GOLDEN / element["image"])
-    (tmp_path / "scene.json").write_text(json.dumps(scene), encoding="utf-8")
-    out = tmp_path / "clips" / "out.mp4"
-
-    def render(what: str = "", **environment: str) -> tuple[dict, Path]:
-        path = os.pathsep.join((str(tmp_path / "site"), str(repo)))
-        # One thread: a fork does not bring along the threads that OpenMP has started before it.
-        environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", SCRIPT, tmp_path / "scene.json", out, TINY, what]
-        done = subprocess.run(
-            list(map(str, command)), cwd=repo, env={**os.environ, **environment}, capture_output=True, text=True,
-            timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1]), out
-
-    return render
+    (folder / "scene.json").write_text(json.dumps(scene), encoding="utf-8")
+    # One thread: a fork does not bring along the threads that OpenMP has started before it.
+    path = os.pathsep.join((str(folder / "site"), str(repo)))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, folder / "scene.json", folder / "clips" / "out.mp4", TINY]
+    done = subprocess.run(
+        list(map(str, command)), cwd=repo, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_a_clip_is_made_in_the_lent_process_without_loading_the_model_there(on_a_space):
-    told, out = on_a_space()
-    assert told["said"] == ""
-    assert told["stages"] == ["cast", "conditioning", "sampling", "decoding"]
-    assert len(told["calls"]) == 1
-    assert out.is_file()
+    end = on_a_space["clip"]
+    assert (end["said"], end["calls"], end["left"]) == ("", 1, ["out.mp4"])
+    assert end["stages"] == ["cast", "conditioning", "sampling", "decoding"]
 
 
 def test_stop_reaches_the_lent_process_and_leaves_nothing(on_a_space):
-    told, out = on_a_space("stop")
-    assert told["kind"] == "Stopped"
-    assert os.listdir(out.parent) == []
+    assert (on_a_space["stop"]["kind"], on_a_space["stop"]["left"]) == ("Stopped", [])
 
 
 def test_an_error_keeps_its_words(on_a_space):
-    told, _ = on_a_space("error")
-    assert told["kind"] == "EngineUnavailable"
-    assert "teapot" in told["said"]
+    assert on_a_space["error"]["kind"] == "EngineUnavailable"
+    assert "teapot" in on_a_space["error"]["said"]
 
 
 def test_a_draft_takes_no_gpu_time(on_a_space):
-    told, out = on_a_space("draft")
-    assert (told["said"], told["calls"]) == ("", [])
-    assert out.is_file()
+    end = on_a_space["draft"]
+    assert (end["said"], end["calls"], end["left"]) == ("", 0, ["out.mp4"])
 
 
 def test_a_quota_that_is_used_up_is_told_with_a_way_out(on_a_space):
-    told, _ = on_a_space(NO_QUOTA="1")
-    assert told["kind"] == "EngineDied"
-    assert told["said"].startswith("ZeroGPU quota exceeded: You have exceeded your quota. Try again in 1:00.")
-    assert "draft" in told["said"]
+    end = on_a_space["no quota"]
+    assert end["kind"] == "EngineDied"
+    assert end["said"].startswith("ZeroGPU quota exceeded: You have exceeded your quota. Try again in 1:00.")
+    assert "draft" in end["said"]
 
 
 def test_the_time_that_is_asked_for_grows_with_the_clip(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,6 @@ from engine.garage import Garage
 from engine.scene import load_scene, scene_from_data
 from tests.a2 import GOLDEN, OPTIONS, TINY, copy_of_tiny
 
-PATIENCE = 120.0  # seconds; only what is broken waits so long
-
 # A real worker that is killed after a run's second step is kept, once.
 KILLED_ONCE = """
 import os, signal, sys
@@ -41,6 +38,14 @@ def kept(path, run, *more):
 recipe.save_run = kept
 sys.exit(worker.main([]))
 """
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineProcess]:
+    """One process for several tests: what it keeps from the one before is let go."""
+    engine = EngineProcess()
+    yield engine
+    engine.close(0.2)
 
 
 @pytest.fixture
@@ -75,8 +80,8 @@ def stages(engine: EngineProcess, request: RenderRequest) -> list[str]:
     return list(dict.fromkeys(progress.stage for progress in told))
 
 
-def test_a_model_stays_loaded_and_gives_the_same_latents(engines, request_for, tmp_path):
-    engine = engines()
+def test_a_model_stays_loaded_and_gives_the_same_latents(engine, request_for, tmp_path):
+    engine.release()
     here, first, second = (tmp_path / f"{name}.safetensors" for name in ("here", "first", "second"))
     door.render(request_for(save_latents=here))
     whole = ["cast", "loading", "conditioning", "sampling", "decoding"]
@@ -86,8 +91,9 @@ def test_a_model_stays_loaded_and_gives_the_same_latents(engines, request_for, t
         assert torch.equal(load_file(latents)["latents"], load_file(here)["latents"])
 
 
-def test_a_stopped_job_keeps_the_model_and_release_lets_it_go(engines, request_for):
-    engine, told = engines(), []
+def test_a_stopped_job_keeps_the_model_and_release_lets_it_go(engine, request_for):
+    told: list[Progress] = []
+    engine.release()
     with pytest.raises(Stopped):
         engine.render(request_for(), told.append, lambda: any(p.stage == "sampling" for p in told))
     assert "loading" not in stages(engine, request_for())
@@ -95,20 +101,10 @@ def test_a_stopped_job_keeps_the_model_and_release_lets_it_go(engines, request_f
     assert "loading" in stages(engine, request_for())
 
 
-def test_other_options_load_the_model_anew(engines, request_for):
-    engine = engines()
-    assert "loading" in stages(engine, request_for())
+def test_other_options_load_the_model_anew(engine, request_for):
+    stages(engine, request_for())
     assert "loading" in stages(engine, request_for(precision="bf16"))
     assert "loading" not in stages(engine, request_for(precision="bf16", scheduler="euler"))
-
-
-def test_a_model_that_nobody_has_asked_for_in_a_while_is_let_go(engines, request_for):
-    engine = engines([sys.executable, "-m", "engine.worker", "--idle", "0.2"])
-    engine.render(request_for())
-    deadline = time.monotonic() + PATIENCE
-    while "loading" not in stages(engine, request_for()):
-        assert time.monotonic() < deadline
-        time.sleep(1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
@@ -126,9 +122,9 @@ def test_a_run_killed_in_the_engine_s_process_goes_on_to_the_same_latents(engine
     assert torch.equal(load_file(latents)["latents"], load_file(whole)["latents"])
 
 
-def test_an_error_about_the_model_comes_back_as_one(engines, request_for, tmp_path):
+def test_an_error_about_the_model_comes_back_as_one(engine, request_for, tmp_path):
     with pytest.raises(EngineUnavailable, match="nowhere is not there"):
-        engines().render(request_for(model=str(tmp_path / "nowhere")))
+        engine.render(request_for(model=str(tmp_path / "nowhere")))
 
 
 # ---------------------------------------------------------------------------

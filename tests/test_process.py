@@ -193,6 +193,25 @@ print([name for name in heavy if name in sys.modules])
     assert request.out.is_file()
 
 
+def test_a_model_that_nobody_has_asked_for_in_a_while_is_let_go(engines, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from engine import worker
+from engine.garage import Garage
+class Filled(Garage):
+    def __init__(self):
+        self._kept = "a", "model"
+    def release(self):
+        super().release()
+        Path(sys.argv[1]).touch()
+worker.Garage = Filled
+sys.exit(worker.main(["--idle", "0.05"]))
+"""
+    engines([sys.executable, "-c", code, str(tmp_path / "gone")]).start()
+    until((tmp_path / "gone").exists, "the model to be let go")
+
+
 # ---------------------------------------------------------------------------
 # Errors
 
