@@ -146,6 +146,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--idle", type=float, default=IDLE, help="seconds without a job until the model is let go")
     idle = parser.parse_args(argv).idle
     inbox, outbox = _take_the_pipes()
+    _volunteer()
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     Worker(inbox, outbox, idle).run()
     return 0
@@ -160,6 +161,12 @@ def _take_the_pipes() -> tuple[BinaryIO, BinaryIO]:
     os.close(nothing)
     os.dup2(2, 1)
     return inbox, outbox
+
+
+def _volunteer() -> None:
+    """Where memory runs out, Linux should end us, and not the server that can start us anew."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("500")
 
 
 def _warm_up() -> None:

@@ -28,13 +28,15 @@ class Live:
 @contextmanager
 def serving(outputs: Path) -> Iterator[Live]:
     """Serve the page on a free port, in this process, until the block ends."""
+    from app.port import free_port
     from app.server import engine_of, launch
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
     engine = engine_of(outputs)
     try:
-        blocks = launch(outputs, engine, server_name="127.0.0.1", inbrowser=False)
+        port = free_port("127.0.0.1", 20000 + os.getpid() % 20000)  # Gradio's own search leaves sockets open
+        blocks = launch(outputs, engine, server_name="127.0.0.1", server_port=port, inbrowser=False)
         try:
             yield Live(blocks.local_url, outputs, blocks)
         finally:

@@ -364,6 +364,7 @@ engine.render(RenderRequest(scene, Path({str(request.root)!r}), Path({str(reques
             child = int(server.stdout.readline())
             until((tmp_path / "happened").exists, "the third frame")
             assert os.getsid(child) == child  # a Ctrl-C in the server's terminal does not reach it
+            assert Path(f"/proc/{child}/oom_score_adj").read_text().strip() == "500"  # it goes before the server does
             server.kill()
             until(lambda: members_of_group(child) == [], "the end of all")
         finally:

@@ -144,7 +144,7 @@ class EngineProcess:
                 watch.on_progress(heard.progress)
             elif isinstance(heard, channel.Done | channel.Halted | channel.Failed) and heard.job == order.job:
                 child.busy = False
-                return self._answer(heard, order.request)
+                return self._answer(heard)
             elif heard is None and not child.is_alive() and (child.is_drained() or silent > _LAST_WORDS):
                 raise _Gone
             if watch.wants_stop():
@@ -162,7 +162,7 @@ class EngineProcess:
             raise _Gone
         child.is_greeted = True
 
-    def _answer(self, end: channel.Done | channel.Halted | channel.Failed, request: RenderRequest) -> Result:
+    def _answer(self, end: channel.Done | channel.Halted | channel.Failed) -> Result:
         if isinstance(end, channel.Done):
             return end.result
         if self._closed:
@@ -174,7 +174,7 @@ class EngineProcess:
     def _tell_death(self, child: Child) -> NoReturn:
         if self._closed:
             raise self._closing()
-        log = f" Its last words are in {self._log}." if self._log is not None else ""
+        log = f" Its last words are in {self._log.name}." if self._log is not None else ""
         if child.fault:
             raise EngineDied(child.fault, f"{_AGAIN}; if that happens again, restart Troupe.{log}")
         problem, remedy = what_happened(child.status)
