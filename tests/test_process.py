@@ -18,8 +18,7 @@ import pytest
 
 from app.jobs.process import EngineClosed, EngineDied, EngineProcess, what_happened
 from engine import VERSION, channel, door
-from engine.a2.options import A2Options
-from engine.channel import ChannelError, EngineFault
+from engine.channel import EngineFault
 from engine.door import Progress, RenderRequest
 from engine.errors import EngineUnavailable, SceneError, Stopped, VideoError
 from engine.scene import scene_to_json
@@ -521,42 +520,3 @@ def test_a_worker_ends_where_its_server_is_of_another_version(repo):
     )
     assert [channel.read(line, channel.FromEngine).troupe for line in done.stdout.splitlines()] == [VERSION]
     assert b"it is Troupe 0.0.0" in done.stderr
-
-
-def test_messages_come_back_as_they_were(request_for, tmp_path):
-    options = A2Options(model="ü\ud800", precision="bf16", batched_guidance=True, state=tmp_path / "run.safetensors")
-    request = replace(request_for(prompt='"quoted"\n ü 日本'), cache=tmp_path, engine="a2", a2=options)
-    for message in (channel.Render(3, request), channel.Hello(), channel.Stop(4), channel.Release(), channel.Quit()):
-        assert channel.read(channel.line_of(message), channel.ToEngine) == message
-    result = door.Result(tmp_path / "a.mp4", None, 8, 1.5, "draft", ("a notice",))
-    progress = Progress("frames", 1, 8, 2.0, None)
-    for message in (channel.Done(1, result), channel.Told(2, progress), channel.Alive(), channel.Halted(1)):
-        line = channel.line_of(message)
-        assert line.isascii()
-        assert line.count(b"\n") == 1
-        assert channel.read(line, channel.FromEngine) == message
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        (b'{"say":"Stop"}', "other fields"),
-        (b'{"say":"Stop","job":1,"more":2}', r"other fields \(more\)"),
-        (b'{"say":"Stop","job":true}', "Stop.job"),
-        (b'{"say":"Stop","job":"1"}', "Stop.job"),
-        (b'{"say":"Told","job":1}', "not known"),
-        (b"[]", "not known"),
-        (b"", "no message"),
-    ],
-)
-def test_a_line_that_does_not_fit_is_refused(line, says):
-    with pytest.raises(ChannelError, match=says):
-        channel.read(line, channel.ToEngine)
-
-
-def test_a_value_that_cannot_travel_is_named(tmp_path):
-    progress = Progress("frames", 1, 8, float("nan"), None)
-    with pytest.raises(ChannelError, match=r"Told\.progress\.elapsed"):
-        channel.line_of(channel.Told(1, progress))
-    with pytest.raises(ChannelError, match=r"Told\.progress\.detail: a list"):
-        channel.line_of(channel.Told(1, replace(progress, elapsed=0.0, detail=[])))
