@@ -9,7 +9,9 @@ import tempfile
 import threading
 import time
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 
@@ -19,7 +21,11 @@ from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.jobs.board import JobBoard
+from app.jobs.process import EngineProcess
 from engine.errors import TroupeError
+
+if TYPE_CHECKING:
+    from app.jobs.inline import InlineEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
@@ -27,32 +33,54 @@ MAX_UPLOAD = "40mb"
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
     """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
-    jobs = open_jobs(outputs)
+    house = open_house(outputs)
     try:
-        blocks = launch(outputs, jobs, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
+        blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
         threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
         print("\nStopped. Your clips are in", outputs)
     finally:
-        jobs.close()
+        house.close()
 
 
-def open_jobs(outputs: Path) -> JobBoard:
+@dataclass(frozen=True)
+class House:
+    """What works behind the page: the board of jobs and the engine that makes them."""
+
+    jobs: JobBoard
+    engine: EngineProcess | InlineEngine
+
+    def close(self) -> None:
+        """Interrupt the running job, keep everything, end the engine and let others have the folder."""
+        self.jobs.close()
+        self.engine.close()
+
+
+def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
-    from engine import door
-
     outputs = Path(outputs).resolve()
     _prepare_folders(outputs)
-    jobs = JobBoard(outputs, door.render)
+    engine = _engine_of(outputs)
+    jobs = JobBoard(outputs, engine.render)
     if jobs.notice:
         print(jobs.notice, file=sys.stderr)
-    return jobs
+    return House(jobs, engine)
 
 
-def launch(outputs: Path, jobs: JobBoard, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
-    """Build the page over an outputs folder and its board and serve it from a thread; returns the Blocks. Tests start
-    here too. Raises TroupeError for terms that cannot be."""
+def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
+    """What makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only, that."""
+    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
+        from app.jobs.inline import InlineEngine
+
+        return InlineEngine()
+    return EngineProcess(log=outputs / "logs" / "engine.log")
+
+
+def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
+    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. The engine starts once the
+    page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
+    be."""
     outputs, access = Path(outputs).resolve(), decide(terms, more, os.environ)
     _prepare_environment(outputs)
 
@@ -72,7 +100,7 @@ def launch(outputs: Path, jobs: JobBoard, terms: Terms = Terms(), **more: object
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
-    studio = Studio(desks, jobs, library, tray, guard, choices)
+    studio = Studio(desks, house.jobs, library, tray, guard, choices)
     gallery = Gallery(studio, outputs / "exports")
     blocks = build_page(studio, gallery, outputs)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
@@ -83,13 +111,14 @@ def launch(outputs: Path, jobs: JobBoard, terms: Terms = Terms(), **more: object
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
             "middleware": [Middleware(Doorkeeper, guard=guard)],
-            "routes": [media_route(jobs, outputs / "exports", guard.may_see_job)],
+            "routes": [media_route(house.jobs, outputs / "exports", guard.may_see_job)],
         },
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
-    jobs.lock.tell(url)
-    jobs.start()
+    house.jobs.lock.tell(url)
+    house.jobs.start()
+    house.engine.start()
     _say_hello(access, url, public)
     if public:
         end_in_time(guard, lambda: close_tunnels(blocks.server_port))

@@ -17,6 +17,7 @@ from engine.a2.options import A2Options
 from engine.cast import Member
 from engine.engines import ENGINES, Watch
 from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
+from engine.garage import Garage
 from engine.scene import Element, Scene, label, scene_from_data
 
 Stop = Callable[[], bool]
@@ -77,9 +78,13 @@ class Result:
 
 
 def render(
-    request: RenderRequest, on_progress: Callable[[Progress], None] | None = None, stop: Stop | None = None
+    request: RenderRequest,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: Stop | None = None,
+    garage: Garage | None = None,
 ) -> Result:
-    """Make the clip; `stop` is asked often and ends the work with Stopped. Nothing partial is ever left behind.
+    """Make the clip; `stop` is asked often and ends the work with Stopped. Nothing partial is ever left behind. A
+    `garage` keeps the model for the next call.
 
     Raises EngineUnavailable, SceneError, ImageError, CutoutError (these name the field), VideoError or Stopped.
     """
@@ -92,7 +97,7 @@ def render(
     engine.check(scene, request.a2)
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     members, notices = _cast(request, scene, clock, stop)
-    clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop))
+    clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop, garage or Garage()))
     notices = (*notices, *clip.notices)
     clock.tell(clip.stage, 0, clip.count)
     with contextlib.closing(clip.frames) as frames:

@@ -33,19 +33,19 @@ class Live:
 @contextmanager
 def serving(outputs: Path, **more: Any) -> Iterator[Live]:
     """Serve the page on a free port, in this process, until the block ends. `more` goes to `app.server.launch`."""
-    from app.server import launch, open_jobs
+    from app.server import launch, open_house
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
     with socket.create_server(("127.0.0.1", 0)) as probe:  # Gradio's own search leaves a socket open at each taken port
         port = probe.getsockname()[1]
-    jobs = open_jobs(outputs)
-    blocks = launch(outputs, jobs, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
+    house = open_house(outputs)
+    blocks = launch(outputs, house, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:
         blocks.close(verbose=False)
-        jobs.close()
+        house.close()
         os.chdir(before)
         for key, value in kept.items():
             os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)

@@ -348,7 +348,7 @@ def test_a_shared_troupe_keeps_no_presets(desk, tmp_path):
 def test_an_outputs_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TroupeError, match="--outputs"):
-        server.open_jobs(tmp_path / "file")
+        server.open_house(tmp_path / "file")
 
 
 def test_undo_goes_back_to_ones_own_words_however_many_presets_were_tried(desk, picture, library):

@@ -511,9 +511,10 @@ def test_the_page_is_up_without_torch(repo, tmp_path):
     """With a torch within reach that leaves a trace when it is imported, and would take its seconds in real life."""
     (tmp_path / "torch.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()")
     code = (
-        "import sys, urllib.request; from pathlib import Path; from app.server import launch;"
-        "blocks = launch(Path(sys.argv[1]), server_name='127.0.0.1');"
-        "print(urllib.request.urlopen(blocks.local_url).status); blocks.close()"
+        "import sys, urllib.request; from pathlib import Path; from app.server import launch, open_house;"
+        "outputs = Path(sys.argv[1]); house = open_house(outputs);"
+        "blocks = launch(outputs, house, server_name='127.0.0.1');"
+        "print(urllib.request.urlopen(blocks.local_url).status); blocks.close(); house.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "outputs")], cwd=repo, capture_output=True, text=True, timeout=100,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +36,15 @@ class A2Options:
     save_latents: Path | None = None
     state: Path | None = None
     preview: Path | None = None
+
+
+# Said anew for every run. All else decides what is loaded, and how.
+_OF_A_RUN = ("scheduler", "batched_guidance", "save_latents", "state", "preview")
+
+
+def of_the_model(options: A2Options) -> A2Options:
+    """The options without what is said anew for every run: equal where one loaded model serves both."""
+    return A2Options(**{f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN})
 
 
 def check_installed() -> None:

@@ -14,7 +14,7 @@ from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_check
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode, tiling_for
 from engine.a2.files import find_checkpoint
-from engine.a2.options import A2Options
+from engine.a2.options import A2Options, of_the_model
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, Run, Step, begin, sample
@@ -59,11 +59,9 @@ def shoot(
 
     Raises EngineUnavailable, or Stopped. What `options.state` keeps then goes on from there the next time.
     """
-    compute = loaded.compute if loaded else choose_compute(options)
+    checkpoint = loaded or load(options, watch)
+    compute = checkpoint.compute
     with _memory(compute):
-        checkpoint = loaded or load_checkpoint(
-            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
-        )
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
@@ -84,6 +82,22 @@ def shoot(
     frames = decode(checkpoint.vae, latents, tiling_for(*latents.shape[3:]), watch.stop)
     head = scene.video.trim_head
     return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, _notices(checkpoint, scene))
+
+
+def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
+    """Load the model as the options say. Raises EngineUnavailable, or Stopped."""
+    compute = choose_compute(options)
+    with _memory(compute):
+        return load_checkpoint(
+            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
+        )
+
+
+def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
+    """What `load` depends on: equal where one loaded checkpoint serves both."""
+    folder = find_checkpoint(options.model)
+    files = ((file, file.stat()) for file in sorted(folder.rglob("*")) if file.is_file())
+    return of_the_model(options), tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files)
 
 
 def _start(
