@@ -65,7 +65,7 @@ class Copy:
         self.folder, self.wheels = folder, wheels
         self.venv = folder / ".venv"
         if not folder.exists():
-            for file in ("launch.py", "app/port.py", "engine/errors.py"):
+            for file in ("launch.py", "app/port.py", "app/jobs/lock.py", "engine/errors.py"):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
             (folder / "engine" / "command.py").write_text(TELLS)
