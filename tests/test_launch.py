@@ -66,7 +66,9 @@ class Copy:
         self.folder, self.wheels = folder, wheels
         self.venv = folder / ".venv"
         if not folder.exists():
-            for file in ("launch.py", "app/port.py", "app/guard/access.py", "engine/errors.py"):
+            for file in (
+                "launch.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py", "engine/errors.py"
+            ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
             (folder / "engine" / "command.py").write_text(TELLS)

@@ -14,7 +14,7 @@ from app.jobs.board import DONE, INTERRUPTED, WAITING, JobBoard
 from app.jobs.papers import Papers, row_of
 from app.jobs.store import Damaged, JobRow, Store, StoreError, now, open_store
 from engine.door import RenderRequest
-from engine.scene import scene_from_data
+from engine.scene import scene_from_data, scene_to_json
 from engine.video import write_video
 
 SCENE = scene_from_data({"cast": [{"role": "object", "image": "cup.png"}], "prompt": "a cup",
@@ -217,13 +217,19 @@ def test_clips_of_a_version_without_a_store_are_taken_in(outputs):
     board.close()
 
 
-def test_a_folder_that_was_never_accepted_is_no_job(outputs):
+def test_a_folder_that_was_never_accepted_is_no_job_and_goes(outputs):
     board = JobBoard(outputs, None)
-    _, folder = board.new_folder("never")
-    (folder / "scene.json").write_text('{"cast": [{"role": "object", "image": "not-yet.png"}], "prompt": "x"}')
+    _, never = board.new_folder("never")
+    (never / "cup.png").write_bytes(b"a picture")
+    (never / "scene.json").write_text(scene_to_json(SCENE), encoding="utf-8")
+    foreign = never.with_name("2020-01-01_000000_mine_" + "f" * 32)  # not of our making: it is left alone
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
     board.close()
     board = JobBoard(outputs, None)
     assert len(board.history()) + len(board.queue()) == 3
+    assert not never.exists()
+    assert (foreign / "notes.txt").exists()
     board.close()
 
 

@@ -122,6 +122,7 @@ class JobBoard(Past):
                 self._store.add(row)
             job = self._worker.handle(row)
             job.request = request_of(row, folder)
+        self._folders.accept(folder)
         if old is not None:
             self._worker.dismiss(old.id)
             self._folders.move(old.folder, to_trash=True)

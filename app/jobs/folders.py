@@ -16,6 +16,7 @@ from engine.errors import SceneError, TroupeError, VideoError
 from engine.scene import Scene, load_scene
 
 NAME = re.compile(r".+_([0-9a-f]{32})")
+_PENDING = ".not-yet-accepted"
 _GROWING = re.compile(r"\..+\.(?:part|txt)")  # what write_video, the run's state and the preview grow under
 
 
@@ -26,11 +27,21 @@ class Folders:
         self.outputs, self.clips, self.trash = outputs, outputs / "clips", outputs / "trash"
 
     def new(self, slug: str) -> tuple[str, Path]:
-        """An id that nobody can guess and a fresh folder; its name says when and what."""
+        """An id that nobody can guess and a fresh folder; its name says when and what. Until it is accepted it counts
+        for nothing, and what a kill leaves of it is removed at the next start."""
         job_id = uuid.uuid4().hex
         folder = self.clips / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{slug}_{job_id}"
         folder.mkdir(parents=True)
+        (folder / _PENDING).touch()
         return job_id, folder
+
+    def accept(self, folder: Path) -> None:
+        """The store knows the folder's job now."""
+        with contextlib.suppress(OSError):
+            (folder / _PENDING).unlink(missing_ok=True)
+
+    def is_pending(self, folder: Path) -> bool:
+        return (folder / _PENDING).exists()
 
     def find(self, name: str, trashed: bool) -> Path:
         """Where a job's folder is. A move that was cut off leaves it on the other side until the next start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from app.jobs.folders import Folders, is_complete, poster_of, tidy, whole_clip
@@ -27,8 +28,11 @@ def reconcile(store: Store, folders: Folders) -> None:
             if missing != bool(gone):
                 store.change(job_id, gone=int(missing))
         for job_id, folder in folders.all():
-            row = read_back(folder, job_id) if job_id not in known else None
-            if row is not None:
+            if job_id in known:
+                folders.accept(folder)
+            elif folders.is_pending(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif (row := read_back(folder, job_id)) is not None:
                 _take_in(store, row, folder)
 
 
@@ -43,7 +47,7 @@ def _found(row: JobRow, folder: Path) -> dict:
 
 def _take_in(store: Store, row: JobRow, folder: Path) -> None:
     clip = whole_clip(folder)
-    if clip is None and not is_complete(folder):  # it was never accepted: its pictures were still being copied
+    if clip is None and not is_complete(folder):  # nothing can be made of it: it stays as it is
         return
     tidy(folder)
     if clip is not None:
