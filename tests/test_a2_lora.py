@@ -296,6 +296,16 @@ def test_a_damaged_or_dangerous_file_is_refused_before_the_model_is_loaded(tmp_p
         assert "style.safetensors" in str(caught.value)
 
 
+def test_a_good_file_that_begins_like_a_pickle_is_taken(weights, tmp_path):
+    """A safetensors file begins with its header's length, and that may be any number."""
+    for padding in range(0, 256, 8):
+        path = put(tmp_path, in_layout("diffusers", LAYERS[:1]), note="x" * padding)
+        check_loras([Lora(path)], weights)
+        if path.read_bytes()[0] == 0x80:
+            return
+    pytest.fail("no header of that length was made")
+
+
 def test_a_refused_file_leaves_the_model_as_it_was(checkpoint, tmp_path):
     good = Lora(put(tmp_path, in_layout("comfy", LAYERS)))
     use_loras(checkpoint, [good])
