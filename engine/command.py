@@ -18,10 +18,10 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from engine import VERSION
-from engine.a2.options import DEFAULT_MODEL, A2Options
+from engine.a2.options import DEFAULT_MODEL, A2Options, Attention, Lora
 from engine.door import Progress, RenderRequest, Result, Stop, render
 from engine.errors import EngineUnavailable, SceneError, Stopped, TroupeError
 from engine.scene import Scene, load_scene, scene_from_data
@@ -145,7 +145,36 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     model.add_argument(
         "--state", metavar="FILE.safetensors", help="keep the run after every step; one that was cut off goes on there"
     )
+    speed = parser.add_argument_group("for the a2 engine, for another picture or less time; each changes the picture")
+    speed.add_argument(
+        "--lora",
+        action="append",
+        type=_lora,
+        metavar="FILE[:STRENGTH]",
+        help="a LoRA for Wan2.1 14B image-to-video (.safetensors; strength 1 unless said); may be given several times",
+    )
+    speed.add_argument(
+        "--turbo", action="store_true", default=None, help="4 to 8 steps, no guidance; needs a step-distilled --lora"
+    )
+    speed.add_argument(
+        "--step-cache", action="store_true", default=None, help="reuse most of the steps that change little"
+    )
+    speed.add_argument("--attention", choices=get_args(Attention), help="default: native; others must be installed")
+    speed.add_argument("--scheduler", choices=("unipc", "euler"), help="default: unipc, with --turbo euler")
     return parser.parse_args(argv)
+
+
+def _lora(text: str) -> Lora:
+    """`FILE`, or `FILE:STRENGTH`; the colon of a Windows drive is part of the file."""
+    file, colon, strength = text.rpartition(":")
+    if not colon or (len(file) == 1 and file.isalpha()):
+        return Lora(Path(text))
+    try:
+        return Lora(Path(file), float(strength))
+    except ValueError:
+        if not file.lower().endswith(".safetensors"):  # a name with a colon in it
+            return Lora(Path(text))
+        raise argparse.ArgumentTypeError(f"{strength!r} in {text!r} is not a strength, such as 0.8") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -162,6 +191,11 @@ _TRUE_OF_THE_DRAFT = {
     "resident_blocks": (),
     "save_latents": (),
     "state": (),
+    "lora": (),
+    "turbo": (),
+    "step_cache": (),
+    "attention": (),
+    "scheduler": (),
 }
 
 
@@ -184,6 +218,11 @@ def _a2_options(arguments: argparse.Namespace, engine: str) -> A2Options:
         precision=arguments.precision,
         save_latents=Path(arguments.save_latents) if arguments.save_latents else None,
         state=Path(arguments.state) if arguments.state else None,
+        scheduler=arguments.scheduler,
+        loras=tuple(arguments.lora or ()),
+        turbo=bool(arguments.turbo),
+        step_cache=bool(arguments.step_cache),
+        attention=arguments.attention or "native",
     )
 
 
@@ -194,8 +233,9 @@ def _check_draft_flags(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value not in true:
             flag = "--" + name.replace("_", "-")
+            shown = "" if value is True or name == "lora" else f" {shlex.quote(str(value))}"
             raise TroupeError(
-                f"{flag} {shlex.quote(str(value))}: the draft runs on the CPU, without a model",
+                f"{flag}{shown}: the draft runs on the CPU, without a model",
                 "Leave it out, or use --engine a2.",
             )
 

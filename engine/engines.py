@@ -66,14 +66,20 @@ def _a2_available(options: A2Options) -> None:
 
 
 def _check_a2(scene: Scene, options: A2Options) -> None:
+    from engine.a2.adapters import check_loras
+    from engine.a2.attention import check_attention
     from engine.a2.checkpoint import choose_compute
-    from engine.a2.options import check_scene
+    from engine.a2.files import find_checkpoint, read_checkpoint
+    from engine.a2.options import check_scene, check_speed
     from engine.a2.state import check_target
 
     check_scene(scene)
+    check_speed(options)
     for path in filter(None, (options.save_latents, options.state)):
         check_target(path)
-    choose_compute(options)
+    check_attention(options.attention, choose_compute(options), options.precision)
+    if options.loras:
+        check_loras(options.loras, read_checkpoint(find_checkpoint(options.model))["transformer"])
 
 
 def _shoot_a2(scene: Scene, members: Sequence[Member], watch: Watch) -> Clip:

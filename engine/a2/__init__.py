@@ -5,6 +5,10 @@ The recipe reads top-down in recipe.py: load_checkpoint -> gather_references -> 
 options.py        what a person may choose; lengths
 files.py          a checkpoint on disk: found, whole, of the right shape
 checkpoint.py     its five components, loaded
+lora_files.py     a LoRA file, understood
+adapters.py       LoRAs, fused into the weights and taken out again
+attention.py      how attention is computed
+caching.py        a step that changes little, reused
 references.py     cast -> the canvases that the model sees
 packing.py        many of the cast on few canvases
 conditioning.py   prompt and canvases -> tensors

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.a2.adapters import Fused, check_loras, refit
 from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
-from engine.a2.options import USE_THE_DRAFT, A2Options
+from engine.a2.options import USE_THE_DRAFT, A2Options, Lora
 from engine.errors import EngineUnavailable, Stopped
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Compute:
 
 @dataclass
 class Checkpoint:
-    """Everything that is loaded. `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each."""
+    """Everything that is loaded. `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each.
+    `fused` is what LoRAs have done to the transformer."""
 
     folder: Path
     compute: Compute
@@ -47,6 +49,7 @@ class Checkpoint:
     vae: Any
     transformer: Any
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
+    fused: Fused = field(default_factory=Fused)
 
 
 def choose_compute(options: A2Options) -> Compute:
@@ -72,7 +75,11 @@ def choose_compute(options: A2Options) -> Compute:
 
 
 def load_checkpoint(
-    folder: Path, compute: Compute, on_load: OnLoad | None = None, stop: Stop | None = None
+    folder: Path,
+    compute: Compute,
+    on_load: OnLoad | None = None,
+    stop: Stop | None = None,
+    loras: Sequence[Lora] = (),
 ) -> Checkpoint:
     """Load a diffusers folder. `on_load` is told before each component and once at the end.
 
@@ -81,6 +88,7 @@ def load_checkpoint(
     import torch
 
     weights = read_checkpoint(folder)
+    check_loras(loras, weights["transformer"])  # a wrong file should be told of before the minutes of loading
     kinds = _kinds()
     parts: dict[str, Any] = {}
     for step, name in enumerate(COMPONENTS):
@@ -92,15 +100,23 @@ def load_checkpoint(
         _check_config(name, weights[name].config)
         with _naming(name):
             parts[name] = _load(kinds[name], weights[name], dtype).to(compute.device)
-    with _naming("tokenizer"), _quiet():
+    with _naming("tokenizer"), quiet():
         parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
-    with _naming("image_processor"), _quiet():
+    with _naming("image_processor"), quiet():
         parts["image_processor"] = kinds["image_processor"].from_pretrained(
             folder / "image_processor", local_files_only=True
         )
     if on_load is not None:
         on_load(len(COMPONENTS), len(COMPONENTS), "")
-    return Checkpoint(folder, compute, **parts)
+    checkpoint = Checkpoint(folder, compute, **parts)
+    use_loras(checkpoint, loras)
+    return checkpoint
+
+
+def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
+    """Have exactly these in the transformer's weights. Raises EngineUnavailable, which names the file."""
+    weights = read_checkpoint(checkpoint.folder)["transformer"]
+    checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
 
 
 def _kinds() -> dict[str, Any]:
@@ -145,7 +161,7 @@ def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
         config = kind.load_config(weights.folder) if of_diffusers else kind.config_class.from_dict(weights.config)
         hollow = kind.from_config(config) if of_diffusers else kind(config)
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in hollow.state_dict().items()})
-    with _quiet():
+    with quiet():
         how = {"torch_dtype" if of_diffusers else "dtype": dtype, "local_files_only": True, "use_safetensors": True}
         module, report = kind.from_pretrained(weights.folder, output_loading_info=True, **how)
     if report["missing_keys"]:
@@ -170,7 +186,7 @@ def _naming(component: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The libraries' progress bars would overwrite ours; afterwards everything is as it was."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log

@@ -9,13 +9,27 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import EngineUnavailable, SceneError
-from engine.scene import Scene
+from engine.scene import Sampling, Scene
 
 DEFAULT_MODEL = "Skywork/SkyReels-A2"
 MAX_REFERENCES = 3
 USE_THE_DRAFT = "or use the draft (--engine draft): it works now"
 
+TURBO_STEPS = (4, 8)  # what step-distilled weights are trained for, and the most that still helps
+TURBO_SHIFT = 5.0  # with four steps: the noise levels 1, 0.94, 0.83, 0.63 that the distillation used
+
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "ftfy")
+
+
+Attention = Literal["native", "flash", "flash3", "sage", "xformers"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file, and how strongly it goes into the weights; 0 leaves them as they are."""
+
+    path: Path
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,20 +40,35 @@ class A2Options:
     halves of the guidance as one batch: more memory, and a weight is read once for both. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
     `preview` is kept showing what the model has in mind, a small moving picture (WebP).
+
+    These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
+    weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
+    changes little; `attention` is how attention is computed.
     """
 
     model: str = DEFAULT_MODEL
     device: str = ""  # "cpu", "cuda", "cuda:1", …; empty: CUDA where it is, else the CPU
     precision: Literal["fp32", "bf16"] | None = None  # None: bf16, on the CPU fp32
-    scheduler: Literal["unipc", "euler"] = "unipc"
+    scheduler: Literal["unipc", "euler"] | None = None  # None: unipc, with turbo euler
     batched_guidance: bool = False
     save_latents: Path | None = None
     state: Path | None = None
     preview: Path | None = None
+    loras: tuple[Lora, ...] = ()
+    turbo: bool = False
+    step_cache: bool = False
+    attention: Attention = "native"
+
+    @property
+    def solver(self) -> Literal["unipc", "euler"]:
+        """The scheduler that is used."""
+        return self.scheduler or ("euler" if self.turbo else "unipc")
 
 
 # Said anew for every run. All else decides what is loaded, and how.
-_OF_A_RUN = ("scheduler", "batched_guidance", "save_latents", "state", "preview")
+_OF_A_RUN = (
+    "scheduler", "batched_guidance", "save_latents", "state", "preview", "turbo", "step_cache", "attention",
+)  # fmt: skip
 
 
 def of_the_model(options: A2Options) -> A2Options:
@@ -74,6 +103,36 @@ def check_scene(scene: Scene) -> None:
             f"cutting off {video.trim_head} frames leaves none of {video.frames}",
             f"Use more frames, or a trim_head below {video.frames}.",
         )
+
+
+def check_speed(options: A2Options) -> None:
+    """Raise EngineUnavailable where the choices that make it faster do not go together."""
+    for lora in options.loras:
+        if not math.isfinite(lora.strength):
+            raise EngineUnavailable(
+                f"{lora.path.name}: {lora.strength} is not a strength", "Use a number such as 0.8; 1 is as it was made."
+            )
+    if options.turbo and not any(lora.strength for lora in options.loras):
+        raise EngineUnavailable(
+            "turbo needs a step-distilled LoRA for Wan2.1 image-to-video",
+            "Name its file with --lora, or leave out --turbo.",
+        )
+    if options.turbo and options.step_cache:
+        raise EngineUnavailable(
+            "turbo and the step cache do not go together: of so few steps none can be spared", "Choose one of them."
+        )
+
+
+def as_run(scene: Scene, options: A2Options) -> Scene:
+    """The scene with the sampling that is used: turbo takes 4 to 8 steps (the scene's where they are that few), no
+    guidance, and the flow shift that the weights were distilled with."""
+    if not options.turbo:
+        return scene
+    asked, (fewest, most) = scene.sampling, TURBO_STEPS
+    steps = asked.steps if fewest <= asked.steps <= most else fewest
+    return scene.model_copy(
+        update={"sampling": Sampling(steps=steps, guidance=1.0, flow_shift=TURBO_SHIFT, seed=asked.seed)}
+    )
 
 
 def frames_for(seconds: float, fps: int, trim_head: int) -> int:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_checkpoint
+from engine.a2 import attention, caching
+from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_checkpoint, use_loras
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode, tiling_for
 from engine.a2.files import find_checkpoint
-from engine.a2.options import A2Options, of_the_model
+from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, Run, Step, begin, sample
@@ -59,9 +60,12 @@ def shoot(
 
     Raises EngineUnavailable, or Stopped. What `options.state` keeps then goes on from there the next time.
     """
+    asked, scene = scene, as_run(scene, options)
     checkpoint = loaded or load(options, watch)
     compute = checkpoint.compute
     with _memory(compute):
+        use_loras(checkpoint, options.loras)
+        attention.set_attention(checkpoint.transformer, options.attention)
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
@@ -80,17 +84,16 @@ def shoot(
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
     frames = decode(checkpoint.vae, latents, tiling_for(*latents.shape[3:]), watch.stop)
-    head = scene.video.trim_head
-    return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, _notices(checkpoint, scene))
+    head, notices = scene.video.trim_head, _notices(checkpoint, asked, scene, options, run)
+    return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, notices)
 
 
 def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
     """Load the model as the options say. Raises EngineUnavailable, or Stopped."""
     compute = choose_compute(options)
     with _memory(compute):
-        return load_checkpoint(
-            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
-        )
+        folder, tell = find_checkpoint(options.model), lambda *how: watch.tell("loading", *how)
+        return load_checkpoint(folder, compute, tell, watch.stop, options.loras)
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
@@ -104,20 +107,35 @@ def _start(
     checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options, watch: Watch
 ) -> tuple[Run, Conditioning, Callable[[], None]]:
     """A run, new or taken up again, its conditioning, and how to keep it."""
-    state, device = options.state, checkpoint.compute.device
-    belongs = fingerprint(scene, canvases, _identity(checkpoint.folder), checkpoint.compute.dtype, options.scheduler)
-    found = load_run(state, scene.sampling, options.scheduler, belongs, device) if state is not None else None
+    state, device, solver = options.state, checkpoint.compute.device, options.solver
+    belongs = _belongs(checkpoint, scene, canvases, options)
+    found = load_run(state, scene.sampling, solver, belongs, device) if state is not None else None
     if found is not None:
         run, conditioning = found
     else:
         conditioning = condition(checkpoint, scene, canvases, lambda *how: watch.tell("conditioning", *how), watch.stop)
-        run = begin(conditioning, scene.sampling, options.scheduler, device)
+        run = begin(conditioning, scene.sampling, solver, device, options.step_cache)
 
     def keep() -> None:
         if state is not None:
-            save_run(state, run, conditioning, options.scheduler, belongs)
+            save_run(state, run, conditioning, solver, belongs)
 
     return run, conditioning, keep
+
+
+def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options) -> str:
+    """What a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents."""
+    return fingerprint(
+        scene,
+        canvases,
+        _identity(checkpoint.folder),
+        checkpoint.compute.dtype,
+        options.solver,
+        options.batched_guidance,
+        checkpoint.fused.loras,
+        caching.facts() if options.step_cache else "",
+        options.attention,
+    )
 
 
 def _without_head(compute: Compute, frames: Iterator[np.ndarray], head: int) -> Generator[np.ndarray]:
@@ -134,10 +152,29 @@ def _identity(folder: Path) -> list[tuple[str, int]]:
     return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.glob("*/*.safetensors"))
 
 
-def _notices(checkpoint: Checkpoint, scene: Scene) -> tuple[str, ...]:
-    if not too_long(checkpoint, scene.prompt):
-        return ()
-    return ("The prompt is longer than the model reads (512 tokens): its end was left out.",)
+def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
+    """What the person should know: above all, everything that changes the picture."""
+    told = []
+    if too_long(checkpoint, scene.prompt):
+        told.append("The prompt is longer than the model reads (512 tokens): its end was left out.")
+    for lora in options.loras:
+        if lora.strength:
+            told.append(f"LoRA {lora.path.name} at strength {lora.strength:g}: changes the picture.")
+    told += [f"Of {left_out} was left out: it does not fit this model." for left_out in checkpoint.fused.left_out]
+    if options.turbo:
+        used, wanted = scene.sampling, asked.sampling
+        told.append(
+            f"Turbo: {used.steps} steps, guidance {used.guidance:g} and flow shift {used.flow_shift:g} instead of "
+            f"{wanted.steps}, {wanted.guidance:g} and {wanted.flow_shift:g}. Changes the picture: expect less motion, "
+            "and less difference between seeds. The negative prompt is not used."
+        )
+    elif options.solver != "unipc":
+        told.append(f"Scheduler {options.solver} instead of unipc: changes the picture.")
+    if run.cache is not None:
+        told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
+    if effect := attention.effect(options.attention):
+        told.append(effect)
+    return tuple(told)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.a2.caching import Forward, Kept, StepCache
 from engine.a2.conditioning import Conditioning
 from engine.errors import Stopped
 from engine.scene import Sampling
@@ -29,13 +30,14 @@ class Run:
     """A run between two steps: all that the next one depends on.
 
     `latents` (1, 16, T, h, w) float32, on the device; `step` of `steps` are done; the scheduler holds the history of
-    its earlier steps.
+    its earlier steps, and `cache` what the step cache needs of them (None: it is not used).
     """
 
     latents: torch.Tensor
     step: int
     steps: int
     scheduler: Any
+    cache: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,22 @@ def make_scheduler(name: str, sampling: Sampling, device: torch.device) -> Any:
         )
     elif name == "euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=sampling.flow_shift)
+        # Even steps before the shift, from all noise: left to itself it spends its last step on almost none.
+        levels = [1 - step / sampling.steps for step in range(sampling.steps)]
+        scheduler.set_timesteps(sigmas=levels, device=device)
+        return scheduler
     else:
         raise ValueError(f"no scheduler {name!r}")
     scheduler.set_timesteps(sampling.steps, device=device)
     return scheduler
 
 
-def begin(conditioning: Conditioning, sampling: Sampling, scheduler: str, device: torch.device) -> Run:
+def begin(
+    conditioning: Conditioning, sampling: Sampling, scheduler: str, device: torch.device, step_cache: bool = False
+) -> Run:
     """A run before its first step."""
-    return Run(conditioning.noise.to(device), 0, sampling.steps, make_scheduler(scheduler, sampling, device))
+    made, kept = make_scheduler(scheduler, sampling, device), Kept() if step_cache else None
+    return Run(conditioning.noise.to(device), 0, sampling.steps, made, kept)
 
 
 def sample(
@@ -98,57 +107,69 @@ def sample(
     """
     import torch
 
-    velocity = _velocity(transformer, conditioning, guidance, run.latents.device)
-    with torch.no_grad(), _stopping_between_blocks(transformer, stop):
+    forward = _forward(transformer, conditioning, run)
+    cache = StepCache(transformer, run.cache, run.steps, forward) if run.cache is not None else None
+    guided = guidance.scale > 1 and conditioning.negative_embeds is not None
+    with (
+        torch.no_grad(),
+        _stopping_between_blocks(transformer, stop),
+        cache.attached() if cache else contextlib.nullcontext(),
+    ):
         while run.step < run.steps:
             begun = time.perf_counter()
             timestep = run.scheduler.timesteps[run.step]
-            flow = velocity(run.latents, timestep)
+            if cache:
+                cache.begin(run.step)
+            flow = _velocity(cache or forward, run, guidance if guided else None)
             # A flow's sample is x = (1 - sigma) clean + sigma noise, and its velocity noise - clean.
             clean = torch.sub(run.latents, flow, alpha=float(timestep) / TRAIN_STEPS)
-            # From here to the end of the step nothing asks for a stop: the scheduler's history and the step move on
-            # together.
+            # From here to the end of the step nothing asks for a stop: the scheduler's history, the cache's and the
+            # step move on together.
             run.latents = run.scheduler.step(flow, timestep, run.latents, return_dict=False)[0]
             run.step += 1
+            if cache:
+                cache.commit()
             if on_step is not None:
                 on_step(Step(run.step, run.steps, run.latents, clean, time.perf_counter() - begun))
     return run.latents
 
 
-def _velocity(
-    transformer: Any, conditioning: Conditioning, guidance: Guidance, device: torch.device
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The guided velocity as a function of latents and timestep. What stays the same over a run is moved once."""
+def _velocity(forward: Forward, run: Run, guidance: Guidance | None) -> torch.Tensor:
+    """The velocity at the run's latents, guided where that is asked."""
+    if guidance is None:
+        return forward("cond", run.latents, run.step)
+    if guidance.batched:
+        cond, uncond = forward("both", run.latents, run.step).chunk(2)
+    else:
+        cond, uncond = (forward(name, run.latents, run.step) for name in ("cond", "uncond"))
+    return uncond + guidance.scale * (cond - uncond)
+
+
+def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
+    """The transformer as a function of which pass ("cond", "uncond", "both"), latents and step. What stays the same
+    over a run is moved once."""
     import torch
 
-    dtype = transformer.dtype
+    dtype, device = transformer.dtype, run.latents.device
     condition = conditioning.condition.to(device, dtype)
     image = conditioning.image_embeds.to(device, dtype)
-    prompt = conditioning.prompt_embeds.to(device, dtype)
-    guided = guidance.scale > 1 and conditioning.negative_embeds is not None
-    negative = conditioning.negative_embeds.to(device, dtype) if guided else None
+    texts = {"cond": conditioning.prompt_embeds.to(device, dtype)}
+    if conditioning.negative_embeds is not None:
+        texts["uncond"] = conditioning.negative_embeds.to(device, dtype)
 
-    def run(latents: torch.Tensor, timestep: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        batch = len(texts)
+    def forward(name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
+        text = texts[name] if name in texts else torch.cat([texts["cond"], texts["uncond"]])
+        batch = len(text)
         x = torch.cat([latents.to(dtype), condition], dim=1)  # (1, 36, T, h, w)
         return transformer(
             hidden_states=x.expand(batch, -1, -1, -1, -1),
-            timestep=timestep.to(device).expand(batch),
-            encoder_hidden_states=texts,
+            timestep=run.scheduler.timesteps[step].to(device).expand(batch),
+            encoder_hidden_states=text,
             encoder_hidden_states_image=image.expand(batch, -1, -1),
             return_dict=False,
         )[0].float()
 
-    def velocity(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        if not guided:
-            return run(latents, timestep, prompt)
-        if guidance.batched:
-            cond, uncond = run(latents, timestep, torch.cat([prompt, negative])).chunk(2)
-        else:
-            cond, uncond = run(latents, timestep, prompt), run(latents, timestep, negative)
-        return uncond + guidance.scale * (cond - uncond)
-
-    return velocity
+    return forward
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import part as parts
+from engine.a2.caching import Kept
 from engine.a2.conditioning import Conditioning
 from engine.a2.references import Canvas
 from engine.a2.sampling import Run, make_scheduler
@@ -25,7 +26,7 @@ from engine.scene import Sampling, Scene
 if TYPE_CHECKING:
     import torch
 
-_VERSION = 1
+_VERSION = 2
 _TENSOR = "__tensor__"  # in the JSON: the name of a tensor that stands here, and whether it stays on the host
 
 
@@ -96,7 +97,8 @@ def save_run(path: Path, run: Run, conditioning: Conditioning, scheduler: str, b
         if (value := getattr(conditioning, item.name)) is not None:
             tensors[f"conditioning.{item.name}"] = value
     facts = {"version": _VERSION, "step": run.step, "steps": run.steps, "scheduler": scheduler, "belongs": belongs}
-    save_whole(path, tensors, json.dumps({**facts, "history": history}))
+    cache = _pack(vars(run.cache), tensors, "cache") if run.cache is not None else None
+    save_whole(path, tensors, json.dumps({**facts, "history": history, "cache": cache}))
 
 
 def load_run(
@@ -114,7 +116,9 @@ def load_run(
         kept = {item.name: tensors.get(f"conditioning.{item.name}") for item in fields(Conditioning)}
         restored = make_scheduler(scheduler, sampling, device)
         vars(restored).update(_unpack(facts["history"], tensors, device))
-        return Run(tensors["latents"].to(device), facts["step"], facts["steps"], restored), Conditioning(**kept)
+        cache = Kept(**_unpack(facts["cache"], tensors, device)) if facts["cache"] is not None else None
+        run = Run(tensors["latents"].to(device), facts["step"], facts["steps"], restored, cache)
+        return run, Conditioning(**kept)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
@@ -142,7 +146,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
         return {_TENSOR: name, "host": value.device.type == "cpu"}
     if isinstance(value, dict):
         return {key: _pack(item, tensors, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_pack(item, tensors, f"{name}.{i}") for i, item in enumerate(value)]
     return value
 

@@ -1,0 +1,108 @@
+"""The step cache: a pass through the transformer whose first block says much the same as before reuses the rest.
+
+First-block cache, with diffusers' hooks: the first block always runs; where its residual differs by less than a
+threshold from that of the last whole pass, what the other blocks added then is added again. It needs no calibration:
+the ratios that MagCache wants belong to one model, one number of steps and one flow shift, and TaylorSeer extrapolates
+on a fixed beat, whatever the model says.
+
+What it keeps from step to step is as large as the model's hidden states, gigabytes for a real clip. A run on disk keeps
+the latents of the last whole pass instead: running the model on them once more brings everything back, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+THRESHOLD = 0.1  # of the first block's residual
+WHOLE_AT_FIRST = 0.2  # of the steps: they decide who stands where
+WHOLE_AT_LAST = 1  # steps
+
+Forward = Callable[[str, "torch.Tensor", int], "torch.Tensor"]  # which pass, latents, step -> velocity
+
+
+@dataclass
+class Kept:
+    """What a run must keep to go on with the same cache. `whole` is, for each pass of the guidance by its name, the
+    step at which it last ran through all blocks, and the latents then; `reused` counts the passes that did not."""
+
+    whole: dict[str, tuple[int, torch.Tensor]] = field(default_factory=dict)
+    reused: int = 0
+
+
+def facts() -> str:
+    """What latents depend on where the cache is used."""
+    return f"first block {THRESHOLD} {WHOLE_AT_FIRST} {WHOLE_AT_LAST}"
+
+
+def make_config() -> Any:
+    """The cache, as diffusers takes it."""
+    from diffusers import FirstBlockCacheConfig
+
+    return FirstBlockCacheConfig(THRESHOLD)
+
+
+class StepCache:
+    """Runs the passes of a step, with the cache where it may be used.
+
+    Between `begin` and `commit` lies one step; what is stopped in between leaves `kept` as it was.
+    """
+
+    def __init__(self, transformer: Any, kept: Kept, steps: int, forward: Forward) -> None:
+        self._transformer, self._kept, self._forward = transformer, kept, forward
+        self._window = range(math.ceil(WHOLE_AT_FIRST * steps), steps - WHOLE_AT_LAST)
+        self._pending = Kept()
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """The hooks, for as long as one call samples."""
+        try:
+            yield
+        finally:
+            self._detach()
+
+    def begin(self, step: int) -> None:
+        """Be ready for this step: with the hooks, and what they knew, or without."""
+        self._pending = Kept(dict(self._kept.whole), self._kept.reused)
+        if step not in self._window:
+            self._detach()
+        elif not self._transformer.is_cache_enabled:
+            self._transformer.enable_cache(make_config())
+            for name, (then, latents) in self._kept.whole.items():
+                self._run(name, latents, then)
+
+    def __call__(self, name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
+        """One pass of the guidance."""
+        if step not in self._window:
+            return self._forward(name, latents, step)
+        flow, whole = self._run(name, latents, step)
+        if whole:
+            self._pending.whole[name] = step, latents
+        else:
+            self._pending.reused += 1
+        return flow
+
+    def commit(self) -> None:
+        """The step is done."""
+        self._kept.whole, self._kept.reused = self._pending.whole, self._pending.reused
+
+    def _run(self, name: str, latents: torch.Tensor, step: int) -> tuple[torch.Tensor, bool]:
+        """A pass with the hooks on; whether it went through all blocks."""
+        seen: list[bool] = []
+        # A hook on the block itself would hear of a pass that skips it, too.
+        within = self._transformer.blocks[-1].attn1.register_forward_pre_hook(lambda *_: seen.append(True))
+        try:
+            with self._transformer.cache_context(name):
+                return self._forward(name, latents, step), bool(seen)
+        finally:
+            within.remove()
+
+    def _detach(self) -> None:
+        if self._transformer.is_cache_enabled:
+            self._transformer.disable_cache()
