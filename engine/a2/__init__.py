@@ -5,6 +5,7 @@ The recipe reads top-down in recipe.py: load_checkpoint -> gather_references -> 
 options.py        what a person may choose; lengths
 files.py          a checkpoint on disk: found, whole, of the right shape
 checkpoint.py     its five components, loaded
+streaming.py      which of them stream their blocks through the device
 references.py     cast -> the canvases that the model sees
 packing.py        many of the cast on few canvases
 conditioning.py   prompt and canvases -> tensors

@@ -59,10 +59,12 @@ def shoot(
     Raises EngineUnavailable, or Stopped. What `options.state` keeps then goes on from there the next time.
     """
     compute = loaded.compute if loaded else choose_compute(options)
-    with _memory(compute):
+    with _memory(compute), contextlib.ExitStack() as ours:
         checkpoint = loaded or load_checkpoint(
             find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
         )
+        if loaded is None:
+            ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
@@ -117,9 +119,10 @@ def _identity(folder: Path) -> list[tuple[str, int]]:
 
 
 def _notices(checkpoint: Checkpoint, scene: Scene) -> tuple[str, ...]:
+    of_streams = tuple(dict.fromkeys(notice for slabs in checkpoint.streams.values() for notice in slabs.notices))
     if not too_long(checkpoint, scene.prompt):
-        return ()
-    return ("The prompt is longer than the model reads (512 tokens): its end was left out.",)
+        return of_streams
+    return (*of_streams, "The prompt is longer than the model reads (512 tokens): its end was left out.")
 
 
 @contextlib.contextmanager
@@ -131,4 +134,5 @@ def _memory(compute: Compute) -> Iterator[None]:
         if "memory" not in str(error):
             raise
         problem = f"{compute.device} has too little memory for this clip"
-        raise EngineUnavailable(problem, "Make it smaller or shorter, or use --precision bf16.") from error
+        less = "--offload blocks" if compute.offload == "none" else "--precision bf16"
+        raise EngineUnavailable(problem, f"Make it smaller or shorter, or use {less}.") from error
