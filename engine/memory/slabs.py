@@ -263,13 +263,15 @@ class Slabs:
 
     def _arrive(self, slot: _Slot) -> None:
         """The thread has handed over what it was asked for; what went wrong there is raised here."""
-        passage, slot.passage = slot.passage, None
         try:
-            if passage is not None:
-                passage.result()
+            if slot.passage is not None:
+                slot.passage.result()
         except BaseException:
             slot.holds = None
+            if slot.passage.done():  # else a signal ended the waiting, and the thread still copies
+                slot.passage = None
             raise
+        slot.passage = None
 
 
 def stream_blocks(
