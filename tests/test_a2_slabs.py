@@ -526,6 +526,35 @@ def test_a_copy_that_fails_in_the_thread_is_raised_and_tried_again(small_chunks)
     assert cuda.faults == []
 
 
+def test_a_late_copy_of_a_skipped_block_does_not_overwrite_the_one_that_came_instead(small_chunks):
+    begun, gate = threading.Event(), threading.Event()
+
+    class Late(Lending):
+        def copy(self, target, source, after):
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+                gate.wait(60)
+            super().copy(target, source, after)
+
+        def wait(self, event):
+            if begun.is_set():  # whatever the thread still has to do comes between the copy and the computing
+                slabs._staging._thread.submit(int).result(60)
+            super().wait(event)
+
+    cuda = FakeCuda(refuse_after=2)
+    blocks = blocks_on(cuda, 4)
+    slabs = Slabs(blocks, blocks, Late(CPU, cuda))  # 0 and 1 are pinned, 2 and 3 go through the thread
+    assert blocks[0]()
+    assert begun.wait(60)  # 2 is on its way to the slot of 0
+    opener = threading.Timer(0.2, gate.set)
+    opener.start()
+    assert blocks[0]()
+    assert all(block() for block in blocks)
+    opener.join()
+    slabs.close()
+    assert cuda.faults == []
+
+
 def test_whoever_forgets_to_close_gets_the_memory_unpinned():
     cuda = FakeCuda()
     blocks = blocks_on(cuda, 4)
