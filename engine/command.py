@@ -139,8 +139,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     model.add_argument("--model", metavar="DIR", help="the checkpoint's folder, or a hub id that is on this machine")
     model.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where it is)")
     model.add_argument("--precision", choices=("fp32", "bf16", "int8", "fp8"), help="default: bf16, on the CPU fp32")
-    model.add_argument("--offload", choices=("none", "blocks"))
-    model.add_argument("--resident-blocks", type=int, metavar="N")
+    model.add_argument(
+        "--offload",
+        choices=("none", "blocks"),
+        help="blocks: each of the model's is brought when it computes (default: none)",
+    )
+    model.add_argument("--resident-blocks", type=int, metavar="N", help="how many stay all the same (default: none)")
     model.add_argument("--save-latents", metavar="FILE.safetensors", help="keep the final denoised latents as well")
     model.add_argument(
         "--state", metavar="FILE.safetensors", help="keep the run after every step; one that was cut off goes on there"
@@ -207,15 +211,18 @@ def _a2_options(arguments: argparse.Namespace, engine: str) -> A2Options:
         raise EngineUnavailable(
             f"--precision {arguments.precision}: this version of the a2 engine computes in fp32 or bf16", "Use bf16."
         )
-    if arguments.offload == "blocks" or arguments.resident_blocks is not None:
-        flag = "--offload blocks" if arguments.offload == "blocks" else f"--resident-blocks {arguments.resident_blocks}"
+    blocks = arguments.resident_blocks
+    if blocks is not None and (blocks < 0 or arguments.offload != "blocks"):
         raise EngineUnavailable(
-            f"{flag}: this version of the a2 engine keeps the whole model on the device", "Leave it out."
+            f"--resident-blocks {blocks}: a number from 0 on, of blocks that stay while the others stream",
+            "Use it with --offload blocks, or leave it out.",
         )
     return A2Options(
         model=arguments.model or DEFAULT_MODEL,
         device=arguments.device or "",
         precision=arguments.precision,
+        offload=arguments.offload or "none",
+        resident_blocks=blocks,
         save_latents=Path(arguments.save_latents) if arguments.save_latents else None,
         state=Path(arguments.state) if arguments.state else None,
         scheduler=arguments.scheduler,

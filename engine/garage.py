@@ -25,7 +25,10 @@ class Garage:
         """Let go of the model, and give its memory back."""
         if self._kept is None:
             return
-        self._kept = None
+        (_, model), self._kept = self._kept, None
+        if hasattr(model, "close"):
+            model.close()
+        del model
         gc.collect()  # modules and their hooks know each other: only this finds such circles
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():

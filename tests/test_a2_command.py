@@ -74,8 +74,9 @@ def test_a_clip_is_trimmed_and_says_what_it_was_made_from(scene_file, tmp_path, 
     [
         (["--precision", "int8"], "--precision int8"),
         (["--precision", "fp8"], "--precision fp8"),
-        (["--offload", "blocks"], "--offload blocks"),
         (["--resident-blocks", "4"], "--resident-blocks 4"),
+        (["--offload", "none", "--resident-blocks", "4"], "--resident-blocks 4"),
+        (["--offload", "blocks", "--resident-blocks", "-1"], "--resident-blocks -1"),
         (["--device", "cuda:77"], "cuda:77"),
         (["--device", "teapot"], "teapot"),
         (["--model", "nowhere"], "nowhere"),
@@ -89,6 +90,21 @@ def test_what_cannot_be_done_is_one_line_before_any_work(scene_file, tmp_path, c
     assert len(lines) == 1
     assert says in lines[0]
     assert sorted(os.listdir(tmp_path)) == ["scene"]
+
+
+def test_streamed_blocks_give_the_same_latents_bit_for_bit(scene_file, tmp_path, capsys):
+    from safetensors.numpy import load_file
+
+    ways = [[], ["--offload", "none"], ["--offload", "blocks", "--resident-blocks", 0]]
+    found = []
+    for number, flags in enumerate(ways):
+        latents = tmp_path / f"{number}.safetensors"
+        status, lines = run(
+            capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, "--precision", "fp32", "--save-latents", latents, *flags
+        )
+        assert status == 0, lines
+        found.append(load_file(latents)["latents"].tobytes())
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ lora_files.py     a LoRA file, understood
 adapters.py       LoRAs, fused into the weights and taken out again
 attention.py      how attention is computed
 caching.py        a step that changes little, reused
+streaming.py      which of them stream their blocks through the device
 references.py     cast -> the canvases that the model sees
 packing.py        many of the cast on few canvases
 conditioning.py   prompt and canvases -> tensors

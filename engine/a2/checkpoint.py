@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.adapters import Fused, check_loras, refit
+from engine.a2.adapters import Fused, check_loras, identity, refit
 from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
 from engine.a2.options import USE_THE_DRAFT, A2Options, Lora
+from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.memory.slabs import Slabs
 
 LATENT_CHANNELS = 16
 CONDITION_CHANNELS = 20  # the mask's 4, then a picture's 16
@@ -29,10 +32,19 @@ Stop = Callable[[], bool]
 @dataclass(frozen=True)
 class Compute:
     """Where and how the numbers are computed. `dtype` is the transformer's and the text encoder's; modules that their
-    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout."""
+    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout. With `offload` "blocks"
+    the blocks stream (engine/memory/slabs.py), all but `resident_blocks` of the transformer's."""
 
     device: torch.device
     dtype: torch.dtype
+    offload: str = "none"
+    resident_blocks: int = 0
+
+    def home(self, component: str) -> torch.device:
+        """Where a component's weights are loaded to: the host, if its blocks stream from there."""
+        import torch
+
+        return torch.device("cpu") if self.offload == "blocks" and component in STREAMED else self.device
 
 
 @dataclass
@@ -50,6 +62,12 @@ class Checkpoint:
     transformer: Any
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
     fused: Fused = field(default_factory=Fused)
+    streams: dict[str, Slabs] = field(default_factory=dict)  # by component
+
+    def close(self) -> None:
+        """Give back what streaming takes. The components that stream cannot be used any more."""
+        for slabs in self.streams.values():
+            slabs.close(restore=False)
 
 
 def choose_compute(options: A2Options) -> Compute:
@@ -71,7 +89,8 @@ def choose_compute(options: A2Options) -> Compute:
             f"Check the driver and that PyTorch was installed with CUDA, {USE_THE_DRAFT}.",
         )
     precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
-    return Compute(device, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return Compute(device, dtype, offload=options.offload, resident_blocks=options.resident_blocks or 0)
 
 
 def load_checkpoint(
@@ -99,24 +118,28 @@ def load_checkpoint(
         dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
         _check_config(name, weights[name].config)
         with _naming(name):
-            parts[name] = _load(kinds[name], weights[name], dtype).to(compute.device)
+            parts[name] = _load(kinds[name], weights[name], dtype).to(compute.home(name))
     with _naming("tokenizer"), quiet():
         parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
     with _naming("image_processor"), quiet():
         parts["image_processor"] = kinds["image_processor"].from_pretrained(
             folder / "image_processor", local_files_only=True
         )
-    if on_load is not None:
-        on_load(len(COMPONENTS), len(COMPONENTS), "")
     checkpoint = Checkpoint(folder, compute, **parts)
     use_loras(checkpoint, loras)
+    checkpoint.streams = open_streams(parts, compute, stop)
+    if on_load is not None:
+        on_load(len(COMPONENTS), len(COMPONENTS), "")
     return checkpoint
 
 
 def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
     """Have exactly these in the transformer's weights. Raises EngineUnavailable, which names the file."""
-    weights = read_checkpoint(checkpoint.folder)["transformer"]
-    checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
+    if checkpoint.fused.loras == identity(loras):
+        return
+    weights, slabs = read_checkpoint(checkpoint.folder)["transformer"], checkpoint.streams.get("transformer")
+    with slabs.changing() if slabs is not None else contextlib.nullcontext():
+        checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
 
 
 def _kinds() -> dict[str, Any]:

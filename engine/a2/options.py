@@ -37,7 +37,9 @@ class A2Options:
     """How to run the model; the scene says what to run.
 
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
-    halves of the guidance as one batch: more memory, and a weight is read once for both. `save_latents` keeps the final
+    halves of the guidance as one batch: more memory, and a weight is read once for both. `offload` "blocks" keeps the
+    transformer's and the text encoder's blocks on the host and brings each when it computes, except `resident_blocks`
+    of the transformer's; the numbers are the same. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
     `preview` is kept showing what the model has in mind, a small moving picture (WebP).
 
@@ -51,6 +53,8 @@ class A2Options:
     precision: Literal["fp32", "bf16"] | None = None  # None: bf16, on the CPU fp32
     scheduler: Literal["unipc", "euler"] | None = None  # None: unipc, with turbo euler
     batched_guidance: bool = False
+    offload: Literal["none", "blocks"] = "none"
+    resident_blocks: int | None = None  # None: none of them
     save_latents: Path | None = None
     state: Path | None = None
     preview: Path | None = None

@@ -63,7 +63,9 @@ def shoot(
     asked, scene = scene, as_run(scene, options)
     checkpoint = loaded or load(options, watch)
     compute = checkpoint.compute
-    with _memory(compute):
+    with _memory(compute), contextlib.ExitStack() as ours:
+        if loaded is None:
+            ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
         use_loras(checkpoint, options.loras)
         attention.set_attention(checkpoint.transformer, options.attention)
         canvases = gather_references(scene, members)
@@ -154,7 +156,7 @@ def _identity(folder: Path) -> list[tuple[str, int]]:
 
 def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
     """What the person should know: above all, everything that changes the picture."""
-    told = []
+    told = list(dict.fromkeys(notice for slabs in checkpoint.streams.values() for notice in slabs.notices))
     if too_long(checkpoint, scene.prompt):
         told.append("The prompt is longer than the model reads (512 tokens): its end was left out.")
     for lora in options.loras:
@@ -186,4 +188,5 @@ def _memory(compute: Compute) -> Iterator[None]:
         if "memory" not in str(error):
             raise
         problem = f"{compute.device} has too little memory for this clip"
-        raise EngineUnavailable(problem, "Make it smaller or shorter, or use --precision bf16.") from error
+        less = "--offload blocks" if compute.offload == "none" else "--precision bf16"
+        raise EngineUnavailable(problem, f"Make it smaller or shorter, or use {less}.") from error

@@ -1,0 +1,136 @@
+"""The tensors of some modules as one run of bytes: where each of them lies, and how it becomes a view of a buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+ALIGNMENT = 256  # bytes; what CUDA's own allocator promises, and kernels that load vectors rely on
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """An ordinary tensor: `nbytes` from `start`."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+    stride: tuple[int, ...]
+    start: int
+    nbytes: int
+
+    def view(self, buffer: torch.Tensor) -> torch.Tensor:
+        flat = buffer[self.start : self.start + self.nbytes].view(self.dtype)
+        return flat.as_strided(self.shape, self.stride)
+
+
+@dataclass(frozen=True)
+class _Wrapped:
+    """A tensor made of others, such as quanto's: its payload and its scales."""
+
+    kind: type
+    parts: dict[str, _Plain | _Wrapped]
+    meta: Any
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """One parameter or buffer, and everywhere it is known (tied weights are known in several places)."""
+
+    spec: _Plain | _Wrapped
+    trained: bool | None  # a parameter's requires_grad; None: a buffer
+    places: list[tuple[dict[str, Any], str]]
+
+    def get(self) -> torch.Tensor:
+        table, name = self.places[0]
+        return table[name]
+
+    def put(self, tensor: torch.Tensor, trained: bool = False) -> None:
+        value = tensor if self.trained is None else torch.nn.Parameter(tensor, trained)
+        for table, name in self.places:
+            table[name] = value
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`nbytes` that hold every parameter and buffer of some modules. Tensors keep their dtype, shape, strides and, if
+    they are made of others, their kind."""
+
+    nbytes: int
+    leaves: tuple[_Leaf, ...]
+
+    def pack(self, home: torch.Tensor, shown: torch.Tensor) -> None:
+        """Copy every tensor into `home`, and leave a view of `shown` in its place; both are uint8 of at least `nbytes`.
+        Each is let go as soon as it is copied, so that a model is never there twice."""
+        for leaf in self.leaves:
+            _write(leaf.spec, leaf.get(), home)
+            leaf.put(_build(leaf.spec, lambda plain: plain.view(shown)))
+
+    def show(self, buffer: torch.Tensor) -> None:
+        """Leave views of `buffer`, whatever it holds."""
+        for leaf in self.leaves:
+            leaf.put(_build(leaf.spec, lambda plain: plain.view(buffer)))
+
+    def unpack(self, home: torch.Tensor) -> None:
+        """The opposite: ordinary tensors of their own, on the host."""
+        for leaf in self.leaves:
+            leaf.put(_build(leaf.spec, lambda plain: plain.view(home).to("cpu", copy=True)), bool(leaf.trained))
+
+    def hollow(self) -> None:
+        """Leave tensors without data."""
+        for leaf in self.leaves:
+            leaf.put(_build(leaf.spec, _without_data))
+
+
+def lay_out(modules: Iterable[torch.nn.Module]) -> Layout:
+    """A layout of the modules' own tensors, not of their children's. Reads no data."""
+    leaves: dict[int, _Leaf] = {}
+    end = 0
+    for module in modules:
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in leaves:
+                    spec, end = _specify(tensor, end)
+                    trained = tensor.requires_grad if table is module._parameters else None
+                    leaves[id(tensor)] = _Leaf(spec, trained, [])
+                leaves[id(tensor)].places.append((table, name))
+    return Layout(end, tuple(leaves.values()))
+
+
+def _specify(tensor: torch.Tensor, start: int) -> tuple[_Plain | _Wrapped, int]:
+    """How a tensor is stored from `start` on, and where the next one may begin."""
+    if is_traceable_wrapper_subclass(tensor):
+        names, meta = tensor.__tensor_flatten__()
+        parts, end = {}, start
+        for name in names:
+            parts[name], end = _specify(getattr(tensor, name), end)
+        return _Wrapped(type(tensor), parts, meta, tensor.shape, tensor.stride()), end
+    stride = torch.empty_like(tensor, device="meta").stride()  # dense: as they are; with gaps: contiguous
+    nbytes = tensor.numel() * tensor.element_size()
+    return _Plain(tensor.dtype, tensor.shape, stride, start, nbytes), start + -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _write(spec: _Plain | _Wrapped, tensor: torch.Tensor, buffer: torch.Tensor) -> None:
+    if isinstance(spec, _Wrapped):
+        for name, part in spec.parts.items():
+            _write(part, getattr(tensor, name), buffer)
+    elif (view := spec.view(buffer)).data_ptr() != tensor.data_ptr() or view.device != tensor.device:
+        view.copy_(tensor)
+
+
+def _build(spec: _Plain | _Wrapped, make: Callable[[_Plain], torch.Tensor]) -> torch.Tensor:
+    if isinstance(spec, _Plain):
+        return make(spec)
+    parts = {name: _build(part, make) for name, part in spec.parts.items()}
+    return spec.kind.__tensor_unflatten__(parts, spec.meta, spec.shape, spec.stride)
+
+
+def _without_data(plain: _Plain) -> torch.Tensor:
+    return torch.empty_strided(plain.shape, plain.stride, dtype=plain.dtype, device="meta")

@@ -1,0 +1,299 @@
+"""Transformer blocks that stream through the device's memory: two slots, and copies that hide behind the computing.
+
+Every block's tensors lie in one slab on the host, so that a block is one copy. The device has two slots of a block's
+size, and a block's tensors are views of its slot from the beginning to the end: nothing is allocated and nothing is
+pointed elsewhere while the model runs. Whenever a block is done, its slot is refilled with the block that uses the slot
+next; after the last blocks these are the first ones of the next forward. Two events a slot say when it is filled
+(`ready`) and when it may be overwritten (`free`); the device waits for them, the host does not.
+
+Blocks may be left out or come in any order, as step caches do it: what a slot does not hold is fetched when it is
+needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.memory.copies import CudaCopies, PlainCopies, copies_for
+from engine.memory.layout import Layout, lay_out
+from engine.memory.staging import Staging
+
+OnBlock = Callable[[int, int], None]  # blocks packed, of
+
+
+def interleave(count: int, resident: int) -> tuple[int, ...]:
+    """Which of `count` blocks stay on the device: evenly spread, so that copies hide behind them too, and with the
+    first among them, which every step cache computes."""
+    resident = min(resident, count)
+    return tuple(index * count // resident for index in range(resident))
+
+
+@dataclass
+class _Slot:
+    buffer: torch.Tensor
+    ready: Any
+    free: Any
+    holds: int | None = None  # the block whose copy was asked for last
+    computing: int | None = None
+    passage: Future[None] | None = None  # a copy that goes through the staging thread
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where a block's bytes stay: on the host, or, if it is resident, on the device."""
+
+    layout: Layout
+    buffer: torch.Tensor
+    pinned: bool = True
+
+
+class _Streamed:
+    """A block's forward, with its weights brought first. A step cache that skips blocks wraps this, and calls it only
+    where there is something to compute."""
+
+    def __init__(self, slabs: Slabs, index: int, compute: Callable[..., Any]) -> None:
+        self.slabs: Slabs | None = slabs
+        self.index = index
+        self.__wrapped__ = compute  # where inspect.signature looks
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.slabs is None:  # closed, but something that was put on the block later still has us
+            return self.__wrapped__(*args, **kwargs)
+        with self.slabs.in_place(self.index):
+            return self.__wrapped__(*args, **kwargs)
+
+
+class Slabs:
+    """A model whose blocks stream; everything else in it is moved to the device for good.
+
+    `blocks` is the model's list of them, such as WanTransformer3DModel.blocks; they may differ in size, and may be
+    quantised. `resident` of them stay on the device. `on_block` is told before each block is packed, and may raise.
+
+    Weights are changed (a LoRA is fused, say) before this is opened, or inside `changing()`: what is written to a view
+    of a slot is lost with the next copy. A step cache is put on the blocks after it. Where opening fails, the model is
+    spent. One thread at a time may run the model.
+
+    `notices` is what the person should know; `device_bytes` and `host_bytes` are what weights take there.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        blocks: Sequence[torch.nn.Module],
+        copies: PlainCopies | CudaCopies,
+        resident: int = 0,
+        on_block: OnBlock | None = None,
+    ) -> None:
+        if resident < 0:
+            raise ValueError(f"{resident} resident blocks")
+        for index, block in enumerate(blocks):
+            _check_unwrapped(index, block)
+        self._copies = copies
+        self._forwards: list[tuple[torch.nn.Module, _Streamed]] = []
+        self._homes: dict[int | None, _Home] = {}  # None: what is not in a block
+        self._staging: Staging | None = None
+        self._open = True
+        self.resident = interleave(len(blocks), resident)
+        streamed = [index for index in range(len(blocks)) if index not in self.resident]
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                layouts = [lay_out(block.modules()) for block in blocks]
+                self._make_slots(layouts, streamed)
+                self._keep(None, _outside(model, blocks))
+                for index, layout in enumerate(layouts):
+                    if on_block is not None:
+                        on_block(index, len(layouts))
+                    self._keep(index, layout)
+            for index in streamed:
+                block = blocks[index]
+                block.forward = _Streamed(self, index, block.forward)
+                self._forwards.append((block, block.forward))
+            self._fill()
+        except BaseException:
+            self.close(restore=False)
+            raise
+        self.notices = self._say(len(blocks))
+        self.host_bytes = sum(self._homes[index].layout.nbytes for index in streamed)
+        kept = sum(home.layout.nbytes for home in self._homes.values()) - self.host_bytes
+        self.device_bytes = kept + sum(slot.buffer.numel() for slot in self._slots)
+
+    def __enter__(self) -> Slabs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, restore: bool = True) -> None:
+        """Give back the slots, the slabs and the thread. The model then has ordinary weights again, on the host, or,
+        without `restore`, hollow ones (on the meta device). Closing twice does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        if self._staging is not None:
+            self._staging.close()
+        self._copies.drain()
+        for block, forward in self._forwards:
+            forward.slabs = None
+            if block.forward is forward:
+                del block.forward
+        while self._homes:
+            self._leave_home(*self._homes.popitem(), restore)
+        self._slots, self._slot_of, self._forwards = (), {}, []
+        self._copies.close()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """While this is open, every weight is where it may be changed, those of streamed blocks on the host. Shapes and
+        types stay, and the model does not run."""
+        self._settle()
+        streamed = [(slot, self._homes[index]) for index, slot in self._slot_of.items()]
+        for _, home in streamed:
+            home.layout.show(home.buffer)
+        try:
+            yield
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for slot, home in streamed:
+                    home.layout.pack(home.buffer, slot.buffer)
+            self._fill()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Opening
+
+    def _make_slots(self, layouts: Sequence[Layout], streamed: Sequence[int]) -> None:
+        size = max((layouts[index].nbytes for index in streamed), default=0)
+        self._slots = tuple(
+            _Slot(self._copies.allocate(size), self._copies.event(), self._copies.event()) for _ in streamed[:2]
+        )
+        for slot in self._slots:
+            self._copies.mark_computed(slot.free)  # the memory may be in use still by whoever had it before
+        self._slot_of = {index: self._slots[rank % 2] for rank, index in enumerate(streamed)}
+        self._next: dict[int, int] = {}  # who uses a block's slot after it
+        for first in range(len(self._slots)):
+            users = streamed[first::2]
+            self._next.update(zip(users, [*users[1:], users[0]], strict=True))
+
+    def _keep(self, index: int | None, layout: Layout) -> None:
+        """Pack a block, or what is outside all of them, into its home."""
+        slot = self._slot_of.get(index)
+        if slot is None:
+            buffer = self._copies.allocate(layout.nbytes)
+            self._homes[index] = _Home(layout, buffer)
+            layout.pack(buffer, buffer)
+            return
+        buffer = self._copies.allocate_host(layout.nbytes)
+        self._homes[index] = _Home(layout, buffer, pinned=False)
+        layout.pack(buffer, slot.buffer)
+        if self._staging is None:
+            if self._copies.pin(buffer):
+                self._homes[index] = _Home(layout, buffer)
+            else:
+                self._staging = Staging(self._copies)
+
+    def _leave_home(self, index: int | None, home: _Home, restore: bool) -> None:
+        if restore:
+            with torch.inference_mode(False), torch.no_grad():
+                home.layout.unpack(home.buffer)
+        else:
+            home.layout.hollow()
+        self._copies.unpin(home.buffer)
+
+    def _say(self, blocks: int) -> tuple[str, ...]:
+        paged = sum(not home.pinned for home in self._homes.values())
+        if not paged:
+            return ()
+        return (
+            f"{paged} of the model's {blocks} blocks take a detour through a small buffer, which can be slower: there"
+            " is no more memory here that the card may read by itself. Closing other programs can help.",
+        )
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Running
+
+    @contextlib.contextmanager
+    def in_place(self, index: int) -> Iterator[None]:
+        """While this is open, a streamed block's weights are those that its tensors show."""
+        slot = self._slot_of[index]
+        if slot.computing is not None:
+            raise RuntimeError(f"block {index} was called while block {slot.computing} computes in the same slot")
+        self._load(index)
+        self._arrive(slot)
+        self._copies.wait(slot.ready)
+        slot.computing = index
+        try:
+            yield
+        finally:
+            slot.computing = None
+            self._copies.mark_computed(slot.free)
+            self._load(self._next[index])
+
+    def _fill(self) -> None:
+        """Begin with the first block of each slot."""
+        for index in list(self._slot_of)[: len(self._slots)]:
+            self._load(index)
+
+    def _settle(self) -> None:
+        """Let all copies end, and forget what the slots hold."""
+        for slot in self._slots:
+            self._arrive(slot)
+            slot.holds = None
+        self._copies.drain()
+
+    def _load(self, index: int) -> None:
+        """See to it that a block is in its slot, or on its way there."""
+        slot, home = self._slot_of[index], self._homes[index]
+        if slot.holds == index:
+            return
+        if slot.passage is not None and not slot.passage.cancel():  # a block that was skipped meanwhile
+            self._arrive(slot)
+        slot.holds, slot.passage = None, None
+        target = slot.buffer[: home.layout.nbytes]
+        if home.pinned:
+            self._copies.copy(target, home.buffer, slot.free)
+            self._copies.mark_copied(slot.ready)
+        else:
+            slot.passage = self._staging.submit(target, home.buffer, slot.free, slot.ready)
+        slot.holds = index
+
+    def _arrive(self, slot: _Slot) -> None:
+        """The thread has handed over what it was asked for; what went wrong there is raised here."""
+        try:
+            if slot.passage is not None:
+                slot.passage.result()
+        except BaseException:
+            slot.holds = None
+            if slot.passage.done():  # else a signal ended the waiting, and the thread still copies
+                slot.passage = None
+            raise
+        slot.passage = None
+
+
+def stream_blocks(
+    model: torch.nn.Module,
+    blocks: Sequence[torch.nn.Module],
+    device: torch.device,
+    resident: int = 0,
+    on_block: OnBlock | None = None,
+) -> Slabs:
+    """Stream a model's blocks to `device`; see Slabs."""
+    return Slabs(model, blocks, copies_for(device), resident, on_block)
+
+
+def _outside(model: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> Layout:
+    inside = {id(module) for block in blocks for module in block.modules()}
+    return lay_out(module for module in model.modules() if id(module) not in inside)
+
+
+def _check_unwrapped(index: int, block: torch.nn.Module) -> None:
+    """What was put on a block before us could take our forward away with it later, and the block would compute with
+    another one's weights."""
+    if isinstance(block.forward, _Streamed) and block.forward.slabs is None:  # left by a cache that came off late
+        del block.forward
+    if block.forward != type(block).forward.__get__(block):
+        raise ValueError(f"block {index} has a forward of its own already: open this before a step cache is put on")

@@ -1,0 +1,45 @@
+"""Weights in memory that cannot be pinned, carried by a thread through a few small buffers that are."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+CHUNK = 32 * 2**20  # bytes; a power of two, which is what the pinned allocator hands out
+CHUNKS = 3  # one is filled while one is on its way, and one more evens out
+
+
+class Staging:
+    """One thread, one ring. Where not even the ring can be pinned, the driver makes the detour itself."""
+
+    def __init__(self, copies: Any, chunk: int = CHUNK) -> None:
+        self._copies = copies
+        self._chunk = chunk
+        buffers = [copies.staging(chunk) for _ in range(CHUNKS)]
+        self._ring = itertools.cycle([(buffer, copies.event()) for buffer in buffers if buffer is not None] or [None])
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="slabs")
+
+    def submit(self, target: torch.Tensor, source: torch.Tensor, after: Any, done: Any) -> Future[None]:
+        """Copy `source` to `target` once `after` has come; the future is done when all of it is handed to the device
+        and `done` is marked, not before: who waits for `done` waits for the future first."""
+        return self._thread.submit(self._carry, target, source, after, done)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _carry(self, target: torch.Tensor, source: torch.Tensor, after: Any, done: Any) -> None:
+        copies = self._copies
+        for there, here in zip(target.split(self._chunk), source.split(self._chunk), strict=True):
+            place = next(self._ring)
+            if place is None:
+                copies.copy(there, here, after)
+                continue
+            buffer, emptied = place
+            copies.hold(emptied)
+            buffer[: len(here)].copy_(here)
+            copies.copy(there, buffer[: len(here)], after)
+            copies.mark_copied(emptied)
+        copies.mark_copied(done)
