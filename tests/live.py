@@ -28,12 +28,14 @@ class Live:
 @contextmanager
 def serving(outputs: Path) -> Iterator[Live]:
     """Serve the page on a free port, in this process, until the block ends."""
+    from app.port import free_port
     from app.server import launch, open_jobs
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
     jobs = open_jobs(outputs)
-    blocks = launch(outputs, jobs, server_name="127.0.0.1", inbrowser=False)
+    port = free_port("127.0.0.1", 7900)  # Gradio, looking for one itself, leaves sockets of taken ports open
+    blocks = launch(outputs, jobs, server_name="127.0.0.1", server_port=port, inbrowser=False)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:
