@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from app.jobs.store import JobRow, now
 from engine.a2.options import A2Options
 from engine.door import RenderRequest
@@ -47,7 +49,7 @@ def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
 def options_of(request: RenderRequest) -> dict[str, Any]:
     """What a request says beside its scene and its places, as JSON data."""
     own = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in (*_PLACES, "a2")}
-    a2 = {each.name: getattr(request.a2, each.name) for each in fields(A2Options) if each.name not in _PLACES_A2}
+    a2 = TypeAdapter(A2Options).dump_python(request.a2, mode="json", exclude=set(_PLACES_A2))
     cache = str(request.cache) if request.cache is not None else None
     return {**own, "cache": cache, "out": request.out.name, "a2": a2}
 
@@ -56,7 +58,7 @@ def request_of(row: JobRow, folder: Path) -> RenderRequest:
     """The request that a row was made from, for the folder where it lies now. A model's run keeps its steps and its
     preview there. Raises SceneError for a scene that this version cannot use."""
     options, scene = json.loads(row.options), scene_from_json(row.scene)
-    a2 = A2Options(**_known(A2Options, options.get("a2") or {}, _PLACES_A2))
+    a2 = TypeAdapter(A2Options).validate_python(_known(A2Options, options.get("a2") or {}, _PLACES_A2))
     if row.engine == "a2":
         a2 = replace(a2, state=folder / STATE, preview=folder / PREVIEW)
     own = _known(RenderRequest, options, (*_PLACES, "a2"))

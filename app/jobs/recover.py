@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from app.jobs.folders import Folders, is_complete, poster_of, tidy, whole_clip
+from app.jobs.folders import Folders, drop_steps, is_complete, poster_of, tidy, whole_clip
 from app.jobs.papers import read_back
 from app.jobs.snapshot import DONE, INTERRUPTED
 from app.jobs.store import JobRow, Store, now
@@ -42,6 +42,7 @@ def _found(row: JobRow, folder: Path) -> dict:
     clip = whole_clip(folder)
     if clip is None:
         return {"state": INTERRUPTED, "error": CLOSED, "ended": now()}
+    drop_steps(folder)
     return done_values(clip, poster_of(clip), row.elapsed) | {"error": ""}
 
 
@@ -51,6 +52,7 @@ def _take_in(store: Store, row: JobRow, folder: Path) -> None:
         return
     tidy(folder)
     if clip is not None:
+        drop_steps(folder)
         changes = done_values(clip, poster_of(clip), 0.0)
     else:
         changes = {"state": INTERRUPTED, "error": CLOSED, "position": 0}

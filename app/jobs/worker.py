@@ -19,7 +19,7 @@ from typing import Any
 from app.jobs.folders import Folders, drop_steps, settle
 from app.jobs.papers import STATE, request_of
 from app.jobs.recover import CLOSED, done_values
-from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
+from app.jobs.snapshot import FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, Store, StoreError, now
 from engine.errors import DiskFull, Stopped, TroupeError
 
@@ -106,8 +106,6 @@ class Worker:
             values = self._run(row, job)
             if not self._keep(row, values):
                 return
-            if values["state"] == DONE:
-                drop_steps(job.folder)
             if values["state"] != WAITING:
                 self.trouble = ""
                 self.dismiss(job.id)
@@ -153,6 +151,7 @@ class Worker:
             result = self._render(request_of(row, job.folder), on_progress=tell, stop=job.stop.is_set)
             with contextlib.suppress(OSError):
                 settle(job.folder)
+            drop_steps(job.folder)  # before the store says so: a kill in between leaves the clip, and that counts
             return done_values(result.path, result.poster, self.earlier + result.seconds, result.notices)
         except Stopped:
             return self._end(job.then, CLOSED if job.then == INTERRUPTED else "")
