@@ -35,14 +35,14 @@ def model(tmp_path):
     """A model whose files are there; whether its libraries are is the machine's matter."""
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(TINY))
-    return Model(settings)
+    return Model(settings, tmp_path / "loras")
 
 
 @pytest.fixture
 def nowhere(tmp_path):
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(tmp_path / "nowhere"))
-    return Model(settings)
+    return Model(settings, tmp_path / "loras")
 
 
 def add(desk, tmp_path, role, name, colour):
@@ -143,6 +143,60 @@ def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
         desk.put(name, value)
     sheet = desk.sheet
     assert (sheet.engine, sheet.steps, sheet.guidance, sheet.flow_shift) == ("a2", 100, 2.5, 3.0)
+
+
+# -- faster, or another look ----------------------------------------------------
+
+
+@pytest.fixture
+def loras(tmp_path):
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    for name in ("noir.safetensors", "turbo.safetensors", "notes.txt"):
+        (folder / name).touch()
+    return folder
+
+
+def test_loras_are_chosen_by_name_from_the_owners_folder(desk, model, loras):
+    assert model.lora_files() == ["noir.safetensors", "turbo.safetensors"]
+    for name, value in {"lora_0": "noir.safetensors", "strength_0": 0.5, "lora_1": "../secret.safetensors",
+                        "lora_2": "notes.txt", "step_cache": True}.items():  # fmt: skip
+        desk.put(name, value)
+    options = model.options(desk)
+    assert [(lora.path, lora.strength) for lora in options.loras] == [(loras / "noir.safetensors", 0.5)]
+    assert options.step_cache
+    (loras / "noir.safetensors").unlink()
+    assert model.options(desk).loras == ()
+
+
+def test_a_guest_neither_sees_nor_uses_the_owners_files(desk, loras, tmp_path):
+    model = Model(Settings(tmp_path / "settings.json"), loras, is_owner=lambda: False)
+    desk.put("lora_0", "noir.safetensors")
+    assert model.lora_files() == []
+    assert model.options(desk).loras == ()
+
+
+def test_what_does_not_go_together_is_said_before_generate(desk, model, loras, tmp_path):
+    pytest.importorskip("torch")
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    desk.put("turbo", True)
+    assert "Turbo needs a step-distilled LoRA" in model.note(desk)
+    assert not model.can_shoot(desk)
+    desk.put("lora_0", "turbo.safetensors")
+    assert "Turbo makes it in 4 steps" in model.note(desk)
+    assert model.can_shoot(desk)
+    desk.put("step_cache", True)
+    assert "do not go together" in model.note(desk)
+
+
+@pytest.mark.parametrize("odd", [None, [], "x" * 9999, float("inf"), {"a": 1}, True])
+def test_odd_values_from_a_page_do_no_harm(desk, odd):
+    for name in ("lora_0", "strength_0", "turbo", "attention", "step_cache"):
+        desk.put(name, odd)
+    assert desk.sheet.is_sound()
+    assert desk.sheet.attention == "native"
+    assert -2 <= desk.sheet.strengths[0] <= 2
 
 
 # -- progress ----------------------------------------------------------------------

@@ -38,6 +38,12 @@ class Page:
     steps: gr.Slider
     guidance: gr.Slider
     flow_shift: gr.Slider
+    turbo: gr.Checkbox
+    step_cache: gr.Checkbox
+    attention: gr.Dropdown
+    lora_help: gr.HTML
+    loras: list[gr.Dropdown]
+    strengths: list[gr.Number]
     references_tab: gr.Tab
     references: gr.HTML
     preview: gr.HTML

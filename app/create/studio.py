@@ -31,6 +31,7 @@ from app.uploads import uploaded
 from engine.errors import TroupeError
 
 Updates = dict[Any, Any]
+SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention")  # what other parts of the page depend on
 
 
 class Studio:
@@ -41,7 +42,7 @@ class Studio:
     ) -> None:
         self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
         self.uploads = guard.belongings.uploads
-        self.model = Model(settings)
+        self.model = Model(settings, guard.belongings.uploads.parent / "loras", guard.is_owner)
         self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
@@ -242,7 +243,7 @@ class Studio:
             desk = self.desks.get(desk_id)
             with desk.lock:
                 desk.put(name, value)
-                if name in ("format", "seconds", "engine"):
+                if name in SHAPING or name.startswith("lora_"):
                     return self._shape(desk)
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
                     return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
@@ -299,7 +300,7 @@ class Studio:
     def shoot(self, desk: Desk) -> Job:
         """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
         with self.guard.turn(self._is_active) as started:
-            job = shoot(desk, self.jobs, self.model.options())
+            job = shoot(desk, self.jobs, self.model.options(desk))
             started(job.id)
         return job
 

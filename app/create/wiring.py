@@ -33,7 +33,8 @@ def wire(page: Page, studio: Studio) -> list:
         page.again, page.preview, page.shown,
     ]  # fmt: skip
     model = [page.engine, page.model_box, page.model_note, page.references_tab, page.references, page.steps,
-             page.guidance, page.flow_shift]  # fmt: skip
+             page.guidance, page.flow_shift, page.turbo, page.step_cache, page.attention, page.lora_help, *page.loras,
+             *page.strengths]  # fmt: skip
     shape = [page.stage, page.generate, *model]
     every = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *model, *job]))
 
@@ -87,6 +88,11 @@ def wire(page: Page, studio: Studio) -> list:
         [page.quality, page.quality_note],
         trigger_mode="multiple",
     )
+    for name in ("turbo", "step_cache", "attention"):
+        on(getattr(page, name).input, studio.setter(name), [getattr(page, name)], shape, trigger_mode="always_last")
+    for slot, (file, strength) in enumerate(zip(page.loras, page.strengths, strict=True)):
+        on(file.input, studio.setter(f"lora_{slot}"), [file], shape, trigger_mode="always_last")
+        on(strength.input, studio.setter(f"strength_{slot}"), [strength], [], trigger_mode="always_last")
     on(page.dice.click, studio.roll, [], [page.seed])
     on(page.preset_save.click, studio.save_preset, [page.preset_name], [page.presets, page.preset_name])
 
