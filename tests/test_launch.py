@@ -19,6 +19,7 @@ import pytest
 import launch
 from app import port as ports
 from engine.errors import TroupeError
+from engine.installing import satisfied
 
 TELLS = """
 import json, os, sys
@@ -65,7 +66,7 @@ class Copy:
         self.folder, self.wheels = folder, wheels
         self.venv = folder / ".venv"
         if not folder.exists():
-            for file in ("launch.py", "app/port.py", "engine/errors.py"):
+            for file in ("launch.py", "app/port.py", "engine/errors.py", "engine/installing.py"):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
             (folder / "engine" / "command.py").write_text(TELLS)
@@ -168,7 +169,7 @@ def test_an_environment_that_has_the_requirements_is_used_as_it_is(fresh):
 @pytest.mark.parametrize("line", ["pytest>=1000", "troupe-tiny", "pytest>=8\ntroupe-tiny"])
 def test_an_environment_that_lacks_something_is_not(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(line)
-    assert not launch.satisfied([tmp_path / "requirements.txt"])
+    assert not satisfied([tmp_path / "requirements.txt"])
 
 
 def test_a_persons_own_venv_is_trusted_when_it_has_everything(ready):
