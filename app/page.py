@@ -8,16 +8,22 @@ from app.api import add_endpoints
 from app.create.layout import build_create
 from app.create.studio import Studio
 from app.create.wiring import wire
+from app.models.getting import Getting
+from app.models.room import build_models
 from app.own import WEB
 
 
-def build_page(studio: Studio) -> gr.Blocks:
-    """The whole page, wired to a studio. It shows nothing to act on until the browser's desk has been opened."""
+def build_page(studio: Studio, getting: Getting | None) -> gr.Blocks:
+    """The whole page, wired to a studio. It shows nothing to act on until the browser's desk has been opened. `getting`
+    is None where strangers may come: then nothing can be downloaded or deleted from it."""
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
-        with gr.Tabs(selected="create", elem_id="tr-rooms"), gr.Tab("Create", id="create"):
-            page = build_create(desk)
+        with gr.Tabs(selected="create", elem_id="tr-rooms"):
+            with gr.Tab("Create", id="create"):
+                page = build_create(desk)
+            with gr.Tab("Models", id="models") as models:
+                build_models(models, getting)
         wire(page, studio)
         add_endpoints(studio)
     return blocks

@@ -37,11 +37,13 @@ def launch(outputs: Path, **more: object):
     from app.create.library import Library
     from app.create.studio import Studio
     from app.create.tray import Tray
+    from app.models.getting import Getting
     from app.page import build_page
     from app.theme import troupe_theme
     from engine import door
 
-    own = None if _is_shared(more) else outputs / "presets"
+    shared = _is_shared(more)
+    own = None if shared else outputs / "presets"
     library = Library(ROOT / "presets", own, ROOT / "assets" / "samples")
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
@@ -49,7 +51,7 @@ def launch(outputs: Path, **more: object):
     studio = Studio(
         Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads"
     )
-    blocks = build_page(studio)
+    blocks = build_page(studio, None if shared else Getting(outputs / "model.json"))
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     settings: dict[str, object] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,

@@ -69,6 +69,7 @@ def install(
             pip.kill()
             raise
         finally:
+            pip.stdout.close()
             pip.wait()
     if pip.returncode:
         raise InstallFailed(why_it_failed("\n".join(said), wanted))

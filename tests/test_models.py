@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,13 +49,18 @@ def get(kind=downloads.download) -> str:
         return kind(MODEL, Progress(store.work, "download"))
 
 
-def worker(hub: FakeHub, cache: Path, *arguments: str) -> subprocess.Popen:
+@contextmanager
+def working(hub: FakeHub, cache: Path) -> Iterator[subprocess.Popen]:
     """The process that the page and the terminal start; it ends when its standard input is closed."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "engine.models", *(arguments or ("download", MODEL))],
+    with subprocess.Popen(
+        [sys.executable, "-m", "engine.models", "download", MODEL],
         cwd=TINY.parents[2], env=environment, stdin=subprocess.PIPE,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def until(condition, seconds: float = 60.0) -> bool:
@@ -161,30 +168,26 @@ def test_a_connection_that_stays_away_is_one_line_and_what_came_is_kept(hub):
 @pytest.mark.parametrize("end", ["kill", "stop", "parent"])
 def test_a_download_that_ends_in_the_middle_goes_on_without_sending_a_byte_twice(hub, tmp_path, end):
     """Killed, as by a power cut; stopped by a person; and when whoever started it is gone."""
-    import threading
-
     hub.gate = threading.Event()
     store = Store(MODEL)
-    process = worker(hub, tmp_path / "cache")
-    part = lambda: sum(path.stat().st_size for path in store.root.glob("blobs/*"))  # noqa: E731
     held_back = sum(min(len(data), hub.before_gate) for data in hub.needed.values())
-    assert until(lambda: part() == held_back)
-    assert store.work.running()
-    if end == "kill":
-        process.kill()
-    elif end == "stop":
-        store.work.stop()
-    else:
-        process.stdin.close()
-    assert process.wait(60) != 0
-    process.stdin.close()
+    with working(hub, tmp_path / "cache") as process:
+        assert until(lambda: sum(path.stat().st_size for path in store.root.glob("blobs/*")) == held_back)
+        assert store.work.running()
+        if end == "kill":
+            process.kill()
+        elif end == "stop":
+            store.work.stop()
+        else:
+            process.stdin.close()
+        assert process.wait(60) != 0
     status = store.work.status()
     assert (status.kind, status.state) == ("download", "stopped")
     assert look(MODEL).state == "partly"
     assert look(MODEL).bytes == held_back
     hub.gate.set()
     first = hub.asked.copy()
-    with worker(hub, tmp_path / "cache") as again:
+    with working(hub, tmp_path / "cache") as again:
         assert again.wait(60) == 0
     assert look(MODEL).state == "installed"
     new = hub.asked[len(first) :]
@@ -203,17 +206,14 @@ def test_a_second_download_at_once_is_told_so(hub):
 
 
 def test_a_status_tells_bytes_speed_and_remaining_time(hub, tmp_path):
-    import threading
-
     hub.gate = threading.Event()
     store = Store(MODEL)
-    process = worker(hub, tmp_path / "cache")
-    assert until(lambda: (found := store.work.status()) is not None and found.done > hub.before_gate)
-    status = store.work.status()
-    assert (status.state, status.total) == ("running", hub.bytes)
-    hub.gate.set()
-    assert process.wait(60) == 0
-    process.stdin.close()
+    with working(hub, tmp_path / "cache") as process:
+        assert until(lambda: (found := store.work.status()) is not None and found.done > hub.before_gate)
+        status = store.work.status()
+        assert (status.state, status.total) == ("running", hub.bytes)
+        hub.gate.set()
+        assert process.wait(60) == 0
     status = store.work.status()
     assert (status.state, status.done) == ("done", hub.bytes)
     assert status.remaining is None

@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
         "verify": lambda progress: verify(model, _tied(progress)),
         "install": lambda progress: install_libraries(_tied(progress)),
     }
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before huggingface_hub is imported: it reads it then
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this: it stops us in its own words
     try:
         return carry_out(library_work() if kind == "install" else Store(model).work, kind, actions[kind])

@@ -92,6 +92,7 @@ class _Fetch:
                 self._progress.say("checking", file.path)
                 if file.matches(part):
                     self._store.place(self._listing, file, grown=True)
+                    self._progress.say("fetching")  # the others
                     return
                 part.unlink()
                 self._progress.add(-file.size)

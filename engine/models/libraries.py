@@ -5,6 +5,7 @@ The sizes were measured on Linux with torch 2.13 and its CUDA libraries: 2.8 GB 
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import re
@@ -88,7 +89,7 @@ def install_libraries(progress: Progress) -> str:
         raise TroupeError(str(failed)) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
+    importlib.invalidate_caches()
     if lacking := tuple(missing([LIST])):
         raise TroupeError(f"{', '.join(lacking)} is still missing after the install", "Start it again.")
     return "The libraries are installed."

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from engine.errors import TroupeError
 
@@ -218,13 +219,13 @@ def carry_out(work: Work, kind: str, action: Callable[[Progress], str]) -> int:
     return 1
 
 
-def begin(arguments: Sequence[str]) -> subprocess.Popen:
+def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subprocess.Popen:
     """Start `python -m engine.models ARGUMENTS`. It ends when this process ends, however that happens: then the pipe to
-    it closes."""
+    it closes. `errors` takes what it says on stderr (None: the console does)."""
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
     return subprocess.Popen(
         [sys.executable, "-m", "engine.models", *arguments], cwd=ROOT, stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, creationflags=hidden,
+        stdout=subprocess.DEVNULL, stderr=errors, creationflags=hidden,
     )  # fmt: skip
 
 
