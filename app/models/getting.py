@@ -17,7 +17,7 @@ from engine.models import Status, Work, look
 from engine.models.command import delete
 from engine.models.libraries import library_work
 from engine.models.store import Store
-from engine.models.work import FAILED, begin, write_whole
+from engine.models.work import FAILED, RUNNING, begin, write_whole
 
 
 class Getting:
@@ -49,6 +49,7 @@ class Getting:
         """Begin to download, verify or install, unless that is under way."""
         with self._lock:
             work = self.work(kind)
+            self._settle(work)
             if self._child(work) or work.running():
                 return
             work.forget()
@@ -76,7 +77,10 @@ class Getting:
         state = look(self.model)
         if state.local:
             raise TroupeError(f"{state.folder} is a folder of your own", "Delete it yourself.")
-        delete(Store(self.model))
+        store = Store(self.model)
+        with self._lock:
+            self._settle(store.work)
+        delete(store)
 
     def status(self, kind: str) -> Status | None:
         """How far the work is, or how the last one ended."""
@@ -91,6 +95,14 @@ class Getting:
     def work(self, kind: str) -> Work:
         """The files of this kind of work."""
         return library_work() if kind == "install" else Store(self.model).work
+
+    def _settle(self, work: Work) -> None:
+        """A process that has written its last word ends within a moment: let it, so that the next one can begin."""
+        status = work.status()
+        child = self._child(work)
+        if child is not None and status is not None and status.state != RUNNING:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(10)
 
     def _child(self, work: Work) -> subprocess.Popen | None:
         """Our process at this work, if it is still alive; of one that has ended, what it said last is kept."""
