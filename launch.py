@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | models | test
+"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | models | doctor | test
 
 The first start makes `.venv` beside this file and installs requirements.txt into it; later ones go straight in. An
 environment that already has the requirements (a Space, conda, your own) is used as it is. Until then only the standard
@@ -59,7 +59,7 @@ def main(argv: "list[str]") -> int:
         from engine.installing import satisfied
 
         return 0 if satisfied([Path(name) for name in argv[1:]]) else 3
-    commands = {"serve": serve, "render": render, "models": models, "test": test}
+    commands = {"serve": serve, "render": render, "models": models, "doctor": doctor, "test": test}
     command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
     if command == "serve":
         serve_options(rest)  # a typing error should not cost an installation
@@ -105,11 +105,18 @@ def serve_options(argv: "list[str]") -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="launch.py", description="Open Troupe in the browser.",
         epilog="Other commands: render SCENE.json -o OUT.mp4 (a video without a browser; see render --help), "
-        "models (what the a2 engine needs: look, download, delete; see models --help), test (all tests).",
+        "models (what the a2 engine needs: look, download, delete; see models --help), "
+        "doctor (what is wrong here), test (all tests).",
     )  # fmt: skip
     parser.add_argument("--host", help="address to listen on (default: this machine only; 0.0.0.0: your network)")
     parser.add_argument("--port", type=port_number, help="port to listen on (default: 7860, or the next free one)")
     parser.add_argument("--share", action="store_true", help="make a public link as well")
+    parser.add_argument("--share-for", type=float, default=24, metavar="HOURS", help="the link ends then (default: 24)")
+    parser.add_argument(
+        "--auth", action="append", default=[], metavar="NAME:PASSWORD",
+        help="what guests log in with, instead of a password that is made up; can be given several times",
+    )  # fmt: skip
+    parser.add_argument("--no-auth", action="store_true", help="let guests in without a password")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.add_argument(
         "--outputs", type=Path, default=HERE / "outputs", help="folder for what you make (default: %(default)s)"
@@ -128,6 +135,7 @@ def port_number(text: str) -> int:
 
 
 def serve(argv: "list[str]") -> int:
+    from app.guard.access import Terms
     from app.port import serve_on_free_port
     from engine.errors import TroupeError
 
@@ -136,7 +144,10 @@ def serve(argv: "list[str]") -> int:
     outputs = Path(os.path.abspath(str(options.outputs)))
     browser = not (options.no_browser or on_space)
     try:
-        serve_on_free_port(options.host, options.port, share=options.share, browser=browser, outputs=outputs)
+        terms = Terms(tuple(options.auth), options.no_auth, options.share_for)
+        serve_on_free_port(
+            options.host, options.port, share=options.share, browser=browser, outputs=outputs, terms=terms
+        )
     except TroupeError as error:
         raise Problem(error) from None
     return 0
@@ -152,6 +163,12 @@ def models(argv: "list[str]") -> int:
     from engine.models.command import main as models_main
 
     return models_main(argv)
+
+
+def doctor(argv: "list[str]") -> int:
+    from app.help.doctor import main as doctor_main
+
+    return doctor_main(argv)
 
 
 def test(argv: "list[str]") -> int:

@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 
 from app.create.desk import Desk
-from app.create.shoot import shoot
+from app.create.desks import ID
+from app.create.sheet import ENGINES
 from app.create.studio import Studio
 from app.safely import safely
 from app.uploads import uploaded
@@ -27,13 +28,17 @@ def add_endpoints(studio: Studio) -> None:
         format: str = "16:9",
         seconds: float = 5.4,
         seed: int = 42,
+        engine: str = "draft",
     ) -> dict[str, Any]:
-        """Start a draft clip. Pictures are uploaded files; `names` names characters, objects and background in that
-        order; `format` is 16:9, 9:16 or 1:1. Returns {"job": id}: ask /job with it."""
-        values = {"format": format, "seconds": seconds, "seed": seed}
+        """Start a clip. Pictures are uploaded files; `names` names characters, objects and background in that order;
+        `format` is 16:9, 9:16 or 1:1; `engine` is draft or, where the model is installed, a2. Returns {"job": id}: ask
+        /job with it."""
+        values = {"format": format, "seconds": seconds, "seed": seed, "engine": engine}
         _check(prompt=(prompt, str), characters=(characters, list), objects=(objects, list), names=(names or [], list),
                background=(background or {}, dict), format=(format, str), seconds=(seconds, float),
-               seed=(seed, int))  # fmt: skip
+               seed=(seed, int), engine=(engine, str))  # fmt: skip
+        if engine not in ENGINES:
+            raise SceneError("engine", f"{engine!r} is not an engine", f"Use {' or '.join(ENGINES)}.")
         if format not in FORMATS:
             raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
@@ -44,11 +49,11 @@ def add_endpoints(studio: Studio) -> None:
                 _add(studio, desk, role, file, (names or [])[number : number + 1])
             for field, value in {"prompt": prompt, **values}.items():
                 desk.put(field, value)
-            return {"job": shoot(desk, studio.jobs).id}
+            return {"job": studio.shoot(desk).id}
 
     def job(job: str) -> dict[str, Any]:
         """How a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its seed."""
-        snap = studio.jobs.snapshot(job)
+        snap = studio.jobs.snapshot(job) if _is_mine(studio, job) else None
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
         clip = gr.FileData(path=str(snap.clip)).model_dump() if snap.clip else None
@@ -56,13 +61,19 @@ def add_endpoints(studio: Studio) -> None:
                 "remaining": snap.remaining, "error": snap.error, "seed": snap.seed, "clip": clip}  # fmt: skip
 
     def stop(job: str) -> dict[str, Any]:
-        """Stop a job; nothing partial is kept."""
+        """Stop a job; no partial clip is kept."""
+        if not _is_mine(studio, job):
+            return {"state": "unknown"}
         studio.jobs.stop(job)
         snap = studio.jobs.snapshot(job)
         return {"state": snap.state if snap else "unknown"}
 
     for endpoint in (generate, job, stop):
         gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
+
+
+def _is_mine(studio: Studio, job: object) -> bool:
+    return isinstance(job, str) and bool(ID.fullmatch(job)) and studio.guard.mine(f"job:{job}")
 
 
 _KINDS = {str: "text", list: "a list", dict: "a file", float: "a number", int: "a whole number"}

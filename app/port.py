@@ -7,22 +7,27 @@ import os
 import socket
 from pathlib import Path
 
+from app.guard.access import Terms
 from engine.errors import TroupeError
 
 FIRST = 7860
 _TRIES = 100  # ports looked at
 
 
-def serve_on_free_port(host: str | None, port: int | None, *, share: bool, browser: bool, outputs: Path) -> None:
+def serve_on_free_port(
+    host: str | None, port: int | None, *, share: bool, browser: bool, outputs: Path, terms: Terms
+) -> None:
     """Serve the page until it is stopped. Where the environment names host and port (a Space does), that counts.
 
     Somebody else may take the port while Gradio is still loading, such as a second start of Troupe: then the next one
     is tried. Raises TroupeError where no port will do.
     """
+    from app.jobs.lock import check_free
     from app.server import serve
 
+    check_free(outputs)  # before a word about ports: a second start by mistake is one line
     if os.environ.get("SPACE_ID") or (port is None and "GRADIO_SERVER_PORT" in os.environ):
-        serve(host, port, share, browser, outputs)
+        serve(host, port, share, browser, outputs, terms)
         return
     wanted = FIRST if port is None else port
     chosen = free_port(host, wanted)
@@ -30,7 +35,7 @@ def serve_on_free_port(host: str | None, port: int | None, *, share: bool, brows
         if chosen != wanted:
             print(f"Port {wanted} is taken; using {chosen}.", flush=True)
         try:
-            serve(host, chosen, share, browser, outputs)
+            serve(host, chosen, share, browser, outputs, terms)
             return
         except OSError as error:
             if not _is_taken(error):

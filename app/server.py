@@ -8,63 +8,148 @@ import sys
 import tempfile
 import threading
 import time
+import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.middleware import Middleware
 
 from app.create.desks import Desks
+from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
+from app.guard.doorkeeper import Doorkeeper
+from app.guard.ending import close_tunnels, end_in_time
+from app.guard.guard import Guard
 from app.jobs.board import JobBoard
+from app.jobs.process import EngineProcess
 from engine.errors import TroupeError
+
+if TYPE_CHECKING:
+    from app.jobs.inline import InlineEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
 
 
-def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path) -> None:
+def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
     """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
-    blocks = launch(outputs, server_name=host, server_port=port, share=share, inbrowser=browser)
-    threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
+    house = open_house(outputs)
     try:
+        blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
+        threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
         print("\nStopped. Your clips are in", outputs)
+    finally:
+        house.close()
 
 
-def launch(outputs: Path, **more: object):
-    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. Tests start here too."""
+@dataclass(frozen=True)
+class House:
+    """What works behind the page: the board of jobs and the engine that makes them."""
+
+    jobs: JobBoard
+    engine: EngineProcess | InlineEngine
+
+    def close(self) -> None:
+        """Interrupt the running job, keep everything, end the engine and let others have the folder."""
+        self.jobs.close()
+        self.engine.close()
+
+
+def open_house(outputs: Path) -> House:
+    """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
     outputs = Path(outputs).resolve()
+    _prepare_folders(outputs)
+    engine = _engine_of(outputs)
+    jobs = JobBoard(outputs, engine.render)
+    if jobs.notice:
+        print(jobs.notice, file=sys.stderr)
+    return House(jobs, engine)
+
+
+def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
+    """What makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only, that."""
+    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
+        from app.jobs.inline import InlineEngine
+
+        return InlineEngine()
+    return EngineProcess(log=outputs / "logs" / "engine.log")
+
+
+def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
+    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. The engine starts once the
+    page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
+    be."""
+    outputs, access = Path(outputs).resolve(), decide(terms, more, os.environ)
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
+    from app.clips.gallery import Gallery
+    from app.clips.media import media_route
     from app.create.library import Library
     from app.create.studio import Studio
     from app.create.tray import Tray
     from app.models.getting import Getting
     from app.page import build_page
+    from app.settings import Settings
     from app.theme import troupe_theme
-    from engine import door
 
-    shared = _is_shared(more)
-    own = None if shared else outputs / "presets"
-    library = Library(ROOT / "presets", own, ROOT / "assets" / "samples")
+    guard = Guard(access, outputs)
+    library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples", guard.is_owner)
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
-    studio = Studio(
-        Desks(outputs / "desks"), JobBoard(outputs / "clips", door.render), library, tray, outputs / "uploads"
-    )
-    blocks = build_page(studio, None if shared else Getting(outputs / "model.json"))
+    desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
+    studio = Studio(desks, house.jobs, library, tray, guard, choices)
+    gallery = Gallery(studio, outputs / "exports")
+    blocks = build_page(studio, gallery, Getting(choices), outputs)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
+    browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
     settings: dict[str, object] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
+        "app_kwargs": {
+            "middleware": [Middleware(Doorkeeper, guard=guard)],
+            "routes": [media_route(house.jobs, outputs / "exports", guard.may_see_job)],
+        },
+        "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
-    print(f"Troupe is open at {url}" + (f" and at {public}" if public else ""), flush=True)
+    house.jobs.lock.tell(url)
+    house.jobs.start()
+    house.engine.start()
+    _say_hello(access, url, public)
+    if public:
+        end_in_time(guard, lambda: close_tunnels(blocks.server_port))
+    if browser:
+        webbrowser.open(owner_address(access, url))
     return blocks
 
 
-def _prepare_environment(outputs: Path) -> None:
-    """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
+def _say_hello(access: Access, url: str, public: str | None) -> None:
+    if "SPACE_HOST" in os.environ:
+        url = f"https://{os.environ['SPACE_HOST']}/"
+    lines = [f"Troupe is open at {url}" + (f" and at {public}" if public else ""), *spoken(access, url, public)]
+    if access.shared and _has_model():
+        lines.append(SAFETY)
+    print("\n".join(lines), flush=True)
+
+
+def _has_model() -> bool:
+    """Whether the model's engine can run here, as far as can be told without starting it."""
+    from engine.a2.options import A2Options
+    from engine.engines import ENGINES
+
+    try:
+        ENGINES["a2"].available(A2Options())
+    except TroupeError:
+        return False
+    return True
+
+
+def _prepare_folders(outputs: Path) -> None:
     try:
         for folder in (outputs / "uploads", outputs / "clips", outputs / "desks"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -73,16 +158,14 @@ def _prepare_environment(outputs: Path) -> None:
     except OSError as error:
         problem = f"The folder {outputs} cannot be written ({error.strerror})"
         raise TroupeError(problem, "Name another one: --outputs FOLDER.") from None
+
+
+def _prepare_environment(outputs: Path) -> None:
+    """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
     os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
-
-
-def _is_shared(settings: dict[str, object]) -> bool:
-    """Whether strangers may come: a public link, an address that others reach, or a Space."""
-    local = settings.get("server_name") in (None, "127.0.0.1", "localhost", "::1")
-    return bool(settings.get("share")) or not local or "SPACE_ID" in os.environ
 
 
 def _warm_up() -> None:

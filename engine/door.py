@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -17,6 +17,7 @@ from engine.a2.options import A2Options
 from engine.cast import Member
 from engine.engines import ENGINES, Watch
 from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
+from engine.garage import Garage
 from engine.scene import Element, Scene, label, scene_from_data
 
 Stop = Callable[[], bool]
@@ -77,9 +78,13 @@ class Result:
 
 
 def render(
-    request: RenderRequest, on_progress: Callable[[Progress], None] | None = None, stop: Stop | None = None
+    request: RenderRequest,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: Stop | None = None,
+    garage: Garage | None = None,
 ) -> Result:
-    """Make the clip; `stop` is asked often and ends the work with Stopped. Nothing partial is ever left behind.
+    """Make the clip; `stop` is asked often and ends the work with Stopped. Nothing partial is ever left behind. A
+    `garage` keeps the model for the next call.
 
     Raises EngineUnavailable, SceneError, ImageError, CutoutError (these name the field), VideoError or Stopped.
     """
@@ -92,7 +97,7 @@ def render(
     engine.check(scene, request.a2)
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     members, notices = _cast(request, scene, clock, stop)
-    clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop))
+    clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop, garage or Garage()))
     notices = (*notices, *clip.notices)
     clock.tell(clip.stage, 0, clip.count)
     with contextlib.closing(clip.frames) as frames:
@@ -100,7 +105,7 @@ def render(
             frames,
             request.out,
             scene.video,
-            metadata=_metadata(scene, clip.note, request.embed_scene),
+            metadata=_metadata(scene, members, clip.note, request.embed_scene),
             stop=stop,
             on_frame=lambda done: clock.tell(clip.stage, done, clip.count),
         )
@@ -211,8 +216,9 @@ def _cast(
 # What is kept
 
 
-def _metadata(scene: Scene, note: str, embed_scene: bool):
+def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: bool):
     """The note about how it was made is always there, so that a draft says that it is one; it tells nothing else."""
+    from engine import keepsake
     from engine.video import Metadata
 
     made_by = f"Made with Troupe {VERSION}, engine {scene.engine}."
@@ -221,7 +227,8 @@ def _metadata(scene: Scene, note: str, embed_scene: bool):
         return Metadata(description=description)
     title = " ".join(scene.prompt.split())
     title = title if len(title) <= 80 else title[:79].rstrip() + "…"
-    return Metadata(title, description, _without_places(scene))
+    scene = _without_places(scene)
+    return Metadata(title, description, scene, keepsake.pack(scene, members))
 
 
 def _without_places(scene: Scene) -> Scene:

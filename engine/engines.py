@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine.a2.options import A2Options
 from engine.cast import Member
+from engine.garage import Garage
 from engine.scene import Scene
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ class Clip:
 @dataclass(frozen=True)
 class Watch:
     """What an engine is told beside the scene: `tell(stage, step, of, detail)` hears how far it is; `stop` is asked
-    often and ends the work with Stopped."""
+    often and ends the work with Stopped; `garage` keeps a loaded model for the next clip."""
 
     a2: A2Options
     tell: Callable[..., None]
     stop: Callable[[], bool] | None
+    garage: Garage
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def _check_a2(scene: Scene, options: A2Options) -> None:
 def _shoot_a2(scene: Scene, members: Sequence[Member], watch: Watch) -> Clip:
     from engine.a2 import recipe
 
-    shot = recipe.shoot(scene, members, watch.a2, recipe.Watch(watch.tell, stop=watch.stop))
+    onlooker = recipe.Watch(watch.tell, stop=watch.stop)
+    checkpoint = watch.garage.fetch(recipe.weights_of(watch.a2), lambda: recipe.load(watch.a2, onlooker))
+    shot = recipe.shoot(scene, members, watch.a2, onlooker, checkpoint)
     return Clip(shot.frames, shot.count, "decoding", notices=shot.notices)
 
 

@@ -7,6 +7,7 @@ facts about a clip are read from what ffmpeg itself prints.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import subprocess
 import threading
@@ -44,7 +45,7 @@ class Process:
                 stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if read else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is ours to handle: ffmpeg would close the file as if it were whole
+                start_new_session=_hears_the_terminal(),
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
@@ -88,6 +89,18 @@ class Process:
                     pipe.close()
             except OSError:  # the last buffered bytes have nobody left to read them
                 pass
+
+
+def _hears_the_terminal() -> bool:
+    """Ctrl-C is ours to handle: ffmpeg would close the file as if it were whole, so it gets a session of its own. But
+    where we lead one that has no terminal, it stays: whoever ends our group then ends it as well."""
+    if os.name == "nt" or os.getsid(0) != os.getpid():
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def output_of(arguments: list[str]) -> tuple[int, bytes, str]:

@@ -45,6 +45,13 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         raise ImageError(f"{name} does not fit into memory", "Save it smaller and try again.") from None
 
 
+def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise the ImageError that `open_image` would raise for what the file's header shows. Decodes nothing."""
+    name = _shown_name(path)
+    with _open_header(_read(path, name), name, max_pixels) as opened:
+        _check_shape(opened.size, name, max_pixels)
+
+
 def has_real_alpha(image: Image.Image) -> bool:
     """Whether the picture brings its own cut-out: an alpha channel in which a real share of the pixels is see-through.
 

@@ -32,13 +32,14 @@ def remove(*paths: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def sweep(target: Path) -> None:
-    """Remove what killed writers of `target` have left. What cannot be removed stays, without a word."""
+def sweep(target: Path, ended: int | None = None) -> None:
+    """Remove what killed writers of `target` have left; `ended` is a process of this machine that is known to be gone.
+    What cannot be removed stays, without a word."""
     name = re.compile(re.escape(_prefix(target)) + r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:part|txt)")
     with contextlib.suppress(OSError):
         for path in target.parent.iterdir():
             match = name.fullmatch(path.name)
-            if match and _is_left_over(path, *match.groups()):
+            if match and (match.groups() == (_machine(), str(ended)) or _is_left_over(path, *match.groups())):
                 remove(path)
 
 

@@ -37,11 +37,13 @@ _QUIET = ("-bitexact", "-bsf:v", "filter_units=remove_types=6", "-metadata:s:v",
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a clip says about itself: `title` and `description` in a person's words, `scene` to make it again."""
+    """What a clip says about itself: `title` and `description` in a person's words, `scene` to make it again.
+    `keepsake` is a box of `engine.keepsake` to stand behind the film."""
 
     title: str = ""
     description: str = ""
     scene: Scene | None = None
+    keepsake: bytes = b""
 
     def tags(self) -> dict[str, str]:
         """The MP4 tags; the scene travels as its JSON in the comment."""
@@ -87,6 +89,8 @@ def write_video(
             _write_notes(notes, metadata, path)
         job = _Job(path, part, notes if metadata is not None else None, video)
         count = _encode(frames, job, stop, on_frame)
+        if metadata is not None and metadata.keepsake:
+            _append(part, metadata.keepsake, path)
         _take_the_place(part, path)
         return count
     finally:
@@ -132,6 +136,14 @@ def _write_notes(notes: Path, metadata: Metadata, path: Path) -> None:
     # A file and not the command line: a prompt may be longer than what a command line holds (32 K on Windows).
     try:
         notes.write_text(metadata_text(metadata.tags()), encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        raise write_fault(path, "", error) from None
+
+
+def _append(part: Path, box: bytes, path: Path) -> None:
+    try:
+        with part.open("ab") as file:
+            file.write(box)
     except OSError as error:
         raise write_fault(path, "", error) from None
 
@@ -194,6 +206,8 @@ def _checked(frame: np.ndarray, video: Video) -> np.ndarray:
 
 def _take_the_place(part: Path, path: Path) -> None:
     try:
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # a name that survives a power cut should have its data
         os.replace(part, path)
     except PermissionError:  # Windows, while a player holds the old file
         raise VideoError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,19 +25,27 @@ class Live:
     outputs: Path
     blocks: Any
 
+    @property
+    def guard(self) -> Any:
+        return next(each.kwargs["guard"] for each in self.blocks.app.user_middleware if "guard" in each.kwargs)
+
 
 @contextmanager
-def serving(outputs: Path) -> Iterator[Live]:
-    """Serve the page on a free port, in this process, until the block ends."""
-    from app.server import launch
+def serving(outputs: Path, **more: Any) -> Iterator[Live]:
+    """Serve the page on a free port, in this process, until the block ends. `more` goes to `app.server.launch`."""
+    from app.server import launch, open_house
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-    blocks = launch(outputs, server_name="127.0.0.1", inbrowser=False)
+    with socket.create_server(("127.0.0.1", 0)) as probe:  # Gradio's own search leaves a socket open at each taken port
+        port = probe.getsockname()[1]
+    house = open_house(outputs)
+    blocks = launch(outputs, house, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:
         blocks.close(verbose=False)
+        house.close()
         os.chdir(before)
         for key, value in kept.items():
             os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)

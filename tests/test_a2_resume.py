@@ -91,7 +91,7 @@ def test_a_state_on_disk_goes_on_to_the_same_latents(checkpoint, tmp_path, sched
     whole = latents_of(checkpoint, scene, scheduler=scheduler)
     kept, calls = tmp_path / "run.safetensors", []
 
-    def stop_at_three(step, _):
+    def stop_at_three(step):
         calls.append(step.step)
         if step.step == 3:
             raise KeyboardInterrupt
@@ -100,7 +100,7 @@ def test_a_state_on_disk_goes_on_to_the_same_latents(checkpoint, tmp_path, sched
     with pytest.raises(KeyboardInterrupt):
         shoot(scene, members_of(scene), options, Watch(on_step=stop_at_three), checkpoint)
     assert os.listdir(tmp_path) == ["run.safetensors"]
-    shot = shoot(scene, members_of(scene), options, Watch(on_step=lambda step, _: calls.append(step.step)), tiny())
+    shot = shoot(scene, members_of(scene), options, Watch(on_step=lambda step: calls.append(step.step)), tiny())
     assert calls == [1, 2, 3, 4, 5]
     assert torch.equal(shot.latents, whole)
 

@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
 
+import itertools
+
 from engine.a2.preview import fit_colours, preview
 from engine.a2.recipe import Watch, shoot
 from tests.a2 import OPTIONS, TRIO, a_picture, a_scene, conditioned, latents_of, members_of, tiny
@@ -130,7 +132,7 @@ def test_bf16_keeps_latents_in_float32_and_close(checkpoint):
 
 def test_every_step_tells_its_number_latents_and_time(checkpoint):
     scene, steps, told = a_scene(TRIO), [], []
-    watch = Watch(lambda *how: told.append(how[:3]), lambda step, _: steps.append(step))
+    watch = Watch(lambda *how: told.append(how[:3]), steps.append)
     shot = shoot(scene, members_of(scene), OPTIONS, watch, checkpoint)
     assert [(step.step, step.of) for step in steps] == [(1, 3), (2, 3), (3, 3)]
     assert all(step.seconds > 0 for step in steps)
@@ -140,7 +142,7 @@ def test_every_step_tells_its_number_latents_and_time(checkpoint):
 
 def test_what_the_model_has_in_mind_becomes_what_it_ends_on(checkpoint):
     scene, steps = a_scene(TRIO, sampling={"steps": 8, "guidance": 1.0, "seed": 5}), []
-    shot = shoot(scene, members_of(scene), OPTIONS, Watch(on_step=lambda step, _: steps.append(step)), checkpoint)
+    shot = shoot(scene, members_of(scene), OPTIONS, Watch(on_step=steps.append), checkpoint)
     errors = [float((step.clean - shot.latents).abs().mean()) for step in steps]
     noise = [float((step.latents - shot.latents).abs().mean()) for step in steps]
     assert errors[-1] < 0.05
@@ -172,3 +174,42 @@ def test_a_preview_is_of_the_middle_and_never_fails_on_plain_references(checkpoi
     colours = torch.zeros(17, 3)
     colours[0] = 1
     assert preview(latents, colours)[0].getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_run_keeps_a_moving_picture_of_the_whole_clip(checkpoint, tmp_path):
+    from PIL import Image
+
+    scene, file = a_scene(TRIO), tmp_path / "preview.webp"
+    latents = latents_of(checkpoint, scene, preview=file)
+    with Image.open(file) as picture:
+        assert (picture.format, picture.n_frames) == ("WEBP", latents.shape[2])
+        assert picture.size == (latents.shape[4], latents.shape[3])
+    assert [each.name for each in tmp_path.iterdir()] == ["preview.webp"]
+    assert torch.equal(latents, latents_of(checkpoint, scene))
+
+
+def test_previews_never_take_more_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
+    from engine.a2 import preview as previews
+
+    now, made = [0.0], []
+    monkeypatch.setattr(previews.time, "monotonic", lambda: now[0])
+
+    def takes_half_a_second(latents, colours, count):
+        made.append(now[0])
+        now[0] += 0.5
+        return preview(latents, colours, count)
+
+    monkeypatch.setattr(previews, "preview", takes_half_a_second)
+    live = previews.LivePreview(tmp_path / "preview.webp", torch.zeros(17, 3))
+    for _ in range(100):
+        now[0] += 7.0
+        live.after_step(torch.zeros(1, 16, 3, 2, 2))
+    assert made[0] == 7.0  # at once, then seldom
+    assert all(later - earlier >= 49 for earlier, later in itertools.pairwise(made))
+    assert 0.5 * len(made) <= 0.01 * now[0] + 0.5
+
+
+def test_a_preview_that_cannot_be_written_costs_nothing_else(checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    latents_of(checkpoint, a_scene(TRIO), preview=tmp_path / "file" / "preview.webp")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

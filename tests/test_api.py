@@ -126,11 +126,11 @@ def test_the_pages_own_upload_event_takes_no_file_of_the_machine_either(live, da
 
 
 @pytest.mark.parametrize(
-    "odd", [{"seconds": "long"}, {"seed": "abc"}, {"names": 5}, {"names": {"a": 1}}, {"objects": 7}]
+    "odd", [{"seconds": "long"}, {"seed": "abc"}, {"names": 5}, {"names": {"a": 1}}, {"objects": 7}, {"engine": "gpt"}]
 )
 def test_an_input_of_a_wrong_type_is_named(live, odd):
     values = {"prompt": "x", "characters": [], "objects": [], "background": None, "names": None, "format": "16:9",
-              "seconds": 1.0, "seed": 1} | odd  # fmt: skip
+              "seconds": 1.0, "seed": 1, "engine": "draft"} | odd  # fmt: skip
     call = f"{live.url}gradio_api/call/generate"
     event = httpx.post(call, json={"data": list(values.values())}, timeout=20)
     assert next(iter(odd)) in httpx.get(f"{call}/{event.json()['event_id']}", timeout=20).text

@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from app import server
 from app.create import views
 from app.create.desk import Desk, checked_scene
-from app.create.desks import Desks, lay_out_scene
+from app.create.desks import Desks, lay_out_scene, open_scene
 from app.create.library import Library
-from app.create.shoot import shoot
+from app.create.shoot import shoot, take_back
 from app.jobs.board import JobBoard, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
-from engine.scene import load_scene
+from engine.scene import load_scene, scene_to_json
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -29,6 +29,15 @@ def desks(tmp_path: Path) -> Desks:
 @pytest.fixture
 def desk(desks: Desks) -> Desk:
     return desks.new()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path):
+    """A board whose queue stands still."""
+    board = JobBoard(tmp_path, None)
+    board.pause_queue()
+    yield board
+    board.close()
 
 
 @pytest.fixture
@@ -175,29 +184,46 @@ def test_what_a_page_could_not_have_sent_is_dropped_or_brought_into_range(desk, 
     assert getattr(desk.sheet, name) == kept
 
 
-def test_a_job_s_folder_holds_the_whole_scene_for_the_command_line(desk, picture, tmp_path):
+def test_a_job_s_folder_holds_the_whole_scene_for_the_command_line(desk, picture, jobs):
     desk.add("character", picture())
     desk.sheet.prompt = "Mia waves."
-    jobs = JobBoard(tmp_path / "clips", lambda request, on_progress, stop: (_ for _ in ()).throw(SceneError("", "no")))
     job = shoot(desk, jobs)
     scene = load_scene(job.folder / "scene.json")
     assert all((job.folder / element.image).is_file() for element in scene.cast)
     assert job.request.out.name == "mia-waves_42.mp4"
 
 
-def test_an_empty_cast_is_refused_before_anything_is_written(desk, tmp_path):
-    jobs = JobBoard(tmp_path / "clips", lambda *a, **k: None)
+def test_an_empty_cast_is_refused_before_anything_is_written(desk, jobs, tmp_path):
     with pytest.raises(SceneError, match="cast is empty"):
         shoot(desk, jobs)
     assert not (tmp_path / "clips").exists()
 
 
-def test_a_full_queue_leaves_no_folder_behind(desk, picture, tmp_path):
+def test_a_full_queue_leaves_no_folder_behind(desk, picture, jobs, tmp_path):
     desk.add("character", picture())
-    jobs = JobBoard(tmp_path / "clips", lambda *a, **k: None, in_all=0)
+    jobs._in_all = 0
     with pytest.raises(QueueFull):
         shoot(desk, jobs)
     assert not (tmp_path / "clips").exists()
+
+
+def test_a_waiting_clip_is_taken_back_to_the_desk_changed_and_put_in_its_place(desk, desks, picture, jobs):
+    card = desk.add("character", picture())
+    desk.sheet.prompt = "Mia waves."
+    desk.put("format", "9:16")
+    desk.put("seed", 7)
+    first = shoot(desk, jobs)
+    last = shoot(desk, jobs)
+    desk.remove(card.id)
+    desk.put("format", "1:1")
+    with pytest.raises(TroupeError, match="no such clip"):
+        take_back(desks.new(), jobs, first.id, desks.new().id)
+    take_back(desk, jobs, first.id, desk.id)
+    assert [(each.name, each.sample) for each in desk.cards] == [("Mia", False)]
+    assert (desk.sheet.prompt, desk.sheet.format, desk.sheet.seed) == ("Mia waves.", "9:16", 7)
+    desk.sheet.prompt = "Mia dances."
+    again = shoot(desk, jobs)
+    assert [(snap.id, snap.prompt) for snap in jobs.queue()] == [(again.id, "Mia dances."), (last.id, "Mia waves.")]
 
 
 def test_a_sample_scene_lays_out_its_whole_cast(desk):
@@ -319,18 +345,10 @@ def test_a_shared_troupe_keeps_no_presets(desk, tmp_path):
         shared.keep(desk, "mine")
 
 
-@pytest.mark.parametrize(
-    ("settings", "shared"),
-    [({}, False), ({"server_name": "127.0.0.1"}, False), ({"server_name": "0.0.0.0"}, True), ({"share": True}, True)],
-)
-def test_strangers_are_expected_when_others_can_reach_the_page(settings, shared):
-    assert server._is_shared(settings) is shared
-
-
 def test_an_outputs_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TroupeError, match="--outputs"):
-        server._prepare_environment(tmp_path / "file")
+        server.open_house(tmp_path / "file")
 
 
 def test_undo_goes_back_to_ones_own_words_however_many_presets_were_tried(desk, picture, library):
@@ -368,3 +386,36 @@ def test_a_desk_that_no_clip_could_be_made_from_is_set_aside(desks, desk, pictur
     tamper(desk, part, field, value)
     assert again(desks, desk).cards == []
     assert len(list(desk.folder.glob("desk.damaged*"))) == 1
+
+
+def test_a_clips_scene_comes_back_to_the_desk_as_it_was_shot(desks, desk, tmp_path):
+    lay_out_scene(desk, REPO / "assets" / "samples" / "model_holds_product.json")
+    desk.place(desk.cards[0].id, {"x": 0.2, "y": 0.8, "scale": 0.5, "flip": True})
+    for name, value in {"format": "9:16", "seconds": 3.0, "seed": 77, "engine": "a2", "steps": 9}.items():
+        desk.put(name, value)
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    files = {card.id: f"{card.id}.png" for card in desk.cards}
+    for card in desk.cards:
+        (folder / files[card.id]).write_bytes(desk.file(card).read_bytes())
+    scene = checked_scene(desk, views.video_of(desk), 77, files)
+    (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
+    other = desks.new()
+    open_scene(other, folder / "scene.json")
+    again = checked_scene(other, views.video_of(other), other.sheet.seed)
+    assert again.model_dump(exclude={"cast"}) == scene.model_dump(exclude={"cast"})
+    assert [(card.name, card.role, card.motion) for card in other.cards] == [
+        (card.name, card.role, card.motion) for card in desk.cards
+    ]
+    assert other.cards[0].placement == desk.cards[0].placement
+    assert not any(card.sample for card in other.cards)
+
+
+def test_a_scene_that_cannot_be_opened_leaves_the_desk_as_it_was(desk, picture, tmp_path):
+    desk.add("character", picture())
+    before = [card.id for card in desk.cards]
+    (tmp_path / "scene.json").write_text('{"cast": [{"role": "object", "image": "gone.png"}], "prompt": "x"}')
+    with pytest.raises(ImageError):
+        open_scene(desk, tmp_path / "scene.json")
+    assert [card.id for card in desk.cards] == before
+    assert desk.picture(desk.cards[0]) is not None

@@ -18,6 +18,7 @@ import pytest
 
 import launch
 from app import port as ports
+from app.guard.access import Terms
 from engine.errors import TroupeError
 from engine.installing import satisfied
 
@@ -29,7 +30,7 @@ def main(argv):
     return 7
 """
 SERVES = """
-def serve(host, port, share, browser, outputs):
+def serve(host, port, share, browser, outputs, terms):
     print("serving", host, port, share, browser, outputs)
 """
 RUNS = "import sys; print('RUN {name}', sys.argv[1:]); sys.exit({status})"
@@ -66,7 +67,10 @@ class Copy:
         self.folder, self.wheels = folder, wheels
         self.venv = folder / ".venv"
         if not folder.exists():
-            for file in ("launch.py", "app/port.py", "engine/errors.py", "engine/installing.py"):
+            for file in (
+                "launch.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py", "engine/errors.py",
+                "engine/installing.py",
+            ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
             (folder / "engine" / "command.py").write_text(TELLS)
@@ -455,7 +459,7 @@ def served(monkeypatch) -> list[tuple]:
 
 
 def serve_at(port: int | None, tmp_path: Path, host: str | None = None) -> None:
-    ports.serve_on_free_port(host, port, share=False, browser=False, outputs=tmp_path)
+    ports.serve_on_free_port(host, port, share=False, browser=False, outputs=tmp_path, terms=Terms())
 
 
 def test_a_taken_port_gives_way_to_the_next_and_says_so(taken, served, tmp_path, capsys):
@@ -497,7 +501,7 @@ def test_another_fault_while_serving_is_not_taken_for_a_port(monkeypatch, tmp_pa
 def test_a_space_decides_for_itself_where_it_listens(monkeypatch, served, tmp_path):
     monkeypatch.setenv("SPACE_ID", "me/troupe")
     serve_at(None, tmp_path)
-    assert served == [(None, None, False, False, tmp_path)]
+    assert served == [(None, None, False, False, tmp_path, Terms())]
 
 
 @pytest.mark.parametrize("host", ["no such host!", "192.0.2.1"])
@@ -511,9 +515,10 @@ def test_the_page_is_up_without_torch(repo, tmp_path):
     """With a torch within reach that leaves a trace when it is imported, and would take its seconds in real life."""
     (tmp_path / "torch.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()")
     code = (
-        "import sys, urllib.request; from pathlib import Path; from app.server import launch;"
-        "blocks = launch(Path(sys.argv[1]), server_name='127.0.0.1');"
-        "print(urllib.request.urlopen(blocks.local_url).status); blocks.close()"
+        "import sys, urllib.request; from pathlib import Path; from app.server import launch, open_house;"
+        "outputs = Path(sys.argv[1]); house = open_house(outputs);"
+        "blocks = launch(outputs, house, server_name='127.0.0.1');"
+        "print(urllib.request.urlopen(blocks.local_url).status); blocks.close(); house.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "outputs")], cwd=repo, capture_output=True, text=True, timeout=100,

@@ -126,15 +126,25 @@ def test_on_a_phone_nothing_sticks_out(browser, live):
     context.close()
 
 
-def test_who_is_not_the_owner_can_do_nothing(tmp_path, hub, monkeypatch):
-    from app import server
-    from app.models.views import NOT_YOURS
+def test_a_guest_sees_nothing_and_can_do_nothing(tmp_path, hub, browser, monkeypatch):
+    from app.guard.guard import Guard
 
-    monkeypatch.setattr(server, "_is_shared", lambda settings: True)
+    monkeypatch.setattr(Guard, "is_owner", lambda self: False)
     with serving(tmp_path / "shared") as found:
-        blocks = found.blocks
-    assert NOT_YOURS in [getattr(each, "value", "") for each in blocks.blocks.values()]
-    assert not [each.api_name for each in blocks.fns.values() if str(each.api_name).startswith("models_")]
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(LONG)
+        page.goto(found.url)
+        page.get_by_role("tab", name="Models").click()
+        page.locator("#tr-not-yours", has_text="Only the owner").wait_for()
+        assert page.locator("#tr-models").count() == 0 or not page.locator("#tr-models").is_visible()
+        handlers = [each for each in found.blocks.fns.values() if str(each.api_name).startswith("models_")]
+        for each in handlers:
+            each.fn(*[str(tmp_path)] * len(each.inputs))
+        assert len(handlers) == 12
+        assert hub.asked == []
+        assert not (tmp_path / "shared" / "settings.json").exists()
+        context.close()
 
 
 def test_no_client_is_offered_the_rooms_handlers(live):

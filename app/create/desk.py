@@ -123,7 +123,7 @@ class Desk:
         sheet = self.sheet
         direction = {"bpm": sheet.bpm} | ({"camera": sheet.camera} if sheet.camera else {})
         return {
-            "version": 1, "engine": "draft", "cast": cast, "prompt": sheet.prompt,
+            "version": 1, "engine": sheet.engine, "cast": cast, "prompt": sheet.prompt,
             "negative_prompt": sheet.negative_prompt, "video": video, "direction": direction,
             "sampling": {
                 "steps": sheet.steps, "guidance": sheet.guidance, "flow_shift": sheet.flow_shift, "seed": seed,

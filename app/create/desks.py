@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter
 from app.create.desk import LIMITS, Card, Desk, Undo, checked_scene
 from app.create.sheet import Sheet
 from engine.errors import ImageError, SceneError, TroupeError
+from engine.presets import FORMATS
 from engine.scene import Element, load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -26,16 +28,17 @@ CARD_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Desks:
-    """The desks, each in a folder named by its id."""
+    """The desks, each in a folder named by its id. `mine("desk:<id>")` says whether whoever asks may have a desk."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, mine: Callable[[str], bool] = lambda key: True) -> None:
+        self.folder, self._mine = folder, mine
         self._open: dict[str, Desk] = {}
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
-        """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id."""
-        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id):
+        """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id, or a
+        stranger's."""
+        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._mine(f"desk:{desk_id}"):
             raise TroupeError("This page has lost its desk", "Reload it.")
         with self._lock:
             if desk_id not in self._open:
@@ -103,6 +106,28 @@ def lay_out_scene(desk: Desk, path: Path) -> None:
     desk.save()
 
 
+def open_scene(desk: Desk, path: Path) -> None:
+    """Put a clip's scene on the desk as one's own: cast, placements, words, numbers and seed. Raises SceneError or
+    ImageError, and then the desk is as it was."""
+    scene = load_scene(path)
+    kept, desk.cards = desk.cards, []
+    try:
+        for element in scene.cast:
+            _lay_out(desk, element, path.parent, sample=False)
+    except Exception:
+        desk.cards = kept
+        desk.save()
+        raise
+    sheet, video = desk.sheet, scene.video
+    trim = video.trim_head if scene.engine == "a2" else 0
+    sheet.prompt, sheet.engine, sheet.preset = scene.prompt, scene.engine, ""
+    sheet.put("seconds", round((video.frames - trim) / video.fps, 1))
+    sheet.format = min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - video.width / video.height))
+    sheet.put("seed", scene.sampling.seed)  # counts as typed: the next clip has this one
+    sheet.follow(scene.negative_prompt, scene.direction, scene.sampling)
+    desk.save()
+
+
 def bring_background(desk: Desk, path: Path) -> None:
     """Give a cast the background of a sample scene, unless it has one of its own."""
     if all(card.sample for card in desk.of_role("background")):
@@ -110,8 +135,8 @@ def bring_background(desk: Desk, path: Path) -> None:
             _lay_out(desk, element, path.parent)
 
 
-def _lay_out(desk: Desk, element: Element, root: Path) -> None:
-    card = desk.add(element.role, root / element.image, element.name, sample=True)
+def _lay_out(desk: Desk, element: Element, root: Path, sample: bool = True) -> None:
+    card = desk.add(element.role, root / element.image, element.name, sample=sample)
     card.motion, card.description = element.motion, element.description
     card.mode = "none" if element.cutout == "none" and element.role != "background" else card.mode
     card.placement = element.placement.model_dump() if element.placement else None

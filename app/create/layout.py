@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from app.create import views
 from app.create.parts import Page
+from app.create.progress import result_html
+from app.create.sheet import SAMPLING
 from app.own import own
 from engine.presets import FORMATS
 from engine.scene import CAMERAS
@@ -16,6 +17,7 @@ QUALITIES = [
     ("Standard (u2net, fetches 165 MB once)", "standard"),
     ("Best (BiRefNet, fetches about 220 MB once)", "best"),
 ]
+ENGINES = [("Draft", "draft"), ("SkyReels-A2", "a2")]
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
 
 
@@ -26,7 +28,8 @@ def build_create(desk: gr.BrowserState) -> Page:
             left = _left_column()
         with gr.Column(scale=13, min_width=320, elem_id="tr-right"):
             right = _right_column()
-    return Page(desk=desk, editing=gr.State(""), timer=gr.Timer(1.0, active=False), **left, **right)
+    kept = {"editing": gr.State(""), "shown": gr.State(0.0), "timer": gr.Timer(1.0, active=False)}
+    return Page(desk=desk, **kept, **left, **right)
 
 
 def _left_column() -> dict:
@@ -76,6 +79,26 @@ def _left_column() -> dict:
 
 def _shot() -> dict:
     found: dict = {}
+    found["engine"] = gr.Radio(
+        ENGINES, value="draft", label="Engine", elem_id="tr-engine",
+        info="The draft takes seconds, on any machine; SkyReels-A2, the video model, takes minutes on a graphics card.",
+    )  # fmt: skip
+    with gr.Column(visible=False, elem_id="tr-model") as found["model_box"]:
+        found["model_note"] = gr.HTML("", elem_id="tr-model-note")
+        with gr.Accordion("Model settings", open=False):
+            with gr.Row():
+                found["steps"] = gr.Slider(
+                    *SAMPLING["steps"], 50, step=1, label="Steps", min_width=150,
+                    info="More takes longer; the authors use 50.",
+                )
+                found["guidance"] = gr.Slider(
+                    *SAMPLING["guidance"], 5.0, step=0.5, label="Guidance", min_width=150,
+                    info="How strictly the prompt is followed. At 1 a step takes half the time.",
+                )
+            found["flow_shift"] = gr.Slider(
+                *SAMPLING["flow_shift"], 8.0, step=0.5, label="Flow shift",
+                info="Higher spends more steps on the layout, lower on detail.",
+            )
     with gr.Row(elem_classes="tr-shot"):
         found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
         found["seconds"] = gr.Slider(
@@ -113,11 +136,14 @@ def _right_column() -> dict:
                 {"width": 832, "height": 480, "actors": []},
                 elem_id="tr-stage",
             )
+        with gr.Tab("What the model sees", id="references", visible=False) as found["references_tab"]:
+            found["references"] = gr.HTML("", elem_id="tr-references")
         with gr.Tab("Clip", id="clip"):
+            found["preview"] = gr.HTML("", elem_id="tr-preview")
             found["video"] = gr.Video(
                 interactive=False, autoplay=True, loop=True, show_label=False, elem_id="tr-video", buttons=[]
             )
-            found["result"] = gr.HTML(views.result_html(None), elem_id="tr-result")
+            found["result"] = gr.HTML(result_html(None), elem_id="tr-result")
             with gr.Row(elem_id="tr-after"):
                 found["download"] = gr.DownloadButton("Download", visible=False, size="sm", elem_id="tr-download")
                 found["again"] = gr.Button("Again with another seed", visible=False, size="sm", elem_id="tr-again")

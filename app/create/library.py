@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -20,20 +21,27 @@ CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen
 
 class Library:
     """Presets of `shipped` and `own` folders; sample scenes lie in `samples` under their preset's name. Without an
-    `own` folder (a shared Troupe: strangers would read each other's prompts) none can be kept."""
+    `own` folder none can be kept. Those in it are for who `is_owner`: strangers would read each other's prompts."""
 
-    def __init__(self, shipped: Path, own: Path | None, samples: Path) -> None:
-        self._folders, self._own, self._samples = (shipped, own) if own else (shipped,), own, samples
+    def __init__(
+        self, shipped: Path, own: Path | None, samples: Path, is_owner: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._shipped, self._own, self._samples, self._is_owner = shipped, own, samples, is_owner
         self._pictures: dict[Path, str] = {}
         self._load()
 
     def _load(self) -> None:
-        self._presets: Presets = load_presets(*self._folders)
+        self._public = load_presets(self._shipped)
+        self._all = load_presets(self._shipped, self._own) if self._own else self._public
+
+    @property
+    def _presets(self) -> Presets:
+        return self._all if self._is_owner() else self._public
 
     @property
     def problems(self) -> list[str]:
         """What is wrong with the files that were skipped."""
-        return [str(problem) for problem in self._presets.problems]
+        return [str(problem) for problem in self._all.problems]
 
     def strip(self, selected: str = "") -> dict:
         """What presets.js draws."""
@@ -72,7 +80,7 @@ class Library:
     def keep(self, desk: Desk, title: str) -> None:
         """Save the desk's settings as a preset of the person's own. Raises PresetError."""
         title = " ".join(plain_text(title).split())
-        if self._own is None:
+        if self._own is None or not self._is_owner():
             raise PresetError("A shared Troupe keeps no presets", "Start your own copy to keep some.")
         if not title:
             raise PresetError("The preset has no title", "Type one beside the button.")

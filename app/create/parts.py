@@ -32,6 +32,16 @@ class Page:
     names: gr.HTML
     format: gr.Radio
     seconds: gr.Slider
+    engine: gr.Radio
+    model_box: gr.Column
+    model_note: gr.HTML
+    steps: gr.Slider
+    guidance: gr.Slider
+    flow_shift: gr.Slider
+    references_tab: gr.Tab
+    references: gr.HTML
+    preview: gr.HTML
+    shown: gr.State  # which preview the browser shows
     seed: gr.Number
     dice: gr.Button
     keep_seed: gr.Checkbox

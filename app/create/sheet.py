@@ -11,6 +11,8 @@ from engine.scene import CAMERAS, MAX_PROMPT, Direction, Sampling
 
 MAX_SEED = 2**31 - 1  # what a number box of the page takes
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
+ENGINES = ("draft", "a2")
+SAMPLING = {"steps": (1, 100), "guidance": (1.0, 15.0), "flow_shift": (0.5, 20.0)}  # for the model
 
 
 @dataclass
@@ -21,6 +23,7 @@ class Sheet:
     prompt: str = ""
     negative_prompt: str = ""
     preset: str = ""
+    engine: str = "draft"
     format: str = "16:9"
     seconds: float = 5.4
     camera: str | None = None
@@ -34,6 +37,7 @@ class Sheet:
     guidance: float = 5.0
     flow_shift: float = 8.0
     job: str = ""
+    edits: str = ""  # a job in the queue whose scene this is
 
     def put(self, name: str, value: object) -> None:
         """Set one field by its name on the page."""
@@ -45,6 +49,11 @@ class Sheet:
             self.seconds = _within(value, *SECONDS, self.seconds)
         elif name == "bpm":
             self.bpm = _within(value, *BPM, self.bpm)
+        elif name in SAMPLING:
+            number = _within(value, *SAMPLING[name], getattr(self, name))
+            setattr(self, name, int(number) if name == "steps" else float(number))
+        elif name == "engine" and value in ENGINES:
+            self.engine = str(value)
         elif name in ("keep_seed", "embed"):
             setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
         elif name == "camera":
@@ -64,7 +73,7 @@ class Sheet:
         """Whether a sheet that was read from disk can be used."""
         known = self.format in FORMATS and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
         numbers = SECONDS[0] <= self.seconds <= SECONDS[1] and BPM[0] <= self.bpm <= BPM[1]
-        return known and numbers and 0 <= self.seed <= MAX_SEED
+        return known and numbers and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
 
 def plain_text(value: object) -> str:

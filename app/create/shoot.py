@@ -7,11 +7,13 @@ import secrets
 import shutil
 
 from app.create.desk import Desk, checked_scene
+from app.create.desks import open_scene
 from app.create.views import video_of
-from app.jobs.board import Job, JobBoard
+from app.jobs.board import PAUSED, WAITING, Job, JobBoard
+from engine.a2.options import A2Options
 from engine.door import RenderRequest
-from engine.errors import SceneError
-from engine.scene import scene_to_json
+from engine.engines import ENGINES
+from engine.errors import SceneError, TroupeError
 
 
 def new_seed() -> int:
@@ -19,11 +21,17 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def shoot(desk: Desk, jobs: JobBoard) -> Job:
-    """Start the desk's scene. Raises SceneError or QueueFull, and then nothing is left behind."""
-    jobs.check_room(desk.id)
+def shoot(desk: Desk, jobs: JobBoard, a2: A2Options | None = None) -> Job:
+    """Start the desk's scene; `a2` says how to run the model, where that is its engine. Raises SceneError, QueueFull,
+    and EngineUnavailable where the model cannot run here; then nothing is left behind."""
+    instead_of = _edited(desk, jobs)
+    if instead_of is None:
+        jobs.check_room(desk.id)
     if not desk.cards:
         raise SceneError("", "The cast is empty", "Add a character, an object or a background, or pick a preset.")
+    a2 = a2 or A2Options()
+    if desk.sheet.engine == "a2":
+        ENGINES["a2"].available(a2)
     files = _file_names(desk)
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed, files)
     slug = _slug(desk.sheet.prompt, 6) or "clip"
@@ -31,17 +39,41 @@ def shoot(desk: Desk, jobs: JobBoard) -> Job:
     try:
         for card in desk.cards:
             shutil.copyfile(desk.file(card), folder / files[card.id])
-        (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
         sheet = desk.sheet
-        request = RenderRequest(scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True)
-        job = jobs.submit(job_id, folder, desk.id, request)
+        request = RenderRequest(
+            scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, a2=a2
+        )
+        job = jobs.submit(job_id, folder, desk.id, request, instead_of)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    desk.sheet.job = job_id
+    desk.sheet.job, desk.sheet.edits = job_id, ""
     desk.save()
     return job
+
+
+def take_back(desk: Desk, jobs: JobBoard, job_id: str, owner: str | None) -> None:
+    """Lay a waiting job's scene out on a desk again, to be edited: the next `shoot` gives its place to the new scene.
+    The job is held meanwhile, and what was on the desk can be brought back. `owner`: whose jobs may be named; None:
+    everybody's. Raises TroupeError."""
+    path, snap = jobs.scene_file(job_id, owner), jobs.snapshot(job_id)
+    if snap is None or snap.state not in (WAITING, PAUSED):
+        raise TroupeError("Only a clip that is still waiting can be edited", "Duplicate it instead.")
+    jobs.hold(job_id)
+    desk.remember("editing a clip")
+    open_scene(desk, path)
+    if snap.owner == desk.id:
+        desk.sheet.edits = job_id
+        desk.save()
+    else:  # another desk's: it moves over to this one
+        jobs.trash(job_id)
+
+
+def _edited(desk: Desk, jobs: JobBoard) -> str | None:
+    """The job whose place the next clip takes: one that is being edited, and still in the line."""
+    snap = jobs.snapshot(desk.sheet.edits)
+    return snap.id if snap and snap.owner == desk.id and snap.state in (WAITING, PAUSED) else None
 
 
 def _file_names(desk: Desk) -> dict[str, str]:

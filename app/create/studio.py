@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,10 +18,15 @@ from app.create.desk import LIMITS, Desk
 from app.create.desks import Desks, bring_background, lay_out_scene
 from app.create.fetching import Fetching, choose_quality
 from app.create.library import Library
+from app.create.model import Model, references_html, settings_updates
 from app.create.parts import Page
+from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
-from app.jobs.board import DONE, JobBoard
+from app.guard.guard import Guard
+from app.jobs.board import Job, JobBoard
+from app.jobs.snapshot import DONE, Snapshot
+from app.settings import Settings
 from app.uploads import uploaded
 from engine.errors import TroupeError
 
@@ -32,8 +36,12 @@ Updates = dict[Any, Any]
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, uploads: Path) -> None:
-        self.desks, self.jobs, self.library, self.tray, self.uploads = desks, jobs, library, tray, uploads
+    def __init__(
+        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, settings: Settings
+    ) -> None:
+        self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
+        self.uploads = guard.belongings.uploads
+        self.model = Model(settings)
         self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
@@ -47,7 +55,8 @@ class Studio:
                 page.board: views.board_value(desk), page.stage: views.stage_value(desk),
                 page.names: views.names_value(desk), page.undo: _undo_button(desk),
                 page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
-                page.generate: gr.update(interactive=bool(desk.cards) and not self._active(desk)),
+                page.generate: gr.update(interactive=self.model.can_shoot(desk) and not self._active(desk)),
+                page.references: references_html(desk),
                 **({page.prompt: desk.sheet.prompt} if prompt else {}),
             }  # fmt: skip
 
@@ -57,25 +66,40 @@ class Studio:
             page.format: sheet.format, page.seconds: sheet.seconds, page.seed: sheet.seed,
             page.keep_seed: sheet.keep_seed, page.camera: sheet.camera or "", page.bpm: sheet.bpm,
             page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,
+            **settings_updates(page, desk, self.model),
         }  # fmt: skip
 
-    def _job(self, desk: Desk, tab: str = "clip") -> Updates:
-        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for."""
+    def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
+        """The live preview, where there is another one than the browser shows."""
+        stamp = preview_stamp(snap)
+        if stamp == shown:
+            return {}
+        video = views.video_of(desk)
+        shape = (video["width"], video["height"])
+        return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
+
+    def _job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
+        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for. `shown`
+        is the preview that the browser has."""
         page, snap = self.page, self.jobs.snapshot(desk.sheet.job)
         active = bool(snap and snap.active)
         updates: Updates = {
-            page.progress: views.progress_html(snap), page.stop: gr.update(interactive=active),
-            page.generate: gr.update(interactive=bool(desk.cards) and not active), page.timer: gr.Timer(active=active),
+            page.progress: progress_html(snap), page.stop: gr.update(interactive=active),
+            page.generate: gr.update(interactive=self.model.can_shoot(desk) and not active),
+            page.timer: gr.Timer(active=active), page.video: gr.update(visible=not (active and _has_preview(snap))),
+            **self._preview(desk, snap, shown),
         }  # fmt: skip
         if snap and snap.state == DONE:
             clip = str(snap.clip)
             updates |= {
-                page.tabs: gr.Tabs(selected=tab), page.video: clip, page.result: views.result_html(snap),
+                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=clip, visible=True),
+                page.result: result_html(snap),
                 page.download: gr.update(value=clip, visible=True), page.again: gr.update(visible=True),
             }  # fmt: skip
         return updates
 
-    def _every(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
+    def everything(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
+        """All of the page as the desk is."""
         page = self.page
         with desk.lock:
             return {
@@ -85,8 +109,7 @@ class Studio:
             }  # fmt: skip
 
     def _active(self, desk: Desk) -> bool:
-        snap = self.jobs.snapshot(desk.sheet.job)
-        return bool(snap and snap.active)
+        return self._is_active(desk.sheet.job)
 
     # -- the cast -------------------------------------------------------------------
 
@@ -99,8 +122,10 @@ class Studio:
         self.uploads.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
         desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
         ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
+        if notice := self.jobs.take_notice():
+            gr.Warning(html.escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
-        return self._every(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
+        return self.everything(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
 
     def uploader(self, role: str) -> Callable:
         def upload(desk_id: str, files: str | list[str] | None) -> Updates:
@@ -169,13 +194,13 @@ class Studio:
         desk = self.desks.get(desk_id)
         with desk.lock:
             desk.clear()
-        return self._every(desk)
+        return self.everything(desk)
 
     def undo(self, desk_id: str) -> Updates:
         desk = self.desks.get(desk_id)
         with desk.lock:
             desk.undo_last()
-        return self._every(desk)
+        return self.everything(desk)
 
     # -- the brush ---------------------------------------------------------------------
 
@@ -217,13 +242,21 @@ class Studio:
             desk = self.desks.get(desk_id)
             with desk.lock:
                 desk.put(name, value)
-                if name == "format":
-                    return {self.page.stage: views.stage_value(desk)}
+                if name in ("format", "seconds", "engine"):
+                    return self._shape(desk)
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
                     return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
                 return None
 
         return put
+
+    def _shape(self, desk: Desk) -> Updates:
+        """What depends on the engine and on the clip's size and length."""
+        page = self.page
+        return {
+            page.stage: views.stage_value(desk), **settings_updates(page, desk, self.model),
+            page.generate: gr.update(interactive=self.model.can_shoot(desk) and not self._active(desk)),
+        }  # fmt: skip
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
         """Another background remover, fetched where need be while the page says for how long."""
@@ -252,7 +285,7 @@ class Studio:
                     bring_background(desk, sample)
                 self.library.direct(desk, key)
             desk.mark()
-        return self._every(desk)
+        return self.everything(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:
         desk = self.desks.get(desk_id)
@@ -263,6 +296,17 @@ class Studio:
 
     # -- the job ------------------------------------------------------------------------
 
+    def shoot(self, desk: Desk) -> Job:
+        """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
+        with self.guard.turn(self._is_active) as started:
+            job = shoot(desk, self.jobs, self.model.options())
+            started(job.id)
+        return job
+
+    def _is_active(self, job_id: str) -> bool:
+        snap = self.jobs.snapshot(job_id)
+        return bool(snap and snap.active)
+
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
         """Start a clip, unless this desk has one under way: then that one is shown."""
         desk = self.desks.get(desk_id)
@@ -272,10 +316,11 @@ class Studio:
                 desk.put("prompt", prompt)
                 if again or not (sheet.keep_seed or sheet.fresh_seed):
                     desk.put("seed", new_seed())
-                shoot(desk, self.jobs)
+                self.shoot(desk)
                 sheet.fresh_seed = False
                 desk.save()
-            return {self.page.seed: desk.sheet.seed, **self._job(desk)}
+            waits = {self.page.tabs: gr.Tabs(selected="clip")} if desk.sheet.engine == "a2" else {}  # for its preview
+            return {self.page.seed: desk.sheet.seed, **waits, **self._job(desk)}
 
     def generate_again(self, desk_id: str, prompt: str) -> Updates:
         return self.generate(desk_id, prompt, again=True)
@@ -285,8 +330,12 @@ class Studio:
         self.jobs.stop(desk.sheet.job)
         return self._job(desk)
 
-    def tick(self, desk_id: str) -> Updates:
-        return self._job(self.desks.get(desk_id))
+    def tick(self, desk_id: str, shown: float) -> Updates:
+        return self._job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
+
+
+def _has_preview(snap: Snapshot | None) -> bool:
+    return preview_stamp(snap) > 0
 
 
 def _undo_button(desk: Desk) -> Any:

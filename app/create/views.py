@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from app.create.desk import LIMITS, Card, Desk, checked_scene
-from app.jobs.board import DONE, FAILED, RUNNING, STOPPED, WAITING, Snapshot
 from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
+from engine.a2.options import frames_for
 from engine.cast import Member
 from engine.cutout import checkerboard
 from engine.errors import TroupeError
 from engine.images import cover
 from engine.presets import FORMATS, FPS, frames_of
 from engine.prompt import find_names
-from engine.scene import MOTIONS
+from engine.scene import MOTIONS, Video
 
-STAGES = {"": "Starting", "cast": "Getting the cast ready", "frames": "Drawing frames", "poster": "Finishing"}
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
     "object": ("Objects", "Add an object", "A product, an instrument, a thing to hold"),
     "background": ("Background", "Set the background", "A place: a stage, a kitchen, a street"),
 }
+TRIM_HEAD = Video().trim_head
 MOTION_LABELS = [("", "Motion: auto")] + [(name, f"Motion: {name}") for name in MOTIONS]
 
 
 def video_of(desk: Desk) -> dict[str, int]:
     """The clip's pixels, frames and frames per second."""
-    width, height = FORMATS[desk.sheet.format]
-    return {"width": width, "height": height, "frames": frames_of(desk.sheet.seconds), "fps": FPS}
+    sheet, (width, height) = desk.sheet, FORMATS[desk.sheet.format]
+    size = {"width": width, "height": height, "fps": FPS}
+    if sheet.engine == "a2":  # what is cut off at the front is made on top
+        return size | {"frames": frames_for(sheet.seconds, FPS, TRIM_HEAD), "trim_head": TRIM_HEAD}
+    return size | {"frames": frames_of(sheet.seconds)}
 
 
 # -- the cast board ----------------------------------------------------------
@@ -149,42 +151,6 @@ def names_value(desk: Desk) -> dict[str, Any]:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-# -- a job ----------------------------------------------------------------------
-
-
-def progress_html(snap: Snapshot | None) -> str:
-    """A bar with words; `role=progressbar` for those who do not see it. Everything inside is escaped."""
-    if snap is None or snap.state == DONE:
-        return ""
-    if snap.state == FAILED:
-        return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
-    if snap.state == STOPPED:
-        return '<div class="tr-message" role="status">Stopped. Your cast and prompt are as they were.</div>'
-    percent = round(100 * snap.share)
-    words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
-             RUNNING: STAGES.get(snap.stage, snap.stage)}[snap.state]  # fmt: skip
-    left = "" if snap.remaining is None else f"about {max(1, round(snap.remaining))} s left"
-    return (
-        f'<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
-        f'<div class="tr-words" role="status"><span>{html.escape(words)} · {percent} %</span><span>{left}</span></div>'
-    )
-
-
-def result_html(snap: Snapshot | None) -> str:
-    """The line under a clip: what it is, the seed, how long it took, what to know."""
-    if snap is None or snap.state != DONE:
-        return '<div class="tr-result"><p>No clip yet. Press Generate: a draft takes a few seconds.</p></div>'
-    facts = [f"Seed <b>{snap.seed}</b>"] if snap.seed is not None else []
-    if snap.elapsed:
-        facts.append(f"made in {snap.elapsed:.1f} s")
-    notices = "".join(f"<p>{html.escape(each)}</p>" for each in snap.notices)
-    return (
-        f'<div class="tr-result"><p class="tr-draft"><b>Draft</b> {html.escape(draft.NOTE)}</p>'
-        f'<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
-    )
 
 
 # -- the brush --------------------------------------------------------------------

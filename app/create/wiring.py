@@ -15,10 +15,14 @@ from app.safely import safely
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
 
 
-def wire(page: Page, studio: Studio) -> None:
-    """Attach every handler; to be called inside the page's Blocks."""
+SLIDERS = ("seconds", "bpm", "steps", "guidance", "flow_shift")
+
+
+def wire(page: Page, studio: Studio) -> list:
+    """Attach every handler; to be called inside the page's Blocks. Returns what `studio.everything` may change."""
     studio.page = page
-    cast = [page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate]
+    cast = [page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate,
+            page.references]  # fmt: skip
     brush = [*cast, page.brush, page.editing]
     sheet = [
         page.format, page.seconds, page.seed, page.keep_seed, page.camera, page.bpm, page.quality, page.negative,
@@ -26,9 +30,12 @@ def wire(page: Page, studio: Studio) -> None:
     ]  # fmt: skip
     job = [
         page.tabs, page.progress, page.generate, page.stop, page.timer, page.video, page.result, page.download,
-        page.again,
+        page.again, page.preview, page.shown,
     ]  # fmt: skip
-    every = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *job]))
+    model = [page.engine, page.model_box, page.model_note, page.references_tab, page.references, page.steps,
+             page.guidance, page.flow_shift]  # fmt: skip
+    shape = [page.stage, page.generate, *model]
+    every = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *model, *job]))
 
     def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
         event(
@@ -65,12 +72,13 @@ def wire(page: Page, studio: Studio) -> None:
     on(page.brush_cancel.click, studio.close_brush, [], brush)
 
     on(page.prompt.change, studio.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
-    for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed"):
+    for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed", "engine", "steps",
+                 "guidance", "flow_shift"):  # fmt: skip
         component = getattr(page, name)
         # a slider's number box changes without a release; everything else tells what a person put in
-        events = [component.release, component.change] if name in ("seconds", "bpm") else [component.input]
+        events = [component.release, component.change] if name in SLIDERS else [component.input]
         for event in events:
-            outputs = {"format": [page.stage], "seed": [page.seed]}.get(name, [])
+            outputs = {"format": shape, "seconds": shape, "engine": shape, "seed": [page.seed]}.get(name, [])
             on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
     on(
         page.quality.input,
@@ -86,7 +94,8 @@ def wire(page: Page, studio: Studio) -> None:
     page.generate.click(None, js=TO_THE_CLIP, api_visibility="private", api_name="page_scroll")
     on(page.again.click, studio.generate_again, [page.prompt], [page.seed, *job])
     on(page.stop.click, studio.stop, [], job)
-    on(page.timer.tick, studio.tick, [], job)
+    on(page.timer.tick, studio.tick, [page.shown], job)
+    return every
 
 
 def _private(handler: Callable) -> dict[str, str]:

@@ -1,189 +1,252 @@
-"""Jobs: a thread owned by the server runs them one after another, so closing the tab does not end one.
+"""The job board: everything that a page can do with the queue.
 
 A job's folder holds the whole scene (pictures included), so that the command line can render it again, and the clip
-when it is whole. A job's id is unguessable and the only way to ask for it.
+when it is whole. A job's id is unguessable. Where an owner is given, only their jobs can be named.
 """
 
 from __future__ import annotations
 
-import logging
-import re
+import json
 import shutil
-import threading
-import time
-import uuid
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.errors import SceneError, Stopped, TroupeError
-from engine.scene import load_scene
+from app.jobs.folders import Folders, copy_pictures, settle
+from app.jobs.lock import FolderLock
+from app.jobs.papers import SCENE, Papers, options_of, request_of, row_of, write_down
+from app.jobs.past import Past
+from app.jobs.recover import reconcile
+from app.jobs.snapshot import (
+    DONE,
+    FAILED,
+    IN_LINE,
+    INTERRUPTED,
+    OVER,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    Snapshot,
+)
+from app.jobs.store import StoreError, now, open_store
+from app.jobs.worker import Job, Worker
+from engine.errors import TroupeError
 
-log = logging.getLogger("troupe.jobs")
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "PAUSED", "RUNNING", "STOPPED", "WAITING", "Job", "JobBoard", "QueueFull",
+           "Snapshot", "StoreError"]  # fmt: skip
 
-WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
-ID = re.compile(r"[0-9a-f]{32}")
+STORE = "jobs.sqlite"
 
 
 class QueueFull(TroupeError):
     """More jobs are waiting than this copy of Troupe takes."""
 
 
-@dataclass
-class Job:
-    """One render. Written by the worker thread only; the page reads `Board.snapshot`."""
+class JobBoard(Past):
+    """The queue, its worker and the past. `render(request, on_progress, stop) -> Result` is the engine's door.
 
-    id: str
-    desk: str
-    folder: Path
-    request: Any
-    state: str = WAITING
-    progress: Any = None
-    result: Any = None
-    error: str = ""
-    stop: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
+    Making one takes the folder for this process and brings store and folders in step after whatever ended the last
+    run; `notice` says what a person should know of that. `start` lets the jobs run that were waiting. Raises
+    TroupeError where another copy works on the folder, it cannot be written, or a newer Troupe has written the store.
+    """
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What the page may know of a job at one moment. `share` is the part done, 0 to 1; times in seconds."""
-
-    id: str
-    state: str
-    stage: str = ""
-    share: float = 0.0
-    elapsed: float = 0.0
-    remaining: float | None = None
-    ahead: int = 0
-    error: str = ""
-    clip: Path | None = None
-    seed: int | None = None
-    notices: tuple[str, ...] = ()
-
-    @property
-    def active(self) -> bool:
-        return self.state in (WAITING, RUNNING)
-
-
-class JobBoard:
-    """The queue and its worker. `render(request, on_progress, stop) -> Result` is the engine's door."""
-
-    def __init__(self, folder: Path, render: Callable, *, per_desk: int = 3, in_all: int = 30) -> None:
-        self.folder, self._render = folder, render
+    def __init__(self, outputs: Path, render: Callable, *, per_desk: int = 3, in_all: int = 30) -> None:
         self._per_desk, self._in_all = per_desk, in_all
-        self._jobs: dict[str, Job] = {}
-        self._queue: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._worker: threading.Thread | None = None
+        self._folders = folders = Folders(outputs)
+        self.lock = FolderLock(outputs)
+        try:
+            self._store, self.notice = open_store(outputs / STORE, any(folders.all()))
+            try:
+                reconcile(self._store, folders)
+                self._worker = Worker(self._store, folders, render)
+            except BaseException:
+                self._store.close()
+                raise
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def start(self) -> None:
+        """Work the queue off from now on; taking a job in does so, too."""
+        self._worker.start()
+
+    def close(self, wait: float = 10.0) -> None:
+        """Interrupt the running job, keep everything, and let others have the folder."""
+        if self._worker.close(wait):
+            self._store.close()
+            self.lock.release()
+
+    def take_notice(self) -> str:
+        """The notice, for the first who asks."""
+        notice, self.notice = self.notice, ""
+        return notice
+
+    # -- the queue ----------------------------------------------------------------
 
     def new_folder(self, slug: str) -> tuple[str, Path]:
         """An id and a fresh folder for a job; the folder's name says when and what."""
-        job_id = uuid.uuid4().hex
-        folder = self.folder / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{slug}_{job_id}"
-        folder.mkdir(parents=True)
-        return job_id, folder
+        return self._folders.new(slug)
 
-    def check_room(self, desk: str) -> None:
-        """Raises QueueFull when no further job of this desk is taken now."""
-        with self._changed:
-            active = [job for job in self._jobs.values() if not job.ended.is_set()]
-            if sum(job.desk == desk for job in active) >= self._per_desk:
-                raise QueueFull(f"{self._per_desk} of your clips are being made already", "Wait for one to finish.")
-            if len(active) >= self._in_all:
-                raise QueueFull(f"{len(active)} clips are waiting already", "Try again in a minute.")
+    def check_room(self, owner: str) -> None:
+        """Raises QueueFull when no further job of this owner is taken now."""
+        if self._store.count_queued(owner) >= self._per_desk:
+            raise QueueFull(f"{self._per_desk} of your clips are being made already", "Wait for one to finish.")
+        if (count := self._store.count_queued()) >= self._in_all:
+            raise QueueFull(f"{count} clips are waiting already", "Try again in a minute.")
 
-    def submit(self, job_id: str, folder: Path, desk: str, request: Any) -> Job:
-        """Put a job at the end of the queue. Raises QueueFull."""
-        job = Job(job_id, desk, folder, request)
-        with self._changed:
-            self.check_room(desk)
-            self._jobs[job_id] = job
-            self._queue.append(job)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="troupe-jobs", daemon=True)
-                self._worker.start()
-            self._changed.notify_all()
+    def submit(
+        self, job_id: str, folder: Path, owner: str, request: Any, instead_of: str | None = None, plan: Any = None
+    ) -> Job:
+        """Put a job at the end of the queue; its pictures are in `folder` already. `instead_of` is a waiting job whose
+        place it takes, and which goes to the trash: that is how a job is edited. `plan` is JSON data about how the
+        engine will go about it. Raises QueueFull, or TroupeError where the disk does not take it in."""
+        papers = Papers(job_id, owner, options_of(request), now())
+        row = replace(row_of(papers, folder, request.scene), plan=json.dumps(plan))
+        try:
+            write_down(folder, papers, request.scene)
+            settle(folder)
+        except OSError as error:
+            problem = f"The job cannot be written down ({error.strerror or error})"
+            raise TroupeError(problem, "Free some space on the disk of the outputs folder.") from None
+        with self._worker.changed:
+            with self._store.changing():
+                old = self._mine(instead_of, owner, IN_LINE) if instead_of is not None else None
+                if old is None:
+                    self.check_room(owner)
+                else:
+                    row = replace(row, position=old.position)
+                    self._store.change(old.id, state=STOPPED, trashed=now(), ended=now())
+                self._store.add(row)
+            job = self._worker.handle(row)
+            job.request = request_of(row, folder)
+        self._folders.accept(folder)
+        if old is not None:
+            self._worker.dismiss(old.id)
+            self._folders.move(old.folder, to_trash=True)
+        self._worker.start()
         return job
 
-    def stop(self, job_id: object, wait: float = 0.5) -> None:
-        """Ask a job to stop and wait up to `wait` seconds for it; a waiting one ends at once."""
-        job = self._jobs.get(job_id) if isinstance(job_id, str) else None
-        if job is None:
-            return
-        job.stop.set()
-        with self._changed:
-            if job in self._queue:
-                self._queue.remove(job)
-                self._end(job, STOPPED)
+    def duplicate(self, job_id: str, owner: str | None = None, seed: int | None = None) -> Job:
+        """The same scene once more, with another seed where one is given. Raises TroupeError."""
+        row = self._mine(job_id, owner)
+        self.check_room(row.owner)
+        source = self._folder(row)
+        request, slug = request_of(row, source), "_".join(row.folder.split("_")[2:-1]) or "clip"
+        if seed is not None:
+            sampling = request.scene.sampling.model_copy(update={"seed": seed})
+            request = replace(request, scene=request.scene.model_copy(update={"sampling": sampling}))
+        new_id, folder = self.new_folder(slug)
+        try:
+            copy_pictures(source, folder, request.scene)
+            out = folder / f"{slug}_{request.scene.sampling.seed}.mp4"
+            request = replace(request, root=folder, out=out)
+            return self.submit(new_id, folder, row.owner, request, plan=json.loads(row.plan))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def scene_file(self, job_id: str, owner: str | None = None) -> Path:
+        """Where a job's scene lies, its pictures beside it. Raises TroupeError."""
+        return self._folder(self._mine(job_id, owner)) / SCENE
+
+    def stop(self, job_id: object, wait: float = 0.5, owner: str | None = None) -> None:
+        """Ask a job to stop and wait up to `wait` seconds for it; a waiting one ends at once. Its scene and the steps
+        that it has saved are kept, so that it can be resumed."""
+        self._leave(job_id, STOPPED, wait, owner)
+
+    def hold(self, job_id: object, wait: float = 0.5, owner: str | None = None) -> None:
+        """Like `stop`, but the job keeps its place in the queue; the others go on."""
+        self._leave(job_id, PAUSED, wait, owner)
+
+    def resume(self, job_id: str, owner: str | None = None) -> Job:
+        """Let a held job run in its turn, or put a stopped, interrupted or failed one at the end of the queue again; it
+        goes on from the steps it has saved. Raises TroupeError."""
+        with self._worker.changed:
+            with self._store.changing():
+                row = self._mine(job_id, owner, (PAUSED, WAITING, STOPPED, INTERRUPTED, FAILED))
+                if row.state in OVER:
+                    self.check_room(row.owner)
+                    line = self._store.line()
+                    self._store.change(row.id, position=1 + max((each.position for each in line), default=0))
+                self._store.change(row.id, state=WAITING, error="", ended="")
+            job = self._worker.handle(row)
+        self._worker.start()
+        return job
+
+    def move(self, job_id: str, to: int, owner: str | None = None) -> None:
+        """Give a waiting job another place, 0 being the next to run. An owner's jobs change places among themselves
+        only, so that nobody is pushed back by a stranger. Raises TroupeError."""
+        self._reorder(job_id, owner, lambda at: to)
+
+    def move_up(self, job_id: str, owner: str | None = None) -> None:
+        self._reorder(job_id, owner, lambda at: at - 1)
+
+    def move_down(self, job_id: str, owner: str | None = None) -> None:
+        self._reorder(job_id, owner, lambda at: at + 1)
+
+    def run_next(self, job_id: str, owner: str | None = None) -> None:
+        """First in line, and no longer held where it was."""
+        self._reorder(job_id, owner, lambda at: 0)
+        self.resume(job_id, owner)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the whole queue is held. The job that was running then goes on to its end."""
+        return self._worker.paused
+
+    def pause_queue(self) -> None:
+        self._set_paused(True)
+
+    def resume_queue(self) -> None:
+        """Go on, also where a full disk has stopped the queue."""
+        self._set_paused(False)
+        self._worker.try_again()
+
+    @property
+    def trouble(self) -> str:
+        """Why the queue does not move although it should, in words."""
+        return self._worker.trouble
+
+    # -- keeping and throwing away --------------------------------------------------
+
+    def trash(self, job_id: str, owner: str | None = None) -> None:
+        """Put a job away, the running one being stopped first; `restore` brings it back. Raises TroupeError."""
+        self.stop(self._mine(job_id, owner).id, wait=10.0)
+        row = self._mine(job_id, owner, OVER)
+        self._store.change(row.id, trashed=now())
+        self._folders.move(row.folder, to_trash=True)
+
+    # -- within ---------------------------------------------------------------------
+
+    def _leave(self, job_id: object, state: str, wait: float, owner: str | None) -> None:
+        with self._worker.changed:
+            row = self._row(job_id, owner)
+            if row is None or row.state not in QUEUED:
+                return
+            job = self._worker.handle(row)
+            if row.state == RUNNING:
+                job.then = state
+                job.stop.set()
+            else:
+                self._store.change(row.id, state=state, **({"ended": now()} if state in OVER else {}))
+                self._worker.dismiss(row.id)
         job.ended.wait(wait)
 
-    def snapshot(self, job_id: object) -> Snapshot | None:
-        """A job as it stands; finished ones are found on disk after a restart. None where there is no such job."""
-        if not isinstance(job_id, str) or not ID.fullmatch(job_id):
-            return None
-        job = self._jobs.get(job_id)
-        if job is None:
-            return self._from_disk(job_id)
-        with self._changed:
-            ahead = list(self._queue).index(job) + 1 if job in self._queue else 0
-        progress, result = job.progress, job.result
-        seed = job.request.scene.sampling.seed
-        if result is not None:
-            return Snapshot(
-                job.id, job.state, "", 1.0, result.seconds, 0.0, 0, "", result.path, seed,
-                tuple(result.notices),
-            )  # fmt: skip
-        if progress is None:
-            return Snapshot(job.id, job.state, ahead=ahead, error=job.error, seed=seed)
-        share = progress.step / progress.of if progress.stage == "frames" else float(progress.stage == "poster")
-        return Snapshot(
-            job.id, job.state, progress.stage, share, progress.elapsed, progress.remaining, ahead, job.error, seed=seed
-        )
+    def _reorder(self, job_id: str, owner: str | None, target: Callable[[int], int]) -> None:
+        with self._worker.changed, self._store.changing():
+            self._mine(job_id, owner, IN_LINE)
+            line = self._store.line()
+            mine = [row.id for row in line if owner is None or row.owner == owner]
+            at = mine.index(job_id)
+            mine.insert(max(0, min(target(at), len(mine) - 1)), mine.pop(at))
+            places = iter(mine)
+            self._store.line_up([next(places) if owner is None or row.owner == owner else row.id for row in line])
 
-    def _from_disk(self, job_id: str) -> Snapshot | None:
-        for folder in self.folder.glob(f"*_{job_id}"):
-            for clip in folder.glob("*.mp4"):
-                return Snapshot(job_id, DONE, share=1.0, clip=clip, seed=_seed_of(folder / "scene.json"))
-            return Snapshot(
-                job_id, FAILED, error="Troupe was closed before this clip was finished. Press Generate again."
-            )
-        return None
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue)
-                job = self._queue.popleft()
-                job.state = RUNNING
-            self._run(job)
-
-    def _run(self, job: Job) -> None:
-        def tell(progress: Any) -> None:
-            job.progress = progress
-
-        try:
-            job.result = self._render(job.request, on_progress=tell, stop=job.stop.is_set)
-            self._end(job, DONE)
-        except Stopped:
-            self._end(job, STOPPED)
-        except TroupeError as error:
-            self._end(job, FAILED, str(error))
-        except Exception:  # a bug must end the job, never the worker
-            log.exception("job %s failed", job.id)
-            self._end(job, FAILED, "Something went wrong inside Troupe. The console shows the details.")
-
-    def _end(self, job: Job, state: str, error: str = "") -> None:
-        job.state, job.error = state, error
-        if state == STOPPED:  # nothing partial is kept, and the scene is still on the desk
-            shutil.rmtree(job.folder, ignore_errors=True)
-        job.ended.set()
-
-
-def _seed_of(scene: Path) -> int | None:
-    try:
-        return load_scene(scene).sampling.seed
-    except SceneError:
-        return None
+    def _set_paused(self, paused: bool) -> None:
+        with self._worker.changed:
+            self._store.set_setting("paused", paused)
+            self._worker.paused = paused
+            self._worker.changed.notify_all()

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 from typing import IO
 
+from app.settings import Settings
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import TroupeError
 from engine.models import Status, Work, look
 from engine.models.command import delete
 from engine.models.libraries import library_work
 from engine.models.store import Store
-from engine.models.work import FAILED, RUNNING, begin, write_whole
+from engine.models.work import FAILED, RUNNING, begin
 
 
 class Getting:
-    """Starts, stops and reports downloads, checks and installs. `file` remembers which checkpoint was chosen. Whatever
-    it started ends with this process."""
+    """Starts, stops and reports downloads, checks and installs of the checkpoint that the settings name. Whatever it
+    started ends with this process."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._lock = threading.Lock()
         self._children: dict[str, tuple[subprocess.Popen, IO[bytes]]] = {}  # by the folder of their work
         self._said: dict[str, str] = {}  # the last words of those that ended with a fault
@@ -33,17 +32,18 @@ class Getting:
     @property
     def model(self) -> str:
         """The checkpoint that was chosen: a hub id or a folder; the usual one where that is gone."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, TroupeError):
-            chosen = str(json.loads(self._file.read_text(encoding="utf-8"))["model"])
+        chosen = self._settings.get().model
+        try:
             look(chosen)
-            return chosen
-        return DEFAULT_MODEL
+        except TroupeError:
+            return DEFAULT_MODEL
+        return chosen
 
     def choose(self, model: str) -> None:
         """Another checkpoint; nothing: the usual one. Raises TroupeError where it cannot be one."""
         model = model.strip() or DEFAULT_MODEL
         look(model)
-        write_whole(self._file, json.dumps({"model": model}))
+        self._settings.put(model=model)
 
     def start(self, kind: str) -> None:
         """Begin to download, verify or install, unless that is under way."""

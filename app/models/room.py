@@ -26,6 +26,8 @@ SECONDS = 1.0  # between two looks, while something is under way
 class Room:
     """The room's components, by name."""
 
+    refusal: gr.HTML
+    body: gr.Column
     libraries: gr.HTML
     install: gr.Button
     install_stop: gr.Button
@@ -43,28 +45,28 @@ class Room:
     timer: gr.Timer
 
 
-def build_models(tab: gr.Tab, getting: Getting | None, card: Callable[[], str] | None = None) -> None:
-    """Fill the tab; to be called inside it. `getting` None: strangers may come, and nothing is shown or wired. `card`
-    says in plain text what the graphics card can do."""
-    if getting is None:
-        gr.HTML(views.NOT_YOURS, elem_id="tr-models")
-        return
-    with gr.Column(elem_id="tr-models"):
+def build_models(
+    tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], card: Callable[[], str] | None = None
+) -> None:
+    """Fill the tab; to be called inside it. A guest of a shared page is shown nothing and may do nothing. `card` says
+    in plain text what the graphics card can do."""
+    found: dict[str, Any] = {"refusal": gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")}
+    with gr.Column(visible=False, elem_id="tr-models") as found["body"]:
         gr.HTML(views.INTRO)
         with gr.Column(elem_classes="tr-thing"):
-            found: dict[str, Any] = {"libraries": gr.HTML("", elem_id="tr-libraries")}
+            found["libraries"] = gr.HTML("", elem_id="tr-libraries")
             with gr.Row(elem_classes="tr-actions"):
                 found["install"] = gr.Button("Install", variant="primary", size="sm", elem_id="tr-install")
                 found["install_stop"] = gr.Button("Stop", size="sm", elem_id="tr-install-stop")
         with gr.Column(elem_classes="tr-thing"):
-            found |= _checkpoint(getting.model)
+            found |= _checkpoint()
         with gr.Column(elem_classes="tr-thing"):
             found["card"] = gr.HTML("", elem_id="tr-card-plan")
     room = Room(**found, timer=gr.Timer(SECONDS, active=False))
-    _wire(tab, room, getting, card)
+    _wire(tab, room, getting, _Rights(is_owner, card))
 
 
-def _checkpoint(model: str) -> dict[str, Any]:
+def _checkpoint() -> dict[str, Any]:
     found: dict[str, Any] = {"checkpoint": gr.HTML("", elem_id="tr-checkpoint")}
     with gr.Row(elem_classes="tr-actions"):
         found["download"] = gr.Button("Download", variant="primary", size="sm", elem_id="tr-download-model")
@@ -78,21 +80,32 @@ def _checkpoint(model: str) -> dict[str, Any]:
             found["keep"] = gr.Button("Keep it", size="sm", elem_id="tr-keep")
     with gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other"):
         found["model"] = gr.Textbox(
-            model, label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
+            label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
             elem_id="tr-model", info="Of the same kind as SkyReels-A2. Press Enter; empty means the usual one.",
         )  # fmt: skip
     return found
 
 
-def _wire(tab: gr.Tab, room: Room, getting: Getting, card: Callable[[], str] | None) -> None:
+@dataclass(frozen=True)
+class _Rights:
+    """Who the owner is, and what only they are told of the card."""
+
+    is_owner: Callable[[], bool]
+    card: Callable[[], str] | None
+
+
+def _wire(tab: gr.Tab, room: Room, getting: Getting, rights: _Rights) -> None:
     outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
 
     def show(asking: bool = False) -> dict[gr.components.Component, Any]:
-        return _shown(room, getting, asking) | {room.card: _card_html(card)}
+        if not rights.is_owner():
+            return {room.refusal: gr.update(visible=True)}
+        return _shown(room, getting, asking) | {room.card: _card_html(rights.card)}
 
     def then(action: Callable[..., None]) -> Callable[..., dict]:
         def act(*values: str) -> dict:
-            action(*values)
+            if rights.is_owner():
+                action(*values)
             return show()
 
         return act
@@ -131,6 +144,7 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Com
         size = gigabytes(Store(state.model).bytes_on_disk())
         question = f'<p class="tr-question">Delete {html.escape(state.title)}? This frees {size}.</p>'
     return {
+        room.body: gr.update(visible=True),
         room.libraries: views.libraries_html(libraries, installing),
         room.install: gr.update(visible=libraries.can_install and not libraries.installed and not busy_libraries),
         room.install_stop: gr.update(visible=busy_libraries),

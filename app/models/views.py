@@ -14,8 +14,8 @@ INTRO = (
     "this machine needs three things. Nothing is fetched before you press a button.</p>"
 )
 NOT_YOURS = (
-    '<div class="tr-message">Only the owner of this machine sees and changes what is installed on it: there, start '
-    "Troupe without a public link and without another address.</div>"
+    '<div class="tr-message">Only the owner of this machine sees and changes what is installed on it. Tell whoever '
+    "gave you the link.</div>"
 )
 
 

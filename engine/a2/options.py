@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ class A2Options:
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
+    `preview` is kept showing what the model has in mind, a small moving picture (WebP).
     """
 
     model: str = DEFAULT_MODEL
@@ -34,6 +35,16 @@ class A2Options:
     batched_guidance: bool = False
     save_latents: Path | None = None
     state: Path | None = None
+    preview: Path | None = None
+
+
+# Said anew for every run. All else decides what is loaded, and how.
+_OF_A_RUN = ("scheduler", "batched_guidance", "save_latents", "state", "preview")
+
+
+def of_the_model(options: A2Options) -> A2Options:
+    """The options without what is said anew for every run: equal where one loaded model serves both."""
+    return A2Options(**{f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN})
 
 
 def check_installed() -> None:

@@ -7,11 +7,17 @@ colour at the scale of a latent's 8 x 8 pixels.)
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from engine import part
 
 if TYPE_CHECKING:
     import torch
@@ -46,3 +52,34 @@ def preview(latents: torch.Tensor, colours: torch.Tensor, count: int = 1) -> lis
     rgb = torch.einsum("cthw,ck->thwk", middle, colours[:-1]) + colours[-1]
     pixels = (rgb * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8).numpy()
     return [Image.fromarray(frame) for frame in pixels]
+
+
+class LivePreview:
+    """A moving picture (WebP) beside the run: the whole clip as the model has it in mind, made anew as it gets clearer.
+
+    It is made only while all of them together have taken less than 1 % of the run's time: nobody waits for it.
+    """
+
+    _SHARE = 0.01
+    _FRAME = 200  # milliseconds that one latent frame, four of the clip's, is shown
+
+    def __init__(self, path: Path, colours: torch.Tensor) -> None:
+        self._path, self._colours = path, colours
+        self._begun, self._spent = time.monotonic(), 0.0
+
+    def after_step(self, clean: torch.Tensor) -> None:
+        """A step is over; `clean` (1, 16, T, h, w) is what the finished clip is taken to be."""
+        begun = time.monotonic()
+        if self._spent > self._SHARE * (begun - self._begun):
+            return
+        pictures = preview(clean, self._colours, clean.shape[2])
+        growing, _ = part.beside(self._path)
+        try:
+            with contextlib.suppress(OSError):  # a full disk: the run can do without
+                pictures[0].save(
+                    growing, "WEBP", save_all=True, append_images=pictures[1:], duration=self._FRAME, loop=0, quality=80
+                )
+                os.replace(growing, self._path)
+        finally:
+            part.remove(growing)
+        self._spent += time.monotonic() - begun

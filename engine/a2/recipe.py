@@ -14,7 +14,8 @@ from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_check
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode, tiling_for
 from engine.a2.files import find_checkpoint
-from engine.a2.options import A2Options
+from engine.a2.options import A2Options, of_the_model
+from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
@@ -32,7 +33,7 @@ class Watch:
     every sampling step with its latents; `stop` is asked often and ends the work with Stopped."""
 
     tell: Callable[[str, int, int, str], None] = lambda *_: None
-    on_step: Callable[[Step, Conditioning], None] | None = None
+    on_step: Callable[[Step], None] | None = None
     stop: Callable[[], bool] | None = None
 
 
@@ -58,20 +59,21 @@ def shoot(
 
     Raises EngineUnavailable, or Stopped. What `options.state` keeps then goes on from there the next time.
     """
-    compute = loaded.compute if loaded else choose_compute(options)
+    checkpoint = loaded or load(options, watch)
+    compute = checkpoint.compute
     with _memory(compute):
-        checkpoint = loaded or load_checkpoint(
-            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
-        )
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
         watch.tell("sampling", run.step, run.steps, "")
+        live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
 
         def on_step(step: Step) -> None:
             keep()
+            if live is not None:
+                live.after_step(step.clean)
             if watch.on_step is not None:
-                watch.on_step(step, conditioning)
+                watch.on_step(step)
             watch.tell("sampling", step.step, step.of, "")
 
         latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
@@ -80,6 +82,22 @@ def shoot(
     frames = decode(checkpoint.vae, latents, tiling_for(*latents.shape[3:]), watch.stop)
     head = scene.video.trim_head
     return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, _notices(checkpoint, scene))
+
+
+def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
+    """Load the model as the options say. Raises EngineUnavailable, or Stopped."""
+    compute = choose_compute(options)
+    with _memory(compute):
+        return load_checkpoint(
+            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
+        )
+
+
+def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
+    """What `load` depends on: equal where one loaded checkpoint serves both."""
+    folder = find_checkpoint(options.model)
+    files = ((file, file.stat()) for file in sorted(folder.rglob("*")) if file.is_file())
+    return of_the_model(options), tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files)
 
 
 def _start(

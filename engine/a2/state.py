@@ -7,16 +7,15 @@ while writing leaves the state of the step before.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import part as parts
 from engine.a2.conditioning import Conditioning
 from engine.a2.references import Canvas
 from engine.a2.sampling import Run, make_scheduler
@@ -41,7 +40,8 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+    parts.sweep(path)
+    part, _ = parts.beside(path)
     try:
         save_file(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
@@ -57,8 +57,7 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
             f"{path} cannot be written ({reason})", "Free some space, or name another file."
         ) from None
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        parts.remove(part)
 
 
 def check_target(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The Clips tab: what is being made, everything that was made, and what can be done with it."""

@@ -1,0 +1,99 @@
+"""From jobs to what the Clips tab shows: plain data for the gallery and the queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from app.create.progress import duration, share_words
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
+from engine.errors import TroupeError
+
+KINDS = [("webm", "WebM"), ("gif", "GIF"), ("frames", "PNG frames"), ("first", "First frame"), ("last", "Last frame")]
+ENGINE_NAMES = {"draft": "Draft", "a2": "SkyReels-A2"}
+_NOT_MADE = {STOPPED: "Stopped", FAILED: "Not made", INTERRUPTED: "Cut off"}
+
+# what can be done with a job in the line: the action, its button, what the button does
+_ACTIONS = {
+    RUNNING: [("hold", "Hold", "Stop it for now; it goes on later"), ("stop", "Stop", "Stop it")],
+    WAITING: [("next", "Run next", "Make it next"), ("up", "↑", "Earlier"), ("down", "↓", "Later"),
+              ("edit", "Edit", "Take it back on the desk"), ("twice", "Duplicate", "Queue it once more"),
+              ("hold", "Hold", "Keep it back"), ("remove", "Remove", "Take it out of the queue")],
+    PAUSED: [("resume", "Go on", "Put it back in the queue"), ("edit", "Edit", "Take it back on the desk"),
+             ("remove", "Remove", "Take it out of the queue")],
+    INTERRUPTED: [("resume", "Go on", "Go on with it"), ("remove", "Remove", "Move it to the trash")],
+}  # fmt: skip
+
+
+def queue_value(jobs: JobBoard, owner: str | None, cut_off: Sequence[Snapshot]) -> dict[str, Any]:
+    """What queue.js draws: the running job, those in line, and those that a crash or a power cut ended."""
+    return {
+        "owner": owner is None, "paused": jobs.paused, "trouble": jobs.trouble,
+        "jobs": [_queued(snap) for snap in [*cut_off, *jobs.queue(owner)]],
+    }  # fmt: skip
+
+
+def _queued(snap: Snapshot) -> dict[str, Any]:
+    return {
+        "id": snap.id, "state": snap.state, "title": snap.title, "percent": round(100 * snap.share),
+        "words": _words(snap), "actions": _ACTIONS[snap.state],
+    }  # fmt: skip
+
+
+def _words(snap: Snapshot) -> str:
+    engine = ENGINE_NAMES[snap.engine]
+    if snap.state == RUNNING:
+        return f"{engine} · {share_words(snap)}"
+    guess = f" · takes about {duration(snap.left)}" if snap.left else ""
+    if snap.state == WAITING:
+        return f"{engine} · {'next' if snap.ahead <= 1 else f'{snap.ahead - 1} before it'}{guess}"
+    if snap.state == PAUSED:
+        return f"{engine} · held back{' with its steps so far' if snap.steps_kept else ''}"
+    return f"{engine} · cut off when Troupe ended{'; its steps so far are kept' if snap.steps_kept else ''}"
+
+
+def gallery_value(
+    jobs: JobBoard, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None, opened: str = ""
+) -> dict[str, Any]:
+    """What clips.js draws. `opened`: the clip to look at; `undo`: the one that was just moved to the trash."""
+    return {
+        "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint, "opened": opened,
+        "undo": {"id": undo.id, "title": undo.title} if undo else None,
+    }  # fmt: skip
+
+
+def _clip(snap: Snapshot, scene: dict[str, Any]) -> dict[str, Any]:
+    video, sampling = scene.get("video", {}), scene.get("sampling", {})
+    playable = snap.state == DONE and snap.clip is not None
+    return {
+        "id": snap.id, "title": snap.title, "prompt": snap.prompt, "engine": snap.engine, "seed": snap.seed,
+        "kind": ENGINE_NAMES[snap.engine], "width": video.get("width", 16), "height": video.get("height", 9),
+        "poster": playable and snap.poster is not None, "playable": playable, "favourite": snap.favourite,
+        "words": "" if playable else _NOT_MADE.get(snap.state, snap.state) + (f": {snap.error}" if snap.error else ""),
+        "promotable": snap.engine == "draft", "resumable": snap.resumable, "kept": snap.steps_kept,
+        "notices": list(snap.notices), "facts": _facts(snap, video, sampling),
+    }  # fmt: skip
+
+
+def _facts(snap: Snapshot, video: dict[str, Any], sampling: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = [("Engine", ENGINE_NAMES[snap.engine]), ("Seed", str(snap.seed))]
+    if video:
+        frames = video["frames"] - (video.get("trim_head", 0) if snap.engine == "a2" else 0)
+        facts.append(("Clip", f"{video['width']} × {video['height']}, {frames / video['fps']:.1f} s"))
+    if snap.engine == "a2" and sampling:
+        told = f"{sampling['steps']} steps, guidance {sampling['guidance']:g}, flow shift {sampling['flow_shift']:g}"
+        facts.append(("Sampling", told))
+    if snap.elapsed:
+        facts.append(("Took", duration(snap.elapsed)))
+    if snap.created:
+        facts.append(("When", snap.created[:16].replace("T", " ") + " UTC"))
+    return facts
+
+
+def _facts_of(jobs: JobBoard, snap: Snapshot) -> dict[str, Any]:
+    try:
+        return json.loads(jobs.scene_file(snap.id).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TroupeError):
+        return {}

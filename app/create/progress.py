@@ -1,0 +1,125 @@
+"""A job as the page shows it: the bar and the stages while it runs, the line under the clip when it is done."""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
+from engine import draft
+
+STAGES = {
+    "draft": {"cast": "Getting the cast ready", "frames": "Drawing frames", "poster": "Finishing"},
+    "a2": {
+        "cast": "Getting the cast ready", "loading": "Loading the model", "conditioning": "Reading prompt and cast",
+        "sampling": "Making the clip", "decoding": "Turning it into frames", "poster": "Finishing",
+    },
+}  # fmt: skip
+
+
+def progress_html(snap: Snapshot | None) -> str:
+    """A bar with words; `role=progressbar` for those who do not see it. Everything inside is escaped."""
+    if snap is None or snap.state == DONE:
+        return ""
+    if snap.state == FAILED:
+        return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
+    if snap.state == STOPPED:
+        return '<div class="tr-message" role="status">Stopped. Your cast and prompt are as they were.</div>'
+    if snap.state == INTERRUPTED:
+        said = f"{snap.error} The Clips tab can go on with it."
+        return f'<div class="tr-message bad" role="alert">{html.escape(said)}</div>'
+    if snap.state == PAUSED:
+        return '<div class="tr-message" role="status">Held back: the Clips tab can go on with it.</div>'
+    if snap.error:  # the queue stands still, and this is why
+        return f'<div class="tr-message bad" role="alert">{html.escape(f"Waiting. {snap.error}")}</div>'
+    percent = round(100 * snap.share)
+    words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
+             RUNNING: share_words(snap)}[snap.state]  # fmt: skip
+    seconds = snap.left if snap.left is not None else snap.remaining
+    left = "" if seconds is None else f"about {duration(seconds)} left"
+    since = f"{duration(snap.elapsed)} so far" if snap.elapsed >= 10 else ""
+    times = " · ".join(each for each in (since, left) if each)
+    return (
+        f'{_steps(snap)}<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
+        f'<div class="tr-words" role="status"><span>{html.escape(words)}</span><span>{times}</span></div>'
+    )
+
+
+def share_words(snap: Snapshot) -> str:
+    """What a running job is doing, and how far it is."""
+    words = STAGES[snap.engine].get(snap.stage, snap.stage) or "Starting"
+    if snap.stage == "sampling":
+        return f"{words} · step {snap.step} of {snap.of}"
+    if snap.detail:
+        return f"{words} · {snap.detail.replace('_', ' ')}"
+    return f"{words} · {round(100 * snap.share)} %"
+
+
+def _steps(snap: Snapshot) -> str:
+    """Where the model is on its way: minutes pass in a stage, and a person wants to know what still comes."""
+    if snap.engine != "a2" or snap.state != RUNNING:
+        return ""
+    stages = [stage for stage in STAGES["a2"] if stage not in ("cast", "poster")]
+    here = stages.index(snap.stage) if snap.stage in stages else -1 if snap.stage in ("", "cast") else len(stages)
+    names = {"loading": "Load", "conditioning": "Read", "sampling": "Make", "decoding": "Frames"}
+    items = "".join(
+        f'<li class="{"done" if i < here else "now" if i == here else ""}">{names[stage]}</li>'
+        for i, stage in enumerate(stages)
+    )
+    return f'<ol class="tr-steps" aria-hidden="true">{items}</ol>'
+
+
+def preview_html(snap: Snapshot | None, shape: tuple[int, int]) -> str:
+    """What the model has in mind right now, at the clip's shape (width, height)."""
+    width, height = shape
+    picture = _read(snap.preview) if snap and snap.active and snap.preview else b""
+    if not picture:
+        return ""
+    data = base64.b64encode(picture).decode()
+    return (
+        f'<figure class="tr-live-preview" style="--tr-shape:{width}/{height}"><img alt="The clip so far, blurred" '
+        f'src="data:image/webp;base64,{data}"><figcaption>Preview: what the model has in mind so far</figcaption>'
+        "</figure>"
+    )
+
+
+def preview_stamp(snap: Snapshot | None) -> float:
+    """Changes with every new preview; 0 where there is none."""
+    try:
+        return snap.preview.stat().st_mtime if snap and snap.active and snap.preview else 0.0
+    except OSError:
+        return 0.0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # not made yet
+        return b""
+
+
+def result_html(snap: Snapshot | None) -> str:
+    """The line under a clip: what it is, the seed, how long it took, what to know."""
+    if snap is None or snap.state != DONE:
+        return '<div class="tr-result"><p>No clip yet. Press Generate: a draft takes a few seconds.</p></div>'
+    facts = [f"Seed <b>{snap.seed}</b>"] if snap.seed is not None else []
+    if snap.elapsed:
+        facts.append(f"made in {f'{snap.elapsed:.1f} s' if snap.elapsed < 90 else duration(snap.elapsed)}")
+    notices = "".join(f"<p>{html.escape(each)}</p>" for each in snap.notices)
+    kind = (
+        '<p class="tr-made"><b>SkyReels-A2</b> Made by the video model.</p>'
+        if snap.engine == "a2"
+        else f'<p class="tr-draft"><b>Draft</b> {html.escape(draft.NOTE)}</p>'
+    )
+    return f'<div class="tr-result">{kind}<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person says it."""
+    whole = max(1, round(seconds))
+    if whole < 90:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

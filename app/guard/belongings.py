@@ -1,0 +1,115 @@
+"""What belongs to whom: files, desks and jobs, kept over a restart; sessions and events, only while the server runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+log = logging.getLogger("troupe.guard")
+
+_FILE = re.compile(r"[0-9a-f]{64}/[^/\\\0]+")
+_SESSIONS = 50_000  # remembered
+
+
+class Belongings:
+    """Who owns which file of the upload folder, desk and job. The same file can have several owners: each uploaded it.
+
+    `paper` keeps it, one line an entry, added to and never rewritten while the server runs.
+    """
+
+    def __init__(self, paper: Path, uploads: Path) -> None:
+        self._paper, self.uploads = paper, Path(os.path.normpath(uploads))
+        self._owners: dict[str, set[str]] = {}
+        self._sessions: OrderedDict[str, str] = OrderedDict()
+        self._lock = threading.Lock()
+        self._load()
+
+    # -- desks and jobs --------------------------------------------------------
+
+    def give(self, key: str, visitor: str) -> None:
+        with self._lock:
+            self._give(key, visitor)
+
+    def claim(self, key: str, visitor: str) -> bool:
+        """Whether this is the visitor's. What nobody has yet becomes theirs: who knows an id was given it."""
+        with self._lock:
+            if key not in self._owners:
+                self._give(key, visitor)
+            return visitor in self._owners[key]
+
+    def claim_session(self, key: str, visitor: str) -> bool:
+        """`claim` for what a page makes up while it is open: sessions, events, upload progress."""
+        with self._lock:
+            owner = self._sessions.setdefault(key, visitor)
+            self._sessions.move_to_end(key)
+            while len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+            return owner == visitor
+
+    # -- files -----------------------------------------------------------------
+
+    def file_key(self, path: str) -> str | None:
+        """The key of a file in the upload folder: `<hash>/<name>`. None for every other path, however it is spelled."""
+        if "\0" in path:
+            return None
+        whole = os.path.normpath(path)
+        try:
+            inside = Path(whole).relative_to(self.uploads).as_posix()
+        except ValueError:
+            return None
+        return inside if _FILE.fullmatch(inside) else None
+
+    def give_file(self, path: str, visitor: str) -> None:
+        key = self.file_key(path)
+        if key is not None:
+            self.give(f"file:{key}", visitor)
+
+    def has_file(self, path: str, visitor: str) -> bool:
+        key = self.file_key(path)
+        with self._lock:
+            return key is not None and visitor in self._owners.get(f"file:{key}", ())
+
+    def is_owned(self, path: str) -> bool:
+        """Whether anybody has this file."""
+        with self._lock:
+            return bool(self._owners.get(f"file:{self.file_key(path)}"))
+
+    # -- keeping ---------------------------------------------------------------
+
+    def _give(self, key: str, visitor: str) -> None:
+        owners = self._owners.setdefault(key, set())
+        if visitor in owners:
+            return
+        owners.add(visitor)
+        try:
+            with open(self._paper, "a", encoding="utf-8") as paper:
+                paper.write(json.dumps([key, visitor]) + "\n")
+        except OSError:  # it still counts until the server ends
+            log.warning("who owns what cannot be written down: %s", self._paper)
+
+    def _load(self) -> None:
+        """Read what was kept, and keep it again without the files that are gone."""
+        try:
+            lines = self._paper.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            try:
+                key, visitor = json.loads(line)
+                gone = key.startswith("file:") and not (self.uploads / key[5:]).is_file()
+            except (ValueError, TypeError, AttributeError, RecursionError):  # half a line, from a crash
+                continue
+            if not gone:
+                self._owners.setdefault(key, set()).add(str(visitor))
+        kept = "".join(json.dumps([key, who]) + "\n" for key, owners in self._owners.items() for who in sorted(owners))
+        part = self._paper.with_suffix(".part")
+        try:
+            part.write_text(kept, encoding="utf-8")
+            os.replace(part, self._paper)
+        except OSError:
+            log.warning("who owns what cannot be written down: %s", self._paper)

@@ -1,0 +1,41 @@
+"""A public link that ends: at its time the guests are out, the tunnel is closed, and the console says so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from app.guard.access import in_words
+from app.guard.guard import Guard
+
+_LOOK = 30.0  # seconds between looks at the clock: a machine that slept wakes up late
+
+
+def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) -> threading.Thread | None:
+    """Watch over a link's time and call `close` at its end. The watching thread; None where nothing ends."""
+    if guard.ends_at is None:
+        return None
+
+    def watch() -> None:
+        pause = threading.Event()
+        while not guard.has_ended:
+            pause.wait(look)
+        close()
+        print(
+            f"The public link has ended after {in_words(guard.access.hours)}. The page stays open for you here; start "
+            "again with --share for a new link.",
+            flush=True,
+        )
+
+    thread = threading.Thread(target=watch, name="troupe-link", daemon=True)
+    thread.start()
+    return thread
+
+
+def close_tunnels(port: int) -> None:
+    """End Gradio's tunnels to this port."""
+    from gradio.tunneling import CURRENT_TUNNELS
+
+    for tunnel in [each for each in CURRENT_TUNNELS if each.local_port == port]:
+        tunnel.kill()
+        CURRENT_TUNNELS.remove(tunnel)

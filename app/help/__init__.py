@@ -1,0 +1,1 @@
+"""Help when something breaks: what is wrong with this machine, and what to tell who can mend it."""

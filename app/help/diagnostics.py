@@ -1,0 +1,47 @@
+"""Diagnostics to paste into a report: versions, hardware, findings, errors. No prompt, no picture, no person's name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.help.doctor import examine
+from app.help.logs import last_errors
+from engine import VERSION
+
+PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",
+            "transformers", "optimum-quanto", "huggingface_hub")  # fmt: skip
+
+
+def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, Any] | None = None) -> str:
+    """The whole text. `hardware` and `plan` are plain data, as the engine tells them."""
+    parts = [
+        f"Troupe {VERSION}, Python {platform.python_version()}, {platform.platform()}",
+        "\n".join(f"{name} {_version(name)}" for name in PACKAGES),
+        "\n".join(f"{each.level}: {each.what}: {each.said}" for each in examine(outputs)),
+        "Hardware: " + json.dumps(hardware, sort_keys=True),
+    ]
+    if plan:
+        parts.append("Plan: " + json.dumps(plan, sort_keys=True))
+    errors = last_errors(outputs / "logs")
+    parts.append("Last errors:\n" + ("\n".join(errors) if errors else "none"))
+    return without_private("\n\n".join(parts))
+
+
+def without_private(text: str) -> str:
+    """The text without what people wrote (it stands in quotes, in our messages) and without where they keep it."""
+    text = text.replace(str(Path.home()), "~")
+    text = re.sub(r"'[^'\n]*'|“[^”\n]*”", "'…'", text)
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:\\|/)(?:[^\s:,;()'\"]+[/\\])+", "…/", text)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

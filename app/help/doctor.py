@@ -1,0 +1,165 @@
+"""`python launch.py doctor`: looks at everything that Troupe needs, and says what to do for each line that is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from app.port import FIRST, free_port
+from app.settings import Settings
+from engine.errors import EngineUnavailable, TroupeError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GOOD, NOTE, BAD = "good", "note", "bad"
+_MARKS = {GOOD: "ok  ", NOTE: "note", BAD: "BAD "}
+_ROOM = 2 * 10**9  # bytes free for clips, below which it is worth a word
+_TIGHT = 200 * 10**6  # below which a clip may not fit
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `note`: it works, but something is not there that a person may want."""
+
+    what: str
+    level: Literal["good", "note", "bad"]
+    said: str
+    remedy: str = ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a line for every finding; 0 where nothing is bad, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="launch.py doctor", description="Check everything that Troupe needs.")
+    parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="the folder of your clips")
+    worst = GOOD
+    for finding in examine(parser.parse_args(argv).outputs.absolute()):
+        print(f"{_MARKS[finding.level]}  {finding.what}: {finding.said}", flush=True)
+        if finding.remedy:
+            print(f"      {finding.remedy}", flush=True)
+        worst = BAD if BAD in (worst, finding.level) else worst
+    print("Something needs you: see the lines marked BAD." if worst == BAD else "Troupe can work here.")
+    return int(worst == BAD)
+
+
+def examine(outputs: Path) -> Iterator[Finding]:
+    """Look at one thing after the other. A check that itself fails is a finding, too."""
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("Python", _python),
+        ("Packages", lambda: _packages("Packages", "requirements.txt", BAD)),
+        ("Video encoder", _encoder),
+        ("Background remover", _cutout),
+        ("Outputs folder", lambda: _outputs(outputs)),
+        ("Port", _port),
+        ("SkyReels-A2: libraries", lambda: _packages("SkyReels-A2: libraries", "requirements-a2.txt", NOTE)),
+        ("SkyReels-A2: weights", lambda: _weights(outputs)),
+    ]
+    for what, check in checks:
+        try:
+            yield check()
+        except Exception as error:  # a doctor does not faint
+            yield Finding(what, BAD, f"the check failed ({type(error).__name__}: {error})", "Please report this line.")
+
+
+def _python() -> Finding:
+    said = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.maxsize < 2**32:
+        return Finding("Python", BAD, f"{said}, 32 bit", "Install a 64-bit Python from python.org.")
+    return Finding("Python", GOOD, said)
+
+
+def _packages(what: str, file: str, level: Literal["note", "bad"]) -> Finding:
+    from packaging.requirements import Requirement
+
+    lacking = []
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+        if not line.split("#")[0].strip():
+            continue
+        wanted, found = Requirement(line.split("#")[0]), None
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.version(wanted.name)
+        if found is None:
+            lacking.append(f"{wanted.name} is missing")
+        elif not wanted.specifier.contains(found, prereleases=True):
+            lacking.append(f"{wanted.name} is {found}, not {wanted.specifier}")
+    if not lacking:
+        return Finding(what, GOOD, f"all of {file}")
+    remedy = (
+        "Delete the folder .venv and start Troupe again; it installs anew."
+        if level == BAD
+        else "Only the video model needs them: python launch.py models install."
+    )
+    return Finding(what, level, "; ".join(lacking), remedy)
+
+
+def _encoder() -> Finding:
+    import numpy as np
+
+    from engine.scene import Video
+    from engine.video import probe, write_video
+
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "try.mp4"
+        frames = (np.full((64, 64, 3), 10 * number, np.uint8) for number in range(5))
+        write_video(frames, clip, Video(width=64, height=64, frames=5))
+        found = probe(clip)
+    return Finding("Video encoder", GOOD, f"writes {found.codec} MP4")
+
+
+def _cutout() -> Finding:
+    from engine import cutout
+
+    if cutout.is_here("fast"):
+        return Finding("Background remover", GOOD, "u2netp is here")
+    remedy = "It is fetched with the first picture (5 MB); until then plain backgrounds only are removed."
+    return Finding("Background remover", NOTE, "u2netp is not here yet", remedy)
+
+
+def _outputs(outputs: Path) -> Finding:
+    what, there = "Outputs folder", outputs
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        problem = f"{outputs} cannot be written ({error.strerror})"
+        return Finding(what, BAD, problem, "Name another one: --outputs FOLDER.")
+    free = shutil.disk_usage(there).free
+    said = f"{outputs}, {free / 10**9:.1f} GB free"
+    if free < _TIGHT:
+        return Finding(what, BAD, said, "Free some space, or name a folder on another disk: --outputs FOLDER.")
+    return Finding(what, NOTE if free < _ROOM else GOOD, said, "That is little." if free < _ROOM else "")
+
+
+def _port() -> Finding:
+    try:
+        port = free_port(None, FIRST)
+    except TroupeError as error:
+        return Finding("Port", BAD, error.problem, error.remedy)
+    if port != FIRST:
+        return Finding("Port", NOTE, f"{FIRST} is taken (is Troupe open already?); {port} is free")
+    return Finding("Port", GOOD, f"{port} is free")
+
+
+def _weights(outputs: Path) -> Finding:
+    from engine.a2.files import find_checkpoint, read_checkpoint
+
+    what, model = "SkyReels-A2: weights", Settings(outputs / "settings.json").get().model
+    try:
+        folder = find_checkpoint(model)
+    except EngineUnavailable as error:
+        return Finding(what, NOTE, error.problem, "To fetch it: the Models tab, or python launch.py models download.")
+    try:
+        found = read_checkpoint(folder)
+    except EngineUnavailable as error:
+        return Finding(what, BAD, error.problem, "To mend it: the Models tab, or python launch.py models download.")
+    size = sum(component.bytes for component in found.values())
+    return Finding(what, GOOD, f"{Path(model).name}, {size / 10**9:.1f} GB")

@@ -1,0 +1,72 @@
+"""The Help tab: look at the machine, and copy what a report needs."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.help.diagnostics import diagnostics
+from app.help.doctor import Finding, examine
+from app.safely import safely
+from engine.errors import TroupeError
+
+NOT_YOURS = ("Only the owner of this machine can look at it", "Tell whoever gave you the link.")
+_WORDS = {"good": "fine", "note": "note", "bad": "needs you"}
+
+
+def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], is_owner: Callable[[], bool]) -> None:
+    """The tab's content and its handlers; to be called inside the page's Blocks. `hardware()` tells what this machine
+    is; a guest of a shared page is not told."""
+    gr.HTML(
+        '<div class="tr-help"><h3>Something does not work?</h3><p>Check the machine first: every line that is not fine '
+        "says what to do. If that does not help, copy the diagnostics into your report: versions, hardware and the "
+        "last errors, no prompts and no pictures.</p></div>"
+    )
+    with gr.Row(elem_classes="tr-helprow"):
+        check = gr.Button("Check this machine", variant="primary", size="sm", elem_id="tr-check")
+        gather = gr.Button("Gather diagnostics", size="sm", elem_id="tr-gather")
+    findings = gr.HTML("", elem_id="tr-findings")
+    text = gr.Textbox(
+        label="Diagnostics", lines=14, max_lines=24, interactive=False, visible=False, buttons=["copy"],
+        elem_id="tr-diagnostics",
+    )  # fmt: skip
+
+    def look() -> Iterator[str]:
+        if not is_owner():
+            raise TroupeError(*NOT_YOURS)
+        found: list[Finding] = []
+        for finding in examine(outputs):
+            found.append(finding)
+            yield findings_html(found, done=False)
+        yield findings_html(found, done=True)
+
+    def tell() -> Any:
+        if not is_owner():
+            raise TroupeError(*NOT_YOURS)
+        return gr.update(value=diagnostics(outputs, hardware()), visible=True)
+
+    for button, handler, shown in ((check, look, findings), (gather, tell, text)):
+        button.click(
+            safely(handler), None, shown, show_progress="minimal", concurrency_limit=1, api_visibility="private",
+            api_name=f"page_help_{handler.__name__}",
+        )  # fmt: skip
+
+
+def findings_html(findings: list[Finding], done: bool) -> str:
+    """The findings as a list; everything inside is escaped."""
+    items = "".join(
+        f'<li class="{each.level}"><i>{_WORDS[each.level]}</i><div><b>{html.escape(each.what)}</b> '
+        f"{html.escape(each.said)}{f'<p>{html.escape(each.remedy)}</p>' if each.remedy else ''}</div></li>"
+        for each in findings
+    )
+    if not done:
+        end = "Looking…"
+    elif any(each.level == "bad" for each in findings):
+        end = "Something needs you: see above."
+    else:
+        end = "Troupe can work here."
+    return f'<ul class="tr-findings">{items}</ul><p class="tr-note" role="status">{end}</p>'

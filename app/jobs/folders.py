@@ -1,0 +1,148 @@
+"""The jobs' folders: made, brought safely to the disk, tidied, and moved to the trash and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.jobs.papers import SCENE, STATE
+from engine.errors import SceneError, TroupeError, VideoError
+from engine.scene import Scene, load_scene
+
+NAME = re.compile(r".+_([0-9a-f]{32})")
+_PENDING = ".not-yet-accepted"
+_GROWING = re.compile(r"\..+\.(?:part|txt)")  # what write_video, the run's state and the preview grow under
+
+
+class Folders:
+    """`clips` holds a folder for every job, `trash` those that were put away."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.outputs, self.clips, self.trash = outputs, outputs / "clips", outputs / "trash"
+
+    def new(self, slug: str) -> tuple[str, Path]:
+        """An id that nobody can guess and a fresh folder; its name says when and what. Until it is accepted it counts
+        for nothing, and what a kill leaves of it is removed at the next start."""
+        job_id = uuid.uuid4().hex
+        folder = self.clips / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{slug}_{job_id}"
+        folder.mkdir(parents=True)
+        (folder / _PENDING).touch()
+        return job_id, folder
+
+    def accept(self, folder: Path) -> None:
+        """The store knows the folder's job now."""
+        with contextlib.suppress(OSError):
+            (folder / _PENDING).unlink(missing_ok=True)
+
+    def is_pending(self, folder: Path) -> bool:
+        return (folder / _PENDING).exists()
+
+    def find(self, name: str, trashed: bool) -> Path:
+        """Where a job's folder is. A move that was cut off leaves it on the other side until the next start."""
+        name = Path(name).name  # it comes from a file that a person can write
+        here, there = (self.trash, self.clips) if trashed else (self.clips, self.trash)
+        return there / name if not (here / name).exists() and (there / name).exists() else here / name
+
+    def move(self, name: str, to_trash: bool) -> None:
+        """Bring a folder where it belongs. One that cannot be moved now (Windows, while a player has the clip open) is
+        moved at the next start."""
+        name = Path(name).name
+        source, target = (self.clips, self.trash) if to_trash else (self.trash, self.clips)
+        with contextlib.suppress(OSError):
+            target.mkdir(parents=True, exist_ok=True)
+            if (source / name).exists():
+                os.rename(source / name, target / name)
+
+    def all(self) -> Iterator[tuple[str, Path]]:
+        """(job id, folder) of what lies among the clips, the oldest first."""
+        with contextlib.suppress(FileNotFoundError):
+            for folder in sorted(self.clips.iterdir()):
+                match = NAME.fullmatch(folder.name)
+                if match and folder.is_dir():
+                    yield match[1], folder
+
+
+def settle(folder: Path) -> None:
+    """Bring a folder's files, and their names, safely to the disk: what is promised now must outlive a power cut."""
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    if os.name != "nt":  # Windows keeps names in a journal and opens no folders
+        for place in (folder, folder.parent):
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def tidy(folder: Path) -> None:
+    """Remove half-written files. Nobody writes here any more: that is for the caller to know."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if _GROWING.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def drop_steps(folder: Path) -> None:
+    """Remove the steps that a run has saved: it has its clip."""
+    with contextlib.suppress(OSError):
+        (folder / STATE).unlink(missing_ok=True)
+
+
+def whole_clip(folder: Path) -> Path | None:
+    """The clip of a folder, where there is one and it can be read: it has its name only once it is whole."""
+    from engine.video import probe
+
+    for clip in sorted(folder.glob("*.mp4")):
+        with contextlib.suppress(VideoError):
+            probe(clip)
+            return clip
+    return None
+
+
+def poster_of(clip: Path) -> Path | None:
+    """The picture beside a clip, made now where it is missing."""
+    from engine.video import poster
+
+    out = clip.with_suffix(".jpg")
+    if out.is_file():
+        return out
+    with contextlib.suppress(VideoError):
+        return poster(clip, out)
+    return None
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder's scene can be rendered: it and all its pictures are there."""
+    try:
+        return all((folder / name).is_file() for name in pictures_of(load_scene(folder / SCENE)))
+    except SceneError:
+        return False
+
+
+def pictures_of(scene: Scene) -> set[str]:
+    """The files that a scene names."""
+    masks = {element.cutout for element in scene.cast if element.role != "background"} - {"auto", "none"}
+    return {element.image for element in scene.cast} | masks
+
+
+def copy_pictures(source: Path, target: Path, scene: Scene) -> None:
+    """The scene's pictures, into another job's folder. Raises TroupeError where one is gone or lies elsewhere."""
+    try:
+        for name in pictures_of(scene):
+            if not (source / name).resolve().is_relative_to(source.resolve()):
+                raise TroupeError("That clip's scene uses a picture outside of its folder", "Copy it in there first.")
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+    except FileNotFoundError as error:
+        problem = f"The picture {Path(error.filename or '').name} of that clip is gone"
+        raise TroupeError(problem, "Make the clip from the Create page.") from None

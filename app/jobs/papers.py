@@ -1,0 +1,97 @@
+"""A job on paper: its request as a row of the store and as files in its folder, and back.
+
+The folder holds scene.json with its pictures, so that the command line can render it again, and job.json with what the
+scene does not say, so that the store can be made anew from the folders.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from app.jobs.store import JobRow, now
+from engine.a2.options import A2Options
+from engine.door import RenderRequest
+from engine.errors import SceneError
+from engine.scene import Scene, load_scene, scene_from_json, scene_to_json
+
+SCENE, PAPERS, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
+_PLACES = ("scene", "root", "out", "members")  # the folder says where they are; cut-outs are made again
+_PLACES_A2 = ("state", "preview", "save_latents")
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What job.json holds: the options are `options_of`'s."""
+
+    id: str
+    owner: str
+    options: dict
+    created: str
+
+
+def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
+    """A waiting job's row."""
+    engine = papers.options.get("engine") or scene.engine
+    video, names = scene.video, " ".join(element.name for element in scene.cast)
+    steps = scene.sampling.steps if engine == "a2" else 1
+    return JobRow(
+        papers.id, papers.owner, folder.name, engine, scene_to_json(scene), json.dumps(papers.options),
+        prompt=scene.prompt, words=f"{scene.prompt} {names}".casefold(), seed=scene.sampling.seed,
+        units=float(video.width * video.height * video.frames * steps), created=papers.created,
+    )  # fmt: skip
+
+
+def options_of(request: RenderRequest) -> dict[str, Any]:
+    """What a request says beside its scene and its places, as JSON data."""
+    own = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in (*_PLACES, "a2")}
+    a2 = {each.name: getattr(request.a2, each.name) for each in fields(A2Options) if each.name not in _PLACES_A2}
+    cache = str(request.cache) if request.cache is not None else None
+    return {**own, "cache": cache, "out": request.out.name, "a2": a2}
+
+
+def request_of(row: JobRow, folder: Path) -> RenderRequest:
+    """The request that a row was made from, for the folder where it lies now. A model's run keeps its steps and its
+    preview there. Raises SceneError for a scene that this version cannot use."""
+    options, scene = json.loads(row.options), scene_from_json(row.scene)
+    a2 = A2Options(**_known(A2Options, options.get("a2") or {}, _PLACES_A2))
+    if row.engine == "a2":
+        a2 = replace(a2, state=folder / STATE, preview=folder / PREVIEW)
+    own = _known(RenderRequest, options, (*_PLACES, "a2"))
+    own["cache"] = Path(own["cache"]) if own.get("cache") else None
+    return RenderRequest(scene, folder, folder / Path(str(options.get("out") or "clip.mp4")).name, a2=a2, **own)
+
+
+def write_down(folder: Path, papers: Papers, scene: Scene) -> None:
+    """The two files. The pictures are there already."""
+    (folder / SCENE).write_text(scene_to_json(scene), encoding="utf-8")
+    data = {"version": 1, "id": papers.id, "owner": papers.owner, "created": papers.created, "options": papers.options}
+    (folder / PAPERS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def read_back(folder: Path, job_id: str) -> JobRow | None:
+    """The row of a folder that the store does not know; None where there is no scene that can be used."""
+    try:
+        scene = load_scene(folder / SCENE)
+    except SceneError:
+        return None
+    return row_of(_papers(folder, job_id), folder, scene)
+
+
+def _papers(folder: Path, job_id: str) -> Papers:
+    """job.json, or what a job without one has: earlier versions wrote none."""
+    try:
+        data = json.loads((folder / PAPERS).read_text(encoding="utf-8"))
+        owner, created, options = data["owner"], data["created"], data["options"]
+        if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
+            return Papers(job_id, owner, options, created)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return Papers(job_id, "", {"confined": True}, now())
+
+
+def _known(kind: type, data: dict, but: tuple[str, ...]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)} - set(but)
+    return {key: value for key, value in data.items() if key in names}  # another version may know more, or less

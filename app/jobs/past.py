@@ -1,0 +1,155 @@
+"""What can be seen of the jobs, those under way and those that are over; favourites and the trash."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from app.jobs.folders import Folders
+from app.jobs.papers import PREVIEW, SCENE, STATE
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING, Snapshot, share_of
+from app.jobs.store import JobRow, Store
+from app.jobs.worker import Worker
+from engine.errors import TroupeError
+
+ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Past:
+    """Reads the store, and of the running job what is newer in memory. Where an owner is given, only their jobs are
+    seen."""
+
+    _store: Store
+    _folders: Folders
+    _worker: Worker
+
+    def snapshot(self, job_id: object) -> Snapshot | None:
+        """A job as it stands; None where there is no such job. Whoever has the id may ask."""
+        row = self._row(job_id)
+        if row is None:
+            return None
+        ahead = 0
+        if row.state == WAITING:
+            waiting = [each.id for each in self._store.line() if each.state == WAITING]
+            ahead = 1 + waiting.index(row.id) if row.id in waiting else 1
+        return self._snap(row, ahead)
+
+    def queue(self, owner: str | None = None) -> list[Snapshot]:
+        """The running job, then those in line, in their order."""
+        found, ahead = [self._snap(row) for row in self._store.running()], 0
+        for row in self._store.line():
+            ahead += row.state == WAITING
+            found.append(self._snap(row, ahead if row.state == WAITING else 0))
+        return [snap for snap in found if owner is None or snap.owner == owner]
+
+    def history(
+        self, owner: str | None = None, search: str = "", engine: str | None = None, favourites: bool = False,
+        limit: int = 50, offset: int = 0,
+    ) -> list[Snapshot]:  # fmt: skip
+        """Jobs that are over, the newest first; `search`: words of the prompt or the cast's names, in any order."""
+        return [self._snap(row) for row in self._store.history(owner, search, engine, favourites, limit, offset)]
+
+    def in_trash(self, owner: str | None = None) -> list[Snapshot]:
+        """What was put away, the latest first."""
+        return [self._snap(row) for row in self._store.in_trash(owner)]
+
+    def scene_file(self, job_id: str, owner: str | None = None) -> Path:
+        """Where a job's scene lies, its pictures beside it. Raises TroupeError."""
+        return self._folder(self._mine(job_id, owner)) / SCENE
+
+    # -- keeping -------------------------------------------------------------------
+
+    def set_favourite(self, job_id: str, favourite: bool, owner: str | None = None) -> None:
+        self._store.change(self._mine(job_id, owner).id, favourite=int(favourite))
+
+    def restore(self, job_id: str, owner: str | None = None) -> None:
+        """Bring a job back from the trash."""
+        row = self._mine(job_id, owner)
+        self._store.change(row.id, trashed="")
+        self._folders.move(row.folder, to_trash=False)
+
+    def purge_trash(self, older_than: float, owner: str | None = None) -> int:
+        """Delete for good what has been in the trash for more than so many seconds; how many jobs."""
+        before = (datetime.now(UTC) - timedelta(seconds=older_than)).isoformat(timespec="milliseconds")
+        count = 0
+        for row in self._store.in_trash(owner):
+            folder = self._folder(row)
+            if row.trashed <= before:
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():  # else it is in use: the next time
+                    self._store.delete(row.id)
+                    count += 1
+        return count
+
+    # -- within ---------------------------------------------------------------------
+
+    def _row(self, job_id: object, owner: str | None = None) -> JobRow | None:
+        row = self._store.get(job_id) if isinstance(job_id, str) and ID.fullmatch(job_id) else None
+        return row if row is not None and owner in (None, row.owner) else None
+
+    def _mine(self, job_id: object, owner: str | None, states: tuple[str, ...] = ()) -> JobRow:
+        """The job's row. Raises TroupeError where there is none, it is another owner's, or in another state."""
+        row = self._row(job_id, owner)
+        if row is None:
+            raise TroupeError("There is no such clip", "It may have been removed in another tab.")
+        if states and (row.state not in states or row.trashed):
+            where = "in the trash" if row.trashed else "being made now" if row.state == RUNNING else row.state
+            raise TroupeError(f"That clip is {where}", "Reload the page to see how it stands.")
+        return row
+
+    def _folder(self, row: JobRow) -> Path:
+        return self._folders.find(row.folder, bool(row.trashed))
+
+    def _snap(self, row: JobRow, ahead: int = 0) -> Snapshot:
+        folder = self._folder(row)
+        seen = {
+            "id": row.id, "state": row.state, "ahead": ahead, "error": row.error, "seed": row.seed,
+            "notices": tuple(json.loads(row.notices)), "engine": row.engine, "prompt": row.prompt,
+            "created": row.created, "owner": row.owner, "favourite": bool(row.favourite),
+            "plan": json.loads(row.plan), "preview": _there(folder, PREVIEW),
+        }  # fmt: skip
+        if row.state == DONE:
+            return _finished(row, folder, seen)
+        kept = (folder / STATE).is_file()
+        seen |= {
+            "resumable": row.state in (STOPPED, INTERRUPTED, FAILED) and (folder / SCENE).is_file(),
+            "steps_kept": kept, "left": self._left(row, kept),
+        }  # fmt: skip
+        if row.state == WAITING:
+            seen["error"] = self._worker.trouble
+        progress = self._worker.progress if row.state == RUNNING else None
+        at: Any = progress or row
+        elapsed = at.elapsed + (self._worker.earlier if progress else 0.0)
+        remaining = at.remaining if row.state == RUNNING else None
+        return Snapshot(
+            **seen, stage=at.stage, step=at.step, of=at.of, detail=at.detail, elapsed=elapsed, remaining=remaining,
+            share=share_of(at.stage, at.step, at.of),
+        )  # fmt: skip
+
+    def _left(self, row: JobRow, kept: bool) -> float | None:
+        """What the whole job still takes, by the pace of this engine's last jobs on this machine."""
+        pace = self._store.pace(row.engine)
+        if pace is None:
+            return None
+        whole, progress = pace * row.units, self._worker.progress
+        if row.state == RUNNING:
+            spent = self._worker.earlier + (progress.elapsed if progress else 0.0)
+            return max(whole - spent, (progress.remaining if progress else None) or 0.0)
+        return whole * (1 - share_of(row.stage, row.step, row.of)) if kept else whole
+
+
+def _finished(row: JobRow, folder: Path, seen: dict[str, Any]) -> Snapshot:
+    clip = _there(folder, row.clip)
+    if clip is None:
+        return Snapshot(**seen | {"state": FAILED, "error": "This clip's file is no longer in its folder."})
+    return Snapshot(
+        **seen, share=1.0, elapsed=row.seconds, remaining=0.0, left=0.0, clip=clip, poster=_there(folder, row.poster)
+    )
+
+
+def _there(folder: Path, name: str) -> Path | None:
+    return path if name and (path := folder / Path(name).name).is_file() else None

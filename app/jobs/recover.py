@@ -1,0 +1,66 @@
+"""At the start: the store and the folders are brought to say the same, whatever ended the last run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from app.jobs.folders import Folders, is_complete, poster_of, tidy, whole_clip
+from app.jobs.papers import read_back
+from app.jobs.snapshot import DONE, INTERRUPTED
+from app.jobs.store import JobRow, Store, now
+
+CLOSED = "Troupe was closed before this clip was finished."
+
+
+def reconcile(store: Store, folders: Folders) -> None:
+    """Jobs that were caught in the middle are interrupted, or done where the clip is whole; moves to and from the trash
+    are finished; folders that the store does not know are taken in. Nobody else may be at work here."""
+    known = set()
+    with store.changing():
+        for row in store.running():
+            store.change(row.id, **_found(row, folders.find(row.folder, bool(row.trashed))))
+        for job_id, name, trashed, gone in store.everything():
+            known.add(job_id)
+            folders.move(name, to_trash=bool(trashed))
+            missing = not folders.find(name, bool(trashed)).is_dir()
+            if missing != bool(gone):
+                store.change(job_id, gone=int(missing))
+        for job_id, folder in folders.all():
+            if job_id in known:
+                folders.accept(folder)
+            elif folders.is_pending(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif (row := read_back(folder, job_id)) is not None:
+                _take_in(store, row, folder)
+
+
+def _found(row: JobRow, folder: Path) -> dict:
+    """What became of a job that was running when its process ended."""
+    tidy(folder)
+    clip = whole_clip(folder)
+    if clip is None:
+        return {"state": INTERRUPTED, "error": CLOSED, "ended": now()}
+    return done_values(clip, poster_of(clip), row.elapsed) | {"error": ""}
+
+
+def _take_in(store: Store, row: JobRow, folder: Path) -> None:
+    clip = whole_clip(folder)
+    if clip is None and not is_complete(folder):  # nothing can be made of it: it stays as it is
+        return
+    tidy(folder)
+    if clip is not None:
+        changes = done_values(clip, poster_of(clip), 0.0)
+    else:
+        changes = {"state": INTERRUPTED, "error": CLOSED, "position": 0}
+    store.add(row)
+    store.change(row.id, **changes)
+
+
+def done_values(clip: Path, poster: Path | None, seconds: float, notices: tuple[str, ...] = ()) -> dict:
+    """The columns of a job that has its clip."""
+    return {
+        "state": DONE, "clip": clip.name, "poster": poster.name if poster else "", "seconds": seconds,
+        "notices": json.dumps(list(notices)), "ended": now(), "remaining": None,
+    }  # fmt: skip

@@ -1,0 +1,66 @@
+"""What the page may know of a job, and the states that a job can be in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+WAITING, RUNNING, PAUSED = "waiting", "running", "paused"
+DONE, STOPPED, FAILED, INTERRUPTED = "done", "stopped", "failed", "interrupted"
+IN_LINE = (WAITING, PAUSED)
+QUEUED = (RUNNING, *IN_LINE)
+OVER = (DONE, STOPPED, FAILED, INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job at one moment. Times in seconds, `created` in UTC (ISO 8601).
+
+    `share` is the part done, 0 to 1; `step` of `of` and `remaining` are the stage's own, `left` is a guess at what the
+    whole job still takes, from this machine's past. `ahead` counts the jobs before this one, the running one included.
+    `preview` is a picture of what the model has in mind, where there is one. `resumable`: it can be put in the queue
+    again; `steps_kept`: it then goes on from steps that it has saved.
+    """
+
+    id: str
+    state: str
+    stage: str = ""
+    share: float = 0.0
+    elapsed: float = 0.0
+    remaining: float | None = None
+    ahead: int = 0
+    error: str = ""
+    clip: Path | None = None
+    seed: int | None = None
+    notices: tuple[str, ...] = ()
+    engine: str = "draft"
+    step: int = 0
+    of: int = 0
+    detail: str = ""
+    left: float | None = None
+    preview: Path | None = None
+    poster: Path | None = None
+    resumable: bool = False
+    steps_kept: bool = False
+    prompt: str = ""
+    created: str = ""
+    owner: str = ""
+    favourite: bool = False
+    plan: dict | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it goes on without anybody doing something."""
+        return self.state in (WAITING, RUNNING)
+
+    @property
+    def title(self) -> str:
+        """The prompt in one short line."""
+        line = " ".join(self.prompt.split())
+        return line if len(line) <= 80 else line[:79].rstrip() + "…"
+
+
+def share_of(stage: str, step: int, of: int) -> float:
+    """How much of a job is done, 0 to 1, at this point of a stage. A model's run is nearly all sampling."""
+    part = min(1.0, step / of) if of else 0.0
+    return {"frames": part, "sampling": 0.9 * part, "decoding": 0.9 + 0.1 * part, "poster": 1.0}.get(stage, 0.0)

@@ -1,0 +1,313 @@
+"""The job store: one SQLite file beside the outputs, with everything that is known of every job.
+
+A change is on the disk (WAL, synchronous=FULL) before the call that makes it returns, so what the page shows has
+happened. Order comes from numbers that count up and from positions, never from a clock. All SQL is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import statistics
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.jobs.snapshot import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
+from engine.errors import TroupeError
+
+VERSION = 1
+_PAST = 25  # finished jobs that tell the machine's pace
+_STATES = ", ".join(f"'{state}'" for state in (*QUEUED, *OVER))
+_SCHEMA = f"""
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, folder TEXT NOT NULL,
+    engine TEXT NOT NULL, scene TEXT NOT NULL CHECK (json_valid(scene)),
+    options TEXT NOT NULL CHECK (json_valid(options)), prompt TEXT NOT NULL, words TEXT NOT NULL,
+    seed INTEGER NOT NULL, units REAL NOT NULL, state TEXT NOT NULL CHECK (state IN ({_STATES})),
+    position INTEGER NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL, "of" INTEGER NOT NULL, detail TEXT NOT NULL,
+    elapsed REAL NOT NULL, remaining REAL, plan TEXT NOT NULL CHECK (json_valid(plan)), error TEXT NOT NULL,
+    notices TEXT NOT NULL CHECK (json_valid(notices)), created TEXT NOT NULL, started TEXT NOT NULL,
+    ended TEXT NOT NULL, seconds REAL NOT NULL, clip TEXT NOT NULL, poster TEXT NOT NULL, favourite INTEGER NOT NULL,
+    trashed TEXT NOT NULL, gone INTEGER NOT NULL
+);
+CREATE INDEX jobs_by_state ON jobs (state, position, number);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+PRAGMA user_version = {VERSION};
+"""
+
+
+class StoreError(TroupeError):
+    """The list of jobs cannot be read or written now."""
+
+
+class Damaged(Exception):
+    """The file is not, or no longer, a job store that can be read."""
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job. `scene`, `options`, `plan` and `notices` are JSON; `folder`, `clip` and `poster` names without a path.
+
+    `words` is what a search looks at; `units` is how much work it is (pixels x frames x steps); `position` its place in
+    the queue. Times of day are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
+    was put in the trash; `gone`: its folder was not there when Troupe was started.
+    """
+
+    id: str
+    owner: str
+    folder: str
+    engine: str
+    scene: str
+    options: str
+    prompt: str
+    words: str
+    seed: int
+    units: float
+    state: str = WAITING
+    position: int = 0
+    stage: str = ""
+    step: int = 0
+    of: int = 0
+    detail: str = ""
+    elapsed: float = 0.0
+    remaining: float | None = None
+    plan: str = "null"
+    error: str = ""
+    notices: str = "[]"
+    created: str = ""
+    started: str = ""
+    ended: str = ""
+    seconds: float = 0.0
+    clip: str = ""
+    poster: str = ""
+    favourite: int = 0
+    trashed: str = ""
+    gone: int = 0
+
+
+_NAMES = tuple(each.name for each in fields(JobRow))
+_COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
+
+
+def now() -> str:
+    """The time of day for the store: UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Store:
+    """The open file; any thread may use it. Every method raises StoreError where the disk does not do its part."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file. Raises Damaged; StoreError for one that a newer Troupe has written."""
+        self.path = path
+        self._lock = threading.RLock()
+        self._opened = False
+        with self._told():
+            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        try:
+            with self._told():
+                self._open()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise Damaged(str(error)) from None
+        except BaseException:
+            self.close()
+            raise
+        self._opened = True
+
+    def _open(self) -> None:
+        db = self._db
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            problem = f"The list of jobs ({self.path}) was written by a newer Troupe"
+            raise StoreError(problem, "Update this one, or name another folder: --outputs FOLDER.")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not reach the disk
+        if version == 0:
+            with self.changing():
+                for statement in filter(None, map(str.strip, _SCHEMA.split(";"))):
+                    db.execute(statement)
+            return
+        if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("the check found damage")
+        for _ in db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # text that is no longer UTF-8 shows only when it is read
+            pass
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Changes that happen together or not at all."""
+        with self._lock, self._told():
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors in words; what means damage passes."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the upper bits tell the details
+            if code not in _SAID or (code in _DAMAGE and not self._opened):
+                raise
+            problem, remedy = _SAID[code]
+            raise StoreError(f"{problem}: {self.path.parent}", remedy) from None
+
+    def _rows(self, rest: str, *values: object) -> list[JobRow]:
+        with self._lock, self._told():
+            return [JobRow(*row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM jobs {rest}", values)]
+
+    # -- one job ---------------------------------------------------------------
+
+    def get(self, job_id: str) -> JobRow | None:
+        return next(iter(self._rows("WHERE id = ?", job_id)), None)
+
+    def add(self, row: JobRow) -> None:
+        """Take a job in; one without a position goes to the end of the queue."""
+        values = {name: getattr(row, name) for name in _NAMES}
+        with self.changing():
+            if row.state in QUEUED and not row.position:
+                values["position"] = 1 + self._db.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()[0]
+            marks = ", ".join("?" * len(_NAMES))
+            self._db.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", tuple(values.values()))
+
+    def change(self, job_id: str, **values: object) -> None:
+        """Set columns of one job."""
+        settings = ", ".join(f'"{name}" = ?' for name in values)
+        with self.changing():
+            self._db.execute(f"UPDATE jobs SET {settings} WHERE id = ?", (*values.values(), job_id))
+
+    def delete(self, job_id: str) -> None:
+        with self.changing():
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    # -- the queue ---------------------------------------------------------------
+
+    def line(self) -> list[JobRow]:
+        """The jobs that wait or are held, in the queue's order."""
+        return self._rows(f"WHERE {_among('state', IN_LINE)} AND NOT gone ORDER BY position, number", *IN_LINE)
+
+    def running(self) -> list[JobRow]:
+        return self._rows("WHERE state = ? ORDER BY number", RUNNING)
+
+    def line_up(self, ids: Sequence[str]) -> None:
+        """Give the queue this order."""
+        with self.changing():
+            for position, job_id in enumerate(ids, 1):
+                self._db.execute("UPDATE jobs SET position = ? WHERE id = ?", (position, job_id))
+
+    def count_queued(self, owner: str | None = None) -> int:
+        rest, values = ("AND owner = ?", [owner]) if owner is not None else ("", [])
+        query = f"SELECT count(*) FROM jobs WHERE {_among('state', QUEUED)} AND NOT gone {rest}"
+        with self._lock, self._told():
+            return self._db.execute(query, (*QUEUED, *values)).fetchone()[0]
+
+    # -- the past ----------------------------------------------------------------
+
+    def history(
+        self, owner: str | None, search: str, engine: str | None, favourites: bool, limit: int, offset: int
+    ) -> list[JobRow]:
+        """Finished jobs, the newest first; `search` is words that must all occur in the prompt or the cast's names."""
+        terms, values = [f"{_among('state', OVER)} AND NOT gone AND trashed = ''"], list[object](OVER)
+        for column, wanted in (("owner", owner), ("engine", engine)):
+            if wanted is not None:
+                terms.append(f"{column} = ?")
+                values.append(wanted)
+        for word in search.casefold().split():
+            terms.append("instr(words, ?)")
+            values.append(word)
+        if favourites:
+            terms.append("favourite")
+        return self._rows(f"WHERE {' AND '.join(terms)} ORDER BY number DESC LIMIT ? OFFSET ?", *values, limit, offset)
+
+    def in_trash(self, owner: str | None = None) -> list[JobRow]:
+        rows = self._rows("WHERE trashed != '' AND NOT gone ORDER BY trashed DESC, number DESC")
+        return [row for row in rows if owner is None or row.owner == owner]
+
+    def everything(self) -> Iterator[tuple[str, str, str, int]]:
+        """(id, folder, trashed, gone) of all jobs."""
+        with self._lock, self._told():
+            return iter(self._db.execute("SELECT id, folder, trashed, gone FROM jobs").fetchall())
+
+    def pace(self, engine: str) -> float | None:
+        """Seconds that this machine takes for one unit of work, the median of its last jobs; None without any."""
+        query = "SELECT seconds / units FROM jobs WHERE state = ? AND engine = ? AND seconds > 0 AND units > 0"
+        with self._lock, self._told():
+            found = self._db.execute(f"{query} ORDER BY number DESC LIMIT ?", (DONE, engine, _PAST)).fetchall()
+        return statistics.median(each[0] for each in found) if found else None
+
+    # -- settings ------------------------------------------------------------------
+
+    def setting(self, name: str, default: object) -> object:
+        with self._lock, self._told():
+            found = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return json.loads(found[0]) if found else default
+
+    def set_setting(self, name: str, value: object) -> None:
+        with self.changing():
+            self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+
+
+def open_store(path: Path, has_outputs: bool) -> tuple[Store, str]:
+    """The store, and what a person should know: a damaged file is set aside under a name of its own, never deleted.
+    `has_outputs`: there are clips, so that an empty file is not a new one."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size == 0 and has_outputs:
+            return _anew(path)
+    try:
+        return Store(path), ""
+    except Damaged:
+        return _anew(path)
+
+
+def _anew(path: Path) -> tuple[Store, str]:
+    stem, number = f"{path.stem}.damaged-{datetime.now(UTC):%Y-%m-%d}", 2
+    aside = path.with_name(f"{stem}{path.suffix}")
+    while aside.exists():
+        aside, number = path.with_name(f"{stem}-{number}{path.suffix}"), number + 1
+    try:
+        os.replace(path, aside)
+        for tail in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{path}{tail}", f"{aside}{tail}")
+    except OSError as error:
+        raise StoreError(f"The damaged {path} cannot be set aside ({error.strerror})", "Move it away.") from None
+    notice = f"The list of jobs was damaged: it is kept as {aside.name}, and a new one was made from your clips."
+    return Store(path), notice
+
+
+def _among(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join('?' * len(values))})"
+
+
+_SPACE = "Free some space: it goes on by itself."
+_CHECK = "Check the folder's permissions and its disk."
+_ANEW = "Start Troupe again: it makes a new one from your clips."
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_SAID = {
+    sqlite3.SQLITE_FULL: ("The disk is full", _SPACE),
+    sqlite3.SQLITE_READONLY: ("Nothing can be written into the outputs folder", _CHECK),
+    sqlite3.SQLITE_CANTOPEN: ("The list of jobs cannot be opened", _CHECK),
+    sqlite3.SQLITE_PERM: ("The list of jobs may not be opened", _CHECK),
+    sqlite3.SQLITE_IOERR: ("The disk of the outputs folder does not answer as it should", _CHECK),
+    sqlite3.SQLITE_BUSY: ("Another program holds the list of jobs", "Close it, then try again."),
+    sqlite3.SQLITE_LOCKED: ("Another program holds the list of jobs", "Close it, then try again."),
+    **dict.fromkeys(_DAMAGE, ("The list of jobs is damaged", _ANEW)),
+}

@@ -1,0 +1,209 @@
+"""The thread that works the queue off, one job after another. It is the server's, so closing the tab ends nothing.
+
+What a job becomes is in the store before anybody is told. A disk that is full stops the queue, not the jobs in it: it
+goes on when there is room again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.jobs.folders import Folders, drop_steps, settle
+from app.jobs.papers import STATE, request_of
+from app.jobs.recover import CLOSED, done_values
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
+from app.jobs.store import JobRow, Store, StoreError, now
+from engine.errors import DiskFull, Stopped, TroupeError
+
+log = logging.getLogger("troupe.jobs")
+
+_RETRY = 1.0  # seconds between two looks at a disk that is full
+_ROOM = 16 * 2**20  # bytes that must have become free before a full disk is tried again
+_EVERY = 1.0  # seconds between two writes of the progress; memory holds the newest
+
+
+@dataclass
+class Job:
+    """The handle of a job in the queue; `ended` is set when it leaves it. `then` is what a stop makes of it."""
+
+    id: str
+    folder: Path
+    request: Any = None
+    then: str = STOPPED
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Worker:
+    """Whoever reads or changes what the queue holds does so under `changed`, and tells it with `notify_all`."""
+
+    def __init__(self, store: Store, folders: Folders, render: Callable) -> None:
+        self._store, self._folders, self._render = store, folders, render
+        self.changed = threading.Condition(threading.RLock())
+        self.paused = bool(store.setting("paused", False))
+        self.trouble = ""  # why nothing moves, in words; empty while all is well
+        self.progress: Any = None
+        self.earlier = 0.0  # seconds that the running job took before it was taken up again
+        self._jobs: dict[str, Job] = {}
+        self._free_when_full: int | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        with self.changed:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._work, name="troupe-jobs", daemon=True)
+                self._thread.start()
+            self.changed.notify_all()
+
+    def close(self, wait: float) -> bool:
+        """End the running job, to be taken up again; whether the thread has ended within `wait` seconds."""
+        with self.changed:
+            self._closing = True
+            for job in self._jobs.values():
+                job.then = INTERRUPTED if not job.stop.is_set() else job.then
+                job.stop.set()
+            self.changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(wait)
+            return not self._thread.is_alive()
+        return True
+
+    def try_again(self) -> None:
+        """Do not wait for room on the disk: a person says that there is some."""
+        with self.changed:
+            self._free_when_full, self.trouble = None, ""
+        self.start()
+
+    def handle(self, row: JobRow) -> Job:
+        """The handle of a job that is in the queue."""
+        with self.changed:
+            if row.id not in self._jobs:
+                self._jobs[row.id] = Job(row.id, self._folders.find(row.folder, bool(row.trashed)))
+            return self._jobs[row.id]
+
+    def dismiss(self, job_id: str) -> None:
+        """A job has left the queue."""
+        with self.changed:
+            job = self._jobs.pop(job_id, None)
+            if job is not None:
+                job.ended.set()
+            self.changed.notify_all()
+
+    # -- the thread ---------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (row := self._next()) is not None:
+            job = self.handle(row)
+            values = self._run(row, job)
+            if not self._keep(row, values):
+                return
+            if values["state"] == DONE:
+                drop_steps(job.folder)
+            if values["state"] != WAITING:
+                self.trouble = ""
+                self.dismiss(job.id)
+
+    def _next(self) -> JobRow | None:
+        """The next job, now running; waits until there is one. None when Troupe is closed."""
+        with self.changed:
+            while not self._closing:
+                try:
+                    row = self._first()
+                    if row is not None:
+                        earlier = row.elapsed if (self.handle(row).folder / STATE).exists() else 0.0
+                        self.progress, self.earlier = None, earlier
+                        self._store.change(row.id, state=RUNNING, started=now(), ended="", error="", elapsed=earlier)
+                        self.trouble = ""
+                        return row
+                    patience = _RETRY if self._free_when_full is not None else None
+                except StoreError as error:
+                    self.trouble, patience = str(error), _RETRY
+                self.changed.wait(patience)
+        return None
+
+    def _first(self) -> JobRow | None:
+        if self.paused or (self._free_when_full is not None and self._free() < self._free_when_full + _ROOM):
+            return None
+        if self._free_when_full is not None:
+            self._free_when_full, self.trouble = None, ""
+        return next((row for row in self._store.line() if row.state == WAITING), None)
+
+    def _run(self, row: JobRow, job: Job) -> dict:
+        """Render it; what becomes of it, as the store's columns."""
+        told = time.monotonic()
+
+        def tell(progress: Any) -> None:
+            nonlocal told
+            self.progress = progress
+            if time.monotonic() - told >= _EVERY:
+                told = time.monotonic()
+                with contextlib.suppress(StoreError):  # a full disk: the next one, or the end, will say so
+                    self._store.change(row.id, **self._reached())
+
+        try:
+            result = self._render(request_of(row, job.folder), on_progress=tell, stop=job.stop.is_set)
+            with contextlib.suppress(OSError):
+                settle(job.folder)
+            return done_values(result.path, result.poster, self.earlier + result.seconds, result.notices)
+        except Stopped:
+            return self._end(job.then, CLOSED if job.then == INTERRUPTED else "")
+        except TroupeError as error:
+            if _is_full(error):
+                return self._wait_for_room(row, error)
+            return self._end(FAILED, str(error))
+        except Exception:  # a bug must end the job, never the worker
+            log.exception("job %s failed", row.id)
+            return self._end(FAILED, "Something went wrong inside Troupe. The console shows the details.")
+
+    def _end(self, state: str, error: str) -> dict:
+        return {"state": state, "error": error, "ended": now(), **self._reached()}
+
+    def _reached(self) -> dict:
+        """How far the running job is."""
+        at = self.progress
+        if at is None:
+            return {}
+        return {"stage": at.stage, "step": at.step, "of": at.of, "detail": at.detail, "remaining": at.remaining,
+                "elapsed": self.earlier + at.elapsed}  # fmt: skip
+
+    def _wait_for_room(self, row: JobRow, error: TroupeError) -> dict:
+        with self.changed:
+            self.trouble = str(error)
+            self._free_when_full = self._free()
+        return {"state": WAITING, **self._reached()}
+
+    def _keep(self, row: JobRow, values: dict) -> bool:
+        """Write down what became of a job, however long that takes: until then it is shown as running. False where
+        Troupe was closed meanwhile; the next start finds it out from the folder."""
+        while True:
+            try:
+                if values["state"] == WAITING:  # first in line again
+                    line = self._store.line()
+                    values = {**values, "position": min([row.position, *(each.position - 1 for each in line)])}
+                self._store.change(row.id, **values)
+                return True
+            except StoreError as error:
+                with self.changed:
+                    self.trouble = str(error)
+                    if self._closing:
+                        return False
+                    self.changed.wait(_RETRY)
+
+    def _free(self) -> int:
+        try:
+            return shutil.disk_usage(self._folders.outputs).free
+        except OSError:
+            return 0
+
+
+def _is_full(error: TroupeError) -> bool:
+    return isinstance(error, DiskFull) or "No space left" in error.problem

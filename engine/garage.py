@@ -1,0 +1,32 @@
+"""Where a model waits for the next job, so that the same one need not be loaded twice."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Hashable
+from typing import Any
+
+
+class Garage:
+    """Holds one loaded model, and what it was loaded from. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Hashable, Any] | None = None
+
+    def fetch(self, key: Hashable, load: Callable[[], Any]) -> Any:
+        """What is kept under an equal key; else what is kept is let go first (two would not fit) and `load` asked."""
+        if self._kept is None or self._kept[0] != key:
+            self.release()
+            self._kept = key, load()
+        return self._kept[1]
+
+    def release(self) -> None:
+        """Let go of the model, and give its memory back."""
+        if self._kept is None:
+            return
+        self._kept = None
+        gc.collect()  # modules and their hooks know each other: only this finds such circles
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()

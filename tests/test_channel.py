@@ -1,0 +1,52 @@
+"""The channel to the engine's process: what is said comes out as it went in, and nothing else comes out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engine import channel, door
+from engine.a2.options import A2Options
+from engine.channel import ChannelError
+from engine.door import Progress, RenderRequest
+
+
+def test_messages_come_back_as_they_were(tiny_scene, tmp_path):
+    options = A2Options(model="ü\ud800", precision="bf16", batched_guidance=True, state=tmp_path / "run.safetensors")
+    scene = tiny_scene(prompt='"quoted"\n ü 日本')
+    request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", cache=tmp_path, engine="a2", a2=options)
+    for message in (channel.Render(3, request), channel.Hello(), channel.Stop(4), channel.Release(), channel.Quit()):
+        assert channel.read(channel.line_of(message), channel.ToEngine) == message
+    result = door.Result(tmp_path / "a.mp4", None, 8, 1.5, "draft", ("a notice",))
+    progress = Progress("frames", 1, 8, 2.0, None)
+    for message in (channel.Done(1, result), channel.Told(2, progress), channel.Alive(), channel.Halted(1)):
+        line = channel.line_of(message)
+        assert line.isascii()
+        assert line.count(b"\n") == 1
+        assert channel.read(line, channel.FromEngine) == message
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b'{"say":"Stop"}', "other fields"),
+        (b'{"say":"Stop","job":1,"more":2}', r"other fields \(more\)"),
+        (b'{"say":"Stop","job":true}', "Stop.job"),
+        (b'{"say":"Stop","job":"1"}', "Stop.job"),
+        (b'{"say":"Told","job":1}', "not known"),
+        (b"[]", "not known"),
+        (b"", "no message"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_refused(line, says):
+    with pytest.raises(ChannelError, match=says):
+        channel.read(line, channel.ToEngine)
+
+
+def test_a_value_that_cannot_travel_is_named(tmp_path):
+    progress = Progress("frames", 1, 8, float("nan"), None)
+    with pytest.raises(ChannelError, match=r"Told\.progress\.elapsed"):
+        channel.line_of(channel.Told(1, progress))
+    with pytest.raises(ChannelError, match=r"Told\.progress\.detail: a list"):
+        channel.line_of(channel.Told(1, replace(progress, elapsed=0.0, detail=[])))

@@ -1,0 +1,203 @@
+"""The model's engine on the Create page: it says what is missing, what it will see, and how long the clip gets."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from app.create import views
+from app.create.desk import checked_scene
+from app.create.desks import Desks
+from app.create.model import Model, references_html
+from app.create.progress import duration, preview_html, preview_stamp, progress_html, result_html
+from app.create.shoot import shoot
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import DONE, RUNNING, Snapshot
+from app.settings import Settings
+from engine.errors import EngineUnavailable
+
+TINY = Path(__file__).resolve().parent / "fixtures" / "a2_tiny"
+ID = "0" * 32
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desks(tmp_path / "desks").new()
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model whose files are there; whether its libraries are is the machine's matter."""
+    settings = Settings(tmp_path / "settings.json")
+    settings.put(model=str(TINY))
+    return Model(settings)
+
+
+@pytest.fixture
+def nowhere(tmp_path):
+    settings = Settings(tmp_path / "settings.json")
+    settings.put(model=str(tmp_path / "nowhere"))
+    return Model(settings)
+
+
+def add(desk, tmp_path, role, name, colour):
+    picture = Image.new("RGBA", (120, 160), (0, 0, 0, 0))
+    ImageDraw.Draw(picture).rectangle((30, 20, 90, 150), fill=colour)
+    if role == "background":
+        picture = Image.new("RGB", (160, 120), colour)
+    picture.save(tmp_path / f"{name}.png")
+    return desk.add(role, tmp_path / f"{name}.png", name)
+
+
+def pictures_in(text):
+    found = re.findall(r"data:image/[a-z]+;base64,([A-Za-z0-9+/=]+)", text)
+    return [Image.open(io.BytesIO(base64.b64decode(each))).convert("RGB") for each in found]
+
+
+def test_where_the_model_is_missing_the_page_says_so_and_that_the_draft_works(desk, nowhere, tmp_path):
+    add(desk, tmp_path, "character", "Mia", "red")
+    assert nowhere.can_shoot(desk)
+    assert nowhere.note(desk) == ""
+    desk.put("engine", "a2")
+    assert not nowhere.can_shoot(desk)
+    said = nowhere.note(desk)
+    assert "Models tab" in said
+    assert "The draft works now" in said
+
+
+def test_a_clip_is_not_queued_for_a_model_that_is_not_there(desk, nowhere, tmp_path):
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    board = JobBoard(tmp_path, lambda *_, **__: pytest.fail("it was rendered"))
+    try:
+        with pytest.raises(EngineUnavailable):
+            shoot(desk, board, nowhere.options())
+        assert board.queue() == []
+        assert not list((tmp_path / "clips").glob("*"))
+    finally:
+        board.close()
+
+
+def test_the_seconds_asked_for_are_what_is_left_after_the_trim(desk):
+    desk.put("seconds", 4.6)
+    draft = views.video_of(desk)
+    desk.put("engine", "a2")
+    video = views.video_of(desk)
+    assert video["frames"] == 81
+    assert video["trim_head"] == 12
+    assert video["frames"] - video["trim_head"] == draft["frames"] == 69
+
+
+def test_a_clip_longer_than_the_model_was_trained_on_is_said(desk, model, tmp_path):
+    pytest.importorskip("torch")
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    desk.put("seconds", 4.6)
+    assert "trained on" not in model.note(desk)
+    assert "81 frames are made" in model.note(desk)
+    desk.put("seconds", 8.0)
+    assert "trained on 81 frames" in model.note(desk)
+    assert model.can_shoot(desk)
+
+
+def test_the_canvases_are_the_models_own_and_in_its_order(desk, tmp_path):
+    add(desk, tmp_path, "background", "street", (0, 0, 200))
+    add(desk, tmp_path, "object", "cup", (0, 160, 0))
+    add(desk, tmp_path, "character", "Mia", (200, 0, 0))
+    assert references_html(desk) == ""  # the draft does not see them
+    desk.put("engine", "a2")
+    shown = references_html(desk)
+    assert re.findall(r"<b>(.*?)</b> (\w+)", shown) == [
+        ("1. Characters", "Mia"), ("2. Objects", "cup"), ("3. Background", "street"),
+    ]  # fmt: skip
+    middles = [picture.getpixel((picture.width // 2, picture.height // 2)) for picture in pictures_in(shown)]
+    assert [max(range(3), key=colour.__getitem__) for colour in middles] == [0, 1, 2]
+
+
+def test_a_large_cast_shares_three_canvases_and_names_are_escaped(desk, tmp_path):
+    for number in range(3):
+        add(desk, tmp_path, "character", f"M{number}", "red")
+    add(desk, tmp_path, "object", "cup", "green")
+    desk.rename(desk.cards[0].id, "<b>x</b>")
+    desk.put("engine", "a2")
+    shown = references_html(desk)
+    assert len(pictures_in(shown)) == 3
+    assert "&lt;b&gt;x&lt;/b&gt;" in shown
+    assert "shares them" in shown
+
+
+def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
+    add(desk, tmp_path, "character", "Mia", "red")
+    for name, value in {"engine": "a2", "steps": 8, "guidance": 2.5, "flow_shift": 3.0}.items():
+        desk.put(name, value)
+    scene = checked_scene(desk, views.video_of(desk), 7)
+    assert (scene.engine, scene.sampling.steps, scene.sampling.guidance, scene.sampling.flow_shift) == (
+        "a2", 8, 2.5, 3.0,
+    )  # fmt: skip
+    for name, value in {"engine": "gpt", "steps": 10**9, "guidance": float("nan"), "flow_shift": "x"}.items():
+        desk.put(name, value)
+    sheet = desk.sheet
+    assert (sheet.engine, sheet.steps, sheet.guidance, sheet.flow_shift) == ("a2", 100, 2.5, 3.0)
+
+
+# -- progress ----------------------------------------------------------------------
+
+
+def test_progress_of_the_model_tells_stage_step_and_time():
+    snap = Snapshot(ID, RUNNING, "sampling", 0.24, 130, 400, engine="a2", step=12, of=50)
+    said = progress_html(snap)
+    for part in ("step 12 of 50", "2 min so far", "about 7 min left", 'aria-valuenow="24"', 'class="now">Make'):
+        assert part in said
+    assert "text_encoder" not in progress_html(Snapshot(ID, RUNNING, "loading", detail="text_encoder", engine="a2"))
+
+
+def test_every_stage_of_either_engine_has_words():
+    for engine, stages in {"draft": ("cast", "frames", "poster"), "a2": ("cast", "loading", "decoding")}.items():
+        for stage in ("", *stages):
+            assert progress_html(Snapshot(ID, RUNNING, stage, engine=engine))
+
+
+def test_a_result_says_which_engine_made_it():
+    assert "Draft" in result_html(Snapshot(ID, DONE))
+    said = result_html(Snapshot(ID, DONE, elapsed=7500, engine="a2", notices=("<turbo>",)))
+    assert "SkyReels-A2" in said
+    assert "Draft" not in said
+    assert "2 h 05 min" in said
+    assert "&lt;turbo&gt;" in said
+
+
+def test_a_preview_is_shown_while_the_job_runs_and_only_then(tmp_path):
+    file = tmp_path / "preview.webp"
+    running = Snapshot(ID, RUNNING, preview=file)
+    assert (preview_html(running, (832, 480)), preview_stamp(running)) == ("", 0.0)
+    Image.new("RGB", (8, 6), "red").save(file)
+    assert len(pictures_in(preview_html(running, (832, 480)))) == 1
+    assert preview_stamp(running) > 0
+    assert preview_stamp(Snapshot(ID, DONE, preview=file)) == 0.0
+    assert preview_html(None, (1, 1)) == ""
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (5400, "1 h 30 min")])
+def test_durations_are_said_as_people_say_them(seconds, words):
+    assert duration(seconds) == words
+
+
+# -- settings ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"model": 3}', '{"other": "x"}', "\0"])
+def test_settings_that_cannot_be_read_are_the_default(tmp_path, content):
+    file = tmp_path / "settings.json"
+    file.write_text(content, encoding="utf-8")
+    assert Settings(file).get().model == "Skywork/SkyReels-A2"
+
+
+def test_settings_are_kept(tmp_path):
+    Settings(tmp_path / "settings.json").put(model="/models/mine")
+    assert Settings(tmp_path / "settings.json").get().model == "/models/mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["settings.json"]

@@ -1,0 +1,152 @@
+"""Help: the doctor says what to do for each red line, and diagnostics tell nothing private."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from app.help import doctor
+from app.help.diagnostics import diagnostics, without_private
+from app.help.doctor import Finding
+from app.help.logs import NAME, keep_log, last_errors, stop_log
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def log(tmp_path):
+    handler = keep_log(tmp_path / "logs")
+    yield logging.getLogger("troupe.test")
+    stop_log(handler)
+
+
+def found(outputs, what):
+    return next(each for each in doctor.examine(outputs) if each.what == what)
+
+
+def test_a_sound_machine_is_called_sound(tmp_path, capsys):
+    assert doctor.main(["--outputs", str(tmp_path)]) == 0
+    assert "Troupe can work here." in capsys.readouterr().out
+
+
+def test_every_bad_line_says_what_to_do(tmp_path, monkeypatch, capsys):
+    (tmp_path / "requirements.txt").write_text("numpy>=99\nno-such-package-at-all>=1  # why\n\n# all\n")
+    (tmp_path / "requirements-a2.txt").write_text("torch>=99\n")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (tmp_path / "file").touch()
+    assert doctor.main(["--outputs", str(tmp_path / "file" / "outputs")]) == 1
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith("BAD"):
+            assert lines[index + 1].startswith("      ")
+    assert "numpy is " in said
+    assert "no-such-package-at-all is missing" in said
+    assert "Outputs folder: " in said
+
+
+def test_little_room_is_noted_and_too_little_is_bad(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    for free, level in ((10**8, "bad"), (10**9, "note"), (10**11, "good")):
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _, free=free: usage(10**12, 0, free))
+        assert found(tmp_path, "Outputs folder").level == level
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user for whom folders can be locked")
+def test_an_outputs_folder_that_cannot_be_written_is_bad(tmp_path):
+    tmp_path.chmod(0o500)
+    assert found(tmp_path / "outputs", "Outputs folder").level == "bad"
+
+
+def test_a_taken_port_is_a_note(tmp_path, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(doctor, "FIRST", taken.getsockname()[1])
+        assert found(tmp_path, "Port").level == "note"
+
+
+def test_weights_that_are_not_there_are_a_note_and_damaged_ones_are_bad(tmp_path):
+    tiny = REPO / "tests" / "fixtures" / "a2_tiny"
+    doctor.Settings(tmp_path / "settings.json").put(model=str(tiny))
+    assert found(tmp_path, "SkyReels-A2: weights").level == "good"
+    broken = tmp_path / "broken"
+    (broken / "vae").mkdir(parents=True)
+    doctor.Settings(tmp_path / "settings.json").put(model=str(broken))
+    assert found(tmp_path, "SkyReels-A2: weights").level == "bad"
+    doctor.Settings(tmp_path / "settings.json").put(model=str(tmp_path / "none"))
+    assert found(tmp_path, "SkyReels-A2: weights").level == "note"
+
+
+def test_a_check_that_itself_fails_is_a_finding(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_encoder", lambda: 1 / 0)
+    finding = found(tmp_path, "Video encoder")
+    assert finding.level == "bad"
+    assert "ZeroDivisionError" in finding.said
+
+
+def test_the_doctor_is_a_command(tmp_path):
+    command = [sys.executable, "-c", "import sys; from app.help.doctor import main; sys.exit(main(sys.argv[1:]))"]
+    done = subprocess.run([*command, "--outputs", str(tmp_path)], cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_log_keeps_errors_and_never_grows_without_end(tmp_path, log):
+    for number in range(3000):
+        log.info("line %d %s", number, "x" * 1000)
+    try:
+        raise ValueError("the last line of it")
+    except ValueError:
+        log.exception("a job failed")
+    errors = last_errors(tmp_path / "logs")
+    assert "a job failed" in errors[0]
+    assert errors[1].strip() == "ValueError: the last line of it"
+    files = list((tmp_path / "logs").iterdir())
+    assert sum(file.stat().st_size for file in files) < 3_000_000
+    assert {file.name.split(".log")[0] + ".log" for file in files} == {NAME}
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(tmp_path, log, monkeypatch, capsys):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    log.error("lost")
+    assert capsys.readouterr().err == ""
+
+
+def test_diagnostics_tell_versions_and_errors_but_nothing_private(tmp_path, log):
+    log.error("cast[0].image: there is no file 'my secret lover.png' in %s", Path.home() / "Private" / "x.png")
+    text = diagnostics(tmp_path, {"device": "cpu"}, {"precision": "int8"})
+    for part in ("Troupe ", "gradio 6", '"device": "cpu"', '"precision": "int8"', "cast[0].image"):
+        assert part in text
+    for part in ("secret", "Private", str(Path.home())):
+        assert part not in text
+
+
+def test_findings_are_shown_with_what_to_do_and_escaped():
+    from app.help.page import findings_html
+
+    shown = findings_html([Finding("Disk", "bad", "<full>", "Free <some>")], done=True)
+    assert "&lt;full&gt;" in shown
+    assert "Free &lt;some&gt;" in shown
+    assert "needs you" in shown
+    assert "Looking" in findings_html([], done=False)
+    assert "can work" in findings_html([Finding("Disk", "note", "small")], done=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (r"the file C:\Users\Ada\clips\a.png is gone", "the file …/a.png is gone"),
+        ("no file '/home/ada/a b.png'", "no file '…'"),
+        ("/srv/people/ada/clip.mp4: full", "…/clip.mp4: full"),
+        ("1/2 of 3.5 GB", "1/2 of 3.5 GB"),
+    ],
+)
+def test_places_and_quoted_words_are_left_out(said, kept):
+    assert without_private(said) == kept
