@@ -13,12 +13,14 @@ from app.create.layout import build_create
 from app.create.studio import Studio
 from app.create.wiring import wire
 from app.help.page import build_help
+from app.models.getting import Getting
+from app.models.room import build_models
 from app.own import WEB
 
 
-def build_page(studio: Studio, gallery: Gallery, outputs: Path) -> gr.Blocks:
-    """The whole page, wired to a studio and a gallery. It shows nothing to act on until the browser's desk has been
-    opened."""
+def build_page(studio: Studio, gallery: Gallery, getting: Getting, outputs: Path) -> gr.Blocks:
+    """The whole page, wired to a studio, a gallery and what gets the model. It shows nothing to act on until the
+    browser's desk has been opened."""
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
@@ -27,6 +29,8 @@ def build_page(studio: Studio, gallery: Gallery, outputs: Path) -> gr.Blocks:
                 page = build_create(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
                 clips = build_clips(rooms)
+            with gr.Tab("Models", id="models") as models:
+                build_models(models, getting, studio.guard.is_owner)
             with gr.Tab("Help", id="help"):
                 build_help(outputs, dict, studio.guard.is_owner)
         everything = wire(page, studio)

@@ -90,6 +90,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     from app.create.library import Library
     from app.create.studio import Studio
     from app.create.tray import Tray
+    from app.models.getting import Getting
     from app.page import build_page
     from app.settings import Settings
     from app.theme import troupe_theme
@@ -102,7 +103,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
     studio = Studio(desks, house.jobs, library, tray, guard, choices)
     gallery = Gallery(studio, outputs / "exports")
-    blocks = build_page(studio, gallery, outputs)
+    blocks = build_page(studio, gallery, Getting(choices), outputs)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
     settings: dict[str, object] = {

@@ -86,7 +86,7 @@ def check_installed() -> None:
     if missing:
         raise EngineUnavailable(
             f"the SkyReels-A2 engine (a2) needs {', '.join(missing)}, which {_is(missing)} not installed here",
-            f"Install with: python -m pip install -r requirements-a2.txt, {USE_THE_DRAFT}.",
+            f"Install on the Models page or with: python launch.py models install, {USE_THE_DRAFT}.",
         )
 
 
