@@ -169,10 +169,6 @@ def _a2_options(arguments: argparse.Namespace, engine: str) -> A2Options:
     if engine == "draft":
         _check_draft_flags(arguments)
         return A2Options()
-    if arguments.precision in ("int8", "fp8"):
-        raise EngineUnavailable(
-            f"--precision {arguments.precision}: this version of the a2 engine computes in fp32 or bf16", "Use bf16."
-        )
     if arguments.offload == "blocks" or arguments.resident_blocks is not None:
         flag = "--offload blocks" if arguments.offload == "blocks" else f"--resident-blocks {arguments.resident_blocks}"
         raise EngineUnavailable(

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
 from engine.a2.options import USE_THE_DRAFT, A2Options
 from engine.errors import EngineUnavailable, Stopped
+from engine.memory.cache import cache_folder
+from engine.memory.loading import Alteration, Quantisation, load_quantised
+from engine.memory.quantize import BLOCKS, Precision, check_quanto
 
 if TYPE_CHECKING:
     import torch
@@ -28,15 +31,22 @@ Stop = Callable[[], bool]
 @dataclass(frozen=True)
 class Compute:
     """Where and how the numbers are computed. `dtype` is the transformer's and the text encoder's; modules that their
-    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout."""
+    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` says how the
+    two's weights are kept, None as they are."""
 
     device: torch.device
     dtype: torch.dtype
+    quantised: Precision | None = None
+
+    def __str__(self) -> str:
+        """What the numbers depend on: nearly not the device."""
+        return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
 
 
 @dataclass
 class Checkpoint:
-    """Everything that is loaded. `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each."""
+    """Everything that is loaded, and what the person should know of it. `texts` keeps encoded prompts, newest last:
+    (512, dim) float32 on the CPU each."""
 
     folder: Path
     compute: Compute
@@ -46,6 +56,7 @@ class Checkpoint:
     image_encoder: Any
     vae: Any
     transformer: Any
+    notices: tuple[str, ...] = ()
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -67,14 +78,26 @@ def choose_compute(options: A2Options) -> Compute:
             f"--device {name}: PyTorch sees {count or 'no'} CUDA device{'s' * (count != 1)} here",
             f"Check the driver and that PyTorch was installed with CUDA, {USE_THE_DRAFT}.",
         )
+    if options.precision in ("int8", "fp8"):
+        check_quanto(options.precision)
+        halves = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # bfloat16 in hardware
+        return Compute(device, torch.bfloat16 if halves else torch.float32, options.precision)
     precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
     return Compute(device, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
 
 
 def load_checkpoint(
-    folder: Path, compute: Compute, on_load: OnLoad | None = None, stop: Stop | None = None
+    folder: Path,
+    compute: Compute,
+    on_load: OnLoad | None = None,
+    stop: Stop | None = None,
+    *,
+    cache: Path | None = None,
+    altered: Alteration | None = None,
 ) -> Checkpoint:
-    """Load a diffusers folder. `on_load` is told before each component and once at the end.
+    """Load a diffusers folder. `on_load` is told before each component, now and then while one is quantised, and once
+    at the end. `cache` is where quantised weights are kept, None for the usual folder; `altered` is done to the
+    transformer's weights while they are still floats.
 
     Raises Stopped, or EngineUnavailable, which names the file that is missing, cut off or of another model.
     """
@@ -83,15 +106,23 @@ def load_checkpoint(
     weights = read_checkpoint(folder)
     kinds = _kinds()
     parts: dict[str, Any] = {}
+    notices: list[str] = []
     for step, name in enumerate(COMPONENTS):
         if stop is not None and stop():
             raise Stopped
         if on_load is not None:
             on_load(step, len(COMPONENTS), name)
-        dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
         _check_config(name, weights[name].config)
+        change = altered if name == "transformer" else None
         with _naming(name):
-            parts[name] = _load(kinds[name], weights[name], dtype).to(compute.device)
+            hollow = _hollow(kinds[name], weights[name])
+            if compute.quantised and name in BLOCKS:
+                how = Quantisation(compute.quantised, compute.dtype, compute.device, cache or cache_folder(), change)
+                notices += load_quantised(hollow, weights[name], how, _in_percent(on_load, step, name), stop)
+                parts[name] = hollow.eval().requires_grad_(False)
+            else:
+                dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
+                parts[name] = _load(kinds[name], weights[name], dtype, change).to(compute.device)
     with _naming("tokenizer"), _quiet():
         parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
     with _naming("image_processor"), _quiet():
@@ -100,7 +131,7 @@ def load_checkpoint(
         )
     if on_load is not None:
         on_load(len(COMPONENTS), len(COMPONENTS), "")
-    return Checkpoint(folder, compute, **parts)
+    return Checkpoint(folder, compute, **parts, notices=tuple(notices))
 
 
 def _kinds() -> dict[str, Any]:
@@ -137,19 +168,41 @@ def _check_config(component: str, config: dict[str, Any]) -> None:
         raise EngineUnavailable("vae/config.json is not Wan2.1's", "Choose a SkyReels-A2 checkpoint.")
 
 
-def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
+def _in_percent(on_load: OnLoad | None, step: int, name: str) -> Callable[[float], None]:
+    told = 0
+
+    def on_share(share: float) -> None:
+        nonlocal told
+        if on_load is not None and int(100 * share) > told:
+            told = int(100 * share)
+            on_load(step, len(COMPONENTS), f"{name}, {told} %")
+
+    return on_share
+
+
+def _hollow(kind: Any, weights: Weights) -> Any:
+    """The module without its weights. Raises EngineUnavailable where the files' tensors do not fit into it."""
     from accelerate import init_empty_weights
 
     of_diffusers = hasattr(kind, "load_config")
     with init_empty_weights():
         config = kind.load_config(weights.folder) if of_diffusers else kind.config_class.from_dict(weights.config)
         hollow = kind.from_config(config) if of_diffusers else kind(config)
+    if not of_diffusers:
+        hollow.tie_weights()  # what is made empty is made one by one
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in hollow.state_dict().items()})
+    return hollow
+
+
+def _load(kind: Any, weights: Weights, dtype: torch.dtype, altered: Alteration | None) -> Any:
+    of_diffusers = hasattr(kind, "load_config")
     with _quiet():
         how = {"torch_dtype" if of_diffusers else "dtype": dtype, "local_files_only": True, "use_safetensors": True}
         module, report = kind.from_pretrained(weights.folder, output_loading_info=True, **how)
     if report["missing_keys"]:
         raise missing_tensors(weights, sorted(report["missing_keys"]))
+    for name, tensor in module.state_dict().items() if altered else ():
+        tensor.copy_(altered.alter(name, tensor))
     return module.eval().requires_grad_(False)
 
 

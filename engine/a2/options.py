@@ -25,15 +25,18 @@ class A2Options:
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
+    In int8 and fp8 the weights of the transformer and the text encoder are quantised, and what is computed with them is
+    bf16, on the CPU fp32; `cache` is the folder that keeps the quantised weights, None for the user's cache folder.
     """
 
     model: str = DEFAULT_MODEL
     device: str = ""  # "cpu", "cuda", "cuda:1", …; empty: CUDA where it is, else the CPU
-    precision: Literal["fp32", "bf16"] | None = None  # None: bf16, on the CPU fp32
+    precision: Literal["fp32", "bf16", "int8", "fp8"] | None = None  # None: bf16, on the CPU fp32
     scheduler: Literal["unipc", "euler"] = "unipc"
     batched_guidance: bool = False
     save_latents: Path | None = None
     state: Path | None = None
+    cache: Path | None = None
 
 
 def check_installed() -> None:

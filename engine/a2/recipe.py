@@ -61,7 +61,11 @@ def shoot(
     compute = loaded.compute if loaded else choose_compute(options)
     with _memory(compute):
         checkpoint = loaded or load_checkpoint(
-            find_checkpoint(options.model), compute, lambda *how: watch.tell("loading", *how), watch.stop
+            find_checkpoint(options.model),
+            compute,
+            lambda *how: watch.tell("loading", *how),
+            watch.stop,
+            cache=options.cache,
         )
         canvases = gather_references(scene, members)
         run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
@@ -87,7 +91,7 @@ def _start(
 ) -> tuple[Run, Conditioning, Callable[[], None]]:
     """A run, new or taken up again, its conditioning, and how to keep it."""
     state, device = options.state, checkpoint.compute.device
-    belongs = fingerprint(scene, canvases, _identity(checkpoint.folder), checkpoint.compute.dtype, options.scheduler)
+    belongs = fingerprint(scene, canvases, _identity(checkpoint.folder), checkpoint.compute, options.scheduler)
     found = load_run(state, scene.sampling, options.scheduler, belongs, device) if state is not None else None
     if found is not None:
         run, conditioning = found
@@ -118,8 +122,8 @@ def _identity(folder: Path) -> list[tuple[str, int]]:
 
 def _notices(checkpoint: Checkpoint, scene: Scene) -> tuple[str, ...]:
     if not too_long(checkpoint, scene.prompt):
-        return ()
-    return ("The prompt is longer than the model reads (512 tokens): its end was left out.",)
+        return checkpoint.notices
+    return (*checkpoint.notices, "The prompt is longer than the model reads (512 tokens): its end was left out.")
 
 
 @contextlib.contextmanager
@@ -131,4 +135,4 @@ def _memory(compute: Compute) -> Iterator[None]:
         if "memory" not in str(error):
             raise
         problem = f"{compute.device} has too little memory for this clip"
-        raise EngineUnavailable(problem, "Make it smaller or shorter, or use --precision bf16.") from error
+        raise EngineUnavailable(problem, "Make it smaller or shorter, or use --precision int8.") from error
