@@ -178,7 +178,13 @@ def _make(
                 del tensor
         return _open(file), ""
     except Unwritable as why:
-        return dict(stream()), str(why)
+        import torch
+
+        stored = _views(file, torch.empty(file.bytes, dtype=torch.uint8))  # one piece: many would be strewn with holes
+        for name, tensor in stream():
+            stored[name].copy_(tensor)
+            del tensor
+        return stored, str(why)
 
 
 def _mapped(file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: Stop | None) -> dict[str, torch.Tensor]:
@@ -199,11 +205,17 @@ def _mapped(file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: Stop
 
 
 def _open(file: CacheFile) -> dict[str, torch.Tensor]:
-    """The file's tensors, memory-mapped: views of one storage, whatever the safetensors library would do."""
+    """The file's tensors, memory-mapped, whatever the safetensors library would do."""
+    import torch
+
+    return _views(file, torch.from_file(str(file.path), shared=False, size=file.bytes, dtype=torch.uint8))
+
+
+def _views(file: CacheFile, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors of a file's bytes: views of one storage."""
     import torch
 
     types = {code: getattr(torch, name.removeprefix("torch.")) for name, code in _CODES.items()}
-    whole = torch.from_file(str(file.path), shared=False, size=file.bytes, dtype=torch.uint8)
     return {
         name: whole[begin:end].view(types[file.layout[name][0]]).view(file.layout[name][1])
         for name, (begin, end) in file.places().items()

@@ -81,8 +81,9 @@ def load(folder: Path, cache: Path, precision: str) -> None:
     print(json.dumps({"seconds": round(seconds, 2), "peak": peak, "bytes": size, "notices": checkpoint.notices}))
 
 
-def measure(folder: Path, cache: Path, precision: str) -> dict:
-    command = [sys.executable, __file__, "--load", str(folder), str(cache), precision]
+def alone(*arguments: object) -> dict | int:
+    """Run this file in a process of its own. This one stays small: a process begins with its parent's peak."""
+    command = [sys.executable, __file__, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=3600)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -90,11 +91,16 @@ def measure(folder: Path, cache: Path, precision: str) -> dict:
 def main(precision: str = "int8") -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, cache = Path(scratch) / "model", Path(scratch) / "cache"
-        parameters = make_checkpoint(folder)
+        parameters = alone("--make", folder)
         nowhere = Path(scratch) / "file"
         nowhere.write_text("")
-        took = {"first": measure(folder, cache, precision), "second": measure(folder, cache, precision)}
-        took |= {"unkept": measure(folder, nowhere, precision), "float": measure(folder, cache, "bf16")}
+        runs = {
+            "first": (cache, precision),
+            "second": (cache, precision),
+            "unkept": (nowhere, precision),
+            "float": (cache, "bf16"),
+        }
+        took = {name: alone("--load", folder, *how) for name, how in runs.items()}
     size = took["first"]["bytes"]
     assert [bool(took[name]["notices"]) for name in took] == [False, False, True, False]
     limit = 1.15 * size + 1e9
@@ -116,5 +122,7 @@ def main(precision: str = "int8") -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--load"]:
         load(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    elif sys.argv[1:2] == ["--make"]:
+        print(make_checkpoint(Path(sys.argv[2])))
     else:
         main(*sys.argv[1:])
