@@ -42,6 +42,8 @@ class A2Options:
     of the transformer's; the numbers are the same. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
     `preview` is kept showing what the model has in mind, a small moving picture (WebP).
+    In int8 and fp8 the weights of the transformer and the text encoder are quantised, and what is computed with them is
+    bf16, on the CPU fp32; `cache` is the folder that keeps the quantised weights, None for the user's cache folder.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
@@ -50,7 +52,7 @@ class A2Options:
 
     model: str = DEFAULT_MODEL
     device: str = ""  # "cpu", "cuda", "cuda:1", …; empty: CUDA where it is, else the CPU
-    precision: Literal["fp32", "bf16"] | None = None  # None: bf16, on the CPU fp32
+    precision: Literal["fp32", "bf16", "int8", "fp8"] | None = None  # None: bf16, on the CPU fp32
     scheduler: Literal["unipc", "euler"] | None = None  # None: unipc, with turbo euler
     batched_guidance: bool = False
     offload: Literal["none", "blocks"] = "none"
@@ -62,6 +64,7 @@ class A2Options:
     turbo: bool = False
     step_cache: bool = False
     attention: Attention = "native"
+    cache: Path | None = None
 
     @property
     def solver(self) -> Literal["unipc", "euler"]:

@@ -95,7 +95,7 @@ def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
     compute = choose_compute(options)
     with _memory(compute):
         folder, tell = find_checkpoint(options.model), lambda *how: watch.tell("loading", *how)
-        return load_checkpoint(folder, compute, tell, watch.stop, options.loras)
+        return load_checkpoint(folder, compute, tell, watch.stop, options.loras, options.cache)
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
@@ -126,16 +126,16 @@ def _start(
 
 
 def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options) -> str:
-    """What a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents."""
+    """What a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents. How
+    guidance is batched changes them by rounding only, and a run that lacks memory goes on with less."""
     return fingerprint(
         scene,
         canvases,
         _identity(checkpoint.folder),
-        checkpoint.compute.dtype,
+        checkpoint.compute,
         options.solver,
-        options.batched_guidance,
         checkpoint.fused.loras,
-        caching.facts() if options.step_cache else "",
+        (caching.facts(), options.batched_guidance) if options.step_cache else "",
         options.attention,
     )
 
@@ -156,7 +156,8 @@ def _identity(folder: Path) -> list[tuple[str, int]]:
 
 def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
     """What the person should know: above all, everything that changes the picture."""
-    told = list(dict.fromkeys(notice for slabs in checkpoint.streams.values() for notice in slabs.notices))
+    of_streams = (notice for slabs in checkpoint.streams.values() for notice in slabs.notices)
+    told = list(dict.fromkeys((*checkpoint.notices, *of_streams)))
     if too_long(checkpoint, scene.prompt):
         told.append("The prompt is longer than the model reads (512 tokens): its end was left out.")
     for lora in options.loras:
@@ -188,5 +189,8 @@ def _memory(compute: Compute) -> Iterator[None]:
         if "memory" not in str(error):
             raise
         problem = f"{compute.device} has too little memory for this clip"
-        less = "--offload blocks" if compute.offload == "none" else "--precision bf16"
+        if compute.quantised is None:
+            less = "--precision int8"
+        else:
+            less = "--offload blocks" if compute.offload == "none" else "fewer --resident-blocks"
         raise EngineUnavailable(problem, f"Make it smaller or shorter, or use {less}.") from error
