@@ -81,9 +81,11 @@ def _candidates(work: Work, budget: Budget, overrides: Overrides) -> Iterator[Se
     precisions = (overrides.precision,) if overrides.precision else _precisions(budget)
     whole = overrides.offload != "blocks" and overrides.resident_blocks in (None, work.shapes.transformer.layers)
     chunks = (overrides.chunk,) if overrides.chunk is not None else (0, min(CHUNK, work.clip.tokens))
-    for precision in precisions if whole or budget.device == "cpu" else ():
-        for chunk in chunks:
-            yield _resident(work, budget, overrides, precision, chunk)
+    still = whole or budget.device == "cpu" or overrides.offload == "none"
+    if still:
+        for precision in precisions:
+            yield _resident(work, budget, overrides, precision, chunks[0])
+        yield _resident(work, budget, overrides, precisions[-1], chunks[-1])
     if budget.device != "cpu" and overrides.offload != "none":
         base = _resident(work, budget, overrides, precisions[-1], chunks[-1])
         streaming = _streaming(work, base, budget, overrides)

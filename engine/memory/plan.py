@@ -105,8 +105,10 @@ def impossible(work: Work, settings: Settings, overrides: Overrides) -> list[str
     found = []
     if asked is not None and not 0 <= asked <= blocks:
         found.append(f"{asked} resident blocks were asked for; the model has {blocks}")
+    if overrides.offload == "none" and asked not in (None, blocks):
+        found.append(f"{asked} of {blocks} blocks resident leaves others to be offloaded, and offload is none")
     if settings.device == "cpu" and overrides.offload == "blocks":
-        found.append("there is no card to bring blocks to")
+        found.append("there is no card to bring blocks to (0 GB)")
     return found
 
 
