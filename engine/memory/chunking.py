@@ -25,9 +25,14 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
     if not tokens:
         yield
         return
-    processors = []
+    processors, streamed = [], []
     for block in transformer.blocks:
-        block.forward = _Block(block, tokens)
+        outer = vars(block).get("forward")
+        if outer is None:
+            block.forward = _Block(block, tokens)
+        else:  # it streams: its weights are brought first, and then it computes in pieces
+            streamed.append((outer, outer.__wrapped__))
+            outer.__wrapped__ = _Block(block, tokens)
         if type(block.attn1.processor) is WanAttnProcessor:
             processors.append((block.attn1, block.attn1.processor))
             block.attn1.processor = _SelfAttention(block.attn1.processor, tokens)
@@ -36,7 +41,9 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
     finally:
         for attention, processor in processors:
             attention.processor = processor
-        for block in transformer.blocks:
+        for outer, inner in streamed:
+            outer.__wrapped__ = inner
+        for block in transformer.blocks if not streamed else ():
             vars(block).pop("forward", None)
 
 
