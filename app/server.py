@@ -63,11 +63,11 @@ def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
     outputs = Path(outputs).resolve()
     _prepare_folders(outputs)
-    engine = _engine_of(outputs)
-    jobs = JobBoard(outputs, engine.render)
+    engine, planner = _engine_of(outputs), Planner(outputs)
+    jobs = JobBoard(outputs, planner.learning(engine.render))
     if jobs.notice:
         print(jobs.notice, file=sys.stderr)
-    return House(jobs, engine, Planner(outputs))
+    return House(jobs, engine, planner)
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from app.create import planning
 from app.create.desks import Desks
 from app.create.model import Model
 from app.create.planning import Planner, Wishes, plan_html, with_plan
@@ -144,3 +145,35 @@ def test_seconds_are_shown_once_they_were_measured(tmp_path):
     timed = replace(plan, stages=tuple(replace(stage, seconds=120.0) for stage in plan.stages))
     assert "about 8 minutes" in plan_html(timed)
     assert "2 min" in plan_html(timed)
+
+
+def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
+    """It took twice as long as foreseen: the next plan foresees more. A resumed or cached run teaches nothing."""
+    from engine.door import Progress, RenderRequest, Result
+    from engine.memory.calibration import remember
+    from engine.memory.speed import Speed
+    from engine.scene import scene_from_data
+
+    file = tmp_path / "speeds.json"
+    monkeypatch.setattr(planning, "speeds_file", lambda: file)
+    planner = Machine(tmp_path, machine(24, 64))
+    planner._hardware = planner.given
+    remember(planning._machine(planner.given), Speed(1e14, 1e14, 1e13, 1e13, 1e12, 2e10, 5e9), file)
+    scene = scene_from_data({"engine": "a2", "cast": [{"role": "object", "image": "a.png"}], "prompt": "x"})
+    clip = planning.clip_of(scene)
+    options = with_plan(A2Options(), planner.plan(clip, MODEL, Wishes()))
+    before = planner.plan(clip, MODEL, Wishes()).stages[2].seconds
+
+    def run(first_step, **changes):
+        def render(request, on_progress, stop):
+            for stage, step, elapsed in (("sampling", first_step, 10.0), ("decoding", 0, 10.0 + 2 * before)):
+                on_progress(Progress(stage, step, 50, elapsed, None))
+            return Result(tmp_path / "a.mp4", None, 69, 1.0, "a2", ())
+
+        request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", a2=replace(options, **changes))
+        planner.learning(render)(request, on_progress=lambda _: None, stop=lambda: False)
+        return planner.plan(clip, MODEL, Wishes()).stages[2].seconds
+
+    assert run(7) == before
+    assert run(0, step_cache=True) == before
+    assert before * 1.2 < run(0) < before * 2.1

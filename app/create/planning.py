@@ -5,16 +5,18 @@ from __future__ import annotations
 import html
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.a2.files import find_checkpoint
-from engine.a2.options import A2Options
+from engine.a2.options import A2Options, as_run
+from engine.door import Progress, RenderRequest, Result
 from engine.errors import EngineUnavailable
-from engine.memory.calibration import Machine, recall, speeds_file
+from engine.memory.calibration import Machine, learn, recall, speeds_file
 from engine.memory.choosing import Overrides
-from engine.memory.footprint import Clip
+from engine.memory.footprint import Clip, clip_of
 from engine.memory.hardware import Hardware, ask_hardware, hardware_to_dict
 from engine.memory.plan import Plan, make_plan
 from engine.memory.shapes import Shapes, read_shapes
@@ -24,6 +26,7 @@ from engine.memory.stages import GB
 _FRESH = 30.0  # seconds that what the machine has holds: others use its memory, too
 _PATIENCE = 12.0  # seconds that a page waits for the first answer
 _LARGE = 4 * GB  # of memory: models of that size are not for processors
+Render = Callable[..., Result]
 STAGES = {"text": "Prompt", "references": "Cast", "denoise": "Making", "decode": "Frames"}
 
 
@@ -81,6 +84,39 @@ class Planner:
             return None
         return make_plan(hardware, clip, self._shapes_of(model), wishes.overrides, _speed(hardware))
 
+    def learning(self, render: Render) -> Render:
+        """The engine's door, with an eye on how long its stages take: the next plans foresee them better."""
+
+        def run(request: RenderRequest, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
+            begun: dict[str, tuple[float, int]] = {}
+
+            def tell(progress: Progress) -> None:
+                begun.setdefault(progress.stage, (progress.elapsed, progress.step))
+                on_progress(progress)
+
+            result = render(request, on_progress=tell, stop=stop)
+            if result.engine == "a2":
+                self._learn(request, begun)
+            return result
+
+        return run
+
+    def _learn(self, request: RenderRequest, begun: dict[str, tuple[float, int]]) -> None:
+        """From a run whose every step was computed, none of them by an earlier one or a cache."""
+        hardware, options = self._hardware, request.a2
+        if hardware is None or options.step_cache or begun.get("sampling", (0.0, 1))[1] or "decoding" not in begun:
+            return
+        scene = as_run(request.scene, options)
+        overrides = Overrides(
+            precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
+            batched_guidance=options.batched_guidance, chunk=options.chunk, tile=options.tile,
+        )  # fmt: skip
+        plan = make_plan(hardware, clip_of(scene), self._shapes_of(options.model), overrides, _speed(hardware))
+        foreseen = {stage.name: stage.seconds for stage in plan.stages}["denoise"]
+        took = begun["decoding"][0] - begun["sampling"][0]
+        if foreseen is not None:
+            learn(_machine(hardware), "denoise", foreseen, took, speeds_file())
+
     def _ask(self) -> None:
         self._hardware = ask_hardware(self._folder)
         self._known.set()
@@ -102,7 +138,11 @@ def _speed(hardware: Hardware) -> Speed | None:
     model than anybody would wait."""
     if not hardware.has_card or not hardware.torch.value:
         return None
-    return recall(Machine(str(hardware.name.value), str(hardware.torch.value), "bf16"), speeds_file())
+    return recall(_machine(hardware), speeds_file())
+
+
+def _machine(hardware: Hardware) -> Machine:
+    return Machine(str(hardware.name.value), str(hardware.torch.value), "bf16")
 
 
 def with_plan(options: A2Options, plan: Plan | None) -> A2Options:

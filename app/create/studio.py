@@ -300,7 +300,8 @@ class Studio:
     def shoot(self, desk: Desk) -> Job:
         """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
         with self.guard.turn(self._is_active) as started:
-            job = shoot(desk, self.jobs, self.model.options(desk))
+            is_model = desk.sheet.engine == "a2"
+            job = shoot(desk, self.jobs, self.model.options(desk), self.model.plan(desk) if is_model else None)
             started(job.id)
         return job
 
