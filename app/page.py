@@ -8,12 +8,14 @@ import gradio as gr
 
 from app.api import add_endpoints
 from app.clips.gallery import Gallery
-from app.clips.page import build_clips, wire_clips
+from app.clips.page import build_bring, build_clips, wire_clips
 from app.create.layout import build_create
+from app.create.parts import Page
 from app.create.studio import Studio
 from app.create.wiring import wire
 from app.help.page import build_help
 from app.own import WEB
+from app.safely import safely
 
 
 def build_page(studio: Studio, gallery: Gallery, outputs: Path) -> gr.Blocks:
@@ -22,17 +24,31 @@ def build_page(studio: Studio, gallery: Gallery, outputs: Path) -> gr.Blocks:
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
+        bring = build_bring()
         with gr.Tabs(selected="create", elem_id="tr-rooms") as rooms:
-            with gr.Tab("Create", id="create"):
+            with gr.Tab("Create", id="create") as create_tab:
                 page = build_create(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
-                clips = build_clips(rooms)
-            with gr.Tab("Help", id="help"):
+                clips = build_clips(rooms, bring)
+            with gr.Tab("Help", id="help") as help_tab:
                 build_help(outputs, dict, studio.guard.is_owner)
         everything = wire(page, studio)
-        wire_clips(clips, clips_tab, gallery, desk, everything)
+        _keep_up(page, studio)
+        wire_clips(clips, [clips_tab, create_tab, help_tab], gallery, desk, everything)
         add_endpoints(studio)
     return blocks
+
+
+def _keep_up(page: Page, studio: Studio) -> None:
+    """A tab that is looked at again shows the clip that another tab of the same desk has started meanwhile."""
+
+    def look(desk_id: str) -> gr.Timer:
+        snap = studio.jobs.snapshot(studio.desks.get(desk_id).sheet.job)
+        return gr.Timer(active=True) if snap and snap.active else gr.skip()
+
+    page.ending.look(
+        safely(look), [page.desk], [page.timer], show_progress="hidden", api_visibility="private", api_name="page_look"
+    )
 
 
 def _header() -> None:

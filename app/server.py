@@ -85,8 +85,9 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
+    from app.clips.exports import Exports
     from app.clips.gallery import Gallery
-    from app.clips.media import media_route
+    from app.clips.media import media_route, state_route
     from app.create.library import Library
     from app.create.studio import Studio
     from app.create.tray import Tray
@@ -101,7 +102,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     tray = Tray(ROOT / "assets" / "samples")
     desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
     studio = Studio(desks, house.jobs, library, tray, guard, choices)
-    gallery = Gallery(studio, outputs / "exports")
+    gallery = Gallery(studio, Exports(outputs / "exports"))
     blocks = build_page(studio, gallery, outputs)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
@@ -111,7 +112,10 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
             "middleware": [Middleware(Doorkeeper, guard=guard)],
-            "routes": [media_route(house.jobs, outputs / "exports", guard.may_see_job)],
+            "routes": [
+                state_route(house.jobs, guard.may_see_job),
+                media_route(house.jobs, outputs / "exports", guard.may_see_job),
+            ],
         },
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
