@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | doctor | test
+"""Start Troupe: python launch.py [serve] | render SCENE -o OUT.mp4 | models | doctor | test
 
 The first start makes `.venv` beside this file and installs requirements.txt into it; later ones go straight in. An
 environment that already has the requirements (a Space, conda, your own) is used as it is. Until then only the standard
@@ -56,8 +56,10 @@ def main(argv: "list[str]") -> int:
         say(f"troupe: this is Python {version()}; Troupe needs 3.11 or newer (python.org)")
         return 1
     if argv[:1] == ["--satisfied"]:  # asked by another launch: has this Python what these files list?
+        from engine.installing import satisfied
+
         return 0 if satisfied([Path(name) for name in argv[1:]]) else 3
-    commands = {"serve": serve, "render": render, "doctor": doctor, "test": test}
+    commands = {"serve": serve, "render": render, "models": models, "doctor": doctor, "test": test}
     command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
     if command == "serve":
         serve_options(rest)  # a typing error should not cost an installation
@@ -103,6 +105,7 @@ def serve_options(argv: "list[str]") -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="launch.py", description="Open Troupe in the browser.",
         epilog="Other commands: render SCENE.json -o OUT.mp4 (a video without a browser; see render --help), "
+        "models (what the a2 engine needs: look, download, delete; see models --help), "
         "doctor (what is wrong here), test (all tests).",
     )  # fmt: skip
     parser.add_argument("--host", help="address to listen on (default: this machine only; 0.0.0.0: your network)")
@@ -156,6 +159,12 @@ def render(argv: "list[str]") -> int:
     return render_main(argv)
 
 
+def models(argv: "list[str]") -> int:
+    from engine.models.command import main as models_main
+
+    return models_main(argv)
+
+
 def doctor(argv: "list[str]") -> int:
     from app.help.doctor import main as doctor_main
 
@@ -178,6 +187,8 @@ def test(argv: "list[str]") -> int:
 
 def enter_environment(argv: "list[str]", dev: bool) -> "int | None":
     """None: this Python has what is needed, go on. A number: another one did the work and ended with it."""
+    from engine.installing import satisfied
+
     jumped = os.environ.pop(JUMPED, None)
     inside = PYTHON.exists() and Path(sys.prefix).resolve() == VENV.resolve()
     if (stamped(dev) and stamp().get("python") == version()) if inside else satisfied(lists(dev)):
@@ -238,42 +249,14 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def satisfied(files: "list[Path]") -> bool:
-    """Whether this Python already has, in a version that fits, everything that the files list."""
-    import importlib.metadata
-
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        try:
-            from pip._vendor.packaging.requirements import Requirement
-        except ImportError:
-            return False  # whatever has our requirements has one of the two
-    try:
-        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    except OSError:
-        return False
-    for line in text.splitlines():
-        line = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not line:
-            continue
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate():
-            continue
-        try:
-            if not wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True):
-                return False
-        except importlib.metadata.PackageNotFoundError:
-            return False
-    return True
-
-
 # ---------------------------------------------------------------------------
 # Making it
 
 
 def prepare(dev: bool, base: str) -> None:
     """Make or finish .venv. `base` is the Python to make it from."""
+    from engine.installing import disk_line
+
     try:
         VENV.mkdir(exist_ok=True)
         with locked():
@@ -290,7 +273,8 @@ def prepare(dev: bool, base: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 UNFINISHED.unlink()
     except OSError as error:
-        raise Problem(disk_line(error)) from None
+        unmade = f"{VENV} cannot be made ({error}). Move it away and start again"
+        raise Problem(disk_line(error, HERE, SPACE_NEEDED) or unmade) from None
     if state != "ready":
         fetch_weights()
 
@@ -311,6 +295,8 @@ def asked_version() -> str:
 
 
 def make_venv(base: str) -> None:
+    from engine.installing import disk_line
+
     found = [child for child in VENV.iterdir() if child not in (LOCK, UNFINISHED)]
     say("Making .venv anew: it was not finished, or does not work here." if found else "First start: making .venv.")
     if shutil.disk_usage(str(VENV)).free < SPACE_NEEDED:
@@ -325,34 +311,19 @@ def make_venv(base: str) -> None:
                 f"this Python has no venv module. On Debian and Ubuntu: sudo apt install python{version()}-venv"
             )
         reason = (said.splitlines() or ["no reason given"])[-1]
-        raise Problem(disk_line(said) or f"making .venv failed: {reason}")
+        raise Problem(disk_line(said, HERE, SPACE_NEEDED) or f"making .venv failed: {reason}")
 
 
 def install(dev: bool) -> None:
-    names = " and ".join(file.name for file in lists(dev))
-    say(f"Installing {names}. This takes a few minutes, once.")
-    python = [str(PYTHON), "-m"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if subprocess.call([*python, "pip", "--version"], **quiet):  # the Python below .venv was exchanged for another
-        subprocess.call([*python, "ensurepip", "--upgrade"], **quiet)
-    files = [word for file in lists(dev) for word in ("-r", str(file))]
-    command = [*python, "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *files]
-    said = []
-    with open(str(LOG), "w", encoding="utf-8") as log:
-        environment = dict(os.environ, PYTHONUNBUFFERED="1")
-        pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        try:
-            for line in pip.stdout:
-                said.append(line.decode("utf-8", "replace").rstrip())
-                log.write(said[-1] + "\n")
-                show(said[-1])
-        except BaseException:
-            pip.kill()
-            raise
-        finally:
-            pip.wait()
-    if pip.returncode:
-        raise Problem(install_line("\n".join(said)))
+    from engine.installing import Install, InstallFailed
+    from engine.installing import install as run_pip
+
+    files = tuple(lists(dev))
+    say(f"Installing {' and '.join(file.name for file in files)}. This takes a few minutes, once.")
+    try:
+        run_pip(Install(PYTHON, files, HERE, SPACE_NEEDED, LOG), show)
+    except InstallFailed as failed:
+        raise Problem(failed) from None
 
 
 def show(text: str) -> None:
@@ -363,36 +334,6 @@ def show(text: str) -> None:
         say("  " + re.sub(r"(Downloading [^-]+)-([^-]+)-\S+", r"\1 \2", text.strip()))
     elif "WARNING: Retrying" in text:
         say("  The network does not answer; trying again")
-
-
-def install_line(said: str) -> str:
-    """One line for the reason why pip failed."""
-    offline = (
-        "NewConnectionError|ConnectTimeout|ConnectionError|name resolution|getaddrinfo|ProxyError|SSLError|"
-        "Read timed out|ReadTimeout"
-    )
-    if disk_line(said):
-        return disk_line(said)
-    if re.search(offline, said):
-        return "no network: the requirements cannot be fetched. Connect (or set HTTPS_PROXY) and start again"
-    nowhere = re.search(r"No matching distribution found for (\S+)", said)
-    if nowhere:
-        return (
-            f"installing failed: pip finds no {nowhere.group(1)} that fits. Check the network and pip's settings "
-            f"(python -m pip config list), and start again. All of it is in {LOG}"
-        )
-    errors = [line[7:] for line in said.splitlines() if line.startswith("ERROR: ")]
-    reason = (errors or ["pip gave no reason"])[-1].rstrip(".")
-    return f"installing failed: {reason}. All of it is in {LOG}"
-
-
-def disk_line(fault: "OSError | str") -> str:
-    said = str(fault)
-    if "No space left" in said or getattr(fault, "errno", 0) == errno.ENOSPC or "[WinError 112]" in said:
-        return f"the disk is full: {HERE} needs {SPACE_NEEDED // 10**9} GB. Free some space and start again"
-    if "Permission denied" in said or "Read-only file system" in said or "[WinError 5]" in said:
-        return f"no permission to write into {HERE}. Move Troupe to a folder of your own"
-    return f"{VENV} cannot be made ({said}). Move it away and start again" if isinstance(fault, OSError) else ""
 
 
 def fetch_weights() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -11,30 +13,47 @@ from app.clips.gallery import Gallery
 from app.clips.page import build_bring, build_clips, wire_clips
 from app.create.layout import build_create
 from app.create.parts import Page
+from app.create.planning import Planner
 from app.create.studio import Studio
 from app.create.wiring import wire
 from app.help.page import build_help
+from app.models.getting import Getting
+from app.models.room import build_models
 from app.own import WEB
 from app.safely import safely
 
 
-def build_page(studio: Studio, gallery: Gallery, outputs: Path) -> gr.Blocks:
-    """The whole page, wired to a studio and a gallery. It shows nothing to act on until the browser's desk has been
-    opened."""
+@dataclass(frozen=True)
+class Rooms:
+    """What the page's tabs work with. `release` lets go of the model that is loaded."""
+
+    studio: Studio
+    gallery: Gallery
+    getting: Getting
+    planner: Planner
+    release: Callable[[], None]
+    outputs: Path
+
+
+def build_page(rooms: Rooms) -> gr.Blocks:
+    """The whole page, wired to its rooms. It shows nothing to act on until the browser's desk has been opened."""
+    studio, is_owner = rooms.studio, rooms.studio.guard.is_owner
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
         bring = build_bring()
-        with gr.Tabs(selected="create", elem_id="tr-rooms") as rooms:
-            with gr.Tab("Create", id="create") as create_tab:
+        with gr.Tabs(selected="create", elem_id="tr-rooms") as tabs:
+            with gr.Tab("Create", id="create") as create:
                 page = build_create(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
-                clips = build_clips(rooms, bring)
+                clips = build_clips(tabs, bring)
+            with gr.Tab("Models", id="models") as models:
+                build_models(models, rooms.getting, is_owner, rooms.planner, rooms.release)
             with gr.Tab("Help", id="help") as help_tab:
-                build_help(outputs, dict, studio.guard.is_owner)
+                build_help(rooms.outputs, rooms.planner.facts, is_owner)
         everything = wire(page, studio)
         _keep_up(page, studio)
-        wire_clips(clips, [clips_tab, create_tab, help_tab], gallery, desk, everything)
+        wire_clips(clips, [clips_tab, create, models, help_tab], rooms.gallery, desk, everything)
         add_endpoints(studio)
     return blocks
 

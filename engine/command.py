@@ -207,10 +207,6 @@ def _a2_options(arguments: argparse.Namespace, engine: str) -> A2Options:
     if engine == "draft":
         _check_draft_flags(arguments)
         return A2Options()
-    if arguments.precision in ("int8", "fp8"):
-        raise EngineUnavailable(
-            f"--precision {arguments.precision}: this version of the a2 engine computes in fp32 or bf16", "Use bf16."
-        )
     blocks = arguments.resident_blocks
     if blocks is not None and (blocks < 0 or arguments.offload != "blocks"):
         raise EngineUnavailable(

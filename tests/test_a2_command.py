@@ -72,8 +72,6 @@ def test_a_clip_is_trimmed_and_says_what_it_was_made_from(scene_file, tmp_path, 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--precision", "int8"], "--precision int8"),
-        (["--precision", "fp8"], "--precision fp8"),
         (["--resident-blocks", "4"], "--resident-blocks 4"),
         (["--offload", "none", "--resident-blocks", "4"], "--resident-blocks 4"),
         (["--offload", "blocks", "--resident-blocks", "-1"], "--resident-blocks -1"),

@@ -364,7 +364,7 @@ def test_turbo_runs_four_unguided_steps_of_euler_whatever_the_scene_says(checkpo
     path, steps = put(tmp_path, in_layout("distill", LAYERS)), []
     scene = a_scene(TRIO, sampling={"steps": 50, "guidance": 5.0, "flow_shift": 8.0, "seed": 5})
     options = replace(OPTIONS, loras=(Lora(path),), turbo=True)
-    watch = Watch(on_step=lambda step, _: steps.append(step))
+    watch = Watch(on_step=lambda step: steps.append(step))
     shot = shoot(scene, members_of(scene), options, watch, checkpoint)
     assert [(step.step, step.of) for step in steps] == [(n, 4) for n in range(1, 5)]
     by_hand = a_scene(TRIO, sampling={"steps": 4, "guidance": 1.0, "flow_shift": 5.0, "seed": 5})

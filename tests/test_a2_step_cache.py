@@ -137,7 +137,7 @@ def test_a_state_on_disk_goes_on_to_the_same_latents(checkpoint, scene, tmp_path
     options = replace(OPTIONS, step_cache=True, state=tmp_path / "run.safetensors")
     whole = shoot(scene, members_of(scene), replace(options, state=None), loaded=checkpoint)
 
-    def cut(step, _) -> None:
+    def cut(step) -> None:
         if step.step == after:
             raise KeyboardInterrupt
 

@@ -14,6 +14,7 @@ from app.create import views
 from app.create.desk import checked_scene
 from app.create.desks import Desks
 from app.create.model import Model, references_html
+from app.create.planning import Planner
 from app.create.progress import duration, preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import shoot
 from app.jobs.board import JobBoard
@@ -23,6 +24,13 @@ from engine.errors import EngineUnavailable
 
 TINY = Path(__file__).resolve().parent / "fixtures" / "a2_tiny"
 ID = "0" * 32
+
+
+class Unknown(Planner):
+    """Of a machine that has not answered yet."""
+
+    def hardware(self, patience=0.0):
+        return None
 
 
 @pytest.fixture
@@ -35,14 +43,14 @@ def model(tmp_path):
     """A model whose files are there; whether its libraries are is the machine's matter."""
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(TINY))
-    return Model(settings)
+    return Model(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 @pytest.fixture
 def nowhere(tmp_path):
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(tmp_path / "nowhere"))
-    return Model(settings)
+    return Model(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 def add(desk, tmp_path, role, name, colour):
@@ -143,6 +151,60 @@ def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
         desk.put(name, value)
     sheet = desk.sheet
     assert (sheet.engine, sheet.steps, sheet.guidance, sheet.flow_shift) == ("a2", 100, 2.5, 3.0)
+
+
+# -- faster, or another look ----------------------------------------------------
+
+
+@pytest.fixture
+def loras(tmp_path):
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    for name in ("noir.safetensors", "turbo.safetensors", "notes.txt"):
+        (folder / name).touch()
+    return folder
+
+
+def test_loras_are_chosen_by_name_from_the_owners_folder(desk, model, loras):
+    assert model.lora_files() == ["noir.safetensors", "turbo.safetensors"]
+    for name, value in {"lora_0": "noir.safetensors", "strength_0": 0.5, "lora_1": "../secret.safetensors",
+                        "lora_2": "notes.txt", "step_cache": True}.items():  # fmt: skip
+        desk.put(name, value)
+    options = model.options(desk)
+    assert [(lora.path, lora.strength) for lora in options.loras] == [(loras / "noir.safetensors", 0.5)]
+    assert options.step_cache
+    (loras / "noir.safetensors").unlink()
+    assert model.options(desk).loras == ()
+
+
+def test_a_guest_neither_sees_nor_uses_the_owners_files(desk, loras, tmp_path):
+    model = Model(Settings(tmp_path / "settings.json"), loras, Unknown(tmp_path), is_owner=lambda: False)
+    desk.put("lora_0", "noir.safetensors")
+    assert model.lora_files() == []
+    assert model.options(desk).loras == ()
+
+
+def test_what_does_not_go_together_is_said_before_generate(desk, model, loras, tmp_path):
+    pytest.importorskip("torch")
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    desk.put("turbo", True)
+    assert "Turbo needs a step-distilled LoRA" in model.note(desk)
+    assert not model.can_shoot(desk)
+    desk.put("lora_0", "turbo.safetensors")
+    assert "Turbo makes it in 4 steps" in model.note(desk)
+    assert model.can_shoot(desk)
+    desk.put("step_cache", True)
+    assert "do not go together" in model.note(desk)
+
+
+@pytest.mark.parametrize("odd", [None, [], "x" * 9999, float("inf"), {"a": 1}, True])
+def test_odd_values_from_a_page_do_no_harm(desk, odd):
+    for name in ("lora_0", "strength_0", "turbo", "attention", "step_cache"):
+        desk.put(name, odd)
+    assert desk.sheet.is_sound()
+    assert desk.sheet.attention == "native"
+    assert -2 <= desk.sheet.strengths[0] <= 2
 
 
 # -- progress ----------------------------------------------------------------------

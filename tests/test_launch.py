@@ -20,6 +20,7 @@ import launch
 from app import port as ports
 from app.guard.access import Terms
 from engine.errors import TroupeError
+from engine.installing import satisfied
 
 TELLS = """
 import json, os, sys
@@ -67,7 +68,8 @@ class Copy:
         self.venv = folder / ".venv"
         if not folder.exists():
             for file in (
-                "launch.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py", "engine/errors.py"
+                "launch.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py", "engine/errors.py",
+                "engine/installing.py",
             ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
@@ -171,7 +173,7 @@ def test_an_environment_that_has_the_requirements_is_used_as_it_is(fresh):
 @pytest.mark.parametrize("line", ["pytest>=1000", "troupe-tiny", "pytest>=8\ntroupe-tiny"])
 def test_an_environment_that_lacks_something_is_not(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(line)
-    assert not launch.satisfied([tmp_path / "requirements.txt"])
+    assert not satisfied([tmp_path / "requirements.txt"])
 
 
 def test_a_persons_own_venv_is_trusted_when_it_has_everything(ready):

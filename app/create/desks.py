@@ -7,6 +7,7 @@ cannot name the desk, and no path ever comes from outside.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import threading
@@ -121,7 +122,7 @@ def open_scene(desk: Desk, path: Path) -> None:
     sheet, video = desk.sheet, scene.video
     trim = video.trim_head if scene.engine == "a2" else 0
     sheet.prompt, sheet.engine, sheet.preset = scene.prompt, scene.engine, ""
-    sheet.put("seconds", round((video.frames - trim) / video.fps, 1))
+    sheet.put("seconds", math.floor(10 * (video.frames - trim) / video.fps) / 10)  # gives as many frames again
     sheet.format = min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - video.width / video.height))
     sheet.put("seed", scene.sampling.seed)  # counts as typed: the next clip has this one
     sheet.follow(scene.negative_prompt, scene.direction, scene.sampling)

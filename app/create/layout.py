@@ -6,7 +6,7 @@ import gradio as gr
 
 from app.create.parts import Page
 from app.create.progress import result_html
-from app.create.sheet import SAMPLING
+from app.create.sheet import ATTENTIONS, LORAS, SAMPLING, STRENGTH
 from app.own import own
 from engine.presets import FORMATS
 from engine.scene import CAMERAS
@@ -89,6 +89,7 @@ def _shot() -> dict:
     )  # fmt: skip
     with gr.Column(visible=False, elem_id="tr-model") as found["model_box"]:
         found["model_note"] = gr.HTML("", elem_id="tr-model-note")
+        found["plan"] = gr.HTML("", elem_id="tr-plan")
         with gr.Accordion("Model settings", open=False):
             with gr.Row():
                 found["steps"] = gr.Slider(
@@ -103,6 +104,7 @@ def _shot() -> dict:
                 *SAMPLING["flow_shift"], 8.0, step=0.5, label="Flow shift",
                 info="Higher spends more steps on the layout, lower on detail.",
             )
+            found |= _faster() | _another_way()
     with gr.Row(elem_classes="tr-shot"):
         found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
         found["seconds"] = gr.Slider(
@@ -126,6 +128,61 @@ def _shot() -> dict:
             found["preset_name"] = gr.Textbox(label="Keep these settings as a preset", placeholder="Its title", scale=3)
             found["preset_save"] = gr.Button("Save preset", size="sm", scale=1, min_width=110)
         found["clear"] = gr.Button("Clear the desk", size="sm", variant="stop", elem_id="tr-clear")
+    return found
+
+
+def _faster() -> dict:
+    """What makes the model faster, or gives it another look."""
+    found: dict = {"loras": [], "strengths": []}
+    with gr.Accordion("Faster, or another look", open=False):
+        gr.HTML('<p class="tr-note">Each of these changes the picture.</p>')
+        found["lora_help"] = gr.HTML(
+            '<p class="tr-note">A LoRA adds a trained style or subject. Put files made for Wan2.1 14B image-to-video '
+            "(.safetensors) into the folder <b>loras</b> beside your clips and reload.</p>"
+        )
+        for slot in range(LORAS):
+            with gr.Row(elem_classes="tr-lora"):
+                found["loras"].append(
+                    gr.Dropdown([("None", "")], value="", label=f"LoRA {slot + 1}", scale=3, min_width=150)
+                )
+                found["strengths"].append(
+                    gr.Number(1.0, label="Strength", minimum=STRENGTH[0], maximum=STRENGTH[1], step=0.1, scale=1,
+                              min_width=90)
+                )  # fmt: skip
+        found["turbo"] = gr.Checkbox(
+            False, label="Turbo",
+            info="4 to 8 steps instead of 50. Needs a step-distilled LoRA. Expect less motion and less difference "
+            "between seeds; the negative prompt is not used.",
+        )  # fmt: skip
+        found["step_cache"] = gr.Checkbox(
+            False, label="Step cache", info="Reuses most of a step that changes little. Not with Turbo."
+        )
+        found["attention"] = gr.Dropdown(
+            [(name.capitalize(), name) for name in ATTENTIONS], value="native", label="Attention",
+            info="Native works everywhere. The others must be installed and need an NVIDIA card.",
+        )  # fmt: skip
+    return found
+
+
+def _another_way() -> dict:
+    """The plan's lines, for who knows better."""
+    found: dict = {}
+    with gr.Accordion("Run it another way than planned", open=False):
+        found["precision"] = gr.Radio(
+            [("As planned", ""), ("bf16", "bf16"), ("int8", "int8"), ("fp8", "fp8")], value="", label="Precision",
+            info="8 bits take half the memory and change the picture a little.",
+        )  # fmt: skip
+        found["offload"] = gr.Radio(
+            [("As planned", ""), ("On the card", "none"), ("Streamed", "blocks")], value="", label="The model's blocks",
+            info="Streamed blocks wait in the computer's memory and come to the card one by one.",
+        )  # fmt: skip
+        found["resident"] = gr.Number(
+            None, label="Blocks that stay on the card", minimum=0, precision=0, info="Empty: as planned.", step=1
+        )
+        found["guidance_passes"] = gr.Radio(
+            [("As planned", ""), ("Together", "together"), ("In turn", "in turn")], value="", label="Guidance passes",
+            info="Together is faster where blocks are streamed, and takes more memory.",
+        )  # fmt: skip
     return found
 
 

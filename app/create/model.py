@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.create import views
 from app.create.desk import Desk, checked_scene
+from app.create.planning import Planner, Wishes, plan_html, with_plan
 from app.pictures import data_url, shrunk
 from app.settings import Settings
-from engine.a2.options import A2Options
+from engine.a2.options import TURBO_STEPS, A2Options, Lora, as_run, check_speed
 from engine.a2.references import gather_references
 from engine.cast import Member
 from engine.engines import ENGINES
 from engine.errors import EngineUnavailable, TroupeError
+from engine.memory.footprint import clip_of
+from engine.memory.plan import Plan
 
 TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1
 _FRESH = 3.0  # seconds that an answer about the model's files holds
@@ -26,13 +33,54 @@ ROLES = {"character": "Characters", "object": "Objects", "background": "Backgrou
 class Model:
     """What the page knows of the a2 engine on this machine."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, loras: Path, planner: Planner, is_owner: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._settings, self._loras, self._is_owner = settings, loras, is_owner
+        self.planner = planner
         self._asked: tuple[float, str, str] = (float("-inf"), "", "")
 
-    def options(self) -> A2Options:
-        """How to run it: as the owner chose."""
-        return A2Options(model=self._settings.get().model)
+    def lora_files(self) -> list[str]:
+        """The LoRA files in the owner's folder, by name; a guest is not told."""
+        if not self._is_owner():
+            return []
+        with contextlib.suppress(OSError):
+            return sorted(file.name for file in self._loras.iterdir() if file.suffix.lower() == ".safetensors")
+        return []
+
+    def options(self, desk: Desk | None = None) -> A2Options:
+        """How to run it: as the owner and this desk chose. A LoRA file that is gone is left out."""
+        options = A2Options(model=self._settings.get().model)
+        if desk is None:
+            return options
+        sheet, there = desk.sheet, set(self.lora_files())
+        loras = tuple(
+            Lora(self._loras / name, strength)
+            for name, strength in zip(sheet.loras, sheet.strengths, strict=True)
+            if name in there
+        )
+        options = replace(
+            options, loras=loras, turbo=sheet.turbo, step_cache=sheet.step_cache, attention=sheet.attention
+        )
+        return with_plan(options, self.plan(desk)) if sheet.engine == "a2" else options
+
+    def plan(self, desk: Desk) -> Plan | None:
+        """How this machine would make the desk's clip; None where that cannot be said."""
+        if not desk.cards:
+            return None
+        try:
+            clip = clip_of(checked_scene(desk, views.video_of(desk), desk.sheet.seed))
+        except TroupeError:
+            return None
+        if desk.sheet.turbo:
+            clip = replace(clip, steps=TURBO_STEPS[0], guidance=1.0)
+        return self.planner.plan(clip, self._settings.get().model, self._wishes(desk))
+
+    def _wishes(self, desk: Desk) -> Wishes:
+        sheet = desk.sheet
+        if not self._is_owner():  # how the machine is used is its owner's matter
+            return Wishes()
+        return Wishes(sheet.precision, sheet.offload, sheet.resident, sheet.guidance_passes)
 
     def missing(self) -> str:
         """Why it cannot run here, in a sentence; empty where it can. Loads nothing."""
@@ -49,7 +97,25 @@ class Model:
 
     def can_shoot(self, desk: Desk) -> bool:
         """Whether Generate would work with the engine that this desk has chosen."""
-        return bool(desk.cards) and (desk.sheet.engine == "draft" or not self.missing())
+        if not desk.cards or desk.sheet.engine == "draft":
+            return bool(desk.cards)
+        plan = self.plan(desk)
+        return not (self.missing() or self._at_odds(desk)) and (plan is None or plan.fits or self._insists(desk))
+
+    def _insists(self, desk: Desk) -> bool:
+        """Whether the owner has set a line of the plan: then it is tried, whatever the plan says."""
+        return self._wishes(desk) != Wishes()
+
+    def _at_odds(self, desk: Desk) -> str:
+        """Why what was chosen to make it faster does not go together; empty where it does."""
+        sheet = desk.sheet
+        loras = tuple(Lora(Path(name), strength) for name, strength in zip(sheet.loras, sheet.strengths, strict=True))
+        there = tuple(lora for lora in loras if lora.path.name in self.lora_files())
+        try:
+            check_speed(A2Options(loras=there, turbo=sheet.turbo, step_cache=sheet.step_cache))
+        except EngineUnavailable as error:
+            return error.problem
+        return ""
 
     def note(self, desk: Desk) -> str:
         """What a person should know before pressing Generate with the model."""
@@ -62,6 +128,9 @@ class Model:
                 f'<div class="tr-message warn" role="status"><p>{html.escape(sentence)}.</p><p>The Models tab shows '
                 "what it needs, how large that is, and fetches it. The draft works now.</p></div>"
             )
+        if at_odds := self._at_odds(desk):
+            said = html.escape(at_odds[:1].upper() + at_odds[1:])
+            return f'<div class="tr-message warn" role="status"><p>{said}.</p></div>'
         video = views.video_of(desk)
         frames, kept = video["frames"], video["frames"] - video["trim_head"]
         words = [
@@ -70,6 +139,9 @@ class Model:
         ]
         if frames > TRAINED_FRAMES:
             words.append(f"The model was trained on {TRAINED_FRAMES} frames; a longer clip may drift.")
+        if desk.sheet.turbo:
+            run = as_run(checked_scene(desk, video, desk.sheet.seed), A2Options(turbo=True)).sampling
+            words.append(f"Turbo makes it in {run.steps} steps, without the negative prompt.")
         return f'<p class="tr-note">{" ".join(words)}</p>'
 
 
@@ -103,9 +175,28 @@ def settings_updates(page: Any, desk: Desk, model: Model) -> dict[Any, Any]:
         page.engine: desk.sheet.engine,
         page.model_box: gr.update(visible=is_model),
         page.model_note: model.note(desk),
+        page.plan: plan_html(model.plan(desk)) if is_model and desk.cards else "",
+        page.precision: desk.sheet.precision,
+        page.offload: desk.sheet.offload,
+        page.resident: desk.sheet.resident,
+        page.guidance_passes: desk.sheet.guidance_passes,
         page.references_tab: gr.update(visible=is_model),
         page.references: references_html(desk),
         page.steps: desk.sheet.steps,
         page.guidance: desk.sheet.guidance,
         page.flow_shift: desk.sheet.flow_shift,
+        page.turbo: desk.sheet.turbo,
+        page.step_cache: desk.sheet.step_cache,
+        page.attention: desk.sheet.attention,
+        **_lora_updates(page, desk, model),
     }
+
+
+def _lora_updates(page: Any, desk: Desk, model: Model) -> dict[Any, Any]:
+    choices = [("None", ""), *((name.removesuffix(".safetensors"), name) for name in model.lora_files())]
+    known = {name for _, name in choices}
+    updates: dict[Any, Any] = {page.lora_help: gr.update(visible=len(choices) == 1)}
+    for slot, (name, strength) in enumerate(zip(desk.sheet.loras, desk.sheet.strengths, strict=True)):
+        updates[page.loras[slot]] = gr.update(choices=choices, value=name if name in known else "")
+        updates[page.strengths[slot]] = strength
+    return updates

@@ -38,6 +38,17 @@ class Page:
     steps: gr.Slider
     guidance: gr.Slider
     flow_shift: gr.Slider
+    plan: gr.HTML
+    precision: gr.Radio
+    offload: gr.Radio
+    resident: gr.Number
+    guidance_passes: gr.Radio
+    turbo: gr.Checkbox
+    step_cache: gr.Checkbox
+    attention: gr.Dropdown
+    lora_help: gr.HTML
+    loras: list[gr.Dropdown]
+    strengths: list[gr.Number]
     references_tab: gr.Tab
     references: gr.HTML
     preview: gr.HTML

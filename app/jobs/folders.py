@@ -28,11 +28,16 @@ class Folders:
 
     def new(self, slug: str) -> tuple[str, Path]:
         """An id that nobody can guess and a fresh folder; its name says when and what. Until it is accepted it counts
-        for nothing, and what a kill leaves of it is removed at the next start."""
+        for nothing, and what a kill leaves of it is removed at the next start. Raises TroupeError."""
         job_id = uuid.uuid4().hex
         folder = self.clips / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{slug}_{job_id}"
-        folder.mkdir(parents=True)
-        (folder / _PENDING).touch()
+        try:
+            folder.mkdir(parents=True)
+            (folder / _PENDING).touch()
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            problem = f"The job's folder cannot be made ({error.strerror or error})"
+            raise TroupeError(problem, "Check the disk of the outputs folder and its permissions.") from None
         return job_id, folder
 
     def accept(self, folder: Path) -> None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.adapters import Fused, check_loras, identity, refit
+from engine.a2.adapters import Fused, check_loras, identity, read_loras, refit
 from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
 from engine.a2.options import USE_THE_DRAFT, A2Options, Lora
 from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
+from engine.memory.cache import cache_folder
+from engine.memory.loading import Quantisation, load_quantised
+from engine.memory.quantize import BLOCKS, Precision, check_quanto
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +35,19 @@ Stop = Callable[[], bool]
 @dataclass(frozen=True)
 class Compute:
     """Where and how the numbers are computed. `dtype` is the transformer's and the text encoder's; modules that their
-    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout. With `offload` "blocks"
-    the blocks stream (engine/memory/slabs.py), all but `resident_blocks` of the transformer's."""
+    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` says how the
+    two's weights are kept, None as they are. With `offload` "blocks" their blocks stream (engine/memory/slabs.py), all
+    but `resident_blocks` of the transformer's."""
 
     device: torch.device
     dtype: torch.dtype
+    quantised: Precision | None = None
     offload: str = "none"
     resident_blocks: int = 0
+
+    def __str__(self) -> str:
+        """What the numbers depend on: nearly not the device, and not where the weights wait."""
+        return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
 
     def home(self, component: str) -> torch.device:
         """Where a component's weights are loaded to: the host, if its blocks stream from there."""
@@ -49,8 +58,8 @@ class Compute:
 
 @dataclass
 class Checkpoint:
-    """Everything that is loaded. `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each.
-    `fused` is what LoRAs have done to the transformer."""
+    """Everything that is loaded, and what the person should know of it. `texts` keeps encoded prompts, newest last:
+    (512, dim) float32 on the CPU each. `fused` is what LoRAs have done to the transformer."""
 
     folder: Path
     compute: Compute
@@ -60,6 +69,7 @@ class Checkpoint:
     image_encoder: Any
     vae: Any
     transformer: Any
+    notices: tuple[str, ...] = ()
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
     fused: Fused = field(default_factory=Fused)
     streams: dict[str, Slabs] = field(default_factory=dict)  # by component
@@ -88,9 +98,14 @@ def choose_compute(options: A2Options) -> Compute:
             f"--device {name}: PyTorch sees {count or 'no'} CUDA device{'s' * (count != 1)} here",
             f"Check the driver and that PyTorch was installed with CUDA, {USE_THE_DRAFT}.",
         )
-    precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return Compute(device, dtype, offload=options.offload, resident_blocks=options.resident_blocks or 0)
+    if options.precision in ("int8", "fp8"):
+        check_quanto(options.precision)
+        halves = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # bfloat16 in hardware
+        quantised, dtype = options.precision, torch.bfloat16 if halves else torch.float32
+    else:
+        precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
+        quantised, dtype = None, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return Compute(device, dtype, quantised, options.offload, options.resident_blocks or 0)
 
 
 def load_checkpoint(
@@ -99,8 +114,11 @@ def load_checkpoint(
     on_load: OnLoad | None = None,
     stop: Stop | None = None,
     loras: Sequence[Lora] = (),
+    cache: Path | None = None,
 ) -> Checkpoint:
-    """Load a diffusers folder. `on_load` is told before each component and once at the end.
+    """Load a diffusers folder. `on_load` is told before each component, now and then while one is quantised, and once
+    at the end. `loras` are fused into the transformer's weights while they are still floats. `cache` is where quantised
+    weights are kept, None for the usual folder; those with LoRAs are not kept: there would be 15 GB for each mixture.
 
     Raises Stopped, or EngineUnavailable, which names the file that is missing, cut off or of another model.
     """
@@ -110,22 +128,31 @@ def load_checkpoint(
     check_loras(loras, weights["transformer"])  # a wrong file should be told of before the minutes of loading
     kinds = _kinds()
     parts: dict[str, Any] = {}
+    notices: list[str] = []
+    fused = Fused()
     for step, name in enumerate(COMPONENTS):
         if stop is not None and stop():
             raise Stopped
         if on_load is not None:
             on_load(step, len(COMPONENTS), name)
-        dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
         _check_config(name, weights[name].config)
         with _naming(name):
-            parts[name] = _load(kinds[name], weights[name], dtype).to(compute.home(name))
+            hollow, home = _hollow(kinds[name], weights[name]), compute.home(name)
+            if compute.quantised and name in BLOCKS:
+                fused, alter = _fusing(loras, weights[name]) if name == "transformer" else (fused, None)
+                how = Quantisation(compute.quantised, compute.dtype, home, cache or cache_folder(), alter)
+                notices += load_quantised(hollow, weights[name], how, _in_percent(on_load, step, name), stop)
+                parts[name] = hollow.eval().requires_grad_(False)
+            else:
+                dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
+                parts[name] = _load(kinds[name], weights[name], dtype).to(home)
     with _naming("tokenizer"), quiet():
         parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
     with _naming("image_processor"), quiet():
         parts["image_processor"] = kinds["image_processor"].from_pretrained(
             folder / "image_processor", local_files_only=True
         )
-    checkpoint = Checkpoint(folder, compute, **parts)
+    checkpoint = Checkpoint(folder, compute, **parts, notices=tuple(notices), fused=fused)
     use_loras(checkpoint, loras)
     checkpoint.streams = open_streams(parts, compute, stop)
     if on_load is not None:
@@ -134,12 +161,23 @@ def load_checkpoint(
 
 
 def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
-    """Have exactly these in the transformer's weights. Raises EngineUnavailable, which names the file."""
+    """Have exactly these in the transformer's weights, which are floats: with quantised ones other LoRAs mean loading
+    anew (ValueError). Raises EngineUnavailable, which names the file."""
     if checkpoint.fused.loras == identity(loras):
         return
+    if checkpoint.compute.quantised:
+        raise ValueError("this checkpoint was quantised with other LoRAs")
     weights, slabs = read_checkpoint(checkpoint.folder)["transformer"], checkpoint.streams.get("transformer")
     with slabs.changing() if slabs is not None else contextlib.nullcontext():
         checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
+
+
+def _fusing(loras: Sequence[Lora], weights: Weights) -> tuple[Fused, Callable | None]:
+    """What the LoRAs will have done, and what does it to every tensor that is read; None where there are none."""
+    if not identity(loras):
+        return Fused(), None
+    changes = read_loras(loras, {name: shape for name, (shape, _) in weights.tensors.items()})
+    return Fused(identity(loras), tuple(changes.names), tuple(changes.left_out)), changes.fused
 
 
 def _kinds() -> dict[str, Any]:
@@ -176,14 +214,34 @@ def _check_config(component: str, config: dict[str, Any]) -> None:
         raise EngineUnavailable("vae/config.json is not Wan2.1's", "Choose a SkyReels-A2 checkpoint.")
 
 
-def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
+def _in_percent(on_load: OnLoad | None, step: int, name: str) -> Callable[[float], None]:
+    told = 0
+
+    def on_share(share: float) -> None:
+        nonlocal told
+        if on_load is not None and int(100 * share) > told:
+            told = int(100 * share)
+            on_load(step, len(COMPONENTS), f"{name}, {told} %")
+
+    return on_share
+
+
+def _hollow(kind: Any, weights: Weights) -> Any:
+    """The module without its weights. Raises EngineUnavailable where the files' tensors do not fit into it."""
     from accelerate import init_empty_weights
 
     of_diffusers = hasattr(kind, "load_config")
     with init_empty_weights():
         config = kind.load_config(weights.folder) if of_diffusers else kind.config_class.from_dict(weights.config)
         hollow = kind.from_config(config) if of_diffusers else kind(config)
+    if not of_diffusers:
+        hollow.tie_weights()  # what is made empty is made one by one
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in hollow.state_dict().items()})
+    return hollow
+
+
+def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
+    of_diffusers = hasattr(kind, "load_config")
     with quiet():
         how = {"torch_dtype" if of_diffusers else "dtype": dtype, "local_files_only": True, "use_safetensors": True}
         module, report = kind.from_pretrained(weights.folder, output_loading_info=True, **how)

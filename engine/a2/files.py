@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def find_checkpoint(model: str) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if folder.exists() or not _HUB_ID.fullmatch(model):
+    if folder.exists() or not is_hub_id(model):
         problem = "is a file" if folder.exists() else "is not there"
         raise EngineUnavailable(
             f"the model folder {model} {problem}", f"Name the checkpoint's folder with --model, {USE_THE_DRAFT}."
@@ -54,11 +55,41 @@ def find_checkpoint(model: str) -> Path:
 
     try:
         return Path(snapshot_download(model, local_files_only=True))
-    except LocalEntryNotFoundError:
-        named = "the SkyReels-A2 model" if model == DEFAULT_MODEL else f"the model {model}"
+    except LocalEntryNotFoundError as error:
+        if partial := getattr(error, "snapshot_path", ""):  # it misses the demo videos, perhaps; we do not
+            return Path(partial)
+        named, which = ("the SkyReels-A2 model", "") if model == DEFAULT_MODEL else (f"the model {model}", f" {model}")
         raise EngineUnavailable(
-            f"{named} is not on this machine", f"Name a checkpoint's folder with --model, {USE_THE_DRAFT}."
+            f"{named} is not on this machine",
+            f"Get it on the Models page or with: python launch.py models download{which}; name a checkpoint's folder "
+            f"with --model, {USE_THE_DRAFT}.",
         ) from None
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether this can be the name of a repository on the hub, such as owner/name."""
+    return bool(_HUB_ID.fullmatch(model)) and ".." not in model and not model.endswith(".git")
+
+
+def needed_files(names: Iterable[str]) -> list[str]:
+    """Of a repository's files, by path, those that the engine reads: no demo videos, no second format. Raises
+    EngineUnavailable where a component has none."""
+    there, found = set(names), []
+    for component in COMPONENTS:
+        stem = _STEMS.get(component, _DIFFUSERS_STEM)
+        index, single = f"{component}/{stem}.safetensors.index.json", f"{component}/{stem}.safetensors"
+        shard = re.compile(re.escape(f"{component}/{stem}") + r"-\d+-of-\d+\.safetensors")
+        weights = [index, *filter(shard.fullmatch, there)] if index in there else [single]
+        found += [f"{component}/config.json", *weights]
+    for folder, one_of in _SMALL_FILES:
+        small = re.compile(re.escape(folder) + r"/[^/]+\.(json|model|txt)")
+        known = any(f"{folder}/{name}" in there for name in one_of)
+        found += filter(small.fullmatch, there) if known else [f"{folder}/{one_of[0]}"]
+    if lacking := sorted(set(found) - there):
+        raise EngineUnavailable(
+            f"this is not a checkpoint of SkyReels-A2's kind: it has no {lacking[0]}", "Choose another one."
+        )
+    return sorted(found)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Weights]:

@@ -42,6 +42,12 @@ class A2Options:
     of the transformer's; the numbers are the same. `save_latents` keeps the final
     latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
     `preview` is kept showing what the model has in mind, a small moving picture (WebP).
+    In int8 and fp8 the weights of the transformer and the text encoder are quantised, and what is computed with them is
+    bf16, on the CPU fp32; `cache` is the folder that keeps the quantised weights, None for the user's cache folder.
+
+    These save memory and cost a little time: the transformer works on `chunk` tokens at a time, the decoder on tiles of
+    `tile` latent pixels (0: all at once, as far as frames are not large); with `encode_tiled` the encoder works in
+    tiles, too, which changes the picture a little.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
@@ -50,7 +56,7 @@ class A2Options:
 
     model: str = DEFAULT_MODEL
     device: str = ""  # "cpu", "cuda", "cuda:1", …; empty: CUDA where it is, else the CPU
-    precision: Literal["fp32", "bf16"] | None = None  # None: bf16, on the CPU fp32
+    precision: Literal["fp32", "bf16", "int8", "fp8"] | None = None  # None: bf16, on the CPU fp32
     scheduler: Literal["unipc", "euler"] | None = None  # None: unipc, with turbo euler
     batched_guidance: bool = False
     offload: Literal["none", "blocks"] = "none"
@@ -58,10 +64,14 @@ class A2Options:
     save_latents: Path | None = None
     state: Path | None = None
     preview: Path | None = None
+    chunk: int = 0
+    tile: int = 0
+    encode_tiled: bool = False
     loras: tuple[Lora, ...] = ()
     turbo: bool = False
     step_cache: bool = False
     attention: Attention = "native"
+    cache: Path | None = None
 
     @property
     def solver(self) -> Literal["unipc", "euler"]:
@@ -71,7 +81,8 @@ class A2Options:
 
 # Said anew for every run. All else decides what is loaded, and how.
 _OF_A_RUN = (
-    "scheduler", "batched_guidance", "save_latents", "state", "preview", "turbo", "step_cache", "attention",
+    "scheduler", "batched_guidance", "save_latents", "state", "preview", "chunk", "tile", "encode_tiled", "turbo",
+    "step_cache", "attention",
 )  # fmt: skip
 
 
@@ -86,7 +97,7 @@ def check_installed() -> None:
     if missing:
         raise EngineUnavailable(
             f"the SkyReels-A2 engine (a2) needs {', '.join(missing)}, which {_is(missing)} not installed here",
-            f"Install with: python -m pip install -r requirements-a2.txt, {USE_THE_DRAFT}.",
+            f"Install on the Models page or with: python launch.py models install, {USE_THE_DRAFT}.",
         )
 
 

@@ -1,0 +1,118 @@
+"""What the Models page may have done: one piece of work of a kind at a time, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import IO
+
+from app.settings import Settings
+from engine.a2.options import DEFAULT_MODEL
+from engine.errors import TroupeError
+from engine.models import Status, Work, look
+from engine.models.command import delete
+from engine.models.libraries import library_work
+from engine.models.store import Store
+from engine.models.work import FAILED, RUNNING, begin
+
+
+class Getting:
+    """Starts, stops and reports downloads, checks and installs of the checkpoint that the settings name. Whatever it
+    started ends with this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._children: dict[str, tuple[subprocess.Popen, IO[bytes]]] = {}  # by the folder of their work
+        self._said: dict[str, str] = {}  # the last words of those that ended with a fault
+
+    @property
+    def model(self) -> str:
+        """The checkpoint that was chosen: a hub id or a folder; the usual one where that is gone."""
+        chosen = self._settings.get().model
+        try:
+            look(chosen)
+        except TroupeError:
+            return DEFAULT_MODEL
+        return chosen
+
+    def choose(self, model: str) -> None:
+        """Another checkpoint; nothing: the usual one. Raises TroupeError where it cannot be one."""
+        model = model.strip() or DEFAULT_MODEL
+        look(model)
+        self._settings.put(model=model)
+
+    def start(self, kind: str) -> None:
+        """Begin to download, verify or install, unless that is under way."""
+        with self._lock:
+            work = self.work(kind)
+            self._settle(work)
+            if self._child(work) or work.running():
+                return
+            work.forget()
+            self._said.pop(str(work.folder), None)
+            errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it has been read
+            arguments = [kind] if kind == "install" else [kind, self.model]
+            self._children[str(work.folder)] = begin(arguments, errors), errors
+
+    def stop(self, kind: str) -> None:
+        """End what is under way; what has come is kept."""
+        with self._lock:
+            work = self.work(kind)
+            work.stop()
+            child = self._child(work)
+            if child is None:  # another process of Troupe has started it, and sees the wish soon
+                return
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def delete(self) -> None:
+        """Remove the chosen checkpoint from the disk. Raises TroupeError."""
+        state = look(self.model)
+        if state.local:
+            raise TroupeError(f"{state.folder} is a folder of your own", "Delete it yourself.")
+        store = Store(self.model)
+        with self._lock:
+            self._settle(store.work)
+        delete(store)
+
+    def status(self, kind: str) -> Status | None:
+        """How far the work is, or how the last one ended."""
+        work = self.work(kind)
+        with self._lock:
+            alive, said = self._child(work) is not None, self._said.get(str(work.folder), "")
+        status = work.status()
+        if alive and status is None:
+            return Status(kind)
+        return Status(kind, state=FAILED, message=said) if said and status is None else status
+
+    def work(self, kind: str) -> Work:
+        """The files of this kind of work."""
+        return library_work() if kind == "install" else Store(self.model).work
+
+    def _settle(self, work: Work) -> None:
+        """A process that has written its last word ends within a moment: let it, so that the next one can begin."""
+        status = work.status()
+        child = self._child(work)
+        if child is not None and status is not None and status.state != RUNNING:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(10)
+
+    def _child(self, work: Work) -> subprocess.Popen | None:
+        """Our process at this work, if it is still alive; of one that has ended, what it said last is kept."""
+        child, errors = self._children.get(str(work.folder), (None, None))
+        if child is None or child.poll() is None:
+            return child
+        del self._children[str(work.folder)]
+        errors.seek(0)
+        with errors, child:  # closes the pipe as well
+            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+        print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+        self._said[str(work.folder)] = lines[-1].removeprefix("troupe: ") if lines and child.returncode else ""
+        return None

@@ -1,0 +1,155 @@
+"""The Models room: what stands where, and what the buttons do. Wired only for the owner of the machine."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+from app.create.planning import Planner
+from app.models import views
+from app.models.card import build_card
+from app.models.getting import Getting
+from app.safely import safely
+from engine.models import look, look_at_libraries
+from engine.models.catalogue import free_bytes
+from engine.models.store import Store
+from engine.models.words import gigabytes
+from engine.models.work import RUNNING
+
+SECONDS = 1.0  # between two looks, while something is under way
+
+
+@dataclass
+class Room:
+    """The room's components, by name."""
+
+    refusal: gr.HTML
+    body: gr.Column
+    libraries: gr.HTML
+    install: gr.Button
+    install_stop: gr.Button
+    checkpoint: gr.HTML
+    download: gr.Button
+    stop: gr.Button
+    verify: gr.Button
+    delete: gr.Button
+    confirm: gr.Column
+    question: gr.HTML
+    delete_now: gr.Button
+    keep: gr.Button
+    model: gr.Textbox
+    timer: gr.Timer
+
+
+def build_models(
+    tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], planner: Planner, release: Callable[[], None]
+) -> None:
+    """Fill the tab; to be called inside it. A guest of a shared page is shown nothing and may do nothing."""
+    found: dict[str, Any] = {"refusal": gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")}
+    with gr.Column(visible=False, elem_id="tr-models") as found["body"]:
+        gr.HTML(views.INTRO)
+        with gr.Column(elem_classes="tr-thing"):
+            found["libraries"] = gr.HTML("", elem_id="tr-libraries")
+            with gr.Row(elem_classes="tr-actions"):
+                found["install"] = gr.Button("Install", variant="primary", size="sm", elem_id="tr-install")
+                found["install_stop"] = gr.Button("Stop", size="sm", elem_id="tr-install-stop")
+        with gr.Column(elem_classes="tr-thing"):
+            found |= _checkpoint()
+        with gr.Column(elem_classes="tr-thing"):
+            build_card(tab, planner, release, is_owner)
+    room = Room(**found, timer=gr.Timer(SECONDS, active=False))
+    _wire(tab, room, getting, is_owner)
+
+
+def _checkpoint() -> dict[str, Any]:
+    found: dict[str, Any] = {"checkpoint": gr.HTML("", elem_id="tr-checkpoint")}
+    with gr.Row(elem_classes="tr-actions"):
+        found["download"] = gr.Button("Download", variant="primary", size="sm", elem_id="tr-download-model")
+        found["stop"] = gr.Button("Stop", size="sm", elem_id="tr-download-stop")
+        found["verify"] = gr.Button("Check the files", size="sm", elem_id="tr-verify")
+        found["delete"] = gr.Button("Delete", size="sm", elem_id="tr-delete")
+    with gr.Column(visible=False, elem_id="tr-confirm") as found["confirm"]:
+        found["question"] = gr.HTML("")
+        with gr.Row(elem_classes="tr-actions"):
+            found["delete_now"] = gr.Button("Yes, delete it", variant="stop", size="sm", elem_id="tr-delete-now")
+            found["keep"] = gr.Button("Keep it", size="sm", elem_id="tr-keep")
+    with gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other"):
+        found["model"] = gr.Textbox(
+            label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
+            elem_id="tr-model", info="Of the same kind as SkyReels-A2. Press Enter; empty means the usual one.",
+        )  # fmt: skip
+    return found
+
+
+def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool]) -> None:
+    outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
+
+    def show(asking: bool = False) -> dict[gr.components.Component, Any]:
+        if not is_owner():
+            return {room.refusal: gr.update(visible=True)}
+        return _shown(room, getting, asking)
+
+    def then(action: Callable[..., None]) -> Callable[..., dict]:
+        def act(*values: str) -> dict:
+            if is_owner():
+                action(*values)
+            return show()
+
+        return act
+
+    def on(event: Callable, name: str, handler: Callable, inputs: list | None = None) -> None:
+        event(
+            safely(handler), inputs, outputs, show_progress="hidden",
+            api_visibility="private", api_name=f"models_{name}", concurrency_id="models", concurrency_limit=1,
+        )  # fmt: skip
+
+    on(Context.root_block.load, "load", lambda: show())
+    on(tab.select, "select", lambda: show())
+    on(room.timer.tick, "tick", lambda: show())
+    on(room.install.click, "install", then(lambda: getting.start("install")))
+    on(room.install_stop.click, "install_stop", then(lambda: getting.stop("install")))
+    on(room.download.click, "download", then(lambda: getting.start("download")))
+    on(room.verify.click, "verify", then(lambda: getting.start("verify")))
+    on(room.stop.click, "stop", then(lambda: getting.stop("download")))
+    on(room.delete.click, "ask", lambda: show(asking=True))
+    on(room.keep.click, "keep", lambda: show())
+    on(room.delete_now.click, "delete", then(getting.delete))
+    on(room.model.submit, "choose", then(getting.choose), [room.model])
+
+
+def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Component, Any]:
+    """Every component as it should be now."""
+    libraries, state = look_at_libraries(), look(getting.model)
+    installing, working = getting.status("install"), getting.status("download")
+    busy_libraries = installing is not None and installing.state == RUNNING
+    busy = working is not None and working.state == RUNNING
+    here = state.state != "absent"
+    if libraries.installed and not busy_libraries:
+        installing = None
+    question = ""
+    if asking:
+        size = gigabytes(Store(state.model).bytes_on_disk())
+        question = f'<p class="tr-question">Delete {html.escape(state.title)}? This frees {size}.</p>'
+    return {
+        room.body: gr.update(visible=True),
+        room.libraries: views.libraries_html(libraries, installing),
+        room.install: gr.update(visible=libraries.can_install and not libraries.installed and not busy_libraries),
+        room.install_stop: gr.update(visible=busy_libraries),
+        room.checkpoint: views.model_html(state, working, free_bytes(state.folder)),
+        room.download: gr.update(
+            visible=not busy and not state.local and state.state != "installed",
+            value="Go on with the download" if here else "Download",
+        ),
+        room.stop: gr.update(visible=busy),
+        room.verify: gr.update(visible=here and not busy and not state.local),
+        room.delete: gr.update(visible=here and not busy and not state.local and not asking),
+        room.confirm: gr.update(visible=asking and not busy),
+        room.question: question,
+        room.model: getting.model,
+        room.timer: gr.Timer(active=busy or busy_libraries),
+    }

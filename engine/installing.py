@@ -1,0 +1,134 @@
+"""pip, watched: what a Python has of a requirements file, the install with its progress, and why one failed, in a line.
+
+Standard library only, and nothing else of the house: `launch.py` needs it before anything is installed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+OFFLINE = re.compile(
+    "NewConnectionError|ConnectTimeout|ConnectionError|name resolution|getaddrinfo|ProxyError|SSLError|"
+    "Read timed out|ReadTimeout"
+)
+
+
+class InstallFailed(Exception):
+    """pip could not do it; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Install:
+    """What to install: with which Python, from which requirements files, with which of pip's options besides. `home` is
+    the folder named where the disk is full, `needed` the bytes it takes; all that pip says is kept in `log`."""
+
+    python: Path
+    files: tuple[Path, ...]
+    home: Path
+    needed: int
+    log: Path
+    options: tuple[str, ...] = ("--progress-bar", "off")
+
+    def command(self) -> list[str]:
+        """What is run."""
+        named = [word for file in self.files for word in ("-r", str(file))]
+        return [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *self.options, *named]
+
+
+def install(
+    wanted: Install, tell: Callable[[str], None], started: Callable[[subprocess.Popen], None] | None = None
+) -> None:
+    """Run pip to its end; `tell` hears every line, `started` gets the process. Raises InstallFailed."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    python = [str(wanted.python), "-m"]
+    if subprocess.call([*python, "pip", "--version"], **quiet):  # the Python below .venv was exchanged for another
+        subprocess.call([*python, "ensurepip", "--upgrade"], **quiet)
+    said = []
+    with wanted.log.open("w", encoding="utf-8") as log:
+        pip = subprocess.Popen(
+            wanted.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PIP_RESUME_RETRIES": "5"},
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if started else 0,
+        )  # fmt: skip
+        try:
+            if started:
+                started(pip)
+            for raw in pip.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                tell(line)
+                if not line.startswith("Progress "):
+                    said.append(line)
+                    log.write(line + "\n")
+        except BaseException:
+            pip.kill()
+            raise
+        finally:
+            pip.stdout.close()
+            pip.wait()
+    if pip.returncode:
+        raise InstallFailed(why_it_failed("\n".join(said), wanted))
+
+
+def why_it_failed(said: str, wanted: Install) -> str:
+    """One line for the reason why pip failed."""
+    if full := disk_line(said, wanted.home, wanted.needed):
+        return full
+    if OFFLINE.search(said):
+        return "no network: the requirements cannot be fetched. Connect (or set HTTPS_PROXY) and start again"
+    nowhere = re.search(r"No matching distribution found for (\S+)", said)
+    if nowhere:
+        return (
+            f"installing failed: pip finds no {nowhere.group(1)} that fits. Check the network and pip's settings "
+            f"(python -m pip config list), and start again. All of it is in {wanted.log}"
+        )
+    errors = [line[7:] for line in said.splitlines() if line.startswith("ERROR: ")]
+    reason = (errors or ["pip gave no reason"])[-1].rstrip(".")
+    return f"installing failed: {reason}. All of it is in {wanted.log}"
+
+
+def disk_line(fault: OSError | str, home: Path, needed: int) -> str:
+    """One line where the disk is the reason, or may not be written; empty where it is another one."""
+    said = str(fault)
+    if "No space left" in said or getattr(fault, "errno", 0) == errno.ENOSPC or "[WinError 112]" in said:
+        return f"the disk is full: {home} needs {needed // 10**9} GB. Free some space and start again"
+    if "Permission denied" in said or "Read-only file system" in said or "[WinError 5]" in said:
+        return f"no permission to write into {home}. Move Troupe to a folder of your own"
+    return ""
+
+
+def satisfied(files: Sequence[Path]) -> bool:
+    """Whether this Python already has, in a version that fits, everything that the files list."""
+    try:
+        return not any(missing(files))
+    except (ImportError, OSError):
+        return False  # whatever has our requirements has `packaging` or pip
+
+
+def missing(files: Sequence[Path]) -> Iterable[str]:
+    """The names in the requirements files that this Python has not, or not in a version that fits. Raises OSError, and
+    ImportError where there is neither `packaging` nor pip."""
+    import importlib.metadata
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        from pip._vendor.packaging.requirements import Requirement
+    for line in "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines():
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not line:
+            continue
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            fits = wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
+        except importlib.metadata.PackageNotFoundError:
+            fits = False
+        if not fits:
+            yield wanted.name

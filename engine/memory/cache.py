@@ -1,0 +1,278 @@
+"""Quantised weights on disk: where they lie, whether they can be trusted, how they are written, shown and deleted.
+
+A file is plain safetensors. What it must hold is known before it is opened, so its header is not read but compared,
+byte for byte; only the data's checksums stand there and nowhere else, and they are checked against the data. Whatever
+differs is made again. No torch here: the page lists and deletes these files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.a2.files import Weights
+from engine.errors import TroupeError
+from engine.part import beside, remove, sweep
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]  # a tensor's name -> its type (safetensors' word) and shape
+
+_FORMAT = 1  # raise it when the same weights come out differently
+_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I8": 1, "F8_E4M3": 1}
+_ALIGNMENT = 64
+_SPARE = 1_000_000_000  # bytes that are left on the disk for the clips
+_SAMPLE = 4096  # bytes
+_NAME = re.compile(r"(transformer|text_encoder)-(int8|fp8)-\w+-[0-9a-f]{16}\.safetensors")
+_PART = re.compile(r"\.((?:transformer|text_encoder)-(?:int8|fp8)-\w+-[0-9a-f]{16})\..*\.part")
+
+
+class Unusable(Exception):
+    """A file that is not what it should be; the message says why in a few words. Never leaves this package."""
+
+
+class Unwritable(Exception):
+    """A file that cannot be kept; the message says why in a few words. Never leaves this package."""
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A file of quantised weights. `model` is the checkpoint's folder as it was called, empty where the file is
+    damaged; `bytes` is what deleting it frees."""
+
+    path: Path
+    component: str
+    precision: str
+    model: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """What quantised weights were made from: `digest` says which weights, `times` whether they were touched since."""
+
+    model: str
+    digest: str
+    times: tuple[int, ...]
+
+
+def cache_folder() -> Path:
+    """Where quantised weights are kept if nothing else is said: `$TROUPE_CACHE/quantised`, or the same in the user's
+    cache folder."""
+    chosen = os.environ.get("TROUPE_CACHE")
+    if chosen:
+        with contextlib.suppress(RuntimeError):  # no home folder is known
+            return Path(chosen).expanduser() / "quantised"
+        return Path(chosen) / "quantised"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("troupe", appauthor=False)) / "quantised"
+
+
+def cached(folder: Path) -> tuple[CacheEntry, ...]:
+    """The quantised weights in a folder, damaged ones too, sorted by name. Sweeps what killed writers have left."""
+    _sweep(folder)
+    found = []
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            match = _NAME.fullmatch(path.name)
+            with contextlib.suppress(OSError):
+                if match and path.is_file():
+                    model = _note_of(path).get("model", "")
+                    found.append(CacheEntry(path, match[1], match[2], str(model), path.stat().st_size))
+    return tuple(found)
+
+
+def delete(entry: CacheEntry) -> None:
+    """Remove an entry; it is made again when it is needed. Raises TroupeError where the system refuses."""
+    try:
+        entry.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise TroupeError(
+            f"{entry.path} cannot be deleted ({error.strerror})", "Try again when no video is being made."
+        ) from None
+
+
+def identify(weights: Weights) -> Source:
+    """Which weights these are. To hash all of them would be to read them all before every start; so it is their names,
+    sizes and headers, a piece out of the middle of every tensor, and, kept apart because a copy changes it, when they
+    were last written."""
+    digest, times = hashlib.sha256(), []
+    for path in sorted({path for _, path in weights.tensors.values()}):
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            times.append(status.st_mtime_ns)
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length)
+            digest.update(f"{path.name} {status.st_size}\n".encode() + header)
+            for key, entry in json.loads(header).items():
+                if key != "__metadata__":
+                    begin, end = entry["data_offsets"]
+                    file.seek(8 + length + max(begin, (begin + end - _SAMPLE) // 2))
+                    digest.update(file.read(min(_SAMPLE, end - begin)))
+    return Source(_called(weights.folder.parent), digest.hexdigest(), tuple(times))
+
+
+@dataclass(frozen=True)
+class CacheFile:
+    """A file that is there, or could be: what it must hold, `layout`, and whose it must be, `note`."""
+
+    path: Path
+    layout: Layout
+    note: str
+
+    @property
+    def bytes(self) -> int:
+        return len(self._head("")) + sum(end - begin for begin, end in self._offsets().values())
+
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Where in the file each tensor begins and ends."""
+        head = len(self._head(""))
+        return {name: (head + begin, head + end) for name, (begin, end) in self._offsets().items()}
+
+    def check(self) -> dict[str, int] | None:
+        """The checksums (CRC-32) of the data, by tensor; None where there is no file. Raises Unusable unless all else
+        is as it should be."""
+        length = len(self._head(""))
+        try:
+            with self.path.open("rb") as file:
+                found, size = file.read(length), os.fstat(file.fileno()).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise Unusable(f"cannot be read ({error.strerror})") from None
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            sums = json.loads(found[8:])["__metadata__"]["checksums"]
+            if found == self._head(sums) and size == self.bytes:
+                return {name: int(sums[8 * i : 8 * i + 8], 16) for i, name in enumerate(self._offsets())}
+        other = _note_of(self.path) not in ({}, json.loads(self.note))
+        raise Unusable("was made by another version, or the model has changed" if other else "was damaged")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """A writer of the whole file, which is in place when this ends, and gone if it ends badly. Raises Unwritable;
+        what the body raises passes through."""
+        part = None
+        try:
+            with _telling():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                _sweep(self.path.parent)
+                self._check_room()
+                part, _ = beside(self.path)
+                writer = Writer(part, self.places())
+            try:
+                yield writer
+                with _telling():
+                    writer.finish(self._head)
+            finally:
+                writer.close()
+            with _telling():
+                os.replace(part, self.path)
+        finally:
+            if part is not None:
+                remove(part)
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self.path.parent).free
+        with contextlib.suppress(OSError):
+            free += self.path.stat().st_size if self.path.exists() else 0
+        needed = self.bytes + _SPARE
+        if free < needed:
+            raise Unwritable(f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed")
+
+    def _offsets(self) -> dict[str, tuple[int, int]]:
+        """Where in the data each tensor lies: wide types first, so that all of them are aligned."""
+        offsets, end = {}, 0
+        for name, (kind, shape) in sorted(self.layout.items(), key=lambda item: (-_BYTES[item[1][0]], item[0])):
+            begin, end = end, end + _BYTES[kind] * math.prod(shape)
+            offsets[name] = begin, end
+        return offsets
+
+    def _head(self, sums: str) -> bytes:
+        """The file's beginning up to the data."""
+        offsets = self._offsets()
+        entries: dict[str, object] = {
+            "__metadata__": {"troupe": self.note, "checksums": sums or "0" * 8 * len(offsets)}
+        }
+        for name, (begin, end) in offsets.items():
+            kind, shape = self.layout[name]
+            entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+        text = json.dumps(entries, separators=(",", ":")).encode()
+        text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+        return len(text).to_bytes(8, "little") + text
+
+
+class Writer:
+    """Puts tensors where they belong, in whatever order they come."""
+
+    def __init__(self, part: Path, places: dict[str, tuple[int, int]]) -> None:
+        self._file = part.open("xb")
+        self._places = places
+        self._sums: dict[str, int] = {}
+
+    def put(self, name: str, data: memoryview) -> None:
+        """Write a tensor's bytes. Raises Unwritable."""
+        begin, end = self._places[name]
+        assert data.nbytes == end - begin, name
+        with _telling():
+            self._file.seek(begin)
+            self._file.write(data)
+        self._sums[name] = zlib.crc32(data)
+
+    def finish(self, head: Callable[[str], bytes]) -> None:
+        """Write the beginning. Nothing waits for the disk: what a power cut spoils, the checksums find."""
+        self._file.seek(0)
+        self._file.write(head("".join(f"{self._sums[name]:08x}" for name in self._places)))
+        self._file.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def make_cache_file(folder: Path, source: Source, kind: tuple[str, str, str], layout: Layout) -> CacheFile:
+    """The file for a component, a precision and the type that is computed in (`kind`), of these weights.
+    Another model has another file; another version of Troupe or of the library makes the same one again."""
+    from importlib.metadata import version
+
+    which = hashlib.sha256(source.digest.encode()).hexdigest()[:16]
+    note = {"format": _FORMAT, "quanto": version("optimum-quanto"), "model": source.model, "source": source.digest,
+            "times": source.times}  # fmt: skip
+    return CacheFile(folder / f"{'-'.join(kind)}-{which}.safetensors", layout, json.dumps(note))
+
+
+def _called(checkpoint: Path) -> str:
+    """A checkpoint's name. Among the hub's downloads a folder is called models--author--name/snapshots/revision."""
+    _, author, name = ([*checkpoint.parent.parent.name.split("--", 2), "", ""])[:3]
+    return f"{author}/{name}" if checkpoint.parent.name == "snapshots" and name else checkpoint.resolve().name
+
+
+def _note_of(path: Path) -> dict:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(length if length < path.stat().st_size else 0))
+        note = json.loads(head["__metadata__"]["troupe"])
+        return note if isinstance(note, dict) else {}
+    return {}
+
+
+def _sweep(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for stem in {match[1] for path in folder.iterdir() if (match := _PART.fullmatch(path.name))}:
+            sweep(folder / f"{stem}.safetensors")
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(error.strerror or str(error)) from None

@@ -1,0 +1,250 @@
+"""A component with quantised weights, one tensor at a time from the checkpoint's shards, so that the float model is
+never in memory; from the second time on memory-mapped from what the first one has kept."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.a2.files import Weights, missing_tensors
+from engine.errors import Stopped
+from engine.memory.cache import CacheFile, Layout, Unusable, Unwritable, identify, make_cache_file
+from engine.memory.quantize import Precision, as_weight, quantise, quantised_weights, stored_type
+
+if TYPE_CHECKING:
+    import torch
+
+DATA, SCALE = "._data", "._scale"  # what a quantised weight's two tensors are called, as the library calls them
+_CHECKERS = 4
+
+Stop = Callable[[], bool]
+OnShare = Callable[[float], None]  # how much of the work is done, up to 1
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How to quantise, where the weights go, and the folder in which they are kept for the next time.
+
+    `alter` gets a tensor's name in the checkpoint and the tensor while it is still floats, and returns one of the same
+    shape: a LoRA that is fused. What was altered is not kept: there would be a copy of the model for every mixture.
+    """
+
+    precision: Precision
+    dtype: torch.dtype
+    device: torch.device
+    cache: Path
+    alter: Callable[[str, torch.Tensor], torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A tensor of the module: all its names there, its name in the shards, and its type in memory."""
+
+    names: tuple[str, ...]
+    source: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    quantised: bool
+
+
+def load_quantised(
+    hollow: torch.nn.Module,
+    weights: Weights,
+    how: Quantisation,
+    on_share: OnShare = lambda _: None,
+    stop: Stop | None = None,
+) -> tuple[str, ...]:
+    """Give a module on the meta device its weights, the blocks' linear ones quantised; what the person should know.
+
+    The module stays as it is: only its parameters change, a quantised one to a quanto `WeightQBytesTensor`. Raises
+    Stopped between two tensors, and EngineUnavailable where the shards lack one.
+    """
+    component = weights.folder.name
+    targets = _targets(hollow, weights, how)
+    kind = (component, how.precision, {"torch.float32": "fp32", "torch.bfloat16": "bf16"}[str(how.dtype)])
+    file = make_cache_file(how.cache, identify(weights), kind, _layout(targets, how))
+    called, notices, stored = component.replace("_", " "), [], None
+    if how.alter is not None:
+        _fill(hollow, targets, _in_memory(file, _stream(targets, weights, how, on_share, stop)), how)
+        return ()
+    try:
+        if (sums := file.check()) is not None:
+            stored = _mapped(file, sums, on_share, stop)
+    except Unusable as why:
+        notices.append(f"The {how.precision} copy of the model's {called} {why}: it was made again.")
+    if stored is None:
+        stored, kept = _make(file, lambda: _stream(targets, weights, how, on_share, stop))
+        notices += [f"The {how.precision} copy of the model's {called} was not kept ({kept}): {_COSTS}"] if kept else []
+    _fill(hollow, targets, stored, how)
+    return tuple(notices)
+
+
+_COSTS = "the model takes as long to load the next time."
+
+
+def _targets(hollow: torch.nn.Module, weights: Weights, how: Quantisation) -> list[_Target]:
+    """In the order in which the shards hold them. A tensor that the module uses twice is one."""
+    import torch
+
+    quantised = quantised_weights(hollow, weights.folder.name)
+    names: dict[int, list[str]] = {}
+    tensors = hollow.state_dict(keep_vars=True)
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
+    missing = [each[0] for each in names.values() if not any(name in weights.tensors for name in each)]
+    if missing:
+        raise missing_tensors(weights, sorted(missing))
+    targets, order = [], {name: i for i, name in enumerate(weights.tensors)}
+    for each in names.values():
+        source = min((name for name in each if name in order), key=order.__getitem__)
+        dtype = torch.float32 if _stays_float32(hollow, each[0]) else how.dtype
+        targets.append(_Target(tuple(each), source, tuple(tensors[source].shape), dtype, source in quantised))
+    return sorted(targets, key=lambda target: order[target.source])
+
+
+def _stays_float32(module: Any, name: str) -> bool:
+    """Whether its authors keep a parameter in float32 where the rest is bfloat16; the two libraries' names for it."""
+    kept = module._keep_in_fp32_modules if hasattr(module, "load_config") else module._keep_in_fp32_modules_strict
+    return any(part in (kept or ()) for part in name.split("."))
+
+
+def _layout(targets: list[_Target], how: Quantisation) -> Layout:
+    layout: Layout = {}
+    for target in targets:
+        name = target.names[0]
+        if target.quantised:
+            layout[name + DATA] = _CODES[str(stored_type(how.precision))], target.shape
+            layout[name + SCALE] = _CODES[str(how.dtype)], (target.shape[0], 1)
+        else:
+            layout[name] = _CODES[str(target.dtype)], target.shape
+    return layout
+
+
+_CODES = {
+    "torch.float32": "F32",
+    "torch.bfloat16": "BF16",
+    "torch.int8": "I8",
+    "torch.float8_e4m3fn": "F8_E4M3",
+}  # safetensors' words
+
+
+def _stream(
+    targets: list[_Target], weights: Weights, how: Quantisation, on_share: OnShare, stop: Stop | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors as they are kept, under their names there. Every file is opened anew for every tensor: what was
+    mapped of it would stay in memory otherwise."""
+    from safetensors import safe_open
+
+    done, total = 0, sum(math.prod(target.shape) for target in targets)
+    for target in targets:
+        if stop is not None and stop():
+            raise Stopped
+        with safe_open(str(weights.tensors[target.source][1]), "pt") as shard:
+            tensor = shard.get_tensor(target.source)
+        if how.alter is not None:
+            tensor = how.alter(target.source, tensor)
+        name = target.names[0]
+        if target.quantised:
+            data, scale = quantise(tensor, how.precision, how.dtype)
+            del tensor
+            yield name + DATA, data
+            yield name + SCALE, scale
+            del data, scale
+        else:
+            tensor = tensor.to(target.dtype, copy=True)  # a copy of it, and the file's pages are released
+            yield name, tensor
+            del tensor
+        done += math.prod(target.shape)
+        on_share(done / total)
+
+
+def _make(
+    file: CacheFile, stream: Callable[[], Iterator[tuple[str, torch.Tensor]]]
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Quantise into the file and map it; where it cannot be kept, into memory, and why."""
+    try:
+        with file.writing() as writer:
+            for name, tensor in stream():
+                writer.put(name, _bytes(tensor))
+                del tensor
+        return _open(file), ""
+    except Unwritable as why:
+        return _in_memory(file, stream()), str(why)
+
+
+def _in_memory(file: CacheFile, stream: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    import torch
+
+    stored = _views(file, torch.empty(file.bytes, dtype=torch.uint8))  # one piece: many would be strewn with holes
+    for name, tensor in stream:
+        stored[name].copy_(tensor)
+        del tensor
+    return stored
+
+
+def _mapped(file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: Stop | None) -> dict[str, torch.Tensor]:
+    """The file's tensors, all of them read once and compared with their checksums. Raises Unusable."""
+    stored = _open(file)
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        found = pool.map(lambda name: zlib.crc32(_bytes(stored[name])), sums)
+        try:
+            for done, (name, checksum) in enumerate(zip(sums, found, strict=True), 1):
+                if stop is not None and stop():
+                    raise Stopped
+                if checksum != sums[name]:
+                    raise Unusable("was damaged")
+                on_share(done / len(sums))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return stored
+
+
+def _open(file: CacheFile) -> dict[str, torch.Tensor]:
+    """The file's tensors, memory-mapped, whatever the safetensors library would do."""
+    import torch
+
+    return _views(file, torch.from_file(str(file.path), shared=False, size=file.bytes, dtype=torch.uint8))
+
+
+def _views(file: CacheFile, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors of a file's bytes: views of one storage."""
+    import torch
+
+    types = {code: getattr(torch, name.removeprefix("torch.")) for name, code in _CODES.items()}
+    return {
+        name: whole[begin:end].view(types[file.layout[name][0]]).view(file.layout[name][1])
+        for name, (begin, end) in file.places().items()
+    }
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    import torch
+
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _fill(hollow: torch.nn.Module, targets: list[_Target], stored: dict[str, torch.Tensor], how: Quantisation) -> None:
+    import torch
+
+    for target in targets:
+        name = target.names[0]
+        parts = [stored.pop(name + end).to(how.device) for end in ((DATA, SCALE) if target.quantised else ("",))]
+        tensor = as_weight(*parts, how.precision) if target.quantised else parts[0]
+        for each in target.names:
+            owner, _, last = each.rpartition(".")
+            module = hollow.get_submodule(owner)
+            if last in module._buffers:
+                module._buffers[last] = tensor
+            elif isinstance(tensor, torch.nn.Parameter):
+                module._parameters[last] = tensor
+            else:
+                tensor = module._parameters[last] = torch.nn.Parameter(tensor, requires_grad=False)
+    for module in hollow.modules():
+        for last, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[last] = buffer.to(how.device)

@@ -1,0 +1,86 @@
+"""Linear weights in one byte each, with a scale a row: int8, or fp8 (e4m3), as optimum-quanto computes with them.
+
+Symmetric, by each row's largest magnitude. Nothing is calibrated and activations stay as they are. A weight is put back
+into its range when it is multiplied, so the numbers are the same wherever a multiplication's are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Literal
+
+from engine.a2.options import USE_THE_DRAFT
+from engine.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["int8", "fp8"]
+
+# The blocks hold all but a hundredth of the transformer's weights. What stands before and after them (patches, time,
+# text and picture embeddings, the head) touches every number of the result, and is kept; so is all that is not linear:
+# norms, modulation, the text encoder's word embeddings and position biases.
+BLOCKS = {"transformer": "blocks.", "text_encoder": "encoder.block."}
+
+_QTYPES = {"int8": "qint8", "fp8": "qfloat8_e4m3fn"}
+_PIECE = 8_000_000  # weights that are quantised at a time: a few copies of them in float32 exist then
+
+
+def check_quanto(precision: str) -> None:
+    """Raise EngineUnavailable where the library is missing. Imports nothing."""
+    if importlib.util.find_spec("optimum") is None or importlib.util.find_spec("optimum.quanto") is None:
+        raise EngineUnavailable(
+            f"--precision {precision} needs optimum-quanto, which is not installed here",
+            f"Install with: python -m pip install -r requirements-a2.txt, or use bf16, {USE_THE_DRAFT}.",
+        )
+
+
+def quantised_weights(module: torch.nn.Module, component: str) -> set[str]:
+    """The names of the parameters that are quantised: the weights of the blocks' linear layers."""
+    import torch
+
+    return {
+        f"{name}.weight"
+        for name, part in module.named_modules()
+        if isinstance(part, torch.nn.Linear) and name.startswith(BLOCKS[component]) and part.out_features > 1
+    }
+
+
+def stored_type(precision: Precision) -> torch.dtype:
+    return _qtype(precision).dtype
+
+
+def quantise(weight: torch.Tensor, precision: Precision, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """A (rows, columns) weight as (rows, columns) of one byte and (rows, 1) scales of `dtype`. The scales are rounded
+    first, so that the bytes make up for it. Piece by piece: a row's result depends on nothing but the row."""
+    import torch
+    from optimum.quanto import AbsmaxOptimizer
+
+    qtype, (rows, _) = _qtype(precision), weight.shape
+    data = torch.empty(weight.shape, dtype=qtype.dtype)
+    scale = torch.empty((rows, 1), dtype=dtype)
+    pieces = max(1, min(rows // 2, -(-weight.numel() // _PIECE)))  # of two rows at least: the library wants it so
+    for piece, bytes_, scales in zip(*(each.tensor_split(pieces) for each in (weight, data, scale)), strict=True):
+        piece = piece.float()
+        scales.copy_(AbsmaxOptimizer()(piece, qtype, 0))
+        scales[scales == 0] = 1  # a row of zeros: 0 / 0 would be no number
+        bytes_.copy_(torch.ops.quanto.quantize_symmetric(piece, qtype.dtype, 0, scales.float()))
+    return data, scale
+
+
+def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: Precision) -> torch.nn.Parameter:
+    """The parameter of a `torch.nn.Linear` that computes with quantised weights; `data` and `scale` are kept as they
+    are, memory-mapped or not, in its `_data` and `_scale`. Always the kind that works everywhere: the library's own
+    choice would compile a kernel on the person's machine."""
+    import torch
+    from optimum.quanto import WeightQBytesTensor
+
+    shape, stride = data.size(), data.stride()
+    weight = WeightQBytesTensor(_qtype(precision), 0, shape, stride, data, scale, None)
+    return torch.nn.Parameter(weight, requires_grad=False)
+
+
+def _qtype(precision: Precision):
+    from optimum.quanto import qtypes
+
+    return qtypes[_QTYPES[precision]]

@@ -1,0 +1,154 @@
+"""One repository in the hub's cache on disk.
+
+    models--owner--name/
+        refs/main              the commit that counts; written last, so that a half copy is never taken for a whole one
+        snapshots/<commit>/…   the files by path: links into blobs, or the files themselves where links cannot be made
+        blobs/<etag>           the bytes; <etag>.troupe while they come
+        troupe/                ours: the list of what is needed, and the status of the work under way
+
+The layout is huggingface_hub's (its guide "Understand caching"), so every other tool finds what came through here, and
+`find_checkpoint` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from engine.errors import TroupeError
+from engine.models.hub import Listing, RemoteFile
+from engine.models.work import Work, write_whole
+
+
+class Store:
+    """Where a hub id's files lie, will lie, and grow. Reads and writes files only."""
+
+    def __init__(self, model: str) -> None:
+        from huggingface_hub import constants
+
+        self.model = model
+        self.cache = Path(constants.HF_HUB_CACHE).expanduser()
+        name = "models--" + model.replace("/", "--")
+        self.root = self.cache / name
+        self.work = Work(self.root / "troupe", self.cache / ".locks" / name / "troupe.lock")
+        self._listing_file = self.root / "troupe" / "listing.json"
+        self._damaged_file = self.root / "troupe" / "damaged.json"
+
+    # -- the list -------------------------------------------------------------
+
+    def listing(self) -> Listing | None:
+        """What the hub said when a download began here; None where none did."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return Listing.from_data(json.loads(self._listing_file.read_text(encoding="utf-8")))
+        return None
+
+    def keep_listing(self, listing: Listing) -> None:
+        """Remember it, so that a later start goes on with the same files."""
+        write_whole(self._listing_file, json.dumps(listing.to_data(), indent=1))
+
+    def forget_listing(self) -> None:
+        """So that the next download asks the hub again."""
+        self._listing_file.unlink(missing_ok=True)
+
+    def damaged(self) -> set[str]:
+        """The paths that a check found to be other than they should be."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return set(json.loads(self._damaged_file.read_text(encoding="utf-8")))
+        return set()
+
+    def keep_damaged(self, paths: set[str]) -> None:
+        """Remember them, until they have come again."""
+        if paths:
+            write_whole(self._damaged_file, json.dumps(sorted(paths)))
+        else:
+            self._damaged_file.unlink(missing_ok=True)
+
+    # -- the files ------------------------------------------------------------
+
+    def commit(self) -> str:
+        """The commit that counts, empty where there is none."""
+        with contextlib.suppress(OSError):
+            return (self.root / "refs" / "main").read_text(encoding="utf-8").strip()
+        return ""
+
+    def snapshot(self, commit: str) -> Path:
+        """The folder with the files of a commit."""
+        return self.root / "snapshots" / commit
+
+    def here(self, listing: Listing, file: RemoteFile) -> Path | None:
+        """The whole file, as far as its size tells."""
+        for path in (self.snapshot(listing.commit) / file.path, self._blob(file)):
+            if _size(path) == file.size:
+                return path
+        return None
+
+    def part(self, file: RemoteFile) -> Path:
+        """Where its bytes grow."""
+        return self.root / "blobs" / f"{file.etag}.troupe"
+
+    def bytes_here(self, listing: Listing) -> int:
+        """How many of the listing's bytes are on this disk, damaged ones not counted."""
+        bad = self.damaged()
+        return sum(
+            file.size
+            if file.path not in bad and self.here(listing, file)
+            else min(file.size, max(0, _size(self.part(file))))
+            for file in listing.files
+        )
+
+    def place(self, listing: Listing, file: RemoteFile, grown: bool) -> None:
+        """Put a file where its path says; `grown`: its bytes are those of `part`, else a blob that is here already."""
+        pointer, blob = self.snapshot(listing.commit) / file.path, self._blob(file)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if grown:
+            os.replace(self.part(file), blob)
+        if _size(pointer) == file.size and not grown:
+            return
+        pointer.unlink(missing_ok=True)
+        try:
+            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:  # Windows without the right to link, a disk that knows none
+            os.replace(blob, pointer)
+
+    def remove_file(self, listing: Listing, file: RemoteFile) -> None:
+        """Remove one file's bytes wherever they are."""
+        for path in (self.snapshot(listing.commit) / file.path, self._blob(file), self.part(file)):
+            path.unlink(missing_ok=True)
+
+    def finish(self, listing: Listing) -> None:
+        """Everything is here: from now on this commit counts."""
+        (self.root / "refs").mkdir(exist_ok=True)
+        write_whole(self.root / "refs" / "main", listing.commit)
+
+    def delete(self) -> None:
+        """Remove the whole repository from the cache. Raises TroupeError."""
+        if self.root.is_symlink():
+            raise TroupeError(f"{self.root} is a link to another place", "Remove it yourself.")
+        try:
+            if self.root.exists():
+                shutil.rmtree(self.root)
+        except OSError as error:
+            raise TroupeError(
+                f"{error.filename or self.root} cannot be removed ({error.strerror})", "Close what uses it, try again."
+            ) from None
+
+    def bytes_on_disk(self) -> int:
+        """What deleting would free."""
+        total = 0
+        for path in (*self.root.glob("blobs/*"), *self.root.glob("snapshots/**/*")):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+        return total
+
+    def _blob(self, file: RemoteFile) -> Path:
+        return self.root / "blobs" / file.etag
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,156 @@
+"""The Models page in a real browser: a download seen, stopped, found again, finished and deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.models import look
+from engine.models.store import Store
+from tests.hub import MODEL, FakeHub, serving_hub
+from tests.live import Live, chromium, serving
+
+LONG = 90_000  # milliseconds: CI shares two cores
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub for the processes that download, and an empty cache for them and for this one."""
+    from huggingface_hub import constants
+
+    cache = str(tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
+    with serving_hub() as found:
+        for name, value in {"HF_ENDPOINT": found.url, "HF_HUB_CACHE": cache, "HF_HUB_OFFLINE": "0"}.items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture
+def live(tmp_path: Path, hub: FakeHub) -> Iterator[Live]:
+    with serving(tmp_path / "outputs") as found:
+        yield found
+
+
+def opened(context: Any, live: Live) -> Any:
+    page = context.new_page()
+    page.set_default_timeout(LONG)
+    page.goto(live.url)
+    page.get_by_role("tab", name="Models").click()
+    page.locator("#tr-checkpoint h3").wait_for()
+    return page
+
+
+def checkpoint(page: Any, text: str) -> None:
+    page.locator("#tr-checkpoint", has_text=text).wait_for()
+
+
+def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hub, live):
+    hub.gate = threading.Event()
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = opened(context, live)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    checkpoint(page, "Not on this machine")
+    assert hub.asked == [], "looking asks nothing of the network"
+
+    page.get_by_role("button", name="Use another checkpoint").click()
+    page.locator("#tr-model textarea, #tr-model input").fill(MODEL)
+    page.locator("#tr-model textarea, #tr-model input").press("Enter")
+    checkpoint(page, MODEL)
+    page.locator("#tr-download-model").click()
+    checkpoint(page, "Fetching")
+    page.wait_for_function(
+        "() => +document.querySelector('#tr-checkpoint [role=progressbar]').getAttribute('aria-valuenow') > 30"
+    )
+
+    second = opened(context, live)
+    checkpoint(second, "Fetching")
+    second.locator("#tr-download-stop").click()
+    for each in (second, page):
+        checkpoint(each, "Stopped. What has come is kept")
+        checkpoint(each, "Partly here")
+    assert not Store(MODEL).work.running()
+    second.close()
+
+    page.reload()
+    page.get_by_role("tab", name="Models").click()
+    checkpoint(page, "Partly here")
+    hub.gate.set()
+    sent = hub.sent.copy()
+    page.get_by_role("button", name="Go on with the download").click()
+    checkpoint(page, "ready")
+    assert look(MODEL).state == "installed"
+    kept = [path for path in sent if sent[path] == len(hub.needed[path])]
+    assert kept
+    assert all(hub.sent[path] == sent[path] for path in kept)
+
+    page.locator("#tr-verify").click()
+    checkpoint(page, "is sound")
+    page.locator("#tr-delete").click()
+    page.locator("#tr-keep").click()
+    page.locator("#tr-confirm").wait_for(state="hidden")
+    assert look(MODEL).state == "installed"
+    page.locator("#tr-delete").click()
+    page.locator("#tr-delete-now").click()
+    checkpoint(page, "Not on this machine")
+    assert not Store(MODEL).root.exists()
+    assert faults == []
+    context.close()
+
+
+def test_a_refusal_is_said_on_the_page(browser, hub, live):
+    hub.refuse = (403, "GatedRepo")
+    context = browser.new_context()
+    page = opened(context, live)
+    page.locator("#tr-download-model").click()
+    page.locator("#tr-checkpoint [role=alert]", has_text="accepted its terms").wait_for()
+    assert page.locator("#tr-download-model").is_visible()
+    context.close()
+
+
+def test_on_a_phone_nothing_sticks_out(browser, live):
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = opened(context, live)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_a_guest_sees_nothing_and_can_do_nothing(tmp_path, hub, browser, monkeypatch):
+    from app.guard.guard import Guard
+
+    monkeypatch.setattr(Guard, "is_owner", lambda self: False)
+    with serving(tmp_path / "shared") as found:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(LONG)
+        page.goto(found.url)
+        page.get_by_role("tab", name="Models").click()
+        page.locator("#tr-not-yours", has_text="Only the owner").wait_for()
+        assert page.locator("#tr-models").count() == 0 or not page.locator("#tr-models").is_visible()
+        handlers = [each for each in found.blocks.fns.values() if str(each.api_name).startswith("models_")]
+        for each in handlers:
+            each.fn(*[str(tmp_path)] * len(each.inputs))
+        assert len(handlers) == 15
+        assert hub.asked == []
+        assert not (tmp_path / "shared" / "settings.json").exists()
+        context.close()
+
+
+def test_no_client_is_offered_the_rooms_handlers(live):
+    import json
+    import urllib.request
+
+    with urllib.request.urlopen(f"{live.url}gradio_api/info", timeout=60) as answer:
+        named = json.load(answer)["named_endpoints"]
+    assert not [name for name in named if "models" in name]
