@@ -10,7 +10,9 @@ import gradio as gr
 
 from app.api import add_endpoints
 from app.clips.gallery import Gallery
+from app.clips.housekeeping import Housekeeping
 from app.clips.page import build_bring, build_clips, wire_clips
+from app.clips.tidying import build_tidying, wire_tidying
 from app.create.layout import build_create
 from app.create.parts import Page
 from app.create.planning import Planner
@@ -29,6 +31,7 @@ class Rooms:
 
     studio: Studio
     gallery: Gallery
+    keeping: Housekeeping
     getting: Getting
     planner: Planner
     release: Callable[[], None]
@@ -47,6 +50,7 @@ def build_page(rooms: Rooms) -> gr.Blocks:
                 page = build_create(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
                 clips = build_clips(tabs, bring)
+                tidying = build_tidying()
             with gr.Tab("Models", id="models") as models:
                 build_models(models, rooms.getting, is_owner, rooms.planner, rooms.release)
             with gr.Tab("Help", id="help") as help_tab:
@@ -54,6 +58,7 @@ def build_page(rooms: Rooms) -> gr.Blocks:
         everything = wire(page, studio)
         _keep_up(page, studio)
         wire_clips(clips, [clips_tab, create, models, help_tab], rooms.gallery, desk, everything)
+        wire_tidying(tidying, clips_tab, rooms.keeping, is_owner)
         add_endpoints(studio)
     return blocks
 

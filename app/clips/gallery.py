@@ -182,7 +182,10 @@ class Gallery:
             scene_file = unpack(clip, Path(folder))
             if scene_file is not None:
                 return self._lay_out(desk_id, scene_file)
-        scene = read_scene(clip)
+        try:
+            scene = read_scene(clip)
+        except VideoError:
+            raise VideoError(f"{clip.name} is not a clip that can be read", "It may be cut off.") from None
         if scene is None:
             raise VideoError("this clip carries no scene of Troupe's", "Choose an MP4 that Troupe has made.")
         desk = self._studio.desks.get(desk_id)

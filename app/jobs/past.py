@@ -55,9 +55,10 @@ class Past:
         """Jobs that are over, the newest first; `search`: words of the prompt or the cast's names, in any order."""
         return [self._snap(row) for row in self._store.history(owner, search, engine, favourites, limit, offset)]
 
-    def in_trash(self, owner: str | None = None) -> list[Snapshot]:
-        """What was put away, the latest first."""
-        return [self._snap(row) for row in self._store.in_trash(owner)]
+    def in_trash(self, owner: str | None = None, older_than: float = 0.0) -> list[Snapshot]:
+        """What was put away, at least so many seconds ago, the latest first."""
+        before = _ago(older_than)
+        return [self._snap(row) for row in self._store.in_trash(owner) if not older_than or row.trashed <= before]
 
     def scene_file(self, job_id: str, owner: str | None = None) -> Path:
         """Where a job's scene lies, its pictures beside it. Raises TroupeError."""
@@ -76,8 +77,7 @@ class Past:
 
     def purge_trash(self, older_than: float, owner: str | None = None) -> int:
         """Delete for good what has been in the trash for more than so many seconds; how many jobs."""
-        before = (datetime.now(UTC) - timedelta(seconds=older_than)).isoformat(timespec="milliseconds")
-        count = 0
+        before, count = _ago(older_than), 0
         for row in self._store.in_trash(owner):
             folder = self._folder(row)
             if row.trashed <= before:
@@ -150,6 +150,11 @@ class Past:
             spent, remaining = self._times(self._worker.progress)
             return max(whole - spent, remaining or 0.0) or None  # longer than ever before: nothing true can be said
         return whole * (1 - share_of(row.stage, row.step, row.of)) if kept else whole
+
+
+def _ago(seconds: float) -> str:
+    """The time of day so many seconds ago, as the store has it."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def _finished(row: JobRow, folder: Path, seen: dict[str, Any]) -> Snapshot:
