@@ -20,12 +20,16 @@ from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoke
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
+from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
 from app.jobs.process import EngineProcess
+from engine import VERSION
 from engine.errors import TroupeError
 
 if TYPE_CHECKING:
     from app.jobs.inline import InlineEngine
+
+log = logging.getLogger("troupe.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
@@ -46,26 +50,34 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
 
 @dataclass(frozen=True)
 class House:
-    """What works behind the page: the board of jobs and the engine that makes them."""
+    """What works behind the page: the board of jobs, the engine that makes them, and the log of all that."""
 
     jobs: JobBoard
     engine: EngineProcess | InlineEngine
+    log: logging.Handler
 
     def close(self) -> None:
         """Interrupt the running job, keep everything, end the engine and let others have the folder."""
         self.jobs.close()
         self.engine.close()
+        self.jobs.close()  # a job that did not stop by itself has ended with its engine
+        stop_log(self.log)
 
 
 def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
     outputs = Path(outputs).resolve()
     _prepare_folders(outputs)
-    engine = _engine_of(outputs)
-    jobs = JobBoard(outputs, engine.render)
+    handler = keep_log(outputs / "logs")
+    try:
+        engine = _engine_of(outputs)
+        jobs = JobBoard(outputs, engine.render)
+    except BaseException:
+        stop_log(handler)
+        raise
     if jobs.notice:
-        print(jobs.notice, file=sys.stderr)
-    return House(jobs, engine)
+        log.warning(jobs.notice)
+    return House(jobs, engine, handler)
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
@@ -74,7 +86,7 @@ def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
         from app.jobs.inline import InlineEngine
 
         return InlineEngine()
-    return EngineProcess(log=outputs / "logs" / "engine.log")
+    return EngineProcess(log=outputs / "logs" / ENGINE)
 
 
 def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
@@ -117,6 +129,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")
     house.jobs.lock.tell(url)
     house.jobs.start()
     house.engine.start()
@@ -177,4 +190,4 @@ def _warm_up() -> None:
         cutout.prepare("fast", say=lambda line: print(line, flush=True))
         cutout.warm_up("fast")
     except Exception:  # the first upload will say what is wrong
-        logging.getLogger("troupe").debug("warm-up failed", exc_info=True)
+        log.debug("warm-up failed", exc_info=True)

@@ -117,7 +117,8 @@ def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
     found += [f"{folder.name} belongs to no job" for folder in folders if folder not in known]
     for job in jobs:
         if job.clip:
-            expected = {"hero.png", "place.png", "scene.json", "job.json", "preview.webp", job.clip.name}
+            expected = {"hero.png", "place.png", "scene.json", "job.json", "job.log", "preview.webp",
+                        job.clip.name}
             found += [f"{path.name} was left" for path in job.clip.parent.iterdir()
                       if path.name not in expected | {job.clip.with_suffix(".jpg").name}]  # fmt: skip
     return found
