@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 
 from app.create.desks import Desks
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
+from app.guard.disk import Disk, sweep
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
@@ -75,6 +76,7 @@ def open_house(outputs: Path) -> House:
     except BaseException:
         stop_log(handler)
         raise
+    sweep(outputs / "uploads")
     if jobs.notice:
         log.warning(jobs.notice)
     return House(jobs, engine, handler)
@@ -123,7 +125,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
-            "middleware": [Middleware(Doorkeeper, guard=guard)],
+            "middleware": [Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads")],
             "routes": [media_route(house.jobs, outputs / "exports", guard.may_see_job)],
         },
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
