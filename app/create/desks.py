@@ -11,9 +11,11 @@ import re
 import shutil
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
@@ -25,6 +27,7 @@ from engine.scene import Element, load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
 CARD_ID = re.compile(r"[0-9a-f]{12}")
+_RECENT = 100  # desks kept in memory: each call of the API makes one, and all of them are on disk
 
 
 class Desks:
@@ -32,7 +35,8 @@ class Desks:
 
     def __init__(self, folder: Path, mine: Callable[[str], bool] = lambda key: True) -> None:
         self.folder, self._mine = folder, mine
-        self._open: dict[str, Desk] = {}
+        self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
+        self._recent: OrderedDict[str, Desk] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
@@ -41,9 +45,14 @@ class Desks:
         if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._mine(f"desk:{desk_id}"):
             raise TroupeError("This page has lost its desk", "Reload it.")
         with self._lock:
-            if desk_id not in self._open:
-                self._open[desk_id] = self._load(desk_id)
-            return self._open[desk_id]
+            desk = self._open.get(desk_id)
+            if desk is None:
+                desk = self._open[desk_id] = self._load(desk_id)
+            self._recent[desk_id] = desk
+            self._recent.move_to_end(desk_id)
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+            return desk
 
     def new(self) -> Desk:
         """A fresh desk with an id that nobody can guess."""
