@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 
 from app.create.desks import Desks
+from app.create.planning import Planner
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
 from app.guard.disk import Disk, sweep
 from app.guard.doorkeeper import Doorkeeper
@@ -41,7 +42,7 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
     house = open_house(outputs)
     try:
         blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
-        threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
+        threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
         print("\nStopped. Your clips are in", outputs)
@@ -51,10 +52,11 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
 
 @dataclass(frozen=True)
 class House:
-    """What works behind the page: the board of jobs, the engine that makes them, and the log of all that."""
+    """What works behind the page: the board of jobs, the engine that makes them, who knows the machine, and the log."""
 
     jobs: JobBoard
     engine: EngineProcess | InlineEngine
+    planner: Planner
     log: logging.Handler
 
     def close(self) -> None:
@@ -71,15 +73,15 @@ def open_house(outputs: Path) -> House:
     _prepare_folders(outputs)
     handler = keep_log(outputs / "logs")
     try:
-        engine = _engine_of(outputs)
-        jobs = JobBoard(outputs, engine.render)
+        engine, planner = _engine_of(outputs), Planner(outputs)
+        jobs = JobBoard(outputs, planner.learning(engine.render))
     except BaseException:
         stop_log(handler)
         raise
     sweep(outputs / "uploads")
     if jobs.notice:
         log.warning(jobs.notice)
-    return House(jobs, engine, handler)
+    return House(jobs, engine, planner, handler)
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
@@ -102,10 +104,11 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     from app.clips.gallery import Gallery
     from app.clips.media import media_route
     from app.create.library import Library
+    from app.create.model import Model
     from app.create.studio import Studio
     from app.create.tray import Tray
     from app.models.getting import Getting
-    from app.page import build_page
+    from app.page import Rooms, build_page
     from app.settings import Settings
     from app.theme import troupe_theme
 
@@ -115,9 +118,11 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
-    studio = Studio(desks, house.jobs, library, tray, guard, choices)
+    model = Model(choices, outputs / "loras", house.planner, guard.is_owner)
+    studio = Studio(desks, house.jobs, library, tray, guard, model)
     gallery = Gallery(studio, outputs / "exports")
-    blocks = build_page(studio, gallery, Getting(choices), outputs)
+    rooms = Rooms(studio, gallery, Getting(choices), house.planner, house.engine.release, outputs)
+    blocks = build_page(rooms)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
     settings: dict[str, object] = {
@@ -183,8 +188,9 @@ def _prepare_environment(outputs: Path) -> None:
     os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
 
 
-def _warm_up() -> None:
-    """Load what the first upload and the first clip need, while the person still looks at the page."""
+def _warm_up(house: House) -> None:
+    """Load what the first upload and the first clip need, and look at the machine, while the person still looks at the
+    page."""
     time.sleep(1.5)  # the browser's first requests come first
     from engine import cutout
 
@@ -193,3 +199,4 @@ def _warm_up() -> None:
         cutout.warm_up("fast")
     except Exception:  # the first upload will say what is wrong
         log.debug("warm-up failed", exc_info=True)
+    house.planner.look()

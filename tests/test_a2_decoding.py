@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers import AutoencoderKLWan
 
 from engine.a2.conditioning import latent_statistics
-from engine.a2.decoding import Tiling, _ramps, _spans, decode, tiling_for
+from engine.a2.decoding import Tiling, _ramps, decode, spans, tiling_for
 from engine.errors import Stopped
 from tests.a2 import TINY
 
@@ -97,15 +97,15 @@ def test_a_tile_that_holds_everything_changes_nothing(vae):
 @pytest.mark.parametrize("length", [5, 16, 17, 40, 68, 135, 240])
 @pytest.mark.parametrize("tiling", [Tiling(), Tiling(16, 4), Tiling(8, 6)])
 def test_tiles_cover_everything_overlap_enough_and_their_weights_add_up_to_one(length, tiling):
-    spans = _spans(length, tiling)
-    assert spans[0].start == 0
-    assert spans[-1].stop == length
-    assert {span.stop - span.start for span in spans} == {spans[0].stop}
-    assert spans[0].stop <= max(tiling.tile, 1)
-    for one, other in pairwise(spans):
+    found = spans(length, tiling)
+    assert found[0].start == 0
+    assert found[-1].stop == length
+    assert {span.stop - span.start for span in found} == {found[0].stop}
+    assert found[0].stop <= max(tiling.tile, 1)
+    for one, other in pairwise(found):
         assert one.stop - other.start >= tiling.overlap
     total = np.zeros(8 * length)
-    for span, weight in zip(spans, _ramps(spans, length), strict=True):
+    for span, weight in zip(found, _ramps(found, length), strict=True):
         assert weight.min() >= 0
         total[8 * span.start : 8 * span.stop] += weight
     assert np.allclose(total, 1, atol=1e-6)

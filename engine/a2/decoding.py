@@ -31,10 +31,12 @@ _DISTRUST = 0.375  # of an overlap: so near to its edge a tile lacks what it sho
 @dataclass(frozen=True)
 class Tiling:
     """Tiles of at most `tile` by `tile` latent pixels, which overlap by at least `overlap` and are blended in the
-    overlap's middle."""
+    overlap's middle. `parked`: what a tile's convolutions saw last waits in the host's memory while other tiles are
+    worked on, or every tile's would stay on the card, more of it than of a frame in one piece."""
 
     tile: int = 72
     overlap: int = 24
+    parked: bool = False
 
 
 @dataclass
@@ -67,7 +69,7 @@ def decode(
         latent = latents[:, :, index : index + 1].float().cpu() * std + mean
         with torch.no_grad():  # inside the loop: a generator must not hold it while others run
             features = _look_around(vae, latent.to(device), front)
-            frames = _enlarge(vae.decoder, features, tiles, index == 0, stop)
+            frames = _enlarge(vae.decoder, features, tiles, index == 0, stop, tiling is not None and tiling.parked)
         yield from frames
         del frames
 
@@ -79,7 +81,7 @@ def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tens
 
 
 def _enlarge(
-    decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable | None
+    decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable | None, park: bool
 ) -> np.ndarray:
     """The second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
     import torch
@@ -89,6 +91,8 @@ def _enlarge(
     for tile in tiles:
         if stop is not None and stop():
             raise Stopped
+        if park:
+            tile.cache = _moved(tile.cache, features.device)
         x, place = features[:, :, :, tile.rows, tile.columns], [0]
         for block in decoder.up_blocks:
             x = block(x, feat_cache=tile.cache, feat_idx=place, first_chunk=first)
@@ -100,8 +104,15 @@ def _enlarge(
         if whole is None:
             whole = pixels.new_zeros(3, pixels.shape[1], height, width)
         whole[:, :, _pixels(tile.rows), _pixels(tile.columns)] += pixels * tile.weight.to(pixels)
+        if park:
+            tile.cache = _moved(tile.cache, "cpu")
     scaled = (whole.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
     return scaled.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
+def _moved(cache: list[Any], device: Any) -> list[Any]:
+    """Besides tensors a cache holds None, and a word where a convolution has only seen the first frame."""
+    return [part.to(device) if hasattr(part, "to") else part for part in cache]
 
 
 def _causal(convolution: Any, x: torch.Tensor, cache: list[Any], place: int) -> torch.Tensor:
@@ -120,7 +131,7 @@ def _causal(convolution: Any, x: torch.Tensor, cache: list[Any], place: int) -> 
 def _tiles(height: int, width: int, tiling: Tiling | None, convolutions: int) -> list[_Tile]:
     import torch
 
-    rows, columns = (_spans(length, tiling) for length in (height, width))
+    rows, columns = (spans(length, tiling) for length in (height, width))
     return [
         _Tile(row, column, torch.from_numpy(np.outer(across, along)[None]), [None] * convolutions)
         for row, across in zip(rows, _ramps(rows, height), strict=True)
@@ -128,7 +139,7 @@ def _tiles(height: int, width: int, tiling: Tiling | None, convolutions: int) ->
     ]
 
 
-def _spans(length: int, tiling: Tiling | None) -> list[slice]:
+def spans(length: int, tiling: Tiling | None) -> list[slice]:
     """Spans of one size that cover `length` and overlap by at least `overlap`."""
     if tiling is None or length <= tiling.tile:
         return [slice(0, length)]

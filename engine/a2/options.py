@@ -45,6 +45,10 @@ class A2Options:
     In int8 and fp8 the weights of the transformer and the text encoder are quantised, and what is computed with them is
     bf16, on the CPU fp32; `cache` is the folder that keeps the quantised weights, None for the user's cache folder.
 
+    These save memory and cost a little time: the transformer works on `chunk` tokens at a time, the decoder on tiles of
+    `tile` latent pixels (0: all at once, as far as frames are not large); with `encode_tiled` the encoder works in
+    tiles, too, which changes the picture a little.
+
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
     changes little; `attention` is how attention is computed.
@@ -60,6 +64,9 @@ class A2Options:
     save_latents: Path | None = None
     state: Path | None = None
     preview: Path | None = None
+    chunk: int = 0
+    tile: int = 0
+    encode_tiled: bool = False
     loras: tuple[Lora, ...] = ()
     turbo: bool = False
     step_cache: bool = False
@@ -74,7 +81,8 @@ class A2Options:
 
 # Said anew for every run. All else decides what is loaded, and how.
 _OF_A_RUN = (
-    "scheduler", "batched_guidance", "save_latents", "state", "preview", "turbo", "step_cache", "attention",
+    "scheduler", "batched_guidance", "save_latents", "state", "preview", "chunk", "tile", "encode_tiled", "turbo",
+    "step_cache", "attention",
 )  # fmt: skip
 
 

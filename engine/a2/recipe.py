@@ -13,7 +13,7 @@ import numpy as np
 from engine.a2 import attention, caching
 from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_checkpoint, use_loras
 from engine.a2.conditioning import Conditioning, condition, too_long
-from engine.a2.decoding import decode, tiling_for
+from engine.a2.decoding import Tiling, decode, tiling_for
 from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.preview import LivePreview
@@ -22,6 +22,7 @@ from engine.a2.sampling import Guidance, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.cast import Member
 from engine.errors import EngineUnavailable
+from engine.memory.chunking import chunked
 from engine.scene import Scene
 
 if TYPE_CHECKING:
@@ -82,10 +83,13 @@ def shoot(
                 watch.on_step(step)
             watch.tell("sampling", step.step, step.of, "")
 
-        latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
+        with chunked(checkpoint.transformer, options.chunk):
+            latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
-    frames = decode(checkpoint.vae, latents, tiling_for(*latents.shape[3:]), watch.stop)
+    parked = compute.device.type != "cpu"
+    tiling = Tiling(options.tile, parked=parked) if options.tile else tiling_for(*latents.shape[3:])
+    frames = decode(checkpoint.vae, latents, tiling, watch.stop)
     head, notices = scene.video.trim_head, _notices(checkpoint, asked, scene, options, run)
     return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, notices)
 
@@ -115,7 +119,9 @@ def _start(
     if found is not None:
         run, conditioning = found
     else:
-        conditioning = condition(checkpoint, scene, canvases, lambda *how: watch.tell("conditioning", *how), watch.stop)
+        conditioning = condition(
+            checkpoint, scene, canvases, lambda *how: watch.tell("conditioning", *how), watch.stop, options.encode_tiled
+        )
         run = begin(conditioning, scene.sampling, solver, device, options.step_cache)
 
     def keep() -> None:
@@ -177,6 +183,8 @@ def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Opti
         told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
     if effect := attention.effect(options.attention):
         told.append(effect)
+    if options.encode_tiled:
+        told.append("To save memory the cast was encoded in tiles: changes the picture a little.")
     return tuple(told)
 
 

@@ -1,0 +1,83 @@
+"""What to say where a clip does not fit: what is short, in numbers, and the smallest changes after which it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from engine.memory.choosing import Budget, Overrides, choose
+from engine.memory.footprint import Clip
+from engine.memory.settings import Settings
+from engine.memory.stages import GB, Stage, Work, all_stages
+
+_DOING = {"text": "reading the prompt", "references": "encoding the pictures", "denoise": "denoising",
+          "decode": "decoding"}  # fmt: skip
+_MIN_SIDE = 256  # pixels; below it no one would want the clip
+
+
+def problems_of(
+    work: Work, settings: Settings, stages: Sequence[Stage], budget: Budget, download: int
+) -> list[str]:
+    """What is short, the largest lack of each kind."""
+    found = []
+    card = max(stages, key=lambda stage: stage.vram)
+    if card.vram > budget.vram:
+        found.append(f"{_DOING[card.name]} needs {_up(card.vram)} GB of the card, {budget.vram / GB:.1f} GB are free")
+    host = max(stages, key=lambda stage: stage.ram)
+    if host.ram > budget.ram:
+        found.append(f"{_DOING[host.name]} needs {_up(host.ram)} GB of memory, {budget.ram / GB:.1f} GB are free")
+    disk = download + (sum(stage.disk for stage in stages) if settings.host == "mapped" else 0)
+    if budget.disk is not None and disk > budget.disk:
+        found.append(f"the model needs {_up(disk)} GB of disk, {budget.disk / GB:.1f} GB are free")
+    return found
+
+
+def changes_that_fit(work: Work, budget: Budget, overrides: Overrides, stages: Sequence[Stage]) -> Iterator[str]:
+    """Each alone is enough for card and memory, and each is the smallest of its kind."""
+    if overrides != Overrides() and _runs(work, budget, Overrides(device=overrides.device)):
+        yield "with the settings left to the plan"
+    if overrides.resident_blocks is not None:
+        free = replace(overrides, resident_blocks=None)
+        if _runs(work, budget, free):
+            yield f"with {choose(work, budget, free).resident} resident blocks"
+    clip = work.clip
+    shorter = (replace(clip, frames=frames) for frames in range(clip.frames - 4, 4, -4))
+    if found := next((one for one in shorter if _runs(replace(work, clip=one), budget, overrides)), None):
+        yield f"with {found.frames} frames"
+    if found := next((one for one in _smaller(clip) if _runs(replace(work, clip=one), budget, overrides)), None):
+        yield f"at {found.width}×{found.height}"
+    for wider, name in _wider(budget, stages):
+        if _runs(work, wider, overrides):
+            yield name
+
+
+def _wider(budget: Budget, stages: Sequence[Stage]) -> Iterator[tuple[Budget, str]]:
+    """The plan with the least needs says how much more it would take."""
+    card, memory = max(stage.vram for stage in stages), max(stage.ram for stage in stages)
+    words, wider = [], budget
+    if budget.device != "cpu" and card > budget.vram:
+        words.append(f"{_up(card)} GB free on the card")
+        wider = replace(wider, vram=card)
+    if memory > budget.ram:
+        words.append(f"{_up(memory)} GB of free memory")
+        wider = replace(wider, ram=memory)
+    if words:
+        yield wider, f"with {' and '.join(words)}"
+
+
+def _smaller(clip: Clip) -> Iterator[Clip]:
+    """The same shape, smaller, in multiples of 16."""
+    long = max(clip.width, clip.height)
+    for side in range(long - 16, _MIN_SIDE - 1, -16):
+        width, height = (max(16, round(length * side / long / 16) * 16) for length in (clip.width, clip.height))
+        yield replace(clip, width=width, height=height)
+
+
+def _runs(work: Work, budget: Budget, overrides: Overrides) -> bool:
+    stages = all_stages(replace(work, speed=None), choose(work, budget, overrides))
+    return all(stage.vram <= budget.vram and stage.ram <= budget.ram for stage in stages)
+
+
+def _up(size: int) -> str:
+    """Rounded up: who finds that much free should have enough."""
+    return f"{-(-size * 10 // GB) / 10:.1f}"

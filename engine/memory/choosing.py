@@ -1,0 +1,170 @@
+"""The order of preference: the first settings that fit. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from engine.a2.decoding import Tiling, tiling_for
+from engine.memory.hardware import Hardware
+from engine.memory.settings import Precision, Settings, block_bytes
+from engine.memory.stages import SLOTS, Stage, Work, all_stages
+
+CHUNK = 4096  # tokens; large enough to keep a card busy
+_SMALL_CHUNK = 1024  # tokens; where nothing else helps
+_BATCH_BELOW = 4096  # tokens: so few compute faster than a block is copied and widened
+_TILES = (96, 72, 56, 44)  # latent pixels; smaller ones overlap more than they save
+_TILE_OVERLAP = 24
+_TILED_ENCODE = 1024 * 640  # pixels of a frame; above it the engine encodes in tiles
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a person sets; None leaves a line to the plan. `chunk` 0: all tokens at once. `tile` 0: whole frames."""
+
+    device: Literal["cuda", "cpu"] | None = None
+    precision: Precision | None = None
+    offload: Literal["none", "blocks"] | None = None
+    resident_blocks: int | None = None
+    host: Literal["pinned", "pageable", "mapped"] | None = None
+    batched_guidance: bool | None = None
+    chunk: int | None = None
+    tile: int | None = None
+    encode_tiled: bool | None = None
+    together: bool | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that may be used now. What is not known is nothing."""
+
+    device: Literal["cuda", "cpu"]
+    vram: int
+    vram_total: int
+    ram: int
+    ram_total: int
+    pinned: int
+    disk: int | None
+
+
+def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
+    """The model's engine computes on CUDA and on the processor."""
+    device = overrides.device or ("cuda" if hardware.device.value == "cuda" else "cpu")
+    vram = hardware.vram_free.value if hardware.vram_free.value is not None else hardware.vram_total.value
+    ram = hardware.ram_free.value if hardware.ram_free.value is not None else hardware.ram_total.value
+    pinned = ram if hardware.pinned_limit.value is None else hardware.pinned_limit.value
+    return Budget(
+        device, (vram or 0) if device == "cuda" else 0, hardware.vram_total.value or 0, ram or 0,
+        hardware.ram_total.value or 0, min(pinned or 0, ram or 0), hardware.disk_free.value,
+    )  # fmt: skip
+
+
+def choose(work: Work, budget: Budget, overrides: Overrides) -> Settings:
+    """The settings to run with; where nothing fits, those that need least."""
+    for settings in _candidates(work, budget, overrides):
+        if _fits(work, settings, budget, "denoise") and _fits(work, settings, budget, "text"):
+            break
+    settings = _with_encoder(work, settings, budget, overrides)
+    settings = _with_decoder(work, settings, budget, overrides)
+    together = replace(settings, together=True, offload="none")
+    if settings.offload == "none" and overrides.together is not False and all(
+        _fits(work, together, budget, stage.name) for stage in all_stages(work, together)
+    ):  # fmt: skip
+        return together
+    return replace(settings, together=bool(overrides.together))
+
+
+def _candidates(work: Work, budget: Budget, overrides: Overrides) -> Iterator[Settings]:
+    """Best first. With more memory a later one never becomes better than an earlier one: so more memory is never
+    slower. Blocks that stream go with pieces, since what those free holds blocks."""
+    precisions = (overrides.precision,) if overrides.precision else _precisions(budget)
+    whole = overrides.offload != "blocks" and overrides.resident_blocks in (None, work.shapes.transformer.layers)
+    chunks = (overrides.chunk,) if overrides.chunk is not None else (0, min(CHUNK, work.clip.tokens))
+    still = whole or budget.device == "cpu" or overrides.offload == "none"
+    if still:
+        for precision in precisions:
+            yield _resident(work, budget, overrides, precision, chunks[0])
+        yield _resident(work, budget, overrides, precisions[-1], chunks[-1])
+    if budget.device != "cpu" and overrides.offload != "none":
+        base = _resident(work, budget, overrides, precisions[-1], chunks[-1])
+        streaming = _streaming(work, base, budget, overrides)
+        yield streaming
+        if overrides.resident_blocks is None:
+            yield replace(
+                streaming, resident=0, batched=bool(overrides.batched_guidance),
+                chunk=_SMALL_CHUNK if overrides.chunk is None else overrides.chunk,
+            )  # fmt: skip
+
+
+def _precisions(budget: Budget) -> tuple[Precision, ...]:
+    """fp8 is never first: with a scale a row, int8 keeps more of a weight, and both are widened to compute."""
+    return ("fp32", "bf16", "int8") if budget.device == "cpu" else ("bf16", "int8")
+
+
+def _resident(work: Work, budget: Budget, overrides: Overrides, precision: Precision, chunk: int) -> Settings:
+    """Nothing streams."""
+    few = budget.device != "cpu" and work.clip.guided and work.clip.tokens <= _BATCH_BELOW
+    batched = few if overrides.batched_guidance is None else overrides.batched_guidance
+    return Settings(
+        device=budget.device, precision=precision, offload="none", resident=work.shapes.transformer.layers,
+        host="none", batched=batched, chunk=chunk, tiling=None, encode_tiled=False,
+        together=False,
+    )  # fmt: skip
+
+
+def _streaming(work: Work, base: Settings, budget: Budget, overrides: Overrides) -> Settings:
+    """As many resident blocks as the card holds, and the best place for the others that the memory allows."""
+    settings = replace(base, offload="blocks", resident=0, host="pinned")
+    weights, layers = work.shapes.transformer.weights, work.shapes.transformer.layers
+    if overrides.resident_blocks is not None:
+        resident = min(max(overrides.resident_blocks, 0), layers)
+    else:
+        spare = budget.vram - _stage(work, settings, "denoise").vram
+        # Rounding and the margin for what is between tensors: ask the stage itself, it is what is checked.
+        resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base.precision)))
+        while resident and _stage(work, replace(settings, resident=resident), "denoise").vram > budget.vram:
+            resident -= 1
+    settings = replace(settings, resident=resident)
+    if overrides.host:
+        return replace(settings, host=overrides.host)
+    for host in ("pinned", "pageable"):
+        settings = replace(settings, host=host)
+        waiting = (layers - resident) * block_bytes(weights, settings.precision)
+        if host == "pinned" and waiting > budget.pinned:
+            continue
+        if all(_stage(work, settings, name).ram <= budget.ram for name in ("text", "denoise")):
+            return settings
+    return replace(settings, host="mapped")
+
+
+def _with_encoder(work: Work, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
+    if overrides.encode_tiled is not None:
+        return replace(settings, encode_tiled=overrides.encode_tiled)
+    whole = replace(settings, encode_tiled=work.clip.width * work.clip.height > _TILED_ENCODE)
+    return whole if _fits(work, whole, budget, "references") else replace(settings, encode_tiled=True)
+
+
+def _with_decoder(work: Work, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
+    """Whole frames, or the largest tiles that fit. Tiles wait on the host: on the card they would save nothing."""
+    _, height, width = work.clip.latent
+    if overrides.tile is not None:
+        tile = max(overrides.tile, _TILE_OVERLAP + 8)
+        return replace(settings, tiling=Tiling(tile, _TILE_OVERLAP, budget.device != "cpu") if overrides.tile else None)
+    usual = tiling_for(height, width) if budget.device == "cpu" else None
+    smaller = (tile for tile in _TILES if tile < max(height, width))
+    tried = [usual, *(Tiling(tile, _TILE_OVERLAP, budget.device != "cpu") for tile in smaller)]
+    for tiling in tried:
+        found = replace(settings, tiling=tiling)
+        if _fits(work, found, budget, "decode"):
+            return found
+    return found
+
+
+def _stage(work: Work, settings: Settings, name: str) -> Stage:
+    return next(stage for stage in all_stages(replace(work, speed=None), settings) if stage.name == name)
+
+
+def _fits(work: Work, settings: Settings, budget: Budget, name: str) -> bool:
+    stage = _stage(work, settings, name)
+    return stage.vram <= budget.vram and stage.ram <= budget.ram

@@ -1,0 +1,180 @@
+"""How many bytes a stage's tensors take at their peak, besides the weights; from shapes alone.
+
+Each formula counts what is alive at the stage's hungriest moment, in the order in which the libraries' code computes
+(diffusers' Wan transformer and VAE, transformers' UMT5 and CLIP). Attention is taken to be fused: no matrix of tokens
+by tokens. tests/bench/plan.py holds them against what is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine.a2.decoding import Tiling, spans
+from engine.memory.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
+from engine.scene import Scene
+
+TEXT_TOKENS = 512
+MAX_REFERENCES = 3
+ENCODE_TILE = 256  # pixels; of the library's own tiles
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is to be made. `references` is how many pictures the model sees, up to 3."""
+
+    width: int = 832
+    height: int = 480
+    frames: int = 81
+    steps: int = 50
+    guidance: float = 5.0
+    references: int = 3
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """(T, h, w)"""
+        return (self.frames - 1) // 4 + 1, self.height // 8, self.width // 8
+
+    @property
+    def tokens(self) -> int:
+        frames, height, width = self.latent
+        return frames * (height // 2) * (width // 2)
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance > 1
+
+
+def clip_of(scene: Scene) -> Clip:
+    video, sampling = scene.video, scene.sampling
+    references = min(len(scene.cast), MAX_REFERENCES)
+    return Clip(video.width, video.height, video.frames, sampling.steps, sampling.guidance, references)
+
+
+# ---------------------------------------------------------------------------
+# Denoising
+
+
+def denoise_bytes(shape: Transformer, clip: Clip, each: int, batch: int = 1, chunk: int = 0, context: int = 257) -> int:
+    """One forward, `each` bytes a number (2 or 4), both halves of the guidance at once where `batch` is 2. `chunk`
+    tokens at a time where tokens do not look at each other (engine.memory.chunking), all where it is 0. `context` is
+    the tokens of a reference picture."""
+    tokens, dim = clip.tokens, shape.dim
+    told = TEXT_TOKENS + clip.references * context
+    ffn = _of_ffn(shape, each)
+    residual = (5 * each + (12 if each < _FLOAT else 8)) * dim  # in float32: the sum, its parts and the gate's product
+    rotation = (6 * each + 6) * dim  # half of the numbers at a time, three times, in float32
+    if chunk and chunk < tokens:
+        piece = math.ceil(tokens / math.ceil(tokens / chunk))
+        projecting = 5 * each * tokens * dim + piece * (5 * each + 6) * dim  # the block's input, its norm, q, k, v
+        attending = 6 * each * tokens * dim  # and what comes out
+        following = 2 * each * tokens * dim + piece * max(ffn, residual) + 2 * told * each * dim
+        stream = max(projecting, attending, following)
+    else:
+        stream = tokens * max(ffn, residual, rotation)
+    stream += (2 * told - TEXT_TOKENS) * dim * each  # text and pictures, embedded, and the two put together
+    rope = tokens * 2 * (dim // shape.heads) * _FLOAT
+    noise = tokens * 4 * shape.channels * each
+    return batch * (stream + noise) + rope
+
+
+def _of_ffn(shape: Transformer, each: int) -> int:
+    """Bytes a token at the feed-forward's widest: its hidden layer before and after GELU."""
+    return 4 * each * shape.dim + 2 * each * shape.ffn
+
+
+def sampling_bytes(clip: Clip) -> int:
+    """What a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
+    frames, height, width = clip.latent
+    return frames * height * width * _FLOAT * (16 * 8 + 20)
+
+
+# ---------------------------------------------------------------------------
+# Encoders
+
+
+def text_bytes(shape: TextEncoder, each: int) -> int:
+    """One prompt of 512 tokens: the attention's bias, before and after the mask is added, and seven states."""
+    return 2 * shape.heads * TEXT_TOKENS**2 * each + 7 * TEXT_TOKENS * shape.dim * each
+
+
+def image_bytes(shape: ImageEncoder, references: int) -> int:
+    """All pictures at once, float32; every layer's output is kept, since the last but one is wanted."""
+    hidden = (3 if shape.gates else 2) * shape.mlp
+    tokens = references * shape.tokens
+    return tokens * _FLOAT * ((shape.layers + 2) * shape.dim + hidden)
+
+
+def encode_bytes(vae: Vae, clip: Clip, tiled: bool = False, each: int = _FLOAT) -> int:
+    """The references' clip through the VAE's encoder, four frames at a time."""
+    height, width = clip.height, clip.width
+    if tiled:
+        height, width = min(height, ENCODE_TILE), min(width, ENCODE_TILE)
+    cached, widest = 2 * 3 * height * width, 0
+    for level, channels in enumerate(vae.channels):
+        pixels = math.ceil(height / 2**level) * math.ceil(width / 2**level)
+        frames, before = _frames_at(vae, level), vae.channels[max(level - 1, 0)]
+        widest = max(widest, _convolving(channels, pixels, frames, inputs=2))
+        cached += 2 * pixels * (before + (2 * vae.residuals - 1) * channels)
+        if level + 1 < len(vae.channels) and vae.halves_time[level]:
+            cached += pixels // 4 * channels
+    pixels = math.ceil(height / 8) * math.ceil(width / 8)
+    cached += 2 * pixels * vae.channels[-1] * 5
+    pictures = 3 * clip.frames * clip.height * clip.width
+    return each * (cached + widest + pictures)
+
+
+def decode_bytes(vae: Vae, clip: Clip, tiling: Tiling | None = None, each: int = _FLOAT) -> int:
+    """One latent frame, the way engine.a2.decoding does it; what every convolution saw last stays, for all tiles,
+    unless the tiling parks it."""
+    _, height, width = clip.latent
+    rows, columns = spans(height, tiling), spans(width, tiling)
+    tile = (rows[0].stop - rows[0].start) * (columns[0].stop - columns[0].start)
+    count = len(rows) * len(columns)
+    kept, widest = decoder_tile(vae, tile)
+    front = height * width * (2 * 5 * vae.channels[-1] + 2 * vae.latent)
+    whole = 64 * height * width * 4 * 3 if count > 1 else 0
+    return each * (front + kept * (1 if tiling and tiling.parked else count) + widest + whole)
+
+
+def parked_bytes(vae: Vae, clip: Clip, tiling: Tiling | None, each: int = _FLOAT) -> int:
+    """What the tiles that are not being worked on keep on the host."""
+    if tiling is None or not tiling.parked:
+        return 0
+    _, height, width = clip.latent
+    rows, columns = spans(height, tiling), spans(width, tiling)
+    tile = (rows[0].stop - rows[0].start) * (columns[0].stop - columns[0].start)
+    return each * len(rows) * len(columns) * decoder_tile(vae, tile)[0]
+
+
+def decoder_tile(vae: Vae, latent_pixels: int) -> tuple[int, int]:
+    """Of the decoder's enlarging half on so many latent pixels: the numbers that stay from one latent frame to the
+    next, and those alive besides them at the widest moment."""
+    top = len(vae.channels) - 1
+    kept = widest = 0
+    for level, inputs, channels in decoder_levels(vae):
+        pixels, frames = latent_pixels * 4 ** (top - level), _frames_at(vae, level)
+        widest = max(widest, _convolving(channels, pixels, frames, inputs=3))
+        kept += 2 * pixels * (inputs + (2 * vae.residuals + 1) * channels)
+        if level == 0:
+            kept += 2 * pixels * channels
+            continue
+        if vae.halves_time[level - 1]:
+            kept += 2 * pixels * channels
+            frames *= 2
+        enlarged = 4 * pixels * frames
+        widest = max(widest, 2 * channels * pixels * frames + channels * enlarged + channels // 2 * enlarged)
+    return kept, widest
+
+
+def _frames_at(vae: Vae, level: int) -> int:
+    """Of the four frames that one latent holds, how many are left at a level."""
+    return 4 >> sum(vae.halves_time[:level])
+
+
+def _convolving(channels: int, pixels: int, frames: int, inputs: int) -> int:
+    """Numbers alive in a causal 3 x 3 x 3 convolution: `inputs` tensors that others still hold (a block's input, the
+    residual, the activation), the last two frames' copy, the padded input twice (convolutions lay it out anew) and
+    the output."""
+    return channels * pixels * (inputs * frames + 2 + 2 * (frames + 2) + frames)

@@ -1,0 +1,191 @@
+"""What this machine has, now: card, memory, disk. Nothing is assumed: a value that cannot be read says why.
+
+    python -m engine.memory.hardware [FOLDER]     prints it as JSON
+
+The page asks in a process of its own (`ask_hardware`), since a card is best known to torch, which the page does not
+import. Where torch is missing, the driver's own nvidia-smi tells a card's name and memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.memory.host import disk_free, physical_memory, pinned_limit
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_PATIENCE = 60  # seconds; torch alone can take twenty on a cold disk
+_NO_TORCH = "torch is not installed"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value, or None, and in a few words where it is from or why it is not known."""
+
+    value: int | str | bool | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Bytes, where it is about memory. `device` is what the model would run on: "cuda", "mps", "xpu" or "cpu"."""
+
+    device: Fact
+    name: Fact
+    vram_total: Fact
+    vram_free: Fact
+    ram_total: Fact
+    ram_free: Fact
+    pinned_limit: Fact
+    disk_free: Fact
+    bf16: Fact
+    fp8: Fact
+    torch: Fact
+
+    @property
+    def has_card(self) -> bool:
+        return self.device.value not in (None, "cpu")
+
+
+def read_hardware(folder: Path | None = None) -> Hardware:
+    """Look now. Imports torch where it is installed. `folder` is where weights and clips go, for the disk."""
+    card = _card_of_torch() if importlib.util.find_spec("torch") else _card_without_torch(_NO_TORCH)
+    return _with_host(card, folder)
+
+
+def ask_hardware(folder: Path | None = None) -> Hardware:
+    """The same from a process of its own: nothing heavy is imported here, no driver stays open, and a driver that
+    hangs or crashes only costs what it knew."""
+    command = [sys.executable, "-m", "engine.memory.hardware", *([str(folder)] if folder else [])]
+    try:
+        done = _run(command, _PATIENCE, cwd=_REPOSITORY)
+        return hardware_from_dict(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        why = f"the graphics driver did not answer within {_PATIENCE} seconds"
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        why = "the graphics driver or torch failed when it was asked"
+    return _with_host(_card_without_torch(why), folder)
+
+
+def hardware_to_dict(hardware: Hardware) -> dict[str, Any]:
+    return asdict(hardware)
+
+
+def hardware_from_dict(data: dict[str, Any]) -> Hardware:
+    """Raises KeyError or TypeError for what is not one."""
+    return Hardware(**{name: Fact(**data[name]) for name in Hardware.__dataclass_fields__})
+
+
+def _with_host(card: dict[str, Fact], folder: Path | None) -> Hardware:
+    total, free = physical_memory()
+    return Hardware(
+        **card,
+        ram_total=Fact(*total), ram_free=Fact(*free), pinned_limit=Fact(*pinned_limit(total[0])),
+        disk_free=Fact(*disk_free(folder or Path.cwd())),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------
+# The card
+
+
+def _card_of_torch() -> dict[str, Fact]:
+    try:
+        import torch
+
+        version = Fact(torch.__version__, "installed")
+        if torch.cuda.is_available():
+            return {**_cuda(torch), "torch": version}
+        for kind in ("xpu", "mps"):
+            library = torch.xpu if kind == "xpu" and hasattr(torch, "xpu") else getattr(torch.backends, kind, None)
+            if library is not None and library.is_available():
+                return {**_other_card(torch, kind), "torch": version}
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        return _card_without_torch(f"torch cannot be used ({reason})")
+    seen = _nvidia_smi()
+    why = "torch sees no card"
+    if seen is not None:
+        why = f"torch sees no card, though the driver reports {seen[0]}: this torch may be one for the processor only"
+    none = Fact(None, why)
+    return {
+        "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "torch": version,
+        "bf16": Fact(True, "computed on the processor, slowly where it has no instructions for it"),
+        "fp8": Fact(False, "the processor only stores it"),
+    }  # fmt: skip
+
+
+def _cuda(torch: Any) -> dict[str, Fact]:
+    properties = torch.cuda.get_device_properties(0)
+    generation = (properties.major, properties.minor)
+    seen = _nvidia_smi() if torch.version.hip is None and torch.cuda.device_count() == 1 else None
+    if seen is not None:  # asked from outside: torch's own context takes some hundred MB of what it counts as free
+        free = Fact(seen[2], "nvidia-smi")
+    else:
+        free = Fact(torch.cuda.mem_get_info(0)[0], "torch, which itself takes some hundred MB")
+    level = f"compute capability {generation[0]}.{generation[1]}"
+    return {
+        "device": Fact("cuda", "torch sees a card"),
+        "name": Fact(properties.name, "torch"),
+        "vram_total": Fact(properties.total_memory, "torch"),
+        "vram_free": free,
+        "bf16": Fact(generation >= (8, 0) or torch.version.hip is not None, level),
+        "fp8": Fact(generation >= (8, 9) and torch.version.hip is None, level),
+    }
+
+
+def _other_card(torch: Any, kind: str) -> dict[str, Fact]:
+    unknown = Fact(None, f"not known: nothing tells it for {kind}")
+    card = {
+        "device": Fact(kind, "torch sees a card"), "name": unknown, "vram_total": unknown, "vram_free": unknown,
+        "bf16": Fact(None, f"not known for {kind}"), "fp8": Fact(None, f"not known for {kind}"),
+    }  # fmt: skip
+    if kind == "xpu":
+        properties = torch.xpu.get_device_properties(0)
+        card["name"] = Fact(properties.name, "torch")
+        card["vram_total"] = Fact(properties.total_memory, "torch")
+    else:
+        card["name"] = Fact("Apple GPU", "torch")
+        limit = Fact(torch.mps.recommended_max_memory(), "torch; shared with the processor")
+        card["vram_total"] = card["vram_free"] = limit
+    return card
+
+
+def _card_without_torch(why: str) -> dict[str, Fact]:
+    unknown = Fact(None, f"not known: {why}")
+    seen = _nvidia_smi()
+    if seen is None:
+        card = {"device": Fact("cpu", f"no card is known: {why}"), "name": unknown}
+        card |= {"vram_total": unknown, "vram_free": unknown}
+    else:
+        card = {"device": Fact("cuda", "nvidia-smi"), "name": Fact(seen[0], "nvidia-smi")}
+        card |= {"vram_total": Fact(seen[1], "nvidia-smi"), "vram_free": Fact(seen[2], "nvidia-smi")}
+    return {**card, "bf16": unknown, "fp8": unknown, "torch": Fact(None, why)}
+
+
+def _nvidia_smi() -> tuple[str, int, int] | None:
+    """Name, total and free bytes of the first card; None where there is no such program or no answer."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = _run(query, 10)
+        name, total, free = (part.strip() for part in done.stdout.splitlines()[0].rsplit(",", 2))
+        return name, int(total) * 2**20, int(free) * 2**20
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return None
+
+
+def _run(command: list[str], patience: float, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # or a console flashes up on Windows
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=patience, creationflags=hidden,
+        cwd=cwd, errors="replace",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(hardware_to_dict(read_hardware(Path(sys.argv[1]) if len(sys.argv) > 1 else None))))

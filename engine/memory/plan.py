@@ -1,0 +1,173 @@
+"""From a machine, a model and a clip to how it is run, and what that needs: precision, what waits where, tiles.
+
+Nothing is loaded and nothing is guessed: bytes come from shapes (engine.memory.footprint), seconds from a calibration
+on this machine or not at all. A person may set any line; the rest is planned around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.memory.advice import changes_that_fit, problems_of
+from engine.memory.choosing import Budget, Overrides, budget_of, choose
+from engine.memory.footprint import Clip
+from engine.memory.hardware import Hardware
+from engine.memory.settings import Settings, blocks_bytes
+from engine.memory.shapes import Shapes, default_shapes
+from engine.memory.speed import Speed
+from engine.memory.stages import GB, Stage, Work, all_stages, component_bytes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One line of a plan: what was chosen, why, and whether a person did."""
+
+    name: str
+    value: str | int | bool | None
+    why: str
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`problems` say in numbers what does not fit, `remedies` what would; both are empty where all does. `download` is
+    the bytes that the model takes on the disk where it is not there yet."""
+
+    settings: Settings
+    choices: tuple[Choice, ...]
+    stages: tuple[Stage, ...]
+    budget: Budget
+    blocks: int
+    download: int
+    problems: tuple[str, ...]
+    remedies: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        return not self.problems
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all stages, without loading; None until this machine was calibrated."""
+        if any(stage.seconds is None for stage in self.stages):
+            return None
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def vram(self) -> int:
+        return max(stage.vram for stage in self.stages)
+
+    @property
+    def ram(self) -> int:
+        return max(stage.ram for stage in self.stages)
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        if not self.fits:
+            remedy = f". It would fit {' or '.join(self.remedies)}" if self.remedies else ""
+            return f"does not fit: {'; '.join(self.problems)}{remedy}"
+        card = self.settings.device != "cpu"
+        used, size = (self.vram, self.budget.vram_total) if card else (self.ram, self.budget.ram_total)
+        words = [f"{used / GB:.1f} of {round(size / GB, 1):g} GB{'' if card else ' of memory'}", _time(self.seconds)]
+        words.append(self.settings.precision)
+        if self.settings.offload == "blocks":
+            words.append(f"{self.settings.resident} of {self.blocks} blocks resident")
+        why = next(choice.why for choice in self.choices if choice.name == "offload")
+        return f"fits: {', '.join(words)}, because {why}"
+
+
+def make_plan(
+    hardware: Hardware,
+    clip: Clip,
+    shapes: Shapes | None = None,
+    overrides: Overrides | None = None,
+    speed: Speed | None = None,
+) -> Plan:
+    """Plan a clip. `shapes` is the installed checkpoint's; without it SkyReels-A2's own, which then has to be fetched.
+    Never raises for what does not fit: that is said in the plan."""
+    work, overrides = Work(shapes or default_shapes(), clip, speed), overrides or Overrides()
+    budget = budget_of(hardware, overrides)
+    settings = choose(work, budget, overrides)
+    stages = all_stages(work, settings)
+    download = 0 if work.shapes.file_bytes is not None else _released_bytes(work.shapes)
+    problems = problems_of(work, settings, stages, budget, download) + impossible(work, settings, overrides)
+    remedies = changes_that_fit(work, budget, overrides, stages) if problems else ()
+    choices = tuple(_choices(work, settings, budget, overrides, hardware))
+    blocks = work.shapes.transformer.layers
+    return Plan(settings, choices, stages, budget, blocks, download, tuple(problems), tuple(remedies))
+
+
+def impossible(work: Work, settings: Settings, overrides: Overrides) -> list[str]:
+    """What a person asked for that no machine could do."""
+    blocks, asked = work.shapes.transformer.layers, overrides.resident_blocks
+    found = []
+    if asked is not None and not 0 <= asked <= blocks:
+        found.append(f"{asked} resident blocks were asked for; the model has {blocks}")
+    if overrides.offload == "none" and asked not in (None, blocks):
+        found.append(f"{asked} of {blocks} blocks resident leaves others to be offloaded, and offload is none")
+    if settings.device == "cpu" and overrides.offload == "blocks":
+        found.append("there is no card to bring blocks to (0 GB)")
+    return found
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """JSON for the page: the plan with its sums and its sentence."""
+    sums = {"fits": plan.fits, "seconds": plan.seconds, "vram": plan.vram, "ram": plan.ram}
+    return {**asdict(plan), **sums, "sentence": plan.sentence()}
+
+
+def _released_bytes(shapes: Shapes) -> int:
+    """What is fetched: bf16, the image encoder and the VAE in float32. Other files of the same model may be larger."""
+    return sum(component_bytes(shapes, "bf16").values())
+
+
+def _choices(
+    work: Work, settings: Settings, budget: Budget, overrides: Overrides, hardware: Hardware
+) -> Iterator[Choice]:
+    """Every line with its reason."""
+    transformer = work.shapes.transformer
+    forced = {name for name, value in asdict(overrides).items() if value is not None}
+    own = "you chose it"
+    size = blocks_bytes(transformer.weights, settings.precision)
+    full = component_bytes(work.shapes, "bf16")["transformer"]
+
+    def line(name: str, value: Any, why: str) -> Choice:
+        mine = name in forced
+        return Choice(name, value, own if mine else why, mine)
+
+    yield line("device", settings.device, hardware.device.why)
+    yield line("precision", settings.precision, {
+        "fp32": "the processor computes it best", "bf16": "all of it fits, at the precision it was made in",
+        "int8": f"in bf16 the model takes {full / GB:.1f} GB", "fp8": own,
+    }[settings.precision])  # fmt: skip
+    streams = settings.offload == "blocks"
+    where = f"the blocks take {size / GB:.1f} GB, and {budget.vram / GB:.1f} GB are free"
+    yield line("offload", settings.offload, where if streams else "all blocks fit at once")
+    yield line("resident_blocks", settings.resident, "as many as fit" if streams else "all")
+    yield line("host", settings.host, {
+        "none": "nothing waits", "pinned": "there is memory for it, and copies from it are fastest",
+        "pageable": "more than can be pinned", "mapped": f"{budget.ram / GB:.1f} GB of memory are free: read from disk",
+    }[settings.host])  # fmt: skip
+    twice = "both halves at once would take twice the memory for the same work"
+    once = "a clip this small waits for its weights, which then serve both halves"
+    yield line("batched_guidance", settings.batched, once if settings.batched else twice)
+    yield line("chunk", settings.chunk, "in pieces it takes about half the memory" if settings.chunk else "not needed")
+    tile = settings.tiling.tile if settings.tiling else 0
+    yield line("tile", tile, "a frame in one piece would not fit" if tile else "a frame fits in one piece")
+    pieces = "the pictures would not fit in one piece" if settings.encode_tiled else "they fit in one piece"
+    yield line("encode_tiled", settings.encode_tiled, pieces)
+    yield line("together", settings.together,
+               "all components fit, so the next clip starts at once" if settings.together else
+               "each is loaded when its turn comes")  # fmt: skip
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "time not measured yet"
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} seconds"
+    minutes = round(seconds / 60)
+    return f"about {minutes} minutes" if minutes < 120 else f"about {seconds / 3600:.1f} hours"
+

@@ -1,0 +1,48 @@
+"""How a clip is run, and what the weights take then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.a2.decoding import Tiling
+from engine.memory.shapes import Weights
+
+Precision = Literal["fp32", "bf16", "int8", "fp8"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run. `host` is where the blocks wait that are not resident; `chunk` tokens at a time, 0: all;
+    `tiling` the decoder's; `encode_tiled` the encoder's; `together`: all components stay loaded, not each in turn."""
+
+    device: str
+    precision: Precision
+    offload: Literal["none", "blocks"]
+    resident: int
+    host: Literal["none", "pinned", "pageable", "mapped"]
+    batched: bool
+    chunk: int
+    tiling: Tiling | None
+    encode_tiled: bool
+    together: bool
+
+
+def number_bytes(precision: Precision) -> int:
+    """Of one number that is computed with."""
+    return 4 if precision == "fp32" else 2
+
+
+def blocks_bytes(weights: Weights, precision: Precision) -> int:
+    """All blocks of a component that may be quantised."""
+    each = number_bytes(precision)
+    linear = weights.linear + weights.rows * each if precision in ("int8", "fp8") else weights.linear * each
+    return linear + weights.small * each
+
+
+def block_bytes(weights: Weights, precision: Precision) -> int:
+    return -(-blocks_bytes(weights, precision) // weights.blocks)
+
+
+def weight_bytes(weights: Weights, precision: Precision) -> int:
+    return blocks_bytes(weights, precision) + weights.outside * number_bytes(precision)

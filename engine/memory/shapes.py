@@ -1,0 +1,203 @@
+"""The model's shapes and weights, from its configurations alone: known before it is loaded, or even downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.a2.files import COMPONENTS, read_checkpoint
+
+# SkyReels-A2, which is Wan2.1's image-to-video model of 14B with its text and image encoder, as its config.json say.
+DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "transformer": {
+        "num_attention_heads": 40, "attention_head_dim": 128, "num_layers": 40, "ffn_dim": 13824, "text_dim": 4096,
+        "image_dim": 1280, "added_kv_proj_dim": 5120, "freq_dim": 256, "in_channels": 36, "out_channels": 16,
+    },
+    "text_encoder": {
+        "d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "d_kv": 64, "vocab_size": 256384,
+        "relative_attention_num_buckets": 32,
+    },
+    "image_encoder": {
+        "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
+        "image_size": 224, "patch_size": 14, "hidden_act": "gelu",
+    },
+    "vae": {
+        "base_dim": 96, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "z_dim": 16,
+        "temperal_downsample": [False, True, True],
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many numbers: `linear` those of the blocks' linear layers, which int8 and fp8 halve; `rows` their outputs,
+    each of which has a scale then; `small` the rest of the blocks; `outside` what is before and after the blocks, of
+    which `table` is one table that is only looked things up in. All of `blocks` blocks together."""
+
+    linear: int
+    rows: int
+    small: int
+    outside: int
+    blocks: int = 1
+    table: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.linear + self.small + self.outside
+
+
+@dataclass(frozen=True)
+class Transformer:
+    layers: int
+    dim: int
+    heads: int
+    ffn: int
+    text_dim: int
+    image_dim: int
+    channels: int  # in
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    layers: int
+    dim: int
+    ff: int
+    heads: int
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    layers: int
+    dim: int
+    mlp: int
+    tokens: int
+    gates: bool  # quick GELU: a third copy of the hidden layer
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Vae:
+    """`channels` from the finest level to the coarsest; `halves_time[i]`: whether level i packs two frames into one."""
+
+    channels: tuple[int, ...]
+    residuals: int
+    halves_time: tuple[bool, ...]
+    latent: int
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A whole checkpoint. `file_bytes` is what its weights take on the disk; None where it is not installed."""
+
+    transformer: Transformer
+    text: TextEncoder
+    image: ImageEncoder
+    vae: Vae
+    file_bytes: int | None = None
+
+
+def default_shapes() -> Shapes:
+    """SkyReels-A2's, for a machine that does not have it yet."""
+    return shapes_from(DEFAULT_CONFIGS)
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """An installed checkpoint's: configurations and the files' headers. Raises EngineUnavailable where it is not
+    whole."""
+    found = read_checkpoint(folder)
+    return shapes_from({name: found[name].config for name in COMPONENTS}, sum(part.bytes for part in found.values()))
+
+
+def shapes_from(configs: Mapping[str, Mapping[str, Any]], file_bytes: int | None = None) -> Shapes:
+    """From the four components' configurations."""
+    return Shapes(
+        _transformer(configs["transformer"]), _text(configs["text_encoder"]), _image(configs["image_encoder"]),
+        _vae(configs["vae"]), file_bytes,
+    )  # fmt: skip
+
+
+def _transformer(config: Mapping[str, Any]) -> Transformer:
+    heads, layers, ffn = config["num_attention_heads"], config["num_layers"], config["ffn_dim"]
+    dim = heads * config["attention_head_dim"]
+    added, text, image = config["added_kv_proj_dim"], config["text_dim"], config["image_dim"]
+    linear = 8 * dim * dim + 2 * added * dim + 2 * dim * ffn  # q, k, v, out twice; the pictures' k, v; up and down
+    rows = 11 * dim + ffn  # 4 + 4 + 2 + 1 outputs of dim
+    small = rows + 5 * dim + 2 * dim + 6 * dim  # biases; five RMS norms; one layer norm; the modulation
+    patch = 4  # 1 x 2 x 2 latent pixels a token
+    time = config["freq_dim"] * dim + dim * dim + 6 * dim * dim + 8 * dim
+    embed = text * dim + dim * dim + 2 * dim + image * image + image * dim + 3 * image + 3 * dim
+    ends = config["in_channels"] * patch * dim + dim + dim * config["out_channels"] * patch
+    outside = time + embed + ends + config["out_channels"] * patch + 2 * dim
+    weights = Weights(layers * linear, layers * rows, layers * small, outside, layers)
+    return Transformer(layers, dim, heads, ffn, text, image, config["in_channels"], weights)
+
+
+def _text(config: Mapping[str, Any]) -> TextEncoder:
+    dim, ff, layers, heads = config["d_model"], config["d_ff"], config["num_layers"], config["num_heads"]
+    inner = heads * config["d_kv"]
+    buckets = config.get("relative_attention_num_buckets", 32)
+    linear, rows = 4 * dim * inner + 3 * dim * ff, 3 * inner + 2 * dim + 2 * ff
+    table = config["vocab_size"] * dim
+    weights = Weights(
+        layers * linear, layers * rows, layers * (2 * dim + buckets * heads), table + dim, layers, table
+    )
+    return TextEncoder(layers, dim, ff, heads, weights)
+
+
+def _image(config: Mapping[str, Any]) -> ImageEncoder:
+    dim, mlp, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    patch = config["patch_size"]
+    tokens = (config["image_size"] // patch) ** 2 + 1
+    linear, rows = 4 * dim * dim + 2 * dim * mlp, 5 * dim + mlp
+    outside = 3 * patch * patch * dim + dim + tokens * dim + 4 * dim
+    weights = Weights(layers * linear, layers * rows, layers * (rows + 4 * dim), outside, layers)
+    gates = config.get("hidden_act", "quick_gelu") == "quick_gelu"
+    return ImageEncoder(layers, dim, mlp, tokens, gates, weights)
+
+
+def _vae(config: Mapping[str, Any]) -> Vae:
+    channels = tuple(config["base_dim"] * factor for factor in config["dim_mult"])
+    vae = Vae(
+        channels, config["num_res_blocks"], (*config["temperal_downsample"], False), config["z_dim"],
+        Weights(0, 0, 0, 0),
+    )  # fmt: skip
+    return Vae(vae.channels, vae.residuals, vae.halves_time, vae.latent, Weights(0, 0, 0, _vae_weights(vae)))
+
+
+def _vae_weights(vae: Vae) -> int:
+    def conv(inputs: int, outputs: int, size: int) -> int:
+        return inputs * outputs * size + outputs
+
+    def residual(inputs: int, outputs: int) -> int:
+        shortcut = conv(inputs, outputs, 1) if inputs != outputs else 0
+        return inputs + conv(inputs, outputs, 27) + outputs + conv(outputs, outputs, 27) + shortcut
+
+    first, last, z = vae.channels[0], vae.channels[-1], vae.latent
+    middle = 2 * residual(last, last) + last + conv(last, 3 * last, 1) + conv(last, last, 1)
+    total = conv(3, first, 27) + last + conv(last, 2 * z, 27) + conv(2 * z, 2 * z, 1) + middle  # encoder
+    total += conv(z, z, 1) + conv(z, last, 27) + middle + first + conv(first, 3, 27)  # decoder
+    for level, outputs in enumerate(vae.channels):
+        inputs = vae.channels[max(level - 1, 0)]
+        total += residual(inputs, outputs) + (vae.residuals - 1) * residual(outputs, outputs)
+        if level + 1 < len(vae.channels):
+            total += conv(outputs, outputs, 9) + (conv(outputs, outputs, 3) if vae.halves_time[level] else 0)
+    for level, inputs, outputs in decoder_levels(vae):
+        total += residual(inputs, outputs) + vae.residuals * residual(outputs, outputs)
+        if level > 0:
+            total += conv(outputs, outputs // 2, 9)
+            total += conv(outputs, 2 * outputs, 3) if vae.halves_time[level - 1] else 0
+    return total
+
+
+def decoder_levels(vae: Vae) -> list[tuple[int, int, int]]:
+    """(level, channels in, channels out) of the decoder's blocks in the order of work; level 0 is full size."""
+    levels, coming = [], vae.channels[-1]
+    for level in reversed(range(len(vae.channels))):
+        levels.append((level, coming, vae.channels[level]))
+        coming = vae.channels[level] // 2
+    return levels

@@ -1,0 +1,107 @@
+"""Seconds from a machine's measured rates (engine.memory.calibration). Arithmetic only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.a2.decoding import spans
+from engine.memory.footprint import TEXT_TOKENS, Clip, parked_bytes
+from engine.memory.settings import Settings, block_bytes
+from engine.memory.shapes import Shapes, Vae, Weights, decoder_levels
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Operations a second: `matmul` and `attention` at the transformer's precision, `single` a matmul and
+    `convolution` in float32; `copy` bytes a second to the card from pinned memory, `pageable` from other (None: there
+    is no card); `widen` quantised numbers a second put back into range. `corrections`: by stage, the factor by which
+    this machine's own jobs differed."""
+
+    matmul: float
+    attention: float
+    single: float
+    convolution: float
+    widen: float
+    copy: float | None
+    pageable: float | None
+    corrections: dict[str, float] = field(default_factory=dict)
+
+
+def stage_seconds(name: str, shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> float | None:
+    """Without loading, which no calibration foresees. None where the blocks come from a disk, whose speed depends on
+    what the system keeps of it in memory."""
+    if settings.host == "mapped" and name in ("text", "denoise"):
+        return None
+    seconds = {"text": _text, "references": _references, "denoise": _denoise, "decode": _decode}[name]
+    return seconds(shapes, clip, settings, speed) * speed.corrections.get(name, 1.0)
+
+
+def _text(shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> float:
+    linear = shapes.text.weights.linear
+    compute = 2 * TEXT_TOKENS * linear / speed.matmul + _widening(linear, settings, speed)
+    prompts = 2 if clip.guided else 1
+    return prompts * max(compute, _copying(shapes.text.weights, 0, settings, speed))
+
+
+def _references(shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> float:
+    semantic = 2 * clip.references * shapes.image.tokens * shapes.image.weights.linear / speed.single
+    overlap = (256 / 192) ** 2 if settings.encode_tiled else 1.0
+    frames = clip.latent[0] * clip.width * clip.height
+    return semantic + overlap * frames * _encoder_operations(shapes.vae) / speed.convolution
+
+
+def _denoise(shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> float:
+    """Copies hide behind computing, or computing behind copies."""
+    shape, tokens = shapes.transformer, clip.tokens
+    told = TEXT_TOKENS + clip.references * shapes.image.tokens
+    pieces = -(-tokens // settings.chunk) if settings.chunk else 1
+    linear = 2 * tokens * (6 * shape.dim**2 + 2 * shape.dim * shape.ffn) + 2 * pieces * told * 2 * shape.dim**2
+    seen = 4 * (tokens * tokens + tokens * told) * shape.dim
+    compute = shape.layers * (linear / speed.matmul + seen / speed.attention)
+    widening = pieces * _widening(shape.weights.linear, settings, speed)
+    copying = _copying(shape.weights, settings.resident, settings, speed)
+    halves = 2 if clip.guided else 1
+    if settings.batched:
+        return clip.steps * max(halves * compute + widening, copying)
+    return clip.steps * halves * max(compute + widening, copying)
+
+
+def _decode(shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> float:
+    frames, height, width = clip.latent
+    rows, columns = spans(height, settings.tiling), spans(width, settings.tiling)
+    pixels = sum((r.stop - r.start) * (c.stop - c.start) for r in rows for c in columns)
+    seconds = frames * pixels * decoder_operations(shapes.vae) / speed.convolution
+    if settings.tiling and settings.tiling.parked and speed.copy:
+        seconds += 2 * frames * parked_bytes(shapes.vae, clip, settings.tiling) / speed.copy
+    return seconds
+
+
+def _widening(linear: int, settings: Settings, speed: Speed) -> float:
+    return linear / speed.widen if settings.precision in ("int8", "fp8") else 0.0
+
+
+def _copying(weights: Weights, resident: int, settings: Settings, speed: Speed) -> float:
+    rate = speed.pageable if settings.host == "pageable" else speed.copy
+    if settings.offload == "none" or rate is None:
+        return 0.0
+    return (weights.blocks - resident) * block_bytes(weights, settings.precision) / rate
+
+
+def decoder_operations(vae: Vae) -> int:
+    """Per latent pixel and latent frame, of the enlarging half."""
+    top, total = len(vae.channels) - 1, 0
+    for level, inputs, channels in decoder_levels(vae):
+        pixels, frames = 4 ** (top - level), 4 >> sum(vae.halves_time[:level])
+        total += 2 * 27 * pixels * frames * channels * (inputs + (2 * vae.residuals + 1) * channels)
+        if level > 0:
+            total += 2 * 9 * 4 * pixels * frames * channels * channels // 2
+    return total
+
+
+def _encoder_operations(vae: Vae) -> float:
+    """Per pixel and four frames."""
+    total = 0.0
+    for level, channels in enumerate(vae.channels):
+        frames, before = 4 >> sum(vae.halves_time[:level]), vae.channels[max(level - 1, 0)]
+        total += 2 * 27 * frames / 4**level * channels * (before + (2 * vae.residuals - 1) * channels)
+    return total
