@@ -18,15 +18,20 @@ from starlette.middleware import Middleware
 from app.create.desks import Desks
 from app.create.planning import Planner
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
+from app.guard.disk import Disk, sweep
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
+from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
 from app.jobs.process import EngineProcess
+from engine import VERSION
 from engine.errors import TroupeError
 
 if TYPE_CHECKING:
     from app.jobs.inline import InlineEngine
+
+log = logging.getLogger("troupe.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
@@ -47,27 +52,36 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
 
 @dataclass(frozen=True)
 class House:
-    """What works behind the page: the board of jobs, the engine that makes them, and who knows the machine."""
+    """What works behind the page: the board of jobs, the engine that makes them, who knows the machine, and the log."""
 
     jobs: JobBoard
     engine: EngineProcess | InlineEngine
     planner: Planner
+    log: logging.Handler
 
     def close(self) -> None:
         """Interrupt the running job, keep everything, end the engine and let others have the folder."""
         self.jobs.close()
         self.engine.close()
+        self.jobs.close()  # a job that did not stop by itself has ended with its engine
+        stop_log(self.log)
 
 
 def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
     outputs = Path(outputs).resolve()
     _prepare_folders(outputs)
-    engine, planner = _engine_of(outputs), Planner(outputs)
-    jobs = JobBoard(outputs, planner.learning(engine.render))
+    handler = keep_log(outputs / "logs")
+    try:
+        engine, planner = _engine_of(outputs), Planner(outputs)
+        jobs = JobBoard(outputs, planner.learning(engine.render))
+    except BaseException:
+        stop_log(handler)
+        raise
+    sweep(outputs / "uploads")
     if jobs.notice:
-        print(jobs.notice, file=sys.stderr)
-    return House(jobs, engine, planner)
+        log.warning(jobs.notice)
+    return House(jobs, engine, planner, handler)
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
@@ -76,7 +90,7 @@ def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
         from app.jobs.inline import InlineEngine
 
         return InlineEngine()
-    return EngineProcess(log=outputs / "logs" / "engine.log")
+    return EngineProcess(log=outputs / "logs" / ENGINE)
 
 
 def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
@@ -122,7 +136,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
-            "middleware": [Middleware(Doorkeeper, guard=guard)],
+            "middleware": [Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads")],
             "routes": [
                 state_route(house.jobs, guard.may_see_job),
                 media_route(house.jobs, outputs / "exports", guard.may_see_job),
@@ -131,6 +145,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")
     house.jobs.lock.tell(url)
     house.jobs.start()
     house.engine.start()
@@ -192,5 +207,5 @@ def _warm_up(house: House) -> None:
         cutout.prepare("fast", say=lambda line: print(line, flush=True))
         cutout.warm_up("fast")
     except Exception:  # the first upload will say what is wrong
-        logging.getLogger("troupe").debug("warm-up failed", exc_info=True)
+        log.debug("warm-up failed", exc_info=True)
     house.planner.look()

@@ -15,9 +15,11 @@ import shutil
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
@@ -30,6 +32,7 @@ from engine.scene import Element, load_scene
 ID = re.compile(r"[0-9a-f]{32}")
 _PASSING = "passing"  # a file that marks a desk of the API
 CARD_ID = re.compile(r"[0-9a-f]{12}")
+_RECENT = 100  # desks kept in memory: each call of the API makes one, and all of them are on disk
 
 
 class Desks:
@@ -37,7 +40,8 @@ class Desks:
 
     def __init__(self, folder: Path, mine: Callable[[str], bool] = lambda key: True) -> None:
         self.folder, self.trash, self._mine = folder, folder.parent / "trash" / "desks", mine
-        self._open: dict[str, Desk] = {}
+        self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
+        self._recent: OrderedDict[str, Desk] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
@@ -46,9 +50,14 @@ class Desks:
         if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._mine(f"desk:{desk_id}"):
             raise TroupeError("This page has lost its desk", "Reload it.")
         with self._lock:
-            if desk_id not in self._open:
-                self._open[desk_id] = self._load(desk_id)
-            return self._open[desk_id]
+            desk = self._open.get(desk_id)
+            if desk is None:
+                desk = self._open[desk_id] = self._load(desk_id)
+            self._recent[desk_id] = desk
+            self._recent.move_to_end(desk_id)
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+            return desk
 
     def new(self, passing: bool = False) -> Desk:
         """A fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only."""

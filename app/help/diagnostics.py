@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from app.help.doctor import examine
-from app.help.logs import last_errors
+from app.help.logs import last_engine_errors, last_errors
+from app.jobs.journal import last_failure
 from engine import VERSION
 
 PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",
             "transformers", "optimum-quanto", "huggingface_hub")  # fmt: skip
+
+_JOB_LINES = 60
 
 
 def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, Any] | None = None) -> str:
@@ -28,8 +31,13 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
     ]
     if plan:
         parts.append("Plan: " + json.dumps(plan, sort_keys=True))
-    errors = last_errors(outputs / "logs")
-    parts.append("Last errors:\n" + ("\n".join(errors) if errors else "none"))
+    logs = outputs / "logs"
+    for title, lines in (
+        ("Last errors", last_errors(logs)),
+        ("Last errors of the engine", last_engine_errors(logs)),
+        ("Last job that failed", last_failure(outputs / "clips")[-_JOB_LINES:]),
+    ):
+        parts.append(f"{title}:\n" + ("\n".join(lines) if lines else "none"))
     return without_private("\n\n".join(parts))
 
 
