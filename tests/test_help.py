@@ -160,11 +160,11 @@ def test_diagnostics_hold_the_last_failed_job_without_what_people_wrote(tmp_path
     try:
         raise OSError(f"cannot open {Path.home() / 'Private' / 'x.png'}")
     except OSError as error:
-        job.end("failed", "there is no file 'secret.png'", error)
+        job.end("failed", """there is no file 'secret.png' nor "Mia's secret.png\"""", error)
     job.close()
     text = diagnostics(tmp_path, {})
     assert "OSError: cannot open …/x.png" in text or "OSError: cannot open ~" in text
-    assert "there is no file '…'" in text
+    assert """there is no file '…' nor "…\"""" in text
     assert "secret" not in text
     assert "Private" not in text
 
@@ -194,6 +194,7 @@ def test_findings_are_shown_with_what_to_do_and_escaped():
     [
         (r"the file C:\Users\Ada\clips\a.png is gone", "the file …/a.png is gone"),
         ("no file '/home/ada/a b.png'", "no file '…'"),
+        ("Ada's file 'Mia's cup' is the system's own", "Ada's file '…' is the system's own"),
         ("/srv/people/ada/clip.mp4: full", "…/clip.mp4: full"),
         ("1/2 of 3.5 GB", "1/2 of 3.5 GB"),
     ],

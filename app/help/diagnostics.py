@@ -37,15 +37,20 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
         ("Last errors of the engine", last_engine_errors(logs)),
         ("Last job that failed", last_failure(outputs / "clips")[-_JOB_LINES:]),
     ):
-        parts.append(f"{title}:\n" + ("\n".join(lines) if lines else "none"))
+        parts.append(f"{title}:\n" + (_unquoted("\n".join(lines)) if lines else "none"))
     return without_private("\n\n".join(parts))
 
 
 def without_private(text: str) -> str:
     """The text without what people wrote (it stands in quotes, in our messages) and without where they keep it."""
     text = text.replace(str(Path.home()), "~")
-    text = re.sub(r"'[^'\n]*'|“[^”\n]*”", "'…'", text)
+    text = re.sub(r"(?<!\w)'[^\n]*?'(?!\w)|“[^”\n]*”", "'…'", text)
     return re.sub(r"(?<![\w.])(?:[A-Za-z]:\\|/)(?:[^\s:,;()'\"]+[/\\])+", "…/", text)
+
+
+def _unquoted(text: str) -> str:
+    """Without what Python quotes because there is an apostrophe in it; a traceback's file names stay."""
+    return re.sub(r'(?<!File )"[^"\n]*"', '"…"', text)
 
 
 def _version(name: str) -> str:
