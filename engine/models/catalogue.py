@@ -31,7 +31,7 @@ class ModelState:
     @property
     def title(self) -> str:
         """Its name for a person."""
-        return TITLES.get(self.model, self.model)
+        return self.folder.name or self.model if self.local else TITLES.get(self.model, self.model)
 
 
 def look(model: str = DEFAULT_MODEL) -> ModelState:
