@@ -275,6 +275,7 @@ function enliven(view) {
   if (!clip?.playable || view.querySelector('video')) return;
   const made = video(clip);
   made.preload = 'auto';
+  if (clip.poster) made.poster = file(clip, 'poster');  // until the film is there
   view.append(made);
   made.play().catch(() => {});
 }
