@@ -100,7 +100,9 @@ def megabytes(size: float) -> str:
     """Bytes as a person reads them."""
     if size >= 10**9:
         return f"{size / 10**9:.1f} GB"
-    return f"{size / 10**6:.1f} MB" if size < 10**7 else f"{size / 10**6:.0f} MB"
+    if size >= 10**7:
+        return f"{size / 10**6:.0f} MB"
+    return f"{size / 10**6:.1f} MB" if size >= 10**5 else f"{size / 1000:.0f} kB"
 
 
 def _said(error: Exception) -> str:

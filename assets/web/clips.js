@@ -206,7 +206,7 @@ function drawGrid() {
     return cards.get(clip.id)[1];
   });
   grid.replaceChildren(...drawn);
-  return drawn.length ? [grid] : [make('p', 'tr-empty', props.value?.hint || 'No clips yet.')];
+  return drawn.length ? [grid] : [make('p', 'tr-empty', props.value?.hint)];  // no hint: nobody has looked yet
 }
 
 function hold() {
