@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.a2.checkpoint import FRAMES_A_LATENT, LATENT_CHANNELS, PIXELS_A_LATENT, Checkpoint
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
+from engine.a2.streaming import turn
 from engine.errors import Stopped
 from engine.scene import Scene, Video
 
@@ -52,8 +53,10 @@ def condition(
     canvases: Sequence[Canvas],
     on_step: Callable[[int, int, str], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    tiled: bool | None = None,
 ) -> Conditioning:
-    """Encode one to three canvases and the prompt. `on_step` is told (step, of, what) before each part."""
+    """Encode one to three canvases and the prompt. `on_step` is told (step, of, what) before each part. `tiled`: the
+    VAE encodes in tiles; None: large frames only."""
     import torch
 
     def begin(step: int, what: str) -> None:
@@ -68,13 +71,18 @@ def condition(
         generator = torch.Generator("cpu").manual_seed(scene.sampling.seed)
         noise = torch.randn(latent_shape(scene.video), generator=generator, dtype=torch.float32)
         begin(0, "prompt")
-        prompt = encode_text(checkpoint, scene.prompt)
-        negative = encode_text(checkpoint, scene.negative_prompt) if guided else None
+        with turn(checkpoint, "text_encoder"):
+            prompt = encode_text(checkpoint, scene.prompt)
+            negative = encode_text(checkpoint, scene.negative_prompt) if guided else None
         begin(1, "references")
-        image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
+        with turn(checkpoint, "image_encoder"):
+            image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
-        spatial = encode_spatial(checkpoint, pictures, scene.video, generator)
+        if tiled is None:
+            tiled = scene.video.width * scene.video.height > _TILED_FROM
+        with turn(checkpoint, "vae"):
+            spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
     return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
 
@@ -141,7 +149,11 @@ def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> 
 
 
 def encode_spatial(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator
+    checkpoint: Checkpoint,
+    pictures: Sequence[Image.Image],
+    video: Video,
+    generator: torch.Generator,
+    tiled: bool = False,
 ) -> torch.Tensor:
     """The condition, (1, 20, T, h, w): the pictures as the first frames of a video that is zero after them.
 
@@ -155,7 +167,7 @@ def encode_spatial(
     for index, picture in enumerate(pictures):
         first = FRAMES_A_LATENT * (index - 1) + 1 if index else 0
         clip[0, :, first : FRAMES_A_LATENT * index + 1] = to_pixels(picture)[:, None]
-    was_tiling, vae.use_tiling = vae.use_tiling, video.width * video.height > _TILED_FROM
+    was_tiling, vae.use_tiling = vae.use_tiling, tiled
     try:
         posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
     finally:

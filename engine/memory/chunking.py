@@ -25,9 +25,11 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
     if not tokens:
         yield
         return
-    processors = []
+    from engine.memory.streamed import replace_compute
+
+    processors, undo = [], []
     for block in transformer.blocks:
-        block.forward = _Block(block, tokens)
+        undo.append(replace_compute(block, _Block(block, tokens)))
         if type(block.attn1.processor) is WanAttnProcessor:
             processors.append((block.attn1, block.attn1.processor))
             block.attn1.processor = _SelfAttention(block.attn1.processor, tokens)
@@ -36,8 +38,8 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
     finally:
         for attention, processor in processors:
             attention.processor = processor
-        for block in transformer.blocks:
-            vars(block).pop("forward", None)
+        for restore in undo:
+            restore()
 
 
 class _Block:
