@@ -90,19 +90,25 @@ def test_what_cannot_be_done_is_one_line_before_any_work(scene_file, tmp_path, c
     assert sorted(os.listdir(tmp_path)) == ["scene"]
 
 
-def test_streamed_blocks_give_the_same_latents_bit_for_bit(scene_file, tmp_path, capsys):
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "fp8"])
+def test_streamed_blocks_give_the_same_latents_bit_for_bit(scene_file, tmp_path, capsys, monkeypatch, precision):
     from safetensors.numpy import load_file
 
-    ways = [[], ["--offload", "none"], ["--offload", "blocks", "--resident-blocks", 0]]
-    found = []
+    from engine.a2 import checkpoint
+
+    if precision in ("int8", "fp8"):
+        pytest.importorskip("optimum.quanto")
+    monkeypatch.setattr(checkpoint, "cache_folder", lambda: tmp_path / "quantised")
+    blocks = ["--offload", "blocks", "--resident-blocks"]
+    ways, found = [[], ["--offload", "none"], [*blocks, 0], [*blocks, 2]], []
     for number, flags in enumerate(ways):
         latents = tmp_path / f"{number}.safetensors"
         status, lines = run(
-            capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, "--precision", "fp32", "--save-latents", latents, *flags
+            capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, "--precision", precision, "--save-latents", latents, *flags
         )
         assert status == 0, lines
         found.append(load_file(latents)["latents"].tobytes())
-    assert found[0] == found[1] == found[2]
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize(
