@@ -103,9 +103,8 @@ def test_streamed_blocks_give_the_same_latents_bit_for_bit(scene_file, tmp_path,
     ways, found = [[], ["--offload", "none"], [*blocks, 0], [*blocks, 2]], []
     for number, flags in enumerate(ways):
         latents = tmp_path / f"{number}.safetensors"
-        status, lines = run(
-            capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, "--precision", precision, "--save-latents", latents, *flags
-        )
+        how = ["--precision", precision, "--save-latents", latents, *flags]
+        status, lines = run(capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, *how)
         assert status == 0, lines
         found.append(load_file(latents)["latents"].tobytes())
     assert len(set(found)) == 1
