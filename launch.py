@@ -40,6 +40,7 @@ LOCK = VENV / "troupe.lock"
 LOG = VENV / "troupe-install.log"
 SPACE_NEEDED = 2 * 10**9  # bytes: 1.2 GB installed, and pip's downloads on the way
 ANEW = f"Delete the folder {VENV} and start again"
+STORAGE = Path("/data")  # of a Space, where it has some
 JUMPED = "TROUPE_JUMPED"  # tells the Python in .venv that we went there on purpose
 
 
@@ -119,9 +120,17 @@ def serve_options(argv: "list[str]") -> argparse.Namespace:
     parser.add_argument("--no-auth", action="store_true", help="let guests in without a password")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.add_argument(
-        "--outputs", type=Path, default=HERE / "outputs", help="folder for what you make (default: %(default)s)"
+        "--outputs", type=Path, default=home_of_outputs(), help="folder for what you make (default: %(default)s)"
     )
     return parser.parse_args(argv)
+
+
+def home_of_outputs() -> Path:
+    """Where clips go unless asked otherwise: beside this file. On a Space, where these files may be read-only and are
+    made anew with every build, its storage; where it has none its home."""
+    if "SPACE_ID" not in os.environ:
+        return HERE / "outputs"
+    return (STORAGE if os.access(str(STORAGE), os.W_OK) else Path.home()) / "outputs"
 
 
 def port_number(text: str) -> int:

@@ -16,16 +16,22 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 
 from app.create.desks import Desks
+from app.create.planning import Planner
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
+from app.guard.disk import Disk, sweep
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
+from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
 from app.jobs.process import EngineProcess
+from engine import VERSION
 from engine.errors import TroupeError
 
 if TYPE_CHECKING:
     from app.jobs.inline import InlineEngine
+
+log = logging.getLogger("troupe.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
@@ -36,7 +42,7 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
     house = open_house(outputs)
     try:
         blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
-        threading.Thread(target=_warm_up, name="troupe-warm-up", daemon=True).start()
+        threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()
     except KeyboardInterrupt:
         print("\nStopped. Your clips are in", outputs)
@@ -46,26 +52,36 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
 
 @dataclass(frozen=True)
 class House:
-    """What works behind the page: the board of jobs and the engine that makes them."""
+    """What works behind the page: the board of jobs, the engine that makes them, who knows the machine, and the log."""
 
     jobs: JobBoard
     engine: EngineProcess | InlineEngine
+    planner: Planner
+    log: logging.Handler
 
     def close(self) -> None:
         """Interrupt the running job, keep everything, end the engine and let others have the folder."""
         self.jobs.close()
         self.engine.close()
+        self.jobs.close()  # a job that did not stop by itself has ended with its engine
+        stop_log(self.log)
 
 
 def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
     outputs = Path(outputs).resolve()
     _prepare_folders(outputs)
-    engine = _engine_of(outputs)
-    jobs = JobBoard(outputs, engine.render)
+    handler = keep_log(outputs / "logs")
+    try:
+        engine, planner = _engine_of(outputs), Planner(outputs)
+        jobs = JobBoard(outputs, planner.learning(engine.render))
+    except BaseException:
+        stop_log(handler)
+        raise
+    sweep(outputs / "uploads")
     if jobs.notice:
-        print(jobs.notice, file=sys.stderr)
-    return House(jobs, engine)
+        log.warning(jobs.notice)
+    return House(jobs, engine, planner, handler)
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
@@ -74,7 +90,7 @@ def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
         from app.jobs.inline import InlineEngine
 
         return InlineEngine()
-    return EngineProcess(log=outputs / "logs" / "engine.log")
+    return EngineProcess(log=outputs / "logs" / ENGINE)
 
 
 def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
@@ -85,13 +101,16 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
+    from app.clips.exports import Exports
     from app.clips.gallery import Gallery
-    from app.clips.media import media_route
+    from app.clips.housekeeping import Housekeeping, told
+    from app.clips.media import media_route, state_route
     from app.create.library import Library
+    from app.create.model import Model
     from app.create.studio import Studio
     from app.create.tray import Tray
     from app.models.getting import Getting
-    from app.page import build_page
+    from app.page import Rooms, build_page
     from app.settings import Settings
     from app.theme import troupe_theme
 
@@ -101,9 +120,15 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
-    studio = Studio(desks, house.jobs, library, tray, guard, choices)
-    gallery = Gallery(studio, outputs / "exports")
-    blocks = build_page(studio, gallery, Getting(choices), outputs)
+    model = Model(choices, outputs / "loras", house.planner, guard.is_owner)
+    studio = Studio(desks, house.jobs, library, tray, guard, model)
+    exports = Exports(outputs / "exports")
+    keeping = Housekeeping(house.jobs, desks, choices, exports, outputs)
+    if done := keeping.at_start():
+        print(told(done, done=True))
+    gallery, getting = Gallery(studio, exports), Getting(choices)
+    rooms = Rooms(studio, gallery, keeping, getting, house.planner, house.engine.release, outputs)
+    blocks = build_page(rooms)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
     settings: dict[str, object] = {
@@ -111,12 +136,16 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
-            "middleware": [Middleware(Doorkeeper, guard=guard)],
-            "routes": [media_route(house.jobs, outputs / "exports", guard.may_see_job)],
+            "middleware": [Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads")],
+            "routes": [
+                state_route(house.jobs, guard.may_see_job),
+                media_route(house.jobs, outputs / "exports", guard.may_see_job),
+            ],
         },
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")
     house.jobs.lock.tell(url)
     house.jobs.start()
     house.engine.start()
@@ -168,8 +197,9 @@ def _prepare_environment(outputs: Path) -> None:
     os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
 
 
-def _warm_up() -> None:
-    """Load what the first upload and the first clip need, while the person still looks at the page."""
+def _warm_up(house: House) -> None:
+    """Load what the first upload and the first clip need, and look at the machine, while the person still looks at the
+    page."""
     time.sleep(1.5)  # the browser's first requests come first
     from engine import cutout
 
@@ -177,4 +207,5 @@ def _warm_up() -> None:
         cutout.prepare("fast", say=lambda line: print(line, flush=True))
         cutout.warm_up("fast")
     except Exception:  # the first upload will say what is wrong
-        logging.getLogger("troupe").debug("warm-up failed", exc_info=True)
+        log.debug("warm-up failed", exc_info=True)
+    house.planner.look()

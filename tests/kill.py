@@ -110,14 +110,16 @@ def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
     found = [f"{job.id} is {job.state}" for job in jobs if job.state != DONE]
     found += [f"{lost} was promised and is lost" for lost in tally.told - {job.id for job in jobs}]
     found += [f"{len(jobs)} jobs instead of {count}"] if len(jobs) != count else []
-    finished = Counter((outputs / "ran.log").read_text().split())
-    found += [f"{job} was made {times} times" for job, times in finished.items() if times > 1]
+    for job in jobs:
+        times = (job.clip.parent / "job.log").read_text(encoding="utf-8").count(" done\n") if job.clip else 1
+        found += [f"{job.id} was made {times} times"] if times > 1 else []
     folders = list((outputs / "clips").iterdir())
     known = {job.clip.parent for job in jobs if job.clip}
     found += [f"{folder.name} belongs to no job" for folder in folders if folder not in known]
     for job in jobs:
         if job.clip:
-            expected = {"hero.png", "place.png", "scene.json", "job.json", "preview.webp", job.clip.name}
+            expected = {"hero.png", "place.png", "scene.json", "job.json", "job.log", "preview.webp",
+                        job.clip.name}
             found += [f"{path.name} was left" for path in job.clip.parent.iterdir()
                       if path.name not in expected | {job.clip.with_suffix(".jpg").name}]  # fmt: skip
     return found
@@ -160,10 +162,7 @@ def main(outputs: Path, count: int, engine: str) -> int:
             say(f"at {progress.stage} {progress.step}")
             on_progress(progress)
 
-        result = door.render(request, tell, stop)
-        with (outputs / "ran.log").open("a") as log:
-            log.write(request.root.name.rpartition("_")[2] + "\n")
-        return result
+        return door.render(request, tell, stop)
 
     board = JobBoard(outputs, render, per_desk=count, in_all=count)
     try:
@@ -175,7 +174,7 @@ def main(outputs: Path, count: int, engine: str) -> int:
         taken = {job.seed for job in jobs}
         for seed in range(count):
             if seed not in taken:
-                say(f"accepted {_submit(board, seed, engine)}")
+                say(f"accepted {submit(board, seed, engine)}")
         board.start()
         while board.queue():
             time.sleep(0.02)
@@ -184,7 +183,7 @@ def main(outputs: Path, count: int, engine: str) -> int:
     return FINISHED
 
 
-def _submit(board, seed: int, engine: str) -> str:
+def submit(board, seed: int, engine: str, owner: str = "desk") -> str:
     from engine.a2.options import A2Options
     from engine.door import RenderRequest
     from engine.scene import scene_from_data
@@ -204,7 +203,7 @@ def _submit(board, seed: int, engine: str) -> str:
         Image.new("RGB", (96, 64), (60, 90, 140)).save(folder / "place.png")
         tiny = A2Options(model=str(ROOT / "tests" / "fixtures" / "a2_tiny"), device="cpu", precision="fp32")
         request = RenderRequest(scene, folder, folder / f"clip_{seed}.mp4", confined=True, a2=tiny)
-        board.submit(job_id, folder, "desk", request)
+        board.submit(job_id, folder, owner, request)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -14,6 +14,7 @@ from app.create import views
 from app.create.desk import checked_scene
 from app.create.desks import Desks
 from app.create.model import Model, references_html
+from app.create.planning import Planner
 from app.create.progress import duration, preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import shoot
 from app.jobs.board import JobBoard
@@ -23,6 +24,13 @@ from engine.errors import EngineUnavailable
 
 TINY = Path(__file__).resolve().parent / "fixtures" / "a2_tiny"
 ID = "0" * 32
+
+
+class Unknown(Planner):
+    """Of a machine that has not answered yet."""
+
+    def hardware(self, patience=0.0):
+        return None
 
 
 @pytest.fixture
@@ -35,14 +43,14 @@ def model(tmp_path):
     """A model whose files are there; whether its libraries are is the machine's matter."""
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(TINY))
-    return Model(settings, tmp_path / "loras")
+    return Model(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 @pytest.fixture
 def nowhere(tmp_path):
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(tmp_path / "nowhere"))
-    return Model(settings, tmp_path / "loras")
+    return Model(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 def add(desk, tmp_path, role, name, colour):
@@ -170,10 +178,24 @@ def test_loras_are_chosen_by_name_from_the_owners_folder(desk, model, loras):
 
 
 def test_a_guest_neither_sees_nor_uses_the_owners_files(desk, loras, tmp_path):
-    model = Model(Settings(tmp_path / "settings.json"), loras, is_owner=lambda: False)
+    model = Model(Settings(tmp_path / "settings.json"), loras, Unknown(tmp_path), is_owner=lambda: False)
     desk.put("lora_0", "noir.safetensors")
     assert model.lora_files() == []
     assert model.options(desk).loras == ()
+
+
+def test_a_guest_is_not_told_where_the_owners_model_should_be(desk, nowhere, tmp_path):
+    guest = Model(nowhere._settings, tmp_path / "loras", Unknown(tmp_path), is_owner=lambda: False)
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    assert not guest.can_shoot(desk)
+    assert "only its owner" in guest.note(desk)
+    assert "Models tab" not in guest.note(desk)
+    with pytest.raises(EngineUnavailable) as refused:
+        guest.options(desk)
+    for said in (guest.note(desk), str(refused.value)):
+        assert str(tmp_path) not in said
+    assert str(tmp_path / "nowhere") in nowhere.note(desk)
 
 
 def test_what_does_not_go_together_is_said_before_generate(desk, model, loras, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -419,3 +421,18 @@ def test_a_scene_that_cannot_be_opened_leaves_the_desk_as_it_was(desk, picture, 
         open_scene(desk, tmp_path / "scene.json")
     assert [card.id for card in desk.cards] == before
     assert desk.picture(desk.cards[0]) is not None
+
+
+def test_desks_that_nobody_uses_leave_the_memory_and_are_found_again(desks, picture, monkeypatch):
+    monkeypatch.setattr("app.create.desks._RECENT", 3)
+    first, in_use = desks.new(), desks.new()
+    first.add("character", picture())
+    first_id = first.id
+    gone = weakref.ref(first)
+    del first
+    for _ in range(5):
+        desks.new()
+    gc.collect()
+    assert gone() is None
+    assert len(desks.get(first_id).cards) == 1
+    assert desks.get(in_use.id) is in_use  # never two of the same, each with a lock of its own

@@ -71,7 +71,7 @@ class Guest:
         return self.http.get(f"{API}call/{name}/{event.json()['event_id']}").text
 
     def generate(self, path: str, seconds: float = 1.0) -> str:
-        said = self.call("generate", "The hero waves.", [{"path": path}], [], None, None, "16:9", seconds, 7)
+        said = self.call("generate", "The hero waves.", [{"path": path}], [], None, None, "16:9", seconds, 7, "draft")
         return json.loads(said.rpartition("data: ")[2])[0]["job"]
 
     def clip(self, job: str) -> dict:
@@ -238,7 +238,8 @@ def test_neither_uploads_nor_clips_can_be_fetched_by_another_visitor(guests):
 def test_another_visitors_upload_cannot_be_used_in_a_call(guests):
     mia, tom = guests
     upload = mia.picture("secret.png")
-    assert "not a file of yours" in tom.call("generate", "x", [{"path": upload}], [], None, None, "16:9", 1.0, 1)
+    said = tom.call("generate", "x", [{"path": upload}], [], None, None, "16:9", 1.0, 1, "draft")
+    assert "not a file of yours" in said
     real = str(mia.live.outputs / "uploads") + upload.removeprefix(ALIAS)
     assert "not a file of yours" in tom.call("generate", real, [], [])
     for data in ([{"path": upload}], [[{"path": upload, "meta": {"_type": "gradio.FileData"}}]]):
@@ -345,7 +346,7 @@ def test_one_bad_file_does_not_take_the_others_with_it(guests):
     good, bad = mia.upload(("good.png", picture()), ("bad.html", b"<script>")).json()
     assert mia.http.get(f"{API}file={good}").status_code == 200
     assert mia.http.get(f"{API}file={bad}").content == b""
-    said = mia.call("generate", "x", [{"path": good}, {"path": bad}], [], None, None, "16:9", 1.0, 1)
+    said = mia.call("generate", "x", [{"path": good}, {"path": bad}], [], None, None, "16:9", 1.0, 1, "draft")
     assert "bad.html is empty" in said
 
 
@@ -391,7 +392,7 @@ def test_a_visitor_has_so_many_clips_under_way_over_all_desks(guests):
     upload, jobs = mia.picture(), []
     for _ in range(Limits().jobs):
         jobs.append(mia.generate(upload, seconds=60.0))
-    said = mia.call("generate", "x", [{"path": upload}], [], None, None, "16:9", 60.0, 1)
+    said = mia.call("generate", "x", [{"path": upload}], [], None, None, "16:9", 60.0, 1, "draft")
     assert "clips are being made already" in said
     jobs.append(tom.generate(tom.picture(), seconds=1.0))  # another has room
     for job in jobs:
@@ -447,7 +448,7 @@ def test_no_folder_of_this_machine_is_in_anything_a_guest_reads(guests):
     seen += [mia.http.get(path).text for path in ("/", "config", f"{API}info", f"{API}openapi.json")]
     seen += [mia.http.get(f"{API}file={path}").text for path in ("/etc/passwd", "../launch.py", f"{ALIAS}/x")]
     seen += [
-        mia.call("generate", "x", [{"path": "/etc/passwd"}], [], None, None, "16:9", 1.0, 1),
+        mia.call("generate", "x", [{"path": "/etc/passwd"}], [], None, None, "16:9", 1.0, 1, "draft"),
         mia.call("job", "nothing"),
     ]
     for text in seen:

@@ -15,7 +15,7 @@ import pytest
 from app.help import doctor
 from app.help.diagnostics import diagnostics, without_private
 from app.help.doctor import Finding
-from app.help.logs import NAME, keep_log, last_errors, stop_log
+from app.help.logs import ENGINE, NAME, keep_log, last_engine_errors, last_errors, stop_log, turn_over
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -116,7 +116,57 @@ def test_the_log_keeps_errors_and_never_grows_without_end(tmp_path, log):
 def test_a_log_that_cannot_be_written_stops_nobody(tmp_path, log, monkeypatch, capsys):
     monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     log.error("lost")
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "lost\n"  # to the console, and no traceback of the log's own
+
+
+def test_warnings_are_told_on_the_console_too(tmp_path, log, capsys):
+    log.info("nothing to see")
+    log.warning("look here")
+    assert capsys.readouterr().err == "look here\n"
+
+
+def test_the_engine_s_log_turns_over_before_a_process_starts(tmp_path):
+    path = tmp_path / ENGINE
+    turn_over(path)  # none yet
+    for number in range(8):
+        path.write_bytes(f"{number}\n".encode() + b"x" * 600_000)
+        turn_over(path)
+    path.write_bytes(b"small")
+    turn_over(path)
+    assert {each.name for each in tmp_path.iterdir()} == {ENGINE, *(f"{ENGINE}.{number}" for number in (1, 2, 3))}
+    assert path.read_bytes() == b"small"
+    assert (tmp_path / f"{ENGINE}.1").read_bytes().startswith(b"7")
+
+
+def test_of_the_engine_s_log_only_errors_are_told(tmp_path):
+    (tmp_path / ENGINE).write_text(
+        "Loading weights: 100%\na library chats about a secret\nTraceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\ntorch.OutOfMemoryError: CUDA out of memory.\n'
+        'Fatal Python error: Segmentation fault\n\nCurrent thread:\n  File "y.py", line 2 in happens\n'
+    )
+    assert last_engine_errors(tmp_path) == [
+        "torch.OutOfMemoryError: CUDA out of memory.", "Fatal Python error: Segmentation fault",
+        '  File "y.py", line 2 in happens',
+    ]  # fmt: skip
+
+
+def test_diagnostics_hold_the_last_failed_job_without_what_people_wrote(tmp_path):
+    from app.jobs.journal import Journal
+
+    folder = tmp_path / "clips" / "2026-01-01_000000_clip_x"
+    folder.mkdir(parents=True)
+    job = Journal(folder)
+    job.note("my secret lover: the edges are rough")
+    try:
+        raise OSError(f"cannot open {Path.home() / 'Private' / 'x.png'}")
+    except OSError as error:
+        job.end("failed", """there is no file 'secret.png' nor "Mia's secret.png\"""", error)
+    job.close()
+    text = diagnostics(tmp_path, {})
+    assert "OSError: cannot open …/x.png" in text or "OSError: cannot open ~" in text
+    assert """there is no file '…' nor "…\"""" in text
+    assert "secret" not in text
+    assert "Private" not in text
 
 
 def test_diagnostics_tell_versions_and_errors_but_nothing_private(tmp_path, log):
@@ -144,6 +194,7 @@ def test_findings_are_shown_with_what_to_do_and_escaped():
     [
         (r"the file C:\Users\Ada\clips\a.png is gone", "the file …/a.png is gone"),
         ("no file '/home/ada/a b.png'", "no file '…'"),
+        ("Ada's file 'Mia's cup' is the system's own", "Ada's file '…' is the system's own"),
         ("/srv/people/ada/clip.mp4: full", "…/clip.mp4: full"),
         ("1/2 of 3.5 GB", "1/2 of 3.5 GB"),
     ],

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs import journal
 from app.jobs.board import (
     DONE,
     FAILED,
@@ -26,7 +27,8 @@ from app.jobs.board import (
     JobBoard,
     QueueFull,
 )
-from app.jobs.papers import request_of
+from app.jobs.papers import STATE, request_of
+from app.jobs.process import EngineClosed, EngineDied
 from engine.a2.options import A2Options
 from engine.door import Progress, RenderRequest, Result
 from engine.errors import DiskFull, Stopped, TroupeError, VideoError
@@ -360,6 +362,90 @@ def test_what_is_left_is_guessed_from_this_machines_past(board, gate):
     send(board)
     longer = send(board, made_of=scene(video={"frames": 162}))
     assert board.snapshot(longer.id).left == pytest.approx(3.0)  # 1.5 s for 81 frames
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_engine_that_died_fails_the_job_with_its_message_and_the_job_goes_on_from_its_steps(board, gate, kept):
+    gate.fault = EngineDied("the system ended the engine", "Make the clip smaller.")
+    job = send(board)
+    assert gate.started.wait(LONG)
+    if kept:
+        (job.folder / STATE).write_bytes(b"steps")
+    gate.go.set()
+    assert job.ended.wait(LONG)
+    snap = board.snapshot(job.id)
+    assert (snap.state, snap.resumable, snap.steps_kept) == (FAILED, True, kept)
+    assert snap.error.startswith("the system ended the engine. Make the clip smaller.")
+    assert ("steps so far are kept" in snap.error) == kept
+    gate.fault = None
+    assert board.resume(job.id).ended.wait(LONG)
+    assert board.snapshot(job.id).state == DONE
+
+
+def test_an_engine_that_was_closed_interrupts_its_job(board, gate):
+    gate.fault = EngineClosed("Troupe was closed before the clip was finished", "Generate it again.")
+    gate.go.set()
+    job = send(board)
+    assert job.ended.wait(LONG)
+    snap = board.snapshot(job.id)
+    assert (snap.state, snap.resumable) == (INTERRUPTED, True)
+    assert "closed before" in snap.error
+
+
+# -- a log for every job ----------------------------------------------------------
+
+
+def log_of(job) -> str:
+    return (job.folder / journal.NAME).read_text(encoding="utf-8")
+
+
+def test_a_job_s_log_says_what_was_asked_how_long_it_took_and_nothing_that_was_written(board, gate):
+    gate.go.set()
+    job = send(board, made_of=scene(prompt="a secret wedding"))
+    assert job.ended.wait(LONG)
+    said = log_of(job)
+    for part in ("begins: Troupe", "draft, seed 42, 832x480", "1 object", "frames: 0.", "note: mind this", "done"):
+        assert part in said
+    assert "secret" not in said
+    assert "Cup" not in said
+
+
+def test_a_failed_job_s_log_has_the_traceback_and_the_next_run_is_added(board, gate):
+    gate.fault = ZeroDivisionError("a bug")
+    gate.fault.add_note("from the engine's process")
+    gate.go.set()
+    job = send(board)
+    assert job.ended.wait(LONG)
+    assert "ZeroDivisionError: a bug\nfrom the engine's process" in log_of(job)
+    assert "in render" in log_of(job)
+    found = journal.last_failure(job.folder.parent)
+    assert "begins" in found[0]
+    assert "from the engine's process" in found
+    gate.fault = None
+    assert board.resume(job.id).ended.wait(LONG)
+    assert log_of(job).count("begins") == 2
+    assert journal.last_failure(job.folder.parent) == []  # it went well in the end
+
+
+def test_a_job_s_log_never_grows_without_end(tmp_path):
+    for number in range(400):
+        log = journal.Journal(tmp_path)
+        log.end("failed", f"the {number}th time", ValueError("x" * 2000))
+        log.close()
+    files = list(tmp_path.iterdir())
+    assert sum(file.stat().st_size for file in files) < 250_000
+    assert "the 399th time" in (tmp_path / journal.NAME).read_text(encoding="utf-8")
+
+
+def test_a_job_s_log_that_cannot_be_written_stops_nobody(board, gate, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("app.jobs.journal.logging.handlers.RotatingFileHandler._open", refuse)
+    gate.go.set()
+    job = send(board)
+    assert job.ended.wait(LONG)
+    assert board.snapshot(job.id).state == DONE
 
 
 # -- closed, killed, and started again ---------------------------------------------

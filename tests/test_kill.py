@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import kill
+from tests import kill, kill_server
 
 
 def test_killed_at_random_moments_no_draft_is_lost_or_made_twice(tmp_path: Path):
@@ -26,4 +26,13 @@ def test_a_killed_run_of_the_model_resumes_from_its_last_step_to_the_same_frames
     assert kill.faults(tmp_path / "wild", tally, 1) == []
     assert tally.steps[0] == 0
     assert tally.steps[1] >= 3  # not from the start again
+    assert kill.frames_by_seed(tmp_path / "wild") == kill.frames_by_seed(tmp_path / "calm")
+
+
+def test_engine_and_server_are_killed_and_no_draft_is_lost_or_made_twice(tmp_path: Path):
+    kill.main(tmp_path / "calm", 2, "draft")
+    targets = [kill_server.ENGINE, kill_server.SERVER, kill_server.BOTH]
+    tally = kill_server.work_off(tmp_path / "wild", 2, "draft", targets, seed=5)
+    assert tally.of == {"engine": 1, "server": 1, "both": 1}
+    assert kill.faults(tmp_path / "wild", tally, 2) == []
     assert kill.frames_by_seed(tmp_path / "wild") == kill.frames_by_seed(tmp_path / "calm")

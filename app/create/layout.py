@@ -18,6 +18,10 @@ QUALITIES = [
     ("Best (BiRefNet, fetches about 220 MB once)", "best"),
 ]
 ENGINES = [("Draft", "draft"), ("SkyReels-A2", "a2")]
+ENDING = (
+    '<label><input type="checkbox"><span>Tell me when it is done</span></label>'
+    '<p class="tr-note" role="status"></p>'
+)
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
 
 
@@ -85,6 +89,7 @@ def _shot() -> dict:
     )  # fmt: skip
     with gr.Column(visible=False, elem_id="tr-model") as found["model_box"]:
         found["model_note"] = gr.HTML("", elem_id="tr-model-note")
+        found["plan"] = gr.HTML("", elem_id="tr-plan")
         with gr.Accordion("Model settings", open=False):
             with gr.Row():
                 found["steps"] = gr.Slider(
@@ -99,7 +104,7 @@ def _shot() -> dict:
                 *SAMPLING["flow_shift"], 8.0, step=0.5, label="Flow shift",
                 info="Higher spends more steps on the layout, lower on detail.",
             )
-            found |= _faster()
+            found |= _faster() | _another_way()
     with gr.Row(elem_classes="tr-shot"):
         found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
         found["seconds"] = gr.Slider(
@@ -159,6 +164,28 @@ def _faster() -> dict:
     return found
 
 
+def _another_way() -> dict:
+    """The plan's lines, for who knows better."""
+    found: dict = {}
+    with gr.Accordion("Run it another way than planned", open=False):
+        found["precision"] = gr.Radio(
+            [("As planned", ""), ("bf16", "bf16"), ("int8", "int8"), ("fp8", "fp8")], value="", label="Precision",
+            info="8 bits take half the memory and change the picture a little.",
+        )  # fmt: skip
+        found["offload"] = gr.Radio(
+            [("As planned", ""), ("On the card", "none"), ("Streamed", "blocks")], value="", label="The model's blocks",
+            info="Streamed blocks wait in the computer's memory and come to the card one by one.",
+        )  # fmt: skip
+        found["resident"] = gr.Number(
+            None, label="Blocks that stay on the card", minimum=0, precision=0, info="Empty: as planned.", step=1
+        )
+        found["guidance_passes"] = gr.Radio(
+            [("As planned", ""), ("Together", "together"), ("In turn", "in turn")], value="", label="Guidance passes",
+            info="Together is faster where blocks are streamed, and takes more memory.",
+        )  # fmt: skip
+    return found
+
+
 def _right_column() -> dict:
     found: dict = {}
     with gr.Tabs(selected="stage", elem_id="tr-tabs") as found["tabs"]:
@@ -188,4 +215,5 @@ def _right_column() -> dict:
             )
             found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
         found["progress"] = gr.HTML("", elem_id="tr-progress")
+        found["ending"] = own("ending", ENDING, None, elem_id="tr-ending")
     return found

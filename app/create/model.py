@@ -14,15 +14,19 @@ import gradio as gr
 
 from app.create import views
 from app.create.desk import Desk, checked_scene
+from app.create.planning import Planner, Wishes, plan_html, with_plan
 from app.pictures import data_url, shrunk
 from app.settings import Settings
-from engine.a2.options import A2Options, Lora, as_run, check_speed
+from engine.a2.options import TURBO_STEPS, A2Options, Lora, as_run, check_speed
 from engine.a2.references import gather_references
 from engine.cast import Member
 from engine.engines import ENGINES
 from engine.errors import EngineUnavailable, TroupeError
+from engine.memory.footprint import clip_of
+from engine.memory.plan import Plan
 
 TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1
+NOT_READY = "SkyReels-A2 is not ready on this machine, and only its owner can see to that"
 _FRESH = 3.0  # seconds that an answer about the model's files holds
 ROLES = {"character": "Characters", "object": "Objects", "background": "Background"}
 
@@ -30,8 +34,11 @@ ROLES = {"character": "Characters", "object": "Objects", "background": "Backgrou
 class Model:
     """What the page knows of the a2 engine on this machine."""
 
-    def __init__(self, settings: Settings, loras: Path, is_owner: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, settings: Settings, loras: Path, planner: Planner, is_owner: Callable[[], bool] = lambda: True
+    ) -> None:
         self._settings, self._loras, self._is_owner = settings, loras, is_owner
+        self.planner = planner
         self._asked: tuple[float, str, str] = (float("-inf"), "", "")
 
     def lora_files(self) -> list[str]:
@@ -43,22 +50,44 @@ class Model:
         return []
 
     def options(self, desk: Desk | None = None) -> A2Options:
-        """How to run it: as the owner and this desk chose. A LoRA file that is gone is left out."""
+        """How to run it: as the owner and this desk chose. A LoRA file that is gone is left out. A guest is refused
+        where it cannot run (EngineUnavailable), without what the owner is told: that names folders."""
         options = A2Options(model=self._settings.get().model)
         if desk is None:
             return options
+        if desk.sheet.engine == "a2" and not self._is_owner() and self.missing():
+            raise EngineUnavailable(NOT_READY, "The draft works now.")
         sheet, there = desk.sheet, set(self.lora_files())
         loras = tuple(
             Lora(self._loras / name, strength)
             for name, strength in zip(sheet.loras, sheet.strengths, strict=True)
             if name in there
         )
-        return replace(
+        options = replace(
             options, loras=loras, turbo=sheet.turbo, step_cache=sheet.step_cache, attention=sheet.attention
         )
+        return with_plan(options, self.plan(desk)) if sheet.engine == "a2" else options
+
+    def plan(self, desk: Desk) -> Plan | None:
+        """How this machine would make the desk's clip; None where that cannot be said."""
+        if not desk.cards:
+            return None
+        try:
+            clip = clip_of(checked_scene(desk, views.video_of(desk), desk.sheet.seed))
+        except TroupeError:
+            return None
+        if desk.sheet.turbo:
+            clip = replace(clip, steps=TURBO_STEPS[0], guidance=1.0)
+        return self.planner.plan(clip, self._settings.get().model, self._wishes(desk))
+
+    def _wishes(self, desk: Desk) -> Wishes:
+        sheet = desk.sheet
+        if not self._is_owner():  # how the machine is used is its owner's matter
+            return Wishes()
+        return Wishes(sheet.precision, sheet.offload, sheet.resident, sheet.guidance_passes)
 
     def missing(self) -> str:
-        """Why it cannot run here, in a sentence; empty where it can. Loads nothing."""
+        """Why it cannot run here, in a sentence; empty where it can. Loads nothing. A guest is not told of folders."""
         options = self.options()
         at, model, said = self._asked
         if time.monotonic() - at > _FRESH or model != options.model:
@@ -68,18 +97,26 @@ class Model:
             except EngineUnavailable as error:
                 said = error.problem
             self._asked = time.monotonic(), options.model, said
-        return said
+        return NOT_READY if said and not self._is_owner() else said
 
     def can_shoot(self, desk: Desk) -> bool:
         """Whether Generate would work with the engine that this desk has chosen."""
         if not desk.cards or desk.sheet.engine == "draft":
             return bool(desk.cards)
-        return not (self.missing() or self._at_odds(desk))
+        plan = self.plan(desk)
+        return not (self.missing() or self._at_odds(desk)) and (plan is None or plan.fits or self._insists(desk))
+
+    def _insists(self, desk: Desk) -> bool:
+        """Whether the owner has set a line of the plan: then it is tried, whatever the plan says."""
+        return self._wishes(desk) != Wishes()
 
     def _at_odds(self, desk: Desk) -> str:
         """Why what was chosen to make it faster does not go together; empty where it does."""
+        sheet = desk.sheet
+        loras = tuple(Lora(Path(name), strength) for name, strength in zip(sheet.loras, sheet.strengths, strict=True))
+        there = tuple(lora for lora in loras if lora.path.name in self.lora_files())
         try:
-            check_speed(self.options(desk))
+            check_speed(A2Options(loras=there, turbo=sheet.turbo, step_cache=sheet.step_cache))
         except EngineUnavailable as error:
             return error.problem
         return ""
@@ -91,9 +128,10 @@ class Model:
         problem = self.missing()
         if problem:
             sentence = problem[:1].upper() + problem[1:]
+            where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
             return (
-                f'<div class="tr-message warn" role="status"><p>{html.escape(sentence)}.</p><p>The Models tab shows '
-                "what it needs, how large that is, and fetches it. The draft works now.</p></div>"
+                f'<div class="tr-message warn" role="status"><p>{html.escape(sentence)}.</p>'
+                f"<p>{where}The draft works now.</p></div>"
             )
         if at_odds := self._at_odds(desk):
             said = html.escape(at_odds[:1].upper() + at_odds[1:])
@@ -107,7 +145,7 @@ class Model:
         if frames > TRAINED_FRAMES:
             words.append(f"The model was trained on {TRAINED_FRAMES} frames; a longer clip may drift.")
         if desk.sheet.turbo:
-            run = as_run(checked_scene(desk, video, desk.sheet.seed), self.options(desk)).sampling
+            run = as_run(checked_scene(desk, video, desk.sheet.seed), A2Options(turbo=True)).sampling
             words.append(f"Turbo makes it in {run.steps} steps, without the negative prompt.")
         return f'<p class="tr-note">{" ".join(words)}</p>'
 
@@ -142,6 +180,11 @@ def settings_updates(page: Any, desk: Desk, model: Model) -> dict[Any, Any]:
         page.engine: desk.sheet.engine,
         page.model_box: gr.update(visible=is_model),
         page.model_note: model.note(desk),
+        page.plan: plan_html(model.plan(desk)) if is_model and desk.cards else "",
+        page.precision: desk.sheet.precision,
+        page.offload: desk.sheet.offload,
+        page.resident: desk.sheet.resident,
+        page.guidance_passes: desk.sheet.guidance_passes,
         page.references_tab: gr.update(visible=is_model),
         page.references: references_html(desk),
         page.steps: desk.sheet.steps,

@@ -38,6 +38,11 @@ class Page:
     steps: gr.Slider
     guidance: gr.Slider
     flow_shift: gr.Slider
+    plan: gr.HTML
+    precision: gr.Radio
+    offload: gr.Radio
+    resident: gr.Number
+    guidance_passes: gr.Radio
     turbo: gr.Checkbox
     step_cache: gr.Checkbox
     attention: gr.Dropdown
@@ -62,6 +67,7 @@ class Page:
     generate: gr.Button
     stop: gr.Button
     progress: gr.HTML
+    ending: gr.HTML
     video: gr.Video
     result: gr.HTML
     download: gr.DownloadButton

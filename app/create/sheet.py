@@ -15,6 +15,10 @@ MAX_SEED = 2**31 - 1  # what a number box of the page takes
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
 ENGINES = ("draft", "a2")
 ATTENTIONS = get_args(Attention)
+WISHES = {
+    "precision": ("", "bf16", "int8", "fp8"), "offload": ("", "none", "blocks"),
+    "guidance_passes": ("", "together", "in turn"),
+}  # fmt: skip
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
 SAMPLING = {"steps": (1, 100), "guidance": (1.0, 15.0), "flow_shift": (0.5, 20.0)}  # for the model
 
@@ -45,6 +49,10 @@ class Sheet:
     turbo: bool = False
     step_cache: bool = False
     attention: str = "native"
+    precision: str = ""  # these four: beside what the plan chooses; empty leaves it to the plan
+    offload: str = ""
+    resident: int | None = None
+    guidance_passes: str = ""
     job: str = ""
     edits: str = ""  # a job in the queue whose scene this is
 
@@ -65,6 +73,11 @@ class Sheet:
             self.engine = str(value)
         elif name == "attention" and value in ATTENTIONS:
             self.attention = str(value)
+        elif name in WISHES and value in WISHES[name]:
+            setattr(self, name, value)
+        elif name == "resident":
+            whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+            self.resident = int(_within(value, 0, 100, 0)) if whole else None
         elif name.startswith("lora_"):
             self.loras[int(name[5:])] = plain_text(value)[:255]
         elif name.startswith("strength_"):
@@ -90,6 +103,7 @@ class Sheet:
         known = self.format in FORMATS and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
         numbers = SECONDS[0] <= self.seconds <= SECONDS[1] and BPM[0] <= self.bpm <= BPM[1]
         slots = len(self.loras) == len(self.strengths) == LORAS and self.attention in ATTENTIONS
+        slots = slots and all(getattr(self, name) in choices for name, choices in WISHES.items())
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
 

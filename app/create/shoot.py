@@ -14,6 +14,7 @@ from engine.a2.options import A2Options
 from engine.door import RenderRequest
 from engine.engines import ENGINES
 from engine.errors import SceneError, TroupeError
+from engine.memory.plan import Plan, plan_to_dict
 
 
 def new_seed() -> int:
@@ -21,9 +22,9 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def shoot(desk: Desk, jobs: JobBoard, a2: A2Options | None = None) -> Job:
-    """Start the desk's scene; `a2` says how to run the model, where that is its engine. Raises SceneError, QueueFull,
-    and EngineUnavailable where the model cannot run here; then nothing is left behind."""
+def shoot(desk: Desk, jobs: JobBoard, a2: A2Options | None = None, plan: Plan | None = None) -> Job:
+    """Start the desk's scene; `a2` says how to run the model, where that is its engine, and `plan` why so. Raises
+    SceneError, QueueFull, and EngineUnavailable where the model cannot run here; then nothing is left behind."""
     instead_of = _edited(desk, jobs)
     if instead_of is None:
         jobs.check_room(desk.id)
@@ -44,7 +45,7 @@ def shoot(desk: Desk, jobs: JobBoard, a2: A2Options | None = None) -> Job:
         request = RenderRequest(
             scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, a2=a2
         )
-        job = jobs.submit(job_id, folder, desk.id, request, instead_of)
+        job = jobs.submit(job_id, folder, desk.id, request, instead_of, plan_to_dict(plan) if plan else None)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

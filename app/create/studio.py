@@ -20,29 +20,27 @@ from app.create.fetching import Fetching, choose_quality
 from app.create.library import Library
 from app.create.model import Model, references_html, settings_updates
 from app.create.parts import Page
+from app.create.planning import plan_html
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
 from app.guard.guard import Guard
 from app.jobs.board import Job, JobBoard
 from app.jobs.snapshot import DONE, Snapshot
-from app.settings import Settings
 from app.uploads import uploaded
 from engine.errors import TroupeError
 
 Updates = dict[Any, Any]
-SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention")  # what other parts of the page depend on
+SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention", "precision",
+           "offload", "resident", "guidance_passes")  # fmt: skip  # what other parts of the page depend on
 
 
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(
-        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, settings: Settings
-    ) -> None:
+    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, model: Model) -> None:
         self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
-        self.uploads = guard.belongings.uploads
-        self.model = Model(settings, guard.belongings.uploads.parent / "loras", guard.is_owner)
+        self.uploads, self.model = guard.belongings.uploads, model
         self.fetching = Fetching()
         self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
 
@@ -56,7 +54,7 @@ class Studio:
                 page.board: views.board_value(desk), page.stage: views.stage_value(desk),
                 page.names: views.names_value(desk), page.undo: _undo_button(desk),
                 page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
-                page.generate: gr.update(interactive=self.model.can_shoot(desk) and not self._active(desk)),
+                page.generate: gr.update(interactive=not self._active(desk) and self.model.can_shoot(desk)),
                 page.references: references_html(desk),
                 **({page.prompt: desk.sheet.prompt} if prompt else {}),
             }  # fmt: skip
@@ -86,7 +84,7 @@ class Studio:
         active = bool(snap and snap.active)
         updates: Updates = {
             page.progress: progress_html(snap), page.stop: gr.update(interactive=active),
-            page.generate: gr.update(interactive=self.model.can_shoot(desk) and not active),
+            page.generate: gr.update(interactive=not active and self.model.can_shoot(desk)),
             page.timer: gr.Timer(active=active), page.video: gr.update(visible=not (active and _has_preview(snap))),
             **self._preview(desk, snap, shown),
         }  # fmt: skip
@@ -245,6 +243,8 @@ class Studio:
                 desk.put(name, value)
                 if name in SHAPING or name.startswith("lora_"):
                     return self._shape(desk)
+                if name in ("steps", "guidance"):
+                    return {self.page.plan: plan_html(self.model.plan(desk)) if desk.sheet.engine == "a2" else ""}
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
                     return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
                 return None
@@ -256,7 +256,7 @@ class Studio:
         page = self.page
         return {
             page.stage: views.stage_value(desk), **settings_updates(page, desk, self.model),
-            page.generate: gr.update(interactive=self.model.can_shoot(desk) and not self._active(desk)),
+            page.generate: gr.update(interactive=not self._active(desk) and self.model.can_shoot(desk)),
         }  # fmt: skip
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
@@ -300,7 +300,8 @@ class Studio:
     def shoot(self, desk: Desk) -> Job:
         """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
         with self.guard.turn(self._is_active) as started:
-            job = shoot(desk, self.jobs, self.model.options(desk))
+            is_model = desk.sheet.engine == "a2"
+            job = shoot(desk, self.jobs, self.model.options(desk), self.model.plan(desk) if is_model else None)
             started(job.id)
         return job
 

@@ -33,7 +33,8 @@ def wire(page: Page, studio: Studio) -> list:
         page.again, page.preview, page.shown,
     ]  # fmt: skip
     model = [page.engine, page.model_box, page.model_note, page.references_tab, page.references, page.steps,
-             page.guidance, page.flow_shift, page.turbo, page.step_cache, page.attention, page.lora_help, *page.loras,
+             page.guidance, page.flow_shift, page.plan, page.precision, page.offload, page.resident,
+             page.guidance_passes, page.turbo, page.step_cache, page.attention, page.lora_help, *page.loras,
              *page.strengths]  # fmt: skip
     shape = [page.stage, page.generate, *model]
     every = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *model, *job]))
@@ -79,7 +80,8 @@ def wire(page: Page, studio: Studio) -> list:
         # a slider's number box changes without a release; everything else tells what a person put in
         events = [component.release, component.change] if name in SLIDERS else [component.input]
         for event in events:
-            outputs = {"format": shape, "seconds": shape, "engine": shape, "seed": [page.seed]}.get(name, [])
+            outputs = {"format": shape, "seconds": shape, "engine": shape, "seed": [page.seed], "steps": [page.plan],
+                       "guidance": [page.plan]}.get(name, [])
             on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
     on(
         page.quality.input,
@@ -88,7 +90,7 @@ def wire(page: Page, studio: Studio) -> list:
         [page.quality, page.quality_note],
         trigger_mode="multiple",
     )
-    for name in ("turbo", "step_cache", "attention"):
+    for name in ("turbo", "step_cache", "attention", "precision", "offload", "resident", "guidance_passes"):
         on(getattr(page, name).input, studio.setter(name), [getattr(page, name)], shape, trigger_mode="always_last")
     for slot, (file, strength) in enumerate(zip(page.loras, page.strengths, strict=True)):
         on(file.input, studio.setter(f"lora_{slot}"), [file], shape, trigger_mode="always_last")

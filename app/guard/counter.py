@@ -58,7 +58,8 @@ class Counter:
                 receive = self._read(request, visitor)
             await self._pass_on(request, receive, self._outgoing(visitor, send))
         except Refused as refused:
-            log.info("refused (%s): %s %s", refused.status, request.method, path[:200])
+            said = path.partition("file=")[0][:200]  # a file's name is its owner's own
+            log.info("refused (%s): %s %s", refused.status, request.method, said)
             answer: Response = JSONResponse({"detail": refused.said}, refused.status)
             if path.rstrip("/") == API + "upload":  # the page shows this answer as it is
                 answer = PlainTextResponse(refused.said, refused.status)

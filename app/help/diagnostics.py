@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from app.help.doctor import examine
-from app.help.logs import last_errors
+from app.help.logs import last_engine_errors, last_errors
+from app.jobs.journal import last_failure
 from engine import VERSION
 
 PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",
             "transformers", "optimum-quanto", "huggingface_hub")  # fmt: skip
+
+_JOB_LINES = 60
 
 
 def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, Any] | None = None) -> str:
@@ -28,16 +31,26 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
     ]
     if plan:
         parts.append("Plan: " + json.dumps(plan, sort_keys=True))
-    errors = last_errors(outputs / "logs")
-    parts.append("Last errors:\n" + ("\n".join(errors) if errors else "none"))
+    logs = outputs / "logs"
+    for title, lines in (
+        ("Last errors", last_errors(logs)),
+        ("Last errors of the engine", last_engine_errors(logs)),
+        ("Last job that failed", last_failure(outputs / "clips")[-_JOB_LINES:]),
+    ):
+        parts.append(f"{title}:\n" + (_unquoted("\n".join(lines)) if lines else "none"))
     return without_private("\n\n".join(parts))
 
 
 def without_private(text: str) -> str:
     """The text without what people wrote (it stands in quotes, in our messages) and without where they keep it."""
     text = text.replace(str(Path.home()), "~")
-    text = re.sub(r"'[^'\n]*'|“[^”\n]*”", "'…'", text)
+    text = re.sub(r"(?<!\w)'[^\n]*?'(?!\w)|“[^”\n]*”", "'…'", text)
     return re.sub(r"(?<![\w.])(?:[A-Za-z]:\\|/)(?:[^\s:,;()'\"]+[/\\])+", "…/", text)
+
+
+def _unquoted(text: str) -> str:
+    """Without what Python quotes because there is an apostrophe in it; a traceback's file names stay."""
+    return re.sub(r'(?<!File )"[^"\n]*"', '"…"', text)
 
 
 def _version(name: str) -> str:

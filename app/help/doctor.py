@@ -58,6 +58,7 @@ def examine(outputs: Path) -> Iterator[Finding]:
         ("Background remover", _cutout),
         ("Outputs folder", lambda: _outputs(outputs)),
         ("Port", _port),
+        ("Graphics card", lambda: _card(outputs)),
         ("SkyReels-A2: libraries", lambda: _packages("SkyReels-A2: libraries", "requirements-a2.txt", NOTE)),
         ("SkyReels-A2: weights", lambda: _weights(outputs)),
     ]
@@ -137,6 +138,18 @@ def _outputs(outputs: Path) -> Finding:
     if free < _TIGHT:
         return Finding(what, BAD, said, "Free some space, or name a folder on another disk: --outputs FOLDER.")
     return Finding(what, NOTE if free < _ROOM else GOOD, said, "That is little." if free < _ROOM else "")
+
+
+def _card(outputs: Path) -> Finding:
+    from engine.memory.hardware import ask_hardware
+
+    hardware = ask_hardware(outputs if outputs.exists() else None)
+    if hardware.device.value == "cuda":
+        memory = hardware.vram_total.value
+        size = f", {memory / 2**30:.1f} GB" if isinstance(memory, int) else ""
+        return Finding("Graphics card", GOOD, f"{hardware.name.value}{size} ({hardware.device.why})")
+    remedy = "The draft needs none; SkyReels-A2 needs an NVIDIA card with 6 GB or more and its driver."
+    return Finding("Graphics card", NOTE, f"none that can be used: {hardware.device.why}", remedy)
 
 
 def _port() -> Finding:

@@ -1,19 +1,26 @@
-"""What happened, on disk: one log for the server that turns over, so that it never grows without end."""
+"""What happened, on disk: a log for the server and one for the engine's process. Both turn over, so that neither grows
+without end. What a job did is in the job's own folder (`app.jobs.journal`)."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
+import re
 from pathlib import Path
 
-NAME = "troupe.log"
+NAME, ENGINE = "troupe.log", "engine.log"
 _BYTES, _OLDER = 500_000, 3  # of one file; how many older ones are kept
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_TAIL = 400_000  # bytes of a log's end that are looked at
+_ENGINE_ERROR = re.compile(r"troupe: |Fatal Python error|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b|CUDA|Killed")
 
 
 def keep_log(folder: Path) -> logging.Handler:
-    """From now on write what Troupe logs to a file in `folder`; the handler, to be removed with `stop_log`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """From now on write what Troupe logs to a file in `folder`; the handler, to be removed with `stop_log`. The console
+    is told of warnings and worse, as it is without a log."""
+    with contextlib.suppress(OSError):  # a full disk is no reason not to start
+        folder.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(
         folder / NAME, maxBytes=_BYTES, backupCount=_OLDER, encoding="utf-8", delay=True
     )
@@ -22,24 +29,37 @@ def keep_log(folder: Path) -> logging.Handler:
     logger = logging.getLogger("troupe")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    if logging.lastResort is not None:
+        logger.addHandler(logging.lastResort)
     return handler
 
 
 def stop_log(handler: logging.Handler) -> None:
     """Let go of the file."""
-    logging.getLogger("troupe").removeHandler(handler)
+    logger = logging.getLogger("troupe")
+    logger.removeHandler(handler)
+    if logging.lastResort is not None:
+        logger.removeHandler(logging.lastResort)
     handler.close()
+
+
+def turn_over(path: Path) -> None:
+    """Put a log that has become large aside, before somebody opens it who will never do so: a process that writes its
+    stderr there. One that cannot be moved (another process holds it, on Windows) is left for the next time."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size >= _BYTES:
+            handler = logging.handlers.RotatingFileHandler(path, backupCount=_OLDER, delay=True)
+            try:
+                handler.doRollover()
+            finally:
+                handler.close()
 
 
 def last_errors(folder: Path, count: int = 20) -> list[str]:
     """The newest lines about something that went wrong, oldest first; tracebacks come with their last line."""
-    try:
-        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()[-4000:]
-    except OSError:
-        return []
     found: list[str] = []
     in_error = False
-    for line in lines:
+    for line in _end_of(folder / NAME):
         is_entry = line[:4].isdigit() and line[4:5] == "-"
         if is_entry:
             in_error = " ERROR " in line or " WARNING " in line or " CRITICAL " in line
@@ -48,3 +68,23 @@ def last_errors(folder: Path, count: int = 20) -> list[str]:
         elif in_error and line and not line[0].isspace() and not line.startswith("Traceback"):
             found.append("    " + line)
     return found[-count:]
+
+
+def last_engine_errors(folder: Path, count: int = 10) -> list[str]:
+    """The newest lines of the engine's log that name an error, oldest first: its own, and of a crash where it was."""
+    found: list[str] = []
+    crashed = 0
+    for line in _end_of(folder / ENGINE):
+        crashed = 6 if line.startswith("Fatal Python error") else crashed - 1
+        if _ENGINE_ERROR.match(line) or (crashed > 0 and line.startswith("  File ")):
+            found.append(line[:300])
+    return found[-count:]
+
+
+def _end_of(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            return file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from app.help.logs import turn_over
 from engine import channel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -127,6 +128,7 @@ def _start(command: Sequence[str], log: Path | None) -> subprocess.Popen:
         errors: Any = None if _is_open(2) else subprocess.DEVNULL
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
+            turn_over(log)
             errors = stack.enter_context(log.open("ab"))
         return subprocess.Popen(
             list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,

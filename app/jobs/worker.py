@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders, drop_steps, settle
+from app.jobs.journal import NAME as JOURNAL
+from app.jobs.journal import Journal
 from app.jobs.papers import STATE, request_of
+from app.jobs.process import EngineClosed, EngineDied
 from app.jobs.recover import CLOSED, done_values
-from app.jobs.snapshot import FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
+from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, Store, StoreError, now
 from engine.errors import DiskFull, Stopped, TroupeError
 
@@ -27,6 +30,8 @@ log = logging.getLogger("troupe.jobs")
 
 _RETRY = 1.0  # seconds between two looks at a disk that is full
 _ROOM = 16 * 2**20  # bytes that must have become free before a full disk is tried again
+_FAULT = "Something went wrong inside Troupe. The Help tab gathers what a report needs."
+_KEPT = "The steps so far are kept: the Clips tab can go on from there."
 _EVERY = 1.0  # seconds between two writes of the progress; memory holds the newest
 
 
@@ -51,6 +56,7 @@ class Worker:
         self.paused = bool(store.setting("paused", False))
         self.trouble = ""  # why nothing moves, in words; empty while all is well
         self.progress: Any = None
+        self.heard = 0.0  # when the running job last said how far it is, on the monotonic clock
         self.earlier = 0.0  # seconds that the running job took before it was taken up again
         self._jobs: dict[str, Job] = {}
         self._free_when_full: int | None = None
@@ -103,7 +109,9 @@ class Worker:
     def _work(self) -> None:
         while (row := self._next()) is not None:
             job = self.handle(row)
+            log.info("job %s (%s) begins", row.id, row.engine)
             values = self._run(row, job)
+            log.info("job %s: %s", row.id, values["state"])
             if not self._keep(row, values):
                 return
             if values["state"] != WAITING:
@@ -118,7 +126,7 @@ class Worker:
                     row = self._first()
                     if row is not None:
                         earlier = row.elapsed if (self.handle(row).folder / STATE).exists() else 0.0
-                        self.progress, self.earlier = None, earlier
+                        self.progress, self.earlier, self.heard = None, earlier, time.monotonic()
                         self._store.change(row.id, state=RUNNING, started=now(), ended="", error="", elapsed=earlier)
                         self.trouble = ""
                         return row
@@ -136,32 +144,53 @@ class Worker:
         return next((row for row in self._store.line() if row.state == WAITING), None)
 
     def _run(self, row: JobRow, job: Job) -> dict:
-        """Render it; what becomes of it, as the store's columns."""
-        told = time.monotonic()
+        """Render it; what becomes of it, as the store's columns. The job's own log is told all of it."""
+        journal, told = Journal(job.folder), time.monotonic()
 
         def tell(progress: Any) -> None:
             nonlocal told
-            self.progress = progress
+            self.progress, self.heard = progress, time.monotonic()
+            journal.tell(progress)
             if time.monotonic() - told >= _EVERY:
                 told = time.monotonic()
                 with contextlib.suppress(StoreError):  # a full disk: the next one, or the end, will say so
                     self._store.change(row.id, **self._reached())
 
         try:
-            result = self._render(request_of(row, job.folder), on_progress=tell, stop=job.stop.is_set)
+            request = request_of(row, job.folder)
+            journal.begin(request, row.engine, (job.folder / STATE).exists())
+            result = self._render(request, on_progress=tell, stop=job.stop.is_set)
+            for notice in result.notices:
+                journal.note(notice)
+            journal.end(DONE)
             with contextlib.suppress(OSError):
                 settle(job.folder)
             drop_steps(job.folder)  # before the store says so: a kill in between leaves the clip, and that counts
             return done_values(result.path, result.poster, self.earlier + result.seconds, result.notices)
-        except Stopped:
-            return self._end(job.then, CLOSED if job.then == INTERRUPTED else "")
-        except TroupeError as error:
-            if _is_full(error):
-                return self._wait_for_room(row, error)
-            return self._end(FAILED, str(error))
-        except Exception:  # a bug must end the job, never the worker
-            log.exception("job %s failed", row.id)
-            return self._end(FAILED, "Something went wrong inside Troupe. The console shows the details.")
+        except Exception as error:  # even a bug ends the job only, never the worker
+            values = self._fallen(row, job, error)
+            is_fault = values["state"] == FAILED
+            journal.end(values["state"], values["error"] if is_fault else "", error if is_fault else None)
+            return values
+        finally:
+            journal.close()
+
+    def _fallen(self, row: JobRow, job: Job, error: Exception) -> dict:
+        """What becomes of a job that ended with an error."""
+        if isinstance(error, Stopped | EngineClosed):
+            then = job.then if isinstance(error, Stopped) or job.stop.is_set() else INTERRUPTED
+            return self._end(then, CLOSED if then == INTERRUPTED else "")
+        if not isinstance(error, TroupeError):
+            log.error("job %s failed: %s; its %s has the details", row.id, type(error).__name__, JOURNAL)
+            return self._end(FAILED, _FAULT)
+        if _is_full(error):
+            return self._wait_for_room(row, error)
+        said = str(error)
+        if isinstance(error, EngineDied):
+            log.error("job %s: %s", row.id, said)
+            if (job.folder / STATE).is_file():
+                said = f"{said} {_KEPT}"
+        return self._end(FAILED, said)
 
     def _end(self, state: str, error: str) -> dict:
         return {"state": state, "error": error, "ended": now(), **self._reached()}
@@ -178,7 +207,7 @@ class Worker:
         with self.changed:
             self.trouble = str(error)
             self._free_when_full = self._free()
-        return {"state": WAITING, **self._reached()}
+        return {"state": WAITING, "error": "", **self._reached()}
 
     def _keep(self, row: JobRow, values: dict) -> bool:
         """Write down what became of a job, however long that takes: until then it is shown as running. False where

@@ -10,7 +10,9 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
+from app.create.planning import Planner
 from app.models import views
+from app.models.card import build_card
 from app.models.getting import Getting
 from app.safely import safely
 from engine.models import look, look_at_libraries
@@ -41,15 +43,13 @@ class Room:
     delete_now: gr.Button
     keep: gr.Button
     model: gr.Textbox
-    card: gr.HTML
     timer: gr.Timer
 
 
 def build_models(
-    tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], card: Callable[[], str] | None = None
+    tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], planner: Planner, release: Callable[[], None]
 ) -> None:
-    """Fill the tab; to be called inside it. A guest of a shared page is shown nothing and may do nothing. `card` says
-    in plain text what the graphics card can do."""
+    """Fill the tab; to be called inside it. A guest of a shared page is shown nothing and may do nothing."""
     found: dict[str, Any] = {"refusal": gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")}
     with gr.Column(visible=False, elem_id="tr-models") as found["body"]:
         gr.HTML(views.INTRO)
@@ -61,9 +61,9 @@ def build_models(
         with gr.Column(elem_classes="tr-thing"):
             found |= _checkpoint()
         with gr.Column(elem_classes="tr-thing"):
-            found["card"] = gr.HTML("", elem_id="tr-card-plan")
+            build_card(tab, planner, release, is_owner)
     room = Room(**found, timer=gr.Timer(SECONDS, active=False))
-    _wire(tab, room, getting, _Rights(is_owner, card))
+    _wire(tab, room, getting, is_owner)
 
 
 def _checkpoint() -> dict[str, Any]:
@@ -86,25 +86,17 @@ def _checkpoint() -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class _Rights:
-    """Who the owner is, and what only they are told of the card."""
-
-    is_owner: Callable[[], bool]
-    card: Callable[[], str] | None
-
-
-def _wire(tab: gr.Tab, room: Room, getting: Getting, rights: _Rights) -> None:
+def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool]) -> None:
     outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
 
     def show(asking: bool = False) -> dict[gr.components.Component, Any]:
-        if not rights.is_owner():
+        if not is_owner():
             return {room.refusal: gr.update(visible=True)}
-        return _shown(room, getting, asking) | {room.card: _card_html(rights.card)}
+        return _shown(room, getting, asking)
 
     def then(action: Callable[..., None]) -> Callable[..., dict]:
         def act(*values: str) -> dict:
-            if rights.is_owner():
+            if is_owner():
                 action(*values)
             return show()
 
@@ -161,9 +153,3 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Com
         room.model: getting.model,
         room.timer: gr.Timer(active=busy or busy_libraries),
     }
-
-
-def _card_html(card: Callable[[], str] | None) -> str:
-    said = card() if card else "The engine needs an NVIDIA card; whether yours will do is said when a clip is started."
-    head = '<h3><i aria-hidden="true">3</i>Graphics card</h3>'
-    return f'<section class="tr-part">{head}<p>{html.escape(said)}</p></section>'

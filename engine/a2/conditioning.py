@@ -53,10 +53,10 @@ def condition(
     canvases: Sequence[Canvas],
     on_step: Callable[[int, int, str], None] | None = None,
     stop: Callable[[], bool] | None = None,
-    tiled: bool | None = None,
+    tiled: bool = False,
 ) -> Conditioning:
     """Encode one to three canvases and the prompt. `on_step` is told (step, of, what) before each part. `tiled`: the
-    VAE encodes in tiles; None: large frames only."""
+    VAE encodes in tiles whatever the frame's size."""
     import torch
 
     def begin(step: int, what: str) -> None:
@@ -79,8 +79,6 @@ def condition(
             image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
-        if tiled is None:
-            tiled = scene.video.width * scene.video.height > _TILED_FROM
         with turn(checkpoint, "vae"):
             spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
@@ -149,12 +147,9 @@ def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> 
 
 
 def encode_spatial(
-    checkpoint: Checkpoint,
-    pictures: Sequence[Image.Image],
-    video: Video,
-    generator: torch.Generator,
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator,
     tiled: bool = False,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """The condition, (1, 20, T, h, w): the pictures as the first frames of a video that is zero after them.
 
     They are put one after another in pixel space, before the VAE: the first fills the frame that has a latent of its
@@ -167,7 +162,7 @@ def encode_spatial(
     for index, picture in enumerate(pictures):
         first = FRAMES_A_LATENT * (index - 1) + 1 if index else 0
         clip[0, :, first : FRAMES_A_LATENT * index + 1] = to_pixels(picture)[:, None]
-    was_tiling, vae.use_tiling = vae.use_tiling, tiled
+    was_tiling, vae.use_tiling = vae.use_tiling, tiled or video.width * video.height > _TILED_FROM
     try:
         posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
     finally:

@@ -39,13 +39,15 @@ class A2Options:
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `offload` "blocks" keeps the
     transformer's and the text encoder's blocks on the host and brings each when it computes, except `resident_blocks`
-    of the transformer's; the numbers are the same. `chunk` lets the transformer work on so many tokens at a time, all
-    at 0. `encode_tiled` encodes the pictures in tiles, and `tile` is the side of the decoder's in latent pixels, 0 for
-    whole frames; None leaves both to the frame's size. `save_latents` keeps the final latents in a safetensors file.
-    `state` keeps the run between two steps, and a run that was cut off goes on from it.
+    of the transformer's; the numbers are the same. `save_latents` keeps the final
+    latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
     `preview` is kept showing what the model has in mind, a small moving picture (WebP).
     In int8 and fp8 the weights of the transformer and the text encoder are quantised, and what is computed with them is
     bf16, on the CPU fp32; `cache` is the folder that keeps the quantised weights, None for the user's cache folder.
+
+    These save memory and cost a little time: the transformer works on `chunk` tokens at a time, the decoder on tiles of
+    `tile` latent pixels (0: all at once, as far as frames are not large); with `encode_tiled` the encoder works in
+    tiles, too, which changes the picture a little.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
@@ -59,12 +61,12 @@ class A2Options:
     batched_guidance: bool = False
     offload: Literal["none", "blocks"] = "none"
     resident_blocks: int | None = None  # None: none of them
-    chunk: int = 0
-    tile: int | None = None
-    encode_tiled: bool | None = None
     save_latents: Path | None = None
     state: Path | None = None
     preview: Path | None = None
+    chunk: int = 0
+    tile: int = 0
+    encode_tiled: bool = False
     loras: tuple[Lora, ...] = ()
     turbo: bool = False
     step_cache: bool = False
@@ -79,7 +81,7 @@ class A2Options:
 
 # Said anew for every run. All else decides what is loaded, and how.
 _OF_A_RUN = (
-    "scheduler", "batched_guidance", "chunk", "tile", "encode_tiled", "save_latents", "state", "preview", "turbo",
+    "scheduler", "batched_guidance", "save_latents", "state", "preview", "chunk", "tile", "encode_tiled", "turbo",
     "step_cache", "attention",
 )  # fmt: skip
 

@@ -217,6 +217,8 @@ def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Opti
         told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
     if effect := attention.effect(options.attention):
         told.append(effect)
+    if options.encode_tiled:
+        told.append("To save memory the cast was encoded in tiles: changes the picture a little.")
     return tuple(told)
 
 

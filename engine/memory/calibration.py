@@ -1,5 +1,8 @@
 """How fast this machine is: a few seconds of the model's own kinds of work, measured once and remembered; and set right
-by what its jobs then really took. Only when a person asks for it, or after a job; never on import."""
+by what its jobs then really took. Only when a person asks for it, or after a job; never on import.
+
+    python -m engine.memory.calibration DEVICE PRECISION     measures and remembers it, with SkyReels-A2's shapes
+"""
 
 from __future__ import annotations
 
@@ -184,3 +187,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _is_rate(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _main(device: str, precision: Precision) -> None:
+    from engine.memory.shapes import default_shapes
+
+    speed = calibrate(default_shapes(), device, precision)
+    if speed is not None:
+        remember(machine_of(device, precision), speed, speeds_file())
+
+
+if __name__ == "__main__":
+    import sys
+
+    _main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]

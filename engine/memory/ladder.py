@@ -1,7 +1,7 @@
 """What to try next where memory ran out all the same: a few rungs down, each safer and a little slower than the last.
 
-Pure decisions. A rung never changes the picture beyond rounding, so that a run goes on from its last saved step; fewer
-bits a weight would change it, and are left to the person.
+Pure decisions. No rung changes a run that has begun beyond rounding, so that it goes on from its last step. Fewer bits
+a weight would: they are left to the person.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def next_way(way: Way, stage: StageName, rungs_left: int) -> tuple[Way, str] | N
 
 def tiling_of(options: A2Options, clip: Clip, on_card: bool) -> Tiling | None:
     """How the frames are decoded; on a card what waits between tiles waits on the host."""
-    if options.tile is None:
+    if not options.tile:
         _, height, width = clip.latent
         return tiling_for(height, width)
-    return Tiling(max(options.tile, SMALLEST_TILE), _OVERLAP, on_card) if options.tile else None
+    return Tiling(max(options.tile, SMALLEST_TILE), _OVERLAP, on_card)
 
 
 def _steps(way: Way, stage: StageName) -> Iterator[tuple[Way, str]]:

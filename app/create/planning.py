@@ -1,0 +1,200 @@
+"""What this machine can do with the model: asked in the background, planned for every clip, and shown as a picture."""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.a2.files import find_checkpoint
+from engine.a2.options import A2Options, as_run
+from engine.door import Progress, RenderRequest, Result
+from engine.errors import EngineUnavailable
+from engine.memory.calibration import Machine, learn, recall, speeds_file
+from engine.memory.choosing import Overrides
+from engine.memory.footprint import Clip, clip_of
+from engine.memory.hardware import Hardware, ask_hardware, hardware_to_dict
+from engine.memory.plan import Plan, make_plan
+from engine.memory.shapes import Shapes, read_shapes
+from engine.memory.speed import Speed
+from engine.memory.stages import GB
+
+_FRESH = 30.0  # seconds that what the machine has holds: others use its memory, too
+_PATIENCE = 12.0  # seconds that a page waits for the first answer
+_LARGE = 4 * GB  # of memory: models of that size are not for processors
+Render = Callable[..., Result]
+STAGES = {"text": "Prompt", "references": "Cast", "denoise": "Making", "decode": "Frames"}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person sets beside the plan; empty leaves it to the plan."""
+
+    precision: str = ""
+    offload: str = ""
+    resident: int | None = None
+    guidance: str = ""  # "together" or "in turn"
+
+    @property
+    def overrides(self) -> Overrides:
+        batched = {"together": True, "in turn": False}.get(self.guidance)
+        return Overrides(
+            precision=self.precision or None, offload=self.offload or None, resident_blocks=self.resident,
+            batched_guidance=batched,
+        )  # fmt: skip
+
+
+class Planner:
+    """Plans clips for this machine. `folder` is where clips go, for the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._hardware: Hardware | None = None
+        self._asked, self._lock = float("-inf"), threading.Lock()
+        self._known = threading.Event()
+        self._shapes: dict[str, tuple[float, Shapes]] = {}
+
+    def look(self) -> None:
+        """Ask the machine anew, in the background, unless that was done a moment ago."""
+        with self._lock:
+            if time.monotonic() - self._asked < _FRESH:
+                return
+            self._asked = time.monotonic()
+        threading.Thread(target=self._ask, name="troupe-hardware", daemon=True).start()
+
+    def hardware(self, patience: float = _PATIENCE) -> Hardware | None:
+        """What this machine has; None where it did not say so in time."""
+        self.look()
+        self._known.wait(patience)
+        return self._hardware
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain data, for a report."""
+        hardware = self.hardware()
+        return hardware_to_dict(hardware) if hardware is not None else {}
+
+    def plan(self, clip: Clip, model: str, wishes: Wishes) -> Plan | None:
+        """How this machine would make a clip; None while it is not known."""
+        hardware = self.hardware()
+        if hardware is None:
+            return None
+        return make_plan(hardware, clip, self._shapes_of(model), wishes.overrides, _speed(hardware))
+
+    def learning(self, render: Render) -> Render:
+        """The engine's door, with an eye on how long its stages take: the next plans foresee them better."""
+
+        def run(request: RenderRequest, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
+            begun: dict[str, tuple[float, int]] = {}
+
+            def tell(progress: Progress) -> None:
+                begun.setdefault(progress.stage, (progress.elapsed, progress.step))
+                on_progress(progress)
+
+            result = render(request, on_progress=tell, stop=stop)
+            if result.engine == "a2":
+                self._learn(request, begun)
+            return result
+
+        return run
+
+    def _learn(self, request: RenderRequest, begun: dict[str, tuple[float, int]]) -> None:
+        """From a run whose every step was computed, none of them by an earlier one or a cache."""
+        hardware, options = self._hardware, request.a2
+        if hardware is None or options.step_cache or begun.get("sampling", (0.0, 1))[1] or "decoding" not in begun:
+            return
+        scene = as_run(request.scene, options)
+        overrides = Overrides(
+            precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
+            batched_guidance=options.batched_guidance, chunk=options.chunk, tile=options.tile,
+        )  # fmt: skip
+        plan = make_plan(hardware, clip_of(scene), self._shapes_of(options.model), overrides, _speed(hardware))
+        foreseen = {stage.name: stage.seconds for stage in plan.stages}["denoise"]
+        took = begun["decoding"][0] - begun["sampling"][0]
+        if foreseen is not None:
+            learn(_machine(hardware), "denoise", foreseen, took, speeds_file())
+
+    def _ask(self) -> None:
+        self._hardware = ask_hardware(self._folder)
+        self._known.set()
+
+    def _shapes_of(self, model: str) -> Shapes | None:
+        """The checkpoint's; None where it is not installed."""
+        at, shapes = self._shapes.get(model, (float("-inf"), None))
+        if time.monotonic() - at > _FRESH:
+            try:
+                shapes = read_shapes(find_checkpoint(model))
+            except EngineUnavailable:
+                return None
+            self._shapes[model] = time.monotonic(), shapes
+        return shapes
+
+
+def _speed(hardware: Hardware) -> Speed | None:
+    """What was measured on this card; 8-bit weights are computed with in bf16, too. A processor takes longer for the
+    model than anybody would wait."""
+    if not hardware.has_card or not hardware.torch.value:
+        return None
+    return recall(_machine(hardware), speeds_file())
+
+
+def _machine(hardware: Hardware) -> Machine:
+    return Machine(str(hardware.name.value), str(hardware.torch.value), "bf16")
+
+
+def with_plan(options: A2Options, plan: Plan | None) -> A2Options:
+    """The options, run as planned."""
+    if plan is None or not plan.fits:
+        return options
+    chosen = plan.settings
+    blocks = chosen.offload == "blocks"
+    return replace(
+        options, precision=chosen.precision, offload=chosen.offload, batched_guidance=chosen.batched,
+        resident_blocks=chosen.resident if blocks else None, chunk=chosen.chunk, encode_tiled=chosen.encode_tiled,
+        tile=chosen.tiling.tile if chosen.tiling else 0,
+    )  # fmt: skip
+
+
+def plan_html(plan: Plan | None) -> str:
+    """A bar for every stage against the memory there is, and one sentence."""
+    if plan is None:
+        return '<p class="tr-note" role="status">Looking at this machine…</p>'
+    card = plan.settings.device != "cpu"
+    size = plan.budget.vram_total if card else plan.budget.ram_total
+    free = plan.budget.vram if card else plan.budget.ram
+    whole = max(size, *(stage.vram if card else stage.ram for stage in plan.stages), 1)
+    rows = "".join(
+        _bar(STAGES[stage.name], stage.vram if card else stage.ram, free, whole, stage.seconds)
+        for stage in plan.stages
+    )
+    sentence = plan.sentence()
+    head = "It " + sentence if sentence.startswith(("fits", "does not fit")) else sentence
+    where = "graphics memory" if card else "memory"
+    legend = f"{free / GB:.1f} of {size / GB:.1f} GB {where} are free"
+    return (
+        f'<div class="tr-plan{"" if plan.fits else " bad"}"><p class="tr-plansays">{html.escape(head)}.</p>'
+        f'<div class="tr-bars" role="img" aria-label="{html.escape(legend)}">{rows}</div>'
+        f'<p class="tr-note">{legend}{_slow(plan, card)}</p></div>'
+    )
+
+
+def _bar(name: str, used: int, free: int, whole: int, seconds: float | None) -> str:
+    tight = "over" if used > free else ""
+    time_said = "" if seconds is None else f" · {_minutes(seconds)}"
+    return (
+        f'<span>{name}</span><i><b class="{tight}" style="width:{100 * used / whole:.1f}%"></b>'
+        f'<u style="left:{min(100.0, 100 * free / whole):.1f}%"></u></i><em>{used / GB:.1f} GB{time_said}</em>'
+    )
+
+
+def _slow(plan: Plan, card: bool) -> str:
+    if card or plan.ram < _LARGE:
+        return ""
+    return ". Without a graphics card such a clip takes days: use the draft, or a machine with a card"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{round(seconds)} s" if seconds < 90 else f"{round(seconds / 60)} min"

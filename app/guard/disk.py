@@ -1,0 +1,102 @@
+"""Uploads and the disk: said before the first byte is written where there is no room, and in words where a disk takes
+no more on the way. Gradio's answer would be a bare HTTP 500."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+
+log = logging.getLogger("troupe.guard")
+
+FULL = "The disk of this Troupe is full. Free some space on it, then add the pictures again."
+_SPARE = 1_000_000  # bytes that an upload leaves free, for the desk that it goes to
+_NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # a quota is a full disk to the person
+_READ_OUT = 100_000_000  # bytes of a refused upload that are heard to the end
+
+
+class Disk:
+    """Hands everything on to `app`, and looks after the disk of the folder `uploads` while somebody uploads."""
+
+    def __init__(self, app: Any, uploads: Path) -> None:
+        self.app, self._uploads = app, uploads
+        self._under_way, self._cut_off = 0, False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").rstrip("/")
+        if scope["type"] != "http" or scope["method"] != "POST" or not path.endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        answer = await self._upload(request, send)
+        if answer is not None:
+            await _read_out(request)
+            await answer(scope, receive, send)
+
+    async def _upload(self, request: Request, send: Any) -> PlainTextResponse | None:
+        """Let an upload through; the answer where the disk does not take it."""
+        has_begun = False
+
+        async def sending(message: Any) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and not has_room(self._uploads, int(length)):
+            return PlainTextResponse(FULL, 507)
+        self._under_way += 1
+        try:
+            await self.app(request.scope, request.receive, sending)
+        except BaseException as error:
+            self._cut_off = True
+            if has_begun or not isinstance(error, OSError):
+                raise
+            log.warning("an upload could not be taken in: %s", error.strerror or type(error).__name__)
+            return _in_words(error)
+        finally:
+            self._under_way -= 1
+            if self._cut_off and not self._under_way:  # else its remains could be another one's beginning
+                self._cut_off = False
+                sweep(self._uploads)
+        return None
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Whether so many bytes can be expected to fit; where the folder cannot be asked, who writes there will tell."""
+    try:
+        return shutil.disk_usage(folder).free >= size + _SPARE
+    except OSError:
+        return True
+
+
+def sweep(uploads: Path) -> None:
+    """Remove what uploads that were cut off have left, which Gradio never does. Nobody may be uploading now."""
+    with contextlib.suppress(OSError):
+        for path in list(uploads.glob("tmp*")):
+            with contextlib.suppress(OSError):
+                if path.is_file():
+                    path.unlink()
+
+
+def _in_words(error: OSError) -> PlainTextResponse:
+    if error.errno in _NO_ROOM:
+        return PlainTextResponse(FULL, 507)
+    said = f"The outputs folder cannot be used ({error.strerror or error}). Check its disk, then try again."
+    return PlainTextResponse(said, 500)
+
+
+async def _read_out(request: Request) -> None:
+    """Hear the rest of what is being sent: a browser that is cut off while it speaks shows no answer."""
+    heard = 0
+    with contextlib.suppress(ClientDisconnect):
+        async for chunk in request.stream():
+            heard += len(chunk)
+            if heard > _READ_OUT:
+                return

@@ -1,0 +1,104 @@
+"""A log for every job, beside its clip: what was asked, how long each stage took, and why it failed.
+
+The prompt and the cast's names stay out, so that it can be passed on; an error may still quote them, and what is passed
+on goes through `app.help.diagnostics.without_private`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from engine import VERSION
+from engine.door import Progress, RenderRequest
+
+NAME = "job.log"
+_BYTES, _OLDER = 100_000, 1  # of one file; how many older ones are kept
+_BEGINS, _GOES_ON, _FAILED = "begins", "goes on", "failed"
+_HOW = ("device", "precision", "offload", "resident_blocks", "turbo", "step_cache", "attention")
+_LOOKED_AT = 200  # of the newest jobs, for one that failed
+
+
+class Journal:
+    """One run of a job, added to the log in its folder. A log that cannot be written stops nobody."""
+
+    def __init__(self, folder: Path) -> None:
+        self._handler = logging.handlers.RotatingFileHandler(
+            folder / NAME, maxBytes=_BYTES, backupCount=_OLDER, encoding="utf-8", delay=True
+        )
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._handler.handleError = lambda record: None  # type: ignore[method-assign]
+        self._stage, self._since = "", time.monotonic()
+
+    def begin(self, request: RenderRequest, engine: str, goes_on: bool) -> None:
+        """Say what was asked for. `goes_on`: from the steps of an earlier run."""
+        scene, video = request.scene, request.scene.video
+        cast = ", ".join(f"{count} {role}" for role, count in Counter(each.role for each in scene.cast).items())
+        asked = f"{video.width}x{video.height}, {video.frames} frames at {video.fps} a second, {cast}"
+        if engine == "a2":
+            asked += f", {scene.sampling.steps} steps, guidance {scene.sampling.guidance}"
+            asked += f", {len(request.a2.loras)} LoRAs"
+            asked += "".join(f", {name.replace('_', ' ')} {getattr(request.a2, name)}" for name in _HOW)
+        how = _GOES_ON if goes_on else _BEGINS
+        self._say(f"{how}: Troupe {VERSION}, {engine}, seed {scene.sampling.seed}, {asked}")
+
+    def tell(self, progress: Progress) -> None:
+        """Take down each stage when the next one begins."""
+        if progress.stage != self._stage:
+            self._end_stage()
+            self._stage, self._since = progress.stage, time.monotonic()
+
+    def end(self, state: str, said: str = "", error: BaseException | None = None) -> None:
+        """What became of it; of an error the traceback too, with the one from the engine's process."""
+        self._end_stage()
+        self._say(f"{_FAILED if error else state}: {said}" if said else state)
+        if error is not None:
+            self._say("".join(traceback.format_exception(error)).rstrip())
+
+    def note(self, said: str) -> None:
+        self._say(f"note: {said}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with contextlib.suppress(OSError):
+            self._handler.close()
+
+    def _end_stage(self) -> None:
+        if self._stage:
+            self._say(f"{self._stage}: {time.monotonic() - self._since:.1f} s")
+        self._stage = ""
+
+    def _say(self, line: str) -> None:
+        self._handler.handle(logging.LogRecord("troupe.job", logging.INFO, "", 0, line, None, None))
+
+
+def last_failure(clips: Path) -> list[str]:
+    """The lines of the last run of the newest job that failed, without what is noted about its cast; empty where the
+    newest jobs went well."""
+    for path in _newest(clips):
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            starts = [i for i, line in enumerate(lines) if _what(line) in (_BEGINS, _GOES_ON)]
+            run = lines[starts[-1] :] if starts else lines
+            if any(_what(line) == _FAILED for line in run):
+                return [line for line in run if _what(line) != "note"]
+    return []
+
+
+def _what(line: str) -> str:
+    """What a line tells: its first words, after the time of day."""
+    return line[24:].partition(":")[0] if line[:4].isdigit() and line[4:5] == "-" else ""
+
+
+def _newest(clips: Path) -> list[Path]:
+    found = []
+    with contextlib.suppress(OSError):
+        for folder in clips.iterdir():
+            with contextlib.suppress(OSError):
+                found.append(((folder / NAME).stat().st_mtime, folder / NAME))
+    return [path for _, path in sorted(found, reverse=True)[:_LOOKED_AT]]

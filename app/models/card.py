@@ -1,0 +1,111 @@
+"""The Models room's third part: what this machine computes with, how fast that is, and what lies in its memory."""
+
+from __future__ import annotations
+
+import html
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.create.planning import Planner
+from app.safely import safely
+from engine.errors import TroupeError
+from engine.memory.hardware import Hardware
+from engine.memory.stages import GB
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NEEDS = "SkyReels-A2 needs an NVIDIA card with 6 GB or more."
+_PATIENCE = 300.0  # seconds that measuring may take
+
+
+def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_owner: Callable[[], bool]) -> None:
+    """The part and its handlers; to be called inside the tab. `release` lets go of the model that is loaded."""
+    shown = gr.HTML("", elem_id="tr-card-plan")
+    with gr.Row(elem_classes="tr-actions", visible=False) as actions:
+        measure = gr.Button("Measure its speed", size="sm", elem_id="tr-measure")
+        free = gr.Button("Let go of the loaded model", size="sm", elem_id="tr-release")
+
+    def look() -> dict[Any, Any]:
+        if not is_owner():
+            return {shown: ""}
+        hardware = planner.hardware()
+        can = hardware is not None and hardware.device.value == "cuda"  # plans tell minutes for such a card only
+        return {
+            shown: card_html(hardware),
+            actions: gr.update(visible=hardware is not None),
+            measure: gr.update(visible=can),
+        }
+
+    def calibrate() -> Iterator[dict[Any, Any]]:
+        if not is_owner():
+            return
+        hardware = planner.hardware()
+        for said in measured(hardware):
+            yield {shown: card_html(hardware, said)}
+
+    def let_go() -> dict[Any, Any]:
+        if not is_owner():
+            return {shown: ""}
+        release()
+        return {shown: card_html(planner.hardware(0.0), "The memory is free again.")}
+
+    for event, handler, outputs in (
+        (tab.select, look, [shown, actions, measure]), (measure.click, calibrate, [shown]),
+        (free.click, let_go, [shown]),
+    ):  # fmt: skip
+        event(
+            safely(handler), None, outputs, show_progress="hidden", api_visibility="private", concurrency_limit=1,
+            api_name=f"models_card_{handler.__name__}",
+        )  # fmt: skip
+
+
+def measured(hardware: Hardware | None) -> Iterator[str]:
+    """Measure in a process of its own; how it goes, in words. Raises TroupeError where it cannot be done."""
+    if hardware is None or not hardware.torch.value:
+        raise TroupeError("The libraries are not installed yet", "Install them first: they are what is measured.")
+    device = "cuda" if hardware.device.value == "cuda" else "cpu"
+    command = [sys.executable, "-m", "engine.memory.calibration", device, "bf16" if device == "cuda" else "fp32"]
+    hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+    begun = time.monotonic()
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        creationflags=hidden,
+    ) as process:  # fmt: skip
+        try:
+            while process.poll() is None and time.monotonic() - begun < _PATIENCE:
+                yield f"Measuring… {time.monotonic() - begun:.0f} s"
+                time.sleep(1)
+        finally:
+            if process.poll() is None:
+                process.kill()
+    if process.returncode != 0:
+        raise TroupeError("Measuring failed", "Close other programs that use the card, and try again.")
+    yield "Measured: plans now tell minutes."
+
+
+def card_html(hardware: Hardware | None, said: str = "") -> str:
+    """What was found, with its reasons."""
+    head = '<h3><i aria-hidden="true">3</i>Graphics card</h3>'
+    lines = [NEEDS] if hardware is None else list(_lines(hardware))
+    told = f'<p role="status">{html.escape(said)}</p>' if said else ""
+    return f'<section class="tr-part">{head}{"".join(f"<p>{html.escape(line)}</p>" for line in lines)}{told}</section>'
+
+
+def _lines(hardware: Hardware) -> Iterator[str]:
+    ram = hardware.ram_total.value
+    memory = f" The computer has {ram / GB:.0f} GB of memory." if isinstance(ram, int) else ""
+    if not hardware.has_card:
+        yield f"No card that can be used: {hardware.device.why}. {NEEDS}{memory}"
+        return
+    total, free = hardware.vram_total.value, hardware.vram_free.value
+    size = f", {free / GB:.1f} of {total / GB:.1f} GB free" if isinstance(total, int) and isinstance(free, int) else ""
+    yield f"{hardware.name.value or 'A card'}{size}.{memory}"
+    if hardware.device.value == "cuda":
+        yield "With SkyReels-A2 chosen on the Create tab, the plan there says how your clip fits it."
+    else:
+        yield f"It is no NVIDIA card, and the model does not run on it yet. {NEEDS}"
