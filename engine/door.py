@@ -98,7 +98,6 @@ def render(
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     members, notices = _cast(request, scene, clock, stop)
     clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop, garage or Garage()))
-    notices = (*notices, *clip.notices)
     clock.tell(clip.stage, 0, clip.count)
     with contextlib.closing(clip.frames) as frames:
         count = write_video(
@@ -109,6 +108,7 @@ def render(
             stop=stop,
             on_frame=lambda done: clock.tell(clip.stage, done, clip.count),
         )
+    notices = (*notices, *clip.notices)
     poster = None
     if request.poster:
         clock.tell("poster", 0, 1)

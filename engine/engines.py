@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Clip:
     """What an engine hands back: `count` frames, (H, W, 3) uint8 RGB each, made as they are read; `stage`, what making
-    them is called; `note`, what the clip says about how it was made; `notices` for the person."""
+    them is called; `note`, what the clip says about how it was made; `notices` for the person, complete when the frames
+    have been read."""
 
     frames: Generator[np.ndarray]
     count: int
     stage: str
     note: str = ""
-    notices: tuple[str, ...] = ()
+    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,9 @@ def _check_a2(scene: Scene, options: A2Options) -> None:
 
 
 def _shoot_a2(scene: Scene, members: Sequence[Member], watch: Watch) -> Clip:
-    from engine.a2 import recipe
+    from engine.a2 import recipe, rescue
 
-    onlooker = recipe.Watch(watch.tell, stop=watch.stop)
-    checkpoint = watch.garage.fetch(recipe.weights_of(watch.a2), lambda: recipe.load(watch.a2, onlooker))
-    shot = recipe.shoot(scene, members, watch.a2, onlooker, checkpoint)
+    shot = rescue.shoot(scene, members, watch.a2, recipe.Watch(watch.tell, stop=watch.stop), watch.garage)
     return Clip(shot.frames, shot.count, "decoding", notices=shot.notices)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable, Hashable
 from typing import Any
+
+from engine.memory.shortage import give_back
 
 
 class Garage:
@@ -21,6 +21,10 @@ class Garage:
             self._kept = key, load()
         return self._kept[1]
 
+    @property
+    def is_empty(self) -> bool:
+        return self._kept is None
+
     def release(self) -> None:
         """Let go of the model, and give its memory back."""
         if self._kept is None:
@@ -29,7 +33,4 @@ class Garage:
         if hasattr(model, "close"):
             model.close()
         del model
-        gc.collect()  # modules and their hooks know each other: only this finds such circles
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()

@@ -32,6 +32,7 @@ class FakeStream:
 
     def synchronize(self) -> None:
         self.cuda.wait_on_host(self.seen)
+        self.cuda.compute_stream.seen |= self.seen  # what the host asks for from now on comes after
 
 
 class FakeEvent:

@@ -24,6 +24,7 @@ from engine.a2.recipe import Watch, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import Stopped
 from engine.memory import slabs as slabs_module
+from engine.memory.chunking import chunked
 from engine.memory.copies import CudaCopies, PlainCopies
 from engine.memory.slabs import Slabs, interleave, stream_blocks
 from engine.memory.staging import Staging
@@ -370,6 +371,85 @@ def test_weights_can_be_changed_between_two_runs(kind, resident):
     assert not torch.equal(run(plain), before)
 
 
+@pytest.mark.parametrize("kind", ["fp32", "int8"])
+@pytest.mark.parametrize("resident", [0, 2, 5])
+def test_a_parked_model_holds_nothing_on_the_device_and_runs_again(kind, resident):
+    model, taken = weighed(kind), []
+    expected = run(model)
+
+    class Counting(PlainCopies):
+        def allocate(self, nbytes: int) -> torch.Tensor:
+            buffer = super().allocate(nbytes)
+            taken.append(weakref.ref(buffer))
+            return buffer
+
+    with Slabs(model, model.blocks, Counting(CPU), resident) as slabs:
+        for _ in range(2):
+            slabs.park()
+            slabs.park()
+            gc.collect()
+            assert not any(buffer() is not None for buffer in taken)
+            assert torch.equal(run(model), expected)
+            assert not slabs.parked
+        slabs.park()
+    assert torch.equal(run(model), expected)
+    assert not model._forward_pre_hooks
+
+
+def test_a_parked_model_can_be_changed_and_dropped():
+    model = wan()
+    with torch.no_grad():
+        expected = [tensor + 1 for tensor in model.state_dict().values()]
+    slabs = stream_blocks(model, model.blocks, CPU, 1)
+    slabs.park()
+    with slabs.changing(), torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    slabs.park()
+    slabs.close()
+    assert all(torch.equal(*pair) for pair in zip(model.state_dict().values(), expected, strict=True))
+    slabs = stream_blocks(model, model.blocks, CPU, 1)
+    slabs.park()
+    slabs.close(restore=False)
+    assert all(parameter.device.type == "meta" for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("way", ["park", "unpark"])
+def test_where_there_is_no_room_to_move_to_everything_stays(way):
+    model, short = wan(), []
+    expected = run(model)
+
+    class Short(PlainCopies):
+        def allocate(self, nbytes: int) -> torch.Tensor:
+            if short == ["unpark"]:
+                raise RuntimeError("out of memory")
+            return super().allocate(nbytes)
+
+        def allocate_host(self, nbytes: int) -> torch.Tensor:
+            if short == ["park"]:
+                raise RuntimeError("out of memory")
+            return super().allocate_host(nbytes)
+
+    with Slabs(model, model.blocks, Short(CPU), 2) as slabs:
+        if way == "unpark":
+            slabs.park()
+        short.append(way)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            getattr(slabs, way)()
+        assert slabs.parked == (way == "unpark")
+        short.clear()
+        assert torch.equal(run(model), expected)
+
+
+def test_pieces_of_tokens_go_together_with_streaming():
+    model = wan()
+    expected = run(model)
+    with stream_blocks(model, model.blocks, CPU, 1), chunked(model, 13):
+        pieces = run(model)
+    assert torch.allclose(pieces, expected, atol=1e-5)
+    assert torch.equal(run(model), expected)
+
+
 def test_a_model_opened_in_inference_mode_runs_outside_of_it():
     model = wan()
     expected = run(model)
@@ -453,6 +533,19 @@ def test_in_any_order_of_blocks_no_slot_is_overwritten_or_read_too_early(seed, s
     assert cuda.faults == []
     assert cuda.registered == {}
     assert cuda.emptied == 1
+
+
+def test_parking_between_forwards_keeps_the_order():
+    cuda = FakeCuda()
+    blocks = blocks_on(cuda, 5)
+    with Slabs(blocks, blocks, CudaCopies(CPU, cuda), 1) as slabs:
+        for _ in range(3):
+            assert all(block() for block in blocks)
+            slabs.park()
+            slabs.unpark()
+        assert all(block() for block in blocks)
+    assert not cuda.faults
+    assert not cuda.registered
 
 
 def test_forward_after_forward_each_block_is_copied_once_and_the_host_never_waits():

@@ -18,6 +18,7 @@ state.py          a run on disk, between two steps
 preview.py        latents -> a small picture, at no cost
 decoding.py       latents -> frames, a few at a time
 recipe.py         all of it
+rescue.py         the same in spite of memory that runs out
 
 Nothing here imports torch before it is needed: `options`, `files`, `references` and `packing` never do.
 """

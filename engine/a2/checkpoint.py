@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from engine.a2.adapters import Fused, check_loras, identity, read_loras, refit
 from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
 from engine.a2.options import USE_THE_DRAFT, A2Options, Lora
-from engine.a2.streaming import STREAMED, open_streams
+from engine.a2.streaming import open_streams
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.loading import Quantisation, load_quantised
 from engine.memory.quantize import BLOCKS, Precision, check_quanto
+from engine.memory.shortage import is_shortage
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +50,12 @@ class Compute:
         """What the numbers depend on: nearly not the device, and not where the weights wait."""
         return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
 
-    def home(self, component: str) -> torch.device:
-        """Where a component's weights are loaded to: the host, if its blocks stream from there."""
+    @property
+    def home(self) -> torch.device:
+        """Where the components' weights wait: on the host where blocks stream, since the card is short of room then."""
         import torch
 
-        return torch.device("cpu") if self.offload == "blocks" and component in STREAMED else self.device
+        return torch.device("cpu") if self.offload == "blocks" else self.device
 
 
 @dataclass
@@ -75,9 +77,10 @@ class Checkpoint:
     streams: dict[str, Slabs] = field(default_factory=dict)  # by component
 
     def close(self) -> None:
-        """Give back what streaming takes. The components that stream cannot be used any more."""
+        """Let go of everything but the VAE and the tokenizer."""
         for slabs in self.streams.values():
             slabs.close(restore=False)
+        self.transformer = self.text_encoder = self.image_encoder = None
 
 
 def choose_compute(options: A2Options) -> Compute:
@@ -137,7 +140,7 @@ def load_checkpoint(
             on_load(step, len(COMPONENTS), name)
         _check_config(name, weights[name].config)
         with _naming(name):
-            hollow, home = _hollow(kinds[name], weights[name]), compute.home(name)
+            hollow, home = _hollow(kinds[name], weights[name]), compute.home
             if compute.quantised and name in BLOCKS:
                 fused, alter = _fusing(loras, weights[name]) if name == "transformer" else (fused, None)
                 how = Quantisation(compute.quantised, compute.dtype, home, cache or cache_folder(), alter)
@@ -258,7 +261,7 @@ def _naming(component: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        if "out of memory" in str(error):
+        if is_shortage(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise EngineUnavailable(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.a2.checkpoint import FRAMES_A_LATENT, LATENT_CHANNELS, PIXELS_A_LATENT, Checkpoint
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
+from engine.a2.streaming import turn
 from engine.errors import Stopped
 from engine.scene import Scene, Video
 
@@ -70,13 +71,16 @@ def condition(
         generator = torch.Generator("cpu").manual_seed(scene.sampling.seed)
         noise = torch.randn(latent_shape(scene.video), generator=generator, dtype=torch.float32)
         begin(0, "prompt")
-        prompt = encode_text(checkpoint, scene.prompt)
-        negative = encode_text(checkpoint, scene.negative_prompt) if guided else None
+        with turn(checkpoint, "text_encoder"):
+            prompt = encode_text(checkpoint, scene.prompt)
+            negative = encode_text(checkpoint, scene.negative_prompt) if guided else None
         begin(1, "references")
-        image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
+        with turn(checkpoint, "image_encoder"):
+            image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
-        spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
+        with turn(checkpoint, "vae"):
+            spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
     return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
 

@@ -13,16 +13,19 @@ import numpy as np
 from engine.a2 import attention, caching
 from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_checkpoint, use_loras
 from engine.a2.conditioning import Conditioning, condition, too_long
-from engine.a2.decoding import Tiling, decode, tiling_for
+from engine.a2.decoding import decode
 from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
+from engine.a2.streaming import step_aside, turn
 from engine.cast import Member
-from engine.errors import EngineUnavailable
 from engine.memory.chunking import chunked
+from engine.memory.footprint import Clip
+from engine.memory.ladder import tiling_of
+from engine.memory.shortage import Shortage, StageName, is_shortage, measure
 from engine.scene import Scene
 
 if TYPE_CHECKING:
@@ -47,7 +50,25 @@ class Shot:
     latents: torch.Tensor
     frames: Generator[np.ndarray]
     count: int
-    notices: tuple[str, ...]
+    notices: Sequence[str]
+
+
+@dataclass
+class Work:
+    """How far a clip is, for another attempt after one that ran out of memory: `stage`, and the run once there is one.
+    `asked` are the options that what is kept on disk belongs to. `alone`: the transformer leaves its memory to the
+    others until it runs, cost what it may. `remark` is told with every step."""
+
+    asked: A2Options
+    stage: StageName = "loading"
+    begun: tuple[Run, Conditioning] | None = None
+    alone: bool = False
+    remark: str = ""
+
+    @property
+    def step(self) -> int:
+        """The step that is being made."""
+        return self.begun[0].step + 1 if self.begun is not None else 0
 
 
 def shoot(
@@ -56,23 +77,27 @@ def shoot(
     options: A2Options,
     watch: Watch = Watch(),
     loaded: Checkpoint | None = None,
+    work: Work | None = None,
 ) -> Shot:
-    """Make a scene's latents, and the frames as they are asked for. `loaded` is a checkpoint that is in memory already.
+    """Make a scene's latents, and the frames as they are asked for. `loaded` is a checkpoint that is in memory already,
+    `work` what an earlier attempt has done.
 
-    Raises EngineUnavailable, or Stopped. What `options.state` keeps then goes on from there the next time.
+    Raises Shortage (an EngineUnavailable) where memory runs out, other EngineUnavailables, or Stopped. What
+    `options.state` keeps then goes on from there the next time; the last step is kept before anything is decoded.
     """
+    work = work or Work(options)
     asked, scene = scene, as_run(scene, options)
     checkpoint = loaded or load(options, watch)
-    compute = checkpoint.compute
-    with _memory(compute), contextlib.ExitStack() as ours:
+    with _memory(checkpoint.compute, work), contextlib.ExitStack() as ours:
         if loaded is None:
             ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
         use_loras(checkpoint, options.loras)
         attention.set_attention(checkpoint.transformer, options.attention)
         canvases = gather_references(scene, members)
-        run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch)
+        run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch, work)
+        work.stage = "denoise"
         guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
-        watch.tell("sampling", run.step, run.steps, "")
+        watch.tell("sampling", run.step, run.steps, work.remark)
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
 
         def on_step(step: Step) -> None:
@@ -81,23 +106,36 @@ def shoot(
                 live.after_step(step.clean)
             if watch.on_step is not None:
                 watch.on_step(step)
-            watch.tell("sampling", step.step, step.of, "")
+            watch.tell("sampling", step.step, step.of, work.remark)
 
         with chunked(checkpoint.transformer, options.chunk):
             latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
+    work.stage = "decode"
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
-    parked = compute.device.type != "cpu"
-    tiling = Tiling(options.tile, parked=parked) if options.tile else tiling_for(*latents.shape[3:])
-    frames = decode(checkpoint.vae, latents, tiling, watch.stop)
     head, notices = scene.video.trim_head, _notices(checkpoint, asked, scene, options, run)
-    return Shot(latents, _without_head(compute, frames, head), scene.video.frames - head, notices)
+    return Shot(latents, frames(checkpoint, latents, options, head, watch.stop), scene.video.frames - head, notices)
+
+
+def frames(
+    checkpoint: Checkpoint, latents: torch.Tensor, options: A2Options, skip: int, stop: Callable[[], bool] | None = None
+) -> Generator[np.ndarray]:
+    """Decode, without the first `skip` frames: the references leak into a clip's head, but the VAE looks back at it.
+
+    Raises Shortage, or Stopped.
+    """
+    clip = Clip(8 * latents.shape[4], 8 * latents.shape[3], 4 * latents.shape[2] - 3)
+    tiling = tiling_of(options, clip, checkpoint.compute.device.type != "cpu")
+    with _memory(checkpoint.compute, Work(options, "decode")), turn(checkpoint, "vae"):
+        for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
+            if index >= skip:
+                yield frame
 
 
 def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
-    """Load the model as the options say. Raises EngineUnavailable, or Stopped."""
+    """Load the model as the options say. Raises Shortage or another EngineUnavailable, or Stopped."""
     compute = choose_compute(options)
-    with _memory(compute):
+    with _memory(compute, Work(options)):
         folder, tell = find_checkpoint(options.model), lambda *how: watch.tell("loading", *how)
         return load_checkpoint(folder, compute, tell, watch.stop, options.loras, options.cache)
 
@@ -110,19 +148,23 @@ def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
 
 
 def _start(
-    checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options, watch: Watch
+    checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options, watch: Watch, work: Work
 ) -> tuple[Run, Conditioning, Callable[[], None]]:
     """A run, new or taken up again, its conditioning, and how to keep it."""
     state, device, solver = options.state, checkpoint.compute.device, options.solver
-    belongs = _belongs(checkpoint, scene, canvases, options)
-    found = load_run(state, scene.sampling, solver, belongs, device) if state is not None else None
-    if found is not None:
-        run, conditioning = found
-    else:
-        conditioning = condition(
-            checkpoint, scene, canvases, lambda *how: watch.tell("conditioning", *how), watch.stop, options.encode_tiled
-        )
-        run = begin(conditioning, scene.sampling, solver, device, options.step_cache)
+    belongs = _belongs(checkpoint, scene, canvases, work.asked)
+    if work.begun is None and state is not None:
+        work.begun = load_run(state, scene.sampling, solver, belongs, device)
+    if work.begun is None:
+
+        def tell(step: int, of: int, what: str) -> None:
+            work.stage = "text" if what == "prompt" else "references"
+            watch.tell("conditioning", step, of, what)
+
+        step_aside(checkpoint, work.alone)
+        conditioning = condition(checkpoint, scene, canvases, tell, watch.stop, options.encode_tiled)
+        work.begun = begin(conditioning, scene.sampling, solver, device, options.step_cache), conditioning
+    run, conditioning = work.begun
 
     def keep() -> None:
         if state is not None:
@@ -144,14 +186,6 @@ def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], o
         (caching.facts(), options.batched_guidance) if options.step_cache else "",
         options.attention,
     )
-
-
-def _without_head(compute: Compute, frames: Iterator[np.ndarray], head: int) -> Generator[np.ndarray]:
-    """The references leak into the first frames. They are decoded all the same: the VAE looks back at them."""
-    with _memory(compute):
-        for index, frame in enumerate(frames):
-            if index >= head:
-                yield frame
 
 
 def _identity(folder: Path) -> list[tuple[str, int]]:
@@ -189,16 +223,13 @@ def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Opti
 
 
 @contextlib.contextmanager
-def _memory(compute: Compute) -> Iterator[None]:
+def _memory(compute: Compute, work: Work) -> Iterator[None]:
     """Too little memory is a person's matter, not a fault."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and the CPU's allocator has none of its own
-        if "memory" not in str(error):
+    except Shortage:
+        raise
+    except Exception as error:
+        if not is_shortage(error):
             raise
-        problem = f"{compute.device} has too little memory for this clip"
-        if compute.quantised is None:
-            less = "--precision int8"
-        else:
-            less = "--offload blocks" if compute.offload == "none" else "fewer --resident-blocks"
-        raise EngineUnavailable(problem, f"Make it smaller or shorter, or use {less}.") from error
+        raise Shortage(work.stage, measure(error, compute.device), work.step) from error

@@ -102,8 +102,8 @@ def sample(
 ) -> torch.Tensor:
     """Take the run to its end; the final latents, (1, 16, T, h, w) float32 on the run's device.
 
-    `stop` is asked before every transformer block. Stopped then leaves `run` as it was before that step: given to
-    `sample` again it ends on the same latents, bit for bit.
+    `stop` is asked before every transformer block. Stopped, or memory that runs out, leaves `run` as it was before that
+    step: given to `sample` again it ends on the same latents, bit for bit.
     """
     import torch
 
@@ -125,7 +125,8 @@ def sample(
             clean = torch.sub(run.latents, flow, alpha=float(timestep) / TRAIN_STEPS)
             # From here to the end of the step nothing asks for a stop: the scheduler's history, the cache's and the
             # step move on together.
-            run.latents = run.scheduler.step(flow, timestep, run.latents, return_dict=False)[0]
+            with _whole_or_not(run.scheduler):
+                run.latents = run.scheduler.step(flow, timestep, run.latents, return_dict=False)[0]
             run.step += 1
             if cache:
                 cache.commit()
@@ -170,6 +171,18 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
         )[0].float()
 
     return forward
+
+
+@contextlib.contextmanager
+def _whole_or_not(scheduler: Any) -> Iterator[None]:
+    """A step that fails in the middle leaves the scheduler's history as it was. Its tensors are never written to."""
+    before = {name: list(value) if isinstance(value, list) else value for name, value in vars(scheduler).items()}
+    try:
+        yield
+    except BaseException:
+        vars(scheduler).clear()
+        vars(scheduler).update(before)
+        raise
 
 
 @contextlib.contextmanager

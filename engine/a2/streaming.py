@@ -1,15 +1,15 @@
-"""The components whose blocks stream: which of their modules are the blocks, and how many of them stay."""
+"""Who is on the card when: components whose blocks stream, and the others, which take turns with them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Stopped
 
 if TYPE_CHECKING:
-    from engine.a2.checkpoint import Compute
+    from engine.a2.checkpoint import Checkpoint, Compute
     from engine.memory.slabs import Slabs
 
 STREAMED = ("text_encoder", "transformer")
@@ -37,6 +37,34 @@ def open_streams(parts: dict[str, Any], compute: Compute, stop: Callable[[], boo
             opened.callback(streams[name].close, restore=False)
         opened.pop_all()
     return streams
+
+
+@contextlib.contextmanager
+def turn(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    """While this is open a component is where it computes. With offload "blocks" it waits on the host before and
+    after, so that the card holds one of them at a time; without, all stay where they are."""
+    streams, home, device = checkpoint.streams, checkpoint.compute.home, checkpoint.compute.device
+    if not streams:
+        yield
+        return
+    module = getattr(checkpoint, name)
+    try:
+        if name not in streams:  # what streams comes by itself when it runs
+            module.to(device)
+        yield
+    finally:
+        if name in streams:
+            streams[name].park()
+        else:
+            module.to(home)
+
+
+def step_aside(checkpoint: Checkpoint, all_of_it: bool) -> None:
+    """Let the transformer leave the card to the other components until it runs again, if its blocks stream: where some
+    of them stay only with `all_of_it`, since they then take as much memory on the host."""
+    slabs = checkpoint.streams.get("transformer")
+    if slabs is not None and (all_of_it or not slabs.resident):
+        slabs.park()
 
 
 def _blocks(module: Any) -> Any:

@@ -25,14 +25,11 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
     if not tokens:
         yield
         return
-    processors, streamed = [], []
+    from engine.memory.streamed import replace_compute
+
+    processors, undo = [], []
     for block in transformer.blocks:
-        outer = vars(block).get("forward")
-        if outer is None:
-            block.forward = _Block(block, tokens)
-        else:  # it streams: its weights are brought first, and then it computes in pieces
-            streamed.append((outer, outer.__wrapped__))
-            outer.__wrapped__ = _Block(block, tokens)
+        undo.append(replace_compute(block, _Block(block, tokens)))
         if type(block.attn1.processor) is WanAttnProcessor:
             processors.append((block.attn1, block.attn1.processor))
             block.attn1.processor = _SelfAttention(block.attn1.processor, tokens)
@@ -41,10 +38,8 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
     finally:
         for attention, processor in processors:
             attention.processor = processor
-        for outer, inner in streamed:
-            outer.__wrapped__ = inner
-        for block in transformer.blocks if not streamed else ():
-            vars(block).pop("forward", None)
+        for restore in undo:
+            restore()
 
 
 class _Block:

@@ -14,6 +14,7 @@ mark_computed(event)         ... when what is computed so far is done
 wait(event)                  what is computed from now on waits for it; the host does not
 hold(event)                  the host waits for it
 drain()                      the host waits for all copies
+give_back()                  what was freed on the device is for others now, not only for PyTorch
 close()                      give everything back
 """
 
@@ -67,6 +68,8 @@ class PlainCopies:
     def hold(self, event: None) -> None: ...
 
     def drain(self) -> None: ...
+
+    def give_back(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -140,10 +143,13 @@ class CudaCopies:
     def drain(self) -> None:
         self._stream.synchronize()
 
+    def give_back(self) -> None:
+        self._cuda.empty_cache()
+
     def close(self) -> None:
         self.drain()
         self._unpin_all()
-        self._cuda.empty_cache()  # what the slots took is for others now, not only for PyTorch
+        self.give_back()
 
     def _forget_error(self) -> None:
         """A refused call leaves an error behind, and the next kernel would be blamed for it."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ import torch
 from engine.memory.copies import CudaCopies, PlainCopies, copies_for
 from engine.memory.layout import Layout, lay_out
 from engine.memory.staging import Staging
+from engine.memory.streamed import Streamed, check_unwrapped
 
 OnBlock = Callable[[int, int], None]  # blocks packed, of
 
@@ -36,7 +37,7 @@ def interleave(count: int, resident: int) -> tuple[int, ...]:
 
 @dataclass
 class _Slot:
-    buffer: torch.Tensor
+    buffer: torch.Tensor | None  # None: parked
     ready: Any
     free: Any
     holds: int | None = None  # the block whose copy was asked for last
@@ -46,27 +47,11 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Home:
-    """Where a block's bytes stay: on the host, or, if it is resident, on the device."""
+    """Where a block's bytes stay: on the host, or, if it is resident and not parked, on the device."""
 
     layout: Layout
     buffer: torch.Tensor
     pinned: bool = True
-
-
-class _Streamed:
-    """A block's forward, with its weights brought first. A step cache that skips blocks wraps this, and calls it only
-    where there is something to compute."""
-
-    def __init__(self, slabs: Slabs, index: int, compute: Callable[..., Any]) -> None:
-        self.slabs: Slabs | None = slabs
-        self.index = index
-        self.__wrapped__ = compute  # where inspect.signature looks
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.slabs is None:  # closed, but something that was put on the block later still has us
-            return self.__wrapped__(*args, **kwargs)
-        with self.slabs.in_place(self.index):
-            return self.__wrapped__(*args, **kwargs)
 
 
 class Slabs:
@@ -79,7 +64,8 @@ class Slabs:
     of a slot is lost with the next copy. A step cache is put on the blocks after it. Where opening fails, the model is
     spent. One thread at a time may run the model.
 
-    `notices` is what the person should know; `device_bytes` and `host_bytes` are what weights take there.
+    `notices` is what the person should know; `device_bytes` and `host_bytes` are what weights take there, unless it is
+    `parked`.
     """
 
     def __init__(
@@ -93,12 +79,13 @@ class Slabs:
         if resident < 0:
             raise ValueError(f"{resident} resident blocks")
         for index, block in enumerate(blocks):
-            _check_unwrapped(index, block)
+            check_unwrapped(index, block)
         self._copies = copies
-        self._forwards: list[tuple[torch.nn.Module, _Streamed]] = []
+        self._forwards: list[tuple[torch.nn.Module, Streamed]] = []
         self._homes: dict[int | None, _Home] = {}  # None: what is not in a block
         self._staging: Staging | None = None
-        self._open = True
+        self._hook: Any = None
+        self._open, self.parked = True, False
         self.resident = interleave(len(blocks), resident)
         streamed = [index for index in range(len(blocks)) if index not in self.resident]
         try:
@@ -112,9 +99,10 @@ class Slabs:
                     self._keep(index, layout)
             for index in streamed:
                 block = blocks[index]
-                block.forward = _Streamed(self, index, block.forward)
+                block.forward = Streamed(self.in_place, index, block.forward)
                 self._forwards.append((block, block.forward))
             self._fill()
+            self._hook = model.register_forward_pre_hook(lambda *_: self.unpark())
         except BaseException:
             self.close(restore=False)
             raise
@@ -135,11 +123,13 @@ class Slabs:
         if not self._open:
             return
         self._open = False
+        if self._hook is not None:
+            self._hook.remove()
         if self._staging is not None:
             self._staging.close()
         self._copies.drain()
         for block, forward in self._forwards:
-            forward.slabs = None
+            forward.in_place = None
             if block.forward is forward:
                 del block.forward
         while self._homes:
@@ -151,6 +141,7 @@ class Slabs:
     def changing(self) -> Iterator[None]:
         """While this is open, every weight is where it may be changed, those of streamed blocks on the host. Shapes and
         types stay, and the model does not run."""
+        self.unpark()
         self._settle()
         streamed = [(slot, self._homes[index]) for index, slot in self._slot_of.items()]
         for _, home in streamed:
@@ -163,13 +154,54 @@ class Slabs:
                     home.layout.pack(home.buffer, slot.buffer)
             self._fill()
 
+    def park(self) -> None:
+        """Give the device's memory to others. What does not stream moves to the host, and takes room there, until the
+        model runs again. Where there is no such room everything stays as it was."""
+        if not self._open or self.parked:
+            return
+        self._settle()
+        with torch.inference_mode(False), torch.no_grad():
+            self._move(self._copies.allocate_host)
+            for slot in self._slots:
+                slot.buffer = None
+            for index in self._slot_of:
+                self._homes[index].layout.hollow()
+        self.parked = True
+        self._copies.give_back()
+
+    def unpark(self) -> None:
+        """Take the device's memory again; the model's forward does it by itself."""
+        if not self.parked:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            room = [self._copies.allocate(self._slot_size) for _ in self._slots]
+            self._move(self._copies.allocate)
+            for slot, buffer in zip(self._slots, room, strict=True):
+                slot.buffer = buffer
+                self._copies.mark_computed(slot.free)  # the memory may be in use still by whoever had it before
+            for index, slot in self._slot_of.items():
+                self._homes[index].layout.show(slot.buffer)
+        self.parked = False
+        self._fill()
+
+    def _move(self, allocate: Callable[[int], torch.Tensor]) -> None:
+        """Move what does not stream, all of it or nothing."""
+        kept = {index: home for index, home in self._homes.items() if index not in self._slot_of}
+        there = {index: allocate(home.layout.nbytes) for index, home in kept.items()}
+        for index, home in kept.items():
+            buffer = there.pop(index)
+            buffer[: home.layout.nbytes].copy_(home.buffer[: home.layout.nbytes])
+            home.layout.show(buffer)
+            self._homes[index] = replace(home, buffer=buffer)
+
     # ------------------------------------------------------------------------------------------------------------------
     # Opening
 
     def _make_slots(self, layouts: Sequence[Layout], streamed: Sequence[int]) -> None:
-        size = max((layouts[index].nbytes for index in streamed), default=0)
+        self._slot_size = max((layouts[index].nbytes for index in streamed), default=0)
         self._slots = tuple(
-            _Slot(self._copies.allocate(size), self._copies.event(), self._copies.event()) for _ in streamed[:2]
+            _Slot(self._copies.allocate(self._slot_size), self._copies.event(), self._copies.event())
+            for _ in streamed[:2]
         )
         for slot in self._slots:
             self._copies.mark_computed(slot.free)  # the memory may be in use still by whoever had it before
@@ -288,12 +320,3 @@ def stream_blocks(
 def _outside(model: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> Layout:
     inside = {id(module) for block in blocks for module in block.modules()}
     return lay_out(module for module in model.modules() if id(module) not in inside)
-
-
-def _check_unwrapped(index: int, block: torch.nn.Module) -> None:
-    """What was put on a block before us could take our forward away with it later, and the block would compute with
-    another one's weights."""
-    if isinstance(block.forward, _Streamed) and block.forward.slabs is None:  # left by a cache that came off late
-        del block.forward
-    if block.forward != type(block).forward.__get__(block):
-        raise ValueError(f"block {index} has a forward of its own already: open this before a step cache is put on")

@@ -1,0 +1,125 @@
+"""A clip in spite of memory that runs out: on from its last step, in the next safer way (engine/memory/ladder.py)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from engine.a2 import recipe
+from engine.a2.checkpoint import Checkpoint, choose_compute
+from engine.a2.options import A2Options
+from engine.a2.streaming import step_aside
+from engine.cast import Member
+from engine.errors import EngineUnavailable
+from engine.garage import Garage
+from engine.memory.footprint import clip_of
+from engine.memory.ladder import RUNGS, Way, next_way
+from engine.memory.shortage import Shortage, give_back, is_shortage
+from engine.scene import Scene
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_TOLD_AS = {"loading": "loading", "text": "conditioning", "references": "conditioning", "denoise": "sampling",
+            "decode": "decoding"}  # fmt: skip
+
+
+def shoot(
+    scene: Scene, members: Sequence[Member], options: A2Options, watch: recipe.Watch, garage: Garage
+) -> recipe.Shot:
+    """recipe.shoot with a model from the garage, and up to three safer ways where memory runs out, also while the
+    frames are read. The notices tell of each.
+
+    Raises EngineUnavailable, which says what was tried; or Stopped.
+    """
+    descent, work = _Descent(Way(options, clip_of(scene), _on_card(options)), watch), recipe.Work(options)
+    while True:
+        now, work.alone, work.remark = descent.way.options, descent.way.alone, descent.remark
+        try:
+            checkpoint = garage.fetch(recipe.weights_of(now), lambda now=now: recipe.load(now, watch))
+            shot = recipe.shoot(scene, members, now, watch, checkpoint, work)
+            break
+        except Shortage as error:
+            shortage = error.alone()
+        run = work.begun[0] if work.begun is not None else None
+        if run is not None and run.cache is not None:
+            run.cache.whole.clear()  # it knows passes that may be made in another way from now on
+        descent.step_down(shortage, *((run.step, run.steps) if run is not None else (0, 1)))
+    descent.notices[:0] = shot.notices
+    frames = _frames(descent, checkpoint, shot, scene.video.trim_head, garage)
+    return replace(shot, frames=frames, notices=descent.notices)
+
+
+def _frames(
+    descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int, garage: Garage
+) -> Generator[np.ndarray]:
+    """All frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was given."""
+    given = 0
+    while True:
+        _make_room(descent.way, checkpoint, garage)
+        options, stop = descent.way.options, descent.watch.stop
+        try:
+            with contextlib.closing(recipe.frames(checkpoint, shot.latents, options, head + given, stop)) as frames:
+                for frame in frames:
+                    given += 1
+                    yield frame
+            return
+        except Shortage as error:
+            shortage = error.alone()
+        descent.step_down(shortage, given, shot.count)
+
+
+class _Descent:
+    """The way now, and what was tried before it."""
+
+    def __init__(self, way: Way, watch: recipe.Watch) -> None:
+        self.way, self.watch = way, watch
+        self.notices: list[str] = []
+        self._tried: list[str] = []
+
+    @property
+    def remark(self) -> str:
+        return f"memory ran out; now with {self._tried[-1]}" if self._tried else ""
+
+    def step_down(self, shortage: Shortage, done: int, of: int) -> None:
+        """Take the next safer way, and tell it. Raises EngineUnavailable where there is none."""
+        give_back()
+        found = next_way(self.way, shortage.stage, RUNGS - len(self._tried))
+        if found is None:
+            raise self._end(shortage)
+        self.way, words = found
+        self._tried.append(words)
+        self.notices.append(f"Memory ran out {shortage.where()} ({shortage.need}): went on with {words}.")
+        self.watch.tell(_TOLD_AS[shortage.stage], done, of, self.remark)
+
+    def _end(self, shortage: Shortage) -> EngineUnavailable:
+        problem, options = shortage.problem, self.way.options
+        if self._tried:
+            problem += f", also after going on with {'; then '.join(self._tried)}"
+        remedy = "Make the clip smaller or shorter, or close other programs"
+        if options.precision not in ("int8", "fp8"):
+            remedy += ", or use --precision int8"
+        if options.state is not None and shortage.stage == "decode":
+            remedy += ". All steps are done and kept: only decoding is left"
+        elif options.state is not None and shortage.step > 1:
+            remedy += f". {shortage.step - 1} steps are kept"
+        return EngineUnavailable(problem, f"{remedy}.")
+
+
+def _make_room(way: Way, checkpoint: Checkpoint, garage: Garage) -> None:
+    """Before decoding: the transformer waits on the host if it streams, and is let go where that is not enough."""
+    if way.alone and not checkpoint.streams:
+        garage.release()  # the VAE is in our hands
+        return
+    try:
+        step_aside(checkpoint, way.alone)
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        garage.release()
+
+
+def _on_card(options: A2Options) -> bool:
+    return choose_compute(options).device.type != "cpu"

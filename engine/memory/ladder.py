@@ -1,0 +1,116 @@
+"""What to try next where memory ran out all the same: a few rungs down, each safer and a little slower than the last.
+
+Pure decisions. No rung changes a run that has begun beyond rounding, so that it goes on from its last step. Fewer bits
+a weight would: they are left to the person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from engine.a2.decoding import Tiling, tiling_for
+from engine.a2.options import A2Options
+from engine.memory.footprint import Clip
+from engine.memory.shortage import StageName
+
+RUNGS = 3  # per clip
+
+_CHUNKS = (4096, 1024)  # tokens
+_TILES = (72, 44)  # latent pixels
+_OVERLAP = 24  # of tiles
+SMALLEST_TILE = _OVERLAP + 8
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a clip is made now. `on_card`: weights may wait on the host. `alone`: while the transformer does not compute,
+    the others have its memory: on a card it waits on the host where it streams, else it is let go before decoding."""
+
+    options: A2Options
+    clip: Clip
+    on_card: bool
+    alone: bool = False
+
+
+def next_way(way: Way, stage: StageName, rungs_left: int) -> tuple[Way, str] | None:
+    """The next safer way after memory ran out in `stage`, and what changes, in words; None where there is none. The
+    last rung takes all that is left at once."""
+    if rungs_left <= 0:
+        return None
+    changes: list[str] = []
+    while (step := next(_steps(way, stage), None)) is not None:
+        way, words = step
+        changes.append(words)
+        if rungs_left > 1:
+            break
+    return (way, _joined(changes)) if changes else None
+
+
+def tiling_of(options: A2Options, clip: Clip, on_card: bool) -> Tiling | None:
+    """How the frames are decoded; on a card what waits between tiles waits on the host."""
+    if not options.tile:
+        _, height, width = clip.latent
+        return tiling_for(height, width)
+    return Tiling(max(options.tile, SMALLEST_TILE), _OVERLAP, on_card)
+
+
+def _steps(way: Way, stage: StageName) -> Iterator[tuple[Way, str]]:
+    """What may be changed for a stage, the cheapest first."""
+    streams = way.on_card and way.options.offload == "blocks"
+    if stage in ("text", "references", "decode") and streams and not way.alone:
+        yield _alone(way)
+    if stage == "denoise":
+        yield from _denoising(way)
+    elif stage == "references" and not way.options.encode_tiled:
+        yield _with(way, encode_tiled=True), "the pictures encoded in tiles"
+    elif stage == "decode":
+        yield from _decoding(way)
+    if stage != "decode":
+        yield from _streaming(way)
+    if stage == "denoise":
+        yield from _chunks(way, _CHUNKS[1:])
+
+
+def _denoising(way: Way) -> Iterator[tuple[Way, str]]:
+    if way.options.batched_guidance and way.clip.guided:
+        yield _with(way, batched_guidance=False), "the two halves of the guidance one after the other"
+    yield from _chunks(way, _CHUNKS[:1])
+
+
+def _chunks(way: Way, sizes: tuple[int, ...]) -> Iterator[tuple[Way, str]]:
+    now = way.options.chunk or way.clip.tokens
+    for size in sizes:
+        if size < now:
+            yield _with(way, chunk=size), f"{size} tokens at a time"
+
+
+def _streaming(way: Way) -> Iterator[tuple[Way, str]]:
+    """Copies hide behind the computing: no block that stays is worth a clip that fails."""
+    if way.on_card and way.options.offload == "none":
+        yield _with(way, offload="blocks", resident_blocks=0), "the model's blocks brought one by one"
+    elif way.on_card and way.options.resident_blocks:
+        yield _with(way, resident_blocks=0), "no block of the model staying on the card"
+
+
+def _decoding(way: Way) -> Iterator[tuple[Way, str]]:
+    _, height, width = way.clip.latent
+    tiling = tiling_of(way.options, way.clip, way.on_card)
+    now = max(height, width) if tiling is None else min(tiling.tile, max(height, width))
+    for tile in _TILES:
+        if tile < now:
+            yield _with(way, tile=tile), f"tiles of {8 * tile} pixels"
+    if not way.alone:
+        yield _alone(way)
+
+
+def _alone(way: Way) -> tuple[Way, str]:
+    return replace(way, alone=True), "the rest of the model out of the way"
+
+
+def _with(way: Way, **changes: object) -> Way:
+    return replace(way, options=replace(way.options, **changes))
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

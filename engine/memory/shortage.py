@@ -1,0 +1,111 @@
+"""Memory that ran out: how to tell it from other faults, and the true numbers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.errors import EngineUnavailable
+from engine.memory.host import physical_memory
+
+if TYPE_CHECKING:
+    import torch
+
+StageName = Literal["loading", "text", "references", "denoise", "decode"]
+
+_DOING = {
+    "loading": "while loading the model", "text": "while reading the prompt",
+    "references": "while encoding the pictures", "denoise": "at step {step}", "decode": "while decoding",
+}  # fmt: skip
+# What the libraries say where they have no type of their own for it: C10's allocators, cuBLAS, cuDNN, and the system.
+_WORDS = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|unable to allocate|bad allocation"
+    r"|bad_alloc|STATUS_ALLOC_FAILED|insufficient memory", re.IGNORECASE,
+)  # fmt: skip
+_ASKED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", re.IGNORECASE)
+_ALLOWED = re.compile(r"([\d.]+) ?(MiB|GiB) allowed", re.IGNORECASE)
+_UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_GB = 2**30  # as cards are sold
+
+
+class Shortage(EngineUnavailable):
+    """Memory ran out in `stage`. Raised within the engine, where a safer way may be tried; whoever sees it can show it:
+    it is what there is to say when none is."""
+
+    def __init__(self, stage: StageName, need: Need, step: int = 0) -> None:
+        self.stage, self.need, self.step = stage, need, step
+        super().__init__(f"memory ran out {self.where()} ({need})", "Make the clip smaller or shorter.")
+
+    def alone(self) -> Shortage:
+        """The same without what led to it: a traceback keeps everything alive that was in use."""
+        return Shortage(self.stage, self.need, self.step)
+
+    def where(self) -> str:
+        """Such as "at step 12"."""
+        return _DOING[self.stage].format(step=self.step)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the moment when memory ran out: `asked` for in vain (None: not told), `used` and `total` of `where`, a
+    card or the computer's memory (None: not known)."""
+
+    asked: int | None
+    used: int | None
+    total: int | None
+    where: str
+
+    def __str__(self) -> str:
+        known = f"{self.used / _GB:.1f} of {self.total / _GB:.1f} GB" if self.used is not None and self.total else ""
+        if self.asked is None:
+            return f"{known} of {self.where} were in use" if known else f"of {self.where}"
+        more = f"{self.asked / _GB:.2f} GB more" if self.asked >= _GB / 100 else f"{self.asked / 2**20:.1f} MB more"
+        return f"{more} were needed with {known} of {self.where} in use" if known else f"{more} of {self.where}"
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether memory ran out, on a card or on the host; an illegal access to it is another matter."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == 12 or getattr(error, "winerror", None) in (8, 14, 1455)
+    return isinstance(error, Exception) and bool(_WORDS.search(str(error)))
+
+
+def measure(error: BaseException, device: torch.device) -> Need:
+    """The numbers, while what ran out is still in use. `device` is what is computed on."""
+    asked = _bytes(_ASKED.search(str(error)))
+    if device.type == "cuda" and _is_the_cards(error):
+        import torch
+
+        try:
+            free, total = torch.cuda.mem_get_info(device)
+            used = total - free
+            if (allowed := _bytes(_ALLOWED.search(str(error)))) is not None:
+                used, total = torch.cuda.memory_reserved(device), allowed
+            return Need(asked, used, total, "the card's memory")
+        except RuntimeError:
+            return Need(asked, None, None, "the card's memory")
+    (total, _), (free, _) = physical_memory()
+    used = total - free if total is not None and free is not None else None
+    return Need(asked, used, total, "the computer's memory")
+
+
+def give_back() -> None:
+    """Collect what a failed attempt has left, and return it to the system: others may need it."""
+    import gc
+    import sys
+
+    gc.collect()  # modules and their hooks know each other
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _is_the_cards(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "alloc_cpu" not in str(error) and "CPUAllocator" not in str(error)
+
+
+def _bytes(found: re.Match[str] | None) -> int | None:
+    return round(float(found[1]) * _UNITS[found[2].lower()]) if found else None

@@ -1,0 +1,114 @@
+"""Where memory ran out: which way is safer, and what counts as memory that ran out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engine.a2.options import A2Options
+from engine.memory.footprint import Clip
+from engine.memory.ladder import RUNGS, Way, next_way, tiling_of
+from engine.memory.shortage import Need, Shortage, is_shortage
+
+GB = 2**30
+STAGES = ("loading", "text", "references", "denoise", "decode")
+
+
+def way(on_card: bool = True, clip: Clip | None = None, **options: object) -> Way:
+    return Way(A2Options(**options), clip or Clip(), on_card)
+
+
+def descend(start: Way, stage: str) -> list[tuple[Way, str]]:
+    rungs, now = [], start
+    while (found := next_way(now, stage, RUNGS - len(rungs))) is not None:
+        rungs.append(found)
+        now = found[0]
+    return rungs
+
+
+def test_denoising_first_halves_the_work_at_hand_and_then_streams():
+    rungs = descend(way(batched_guidance=True), "denoise")
+    assert len(rungs) == RUNGS
+    first, second, last = (rung.options for rung, _ in rungs)
+    assert (first.batched_guidance, first.chunk, first.offload) == (False, 0, "none")
+    assert (second.chunk, second.offload) == (4096, "none")
+    assert (last.chunk, last.offload, last.resident_blocks) == (1024, "blocks", 0)
+    assert rungs[2][1] == "the model's blocks brought one by one and 1024 tokens at a time"
+
+
+def test_blocks_that_stay_are_given_up():
+    rungs = descend(way(offload="blocks", resident_blocks=12), "denoise")
+    assert rungs[-1][0].options.resident_blocks == 0
+
+
+def test_decoding_takes_smaller_tiles_and_then_the_model_s_place():
+    rungs = descend(way(), "decode")
+    assert [rung.options.tile for rung, _ in rungs] == [72, 44, 44]
+    assert [rung.alone for rung, _ in rungs] == [False, False, True]
+    assert all(tiling_of(rung.options, rung.clip, True).parked for rung, _ in rungs)
+    streaming = descend(way(offload="blocks", resident_blocks=3), "decode")
+    assert streaming[0][0].alone  # which costs next to nothing
+    assert streaming[-1][0].options.tile == 44
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_way_repeats_changes_the_precision_or_goes_beyond_three_rungs(stage):
+    for start in (way(batched_guidance=True, precision="bf16"), way(False), way(offload="blocks", resident_blocks=9)):
+        seen, now = [start], start
+        for rung, words in descend(start, stage):
+            assert words
+            assert rung not in seen
+            assert rung.options.precision == now.options.precision
+            seen.append(rung)
+        assert len(seen) <= RUNGS + 1
+        assert next_way(start, stage, 0) is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_on_the_processor_nothing_is_moved_to_where_it_is_already(stage):
+    assert all(rung.options.offload == "none" for rung, _ in descend(way(False, batched_guidance=True), stage))
+
+
+def test_a_clip_that_is_small_already_is_not_cut_up():
+    tiny = way(clip=Clip(64, 64, 9, guidance=1.0), batched_guidance=True, offload="blocks")
+    assert descend(tiny, "denoise") == []
+    assert [rung.options.tile for rung, _ in descend(tiny, "decode")] == [0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_ran_out_is_known_in_all_its_forms(error):
+    assert is_shortage(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("Expected all tensors to be on the same device"),
+        OSError(28, "No space left on device"),
+        KeyboardInterrupt("out of memory"),
+    ],
+)
+def test_other_faults_are_not_taken_for_it(error):
+    assert not is_shortage(error)
+
+
+def test_a_shortage_tells_where_and_the_numbers():
+    need = Need(round(1.5 * GB), 7 * GB, 8 * GB, "the card's memory")
+    told = Shortage("denoise", need, 12)
+    assert told.problem == (
+        "memory ran out at step 12 (1.50 GB more were needed with 7.0 of 8.0 GB of the card's memory in use)"
+    )
+    assert str(replace(need, asked=None)) == "7.0 of 8.0 GB of the card's memory were in use"
+    assert str(replace(need, asked=3 * 2**20)).startswith("3.0 MB more")
