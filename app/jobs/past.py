@@ -119,7 +119,7 @@ class Past:
             "resumable": row.state in (STOPPED, INTERRUPTED, FAILED) and (folder / SCENE).is_file(),
             "steps_kept": kept, "left": self._left(row, kept),
         }  # fmt: skip
-        if row.state == WAITING:
+        if row.state in (WAITING, RUNNING):  # a running one has trouble where a full disk does not take its end down
             seen["error"] = self._worker.trouble
         progress = self._worker.progress if row.state == RUNNING else None
         at: Any = progress or row
