@@ -43,7 +43,7 @@ def add_endpoints(studio: Studio) -> None:
             raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
         pictures += [("background", background)] if background else []
-        desk = studio.desks.new()
+        desk = studio.desks.new(passing=True)
         with desk.lock:
             for number, (role, file) in enumerate(pictures):
                 _add(studio, desk, role, file, (names or [])[number : number + 1])

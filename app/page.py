@@ -10,8 +10,11 @@ import gradio as gr
 
 from app.api import add_endpoints
 from app.clips.gallery import Gallery
-from app.clips.page import build_clips, wire_clips
+from app.clips.housekeeping import Housekeeping
+from app.clips.page import build_bring, build_clips, wire_clips
+from app.clips.tidying import build_tidying, wire_tidying
 from app.create.layout import build_create
+from app.create.parts import Page
 from app.create.planning import Planner
 from app.create.studio import Studio
 from app.create.wiring import wire
@@ -19,6 +22,7 @@ from app.help.page import build_help
 from app.models.getting import Getting
 from app.models.room import build_models
 from app.own import WEB
+from app.safely import safely
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Rooms:
 
     studio: Studio
     gallery: Gallery
+    keeping: Housekeeping
     getting: Getting
     planner: Planner
     release: Callable[[], None]
@@ -39,19 +44,35 @@ def build_page(rooms: Rooms) -> gr.Blocks:
     with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
+        bring = build_bring()
         with gr.Tabs(selected="create", elem_id="tr-rooms") as tabs:
-            with gr.Tab("Create", id="create"):
+            with gr.Tab("Create", id="create") as create:
                 page = build_create(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
-                clips = build_clips(tabs)
+                clips = build_clips(tabs, bring)
+                tidying = build_tidying()
             with gr.Tab("Models", id="models") as models:
                 build_models(models, rooms.getting, is_owner, rooms.planner, rooms.release)
-            with gr.Tab("Help", id="help"):
+            with gr.Tab("Help", id="help") as help_tab:
                 build_help(rooms.outputs, rooms.planner.facts, is_owner)
         everything = wire(page, studio)
-        wire_clips(clips, clips_tab, rooms.gallery, desk, everything)
+        _keep_up(page, studio)
+        wire_clips(clips, [clips_tab, create, models, help_tab], rooms.gallery, desk, everything)
+        wire_tidying(tidying, clips_tab, rooms.keeping, is_owner)
         add_endpoints(studio)
     return blocks
+
+
+def _keep_up(page: Page, studio: Studio) -> None:
+    """A tab that is looked at again shows the clip that another tab of the same desk has started meanwhile."""
+
+    def look(desk_id: str) -> gr.Timer:
+        snap = studio.jobs.snapshot(studio.desks.get(desk_id).sheet.job)
+        return gr.Timer(active=True) if snap and snap.active else gr.skip()
+
+    page.ending.look(
+        safely(look), [page.desk], [page.timer], show_progress="hidden", api_visibility="private", api_name="page_look"
+    )
 
 
 def _header() -> None:

@@ -101,8 +101,10 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
+    from app.clips.exports import Exports
     from app.clips.gallery import Gallery
-    from app.clips.media import media_route
+    from app.clips.housekeeping import Housekeeping, told
+    from app.clips.media import media_route, state_route
     from app.create.library import Library
     from app.create.model import Model
     from app.create.studio import Studio
@@ -120,8 +122,12 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
     model = Model(choices, outputs / "loras", house.planner, guard.is_owner)
     studio = Studio(desks, house.jobs, library, tray, guard, model)
-    gallery = Gallery(studio, outputs / "exports")
-    rooms = Rooms(studio, gallery, Getting(choices), house.planner, house.engine.release, outputs)
+    exports = Exports(outputs / "exports")
+    keeping = Housekeeping(house.jobs, desks, choices, exports, outputs)
+    if done := keeping.at_start():
+        print(told(done, done=True))
+    gallery, getting = Gallery(studio, exports), Getting(choices)
+    rooms = Rooms(studio, gallery, keeping, getting, house.planner, house.engine.release, outputs)
     blocks = build_page(rooms)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
@@ -131,7 +137,10 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
             "middleware": [Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads")],
-            "routes": [media_route(house.jobs, outputs / "exports", guard.may_see_job)],
+            "routes": [
+                state_route(house.jobs, guard.may_see_job),
+                media_route(house.jobs, outputs / "exports", guard.may_see_job),
+            ],
         },
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,9 +14,13 @@ from engine.a2.options import DEFAULT_MODEL
 
 @dataclass(frozen=True)
 class Choices:
-    """`model` is the checkpoint of the a2 engine: a folder, or a hub id that is on this machine."""
+    """`model` is the checkpoint of the a2 engine: a folder, or a hub id that is on this machine. Clips older than
+    `clips_days`, and those beyond `clips_gb`, may go to the trash (0: none), at each start if `tidy_at_start`."""
 
     model: str = DEFAULT_MODEL
+    clips_days: int = 0
+    clips_gb: float = 0.0
+    tidy_at_start: bool = False
 
 
 class Settings:
@@ -28,12 +33,11 @@ class Settings:
         """The choices; what is missing or unreadable is as it is by default."""
         try:
             data = json.loads(self._file.read_text(encoding="utf-8"))
-            known = {each.name for each in fields(Choices)}
-            return Choices(**{key: value for key, value in data.items() if key in known and isinstance(value, str)})
+            return Choices(**{name: data[name] for name, kind in _KINDS.items() if _is(kind, data.get(name))})
         except (OSError, ValueError, AttributeError):
             return Choices()
 
-    def put(self, **changes: str) -> Choices:
+    def put(self, **changes: str | float) -> Choices:
         """Change some of them and keep them. Raises OSError."""
         choices = replace(self.get(), **changes)
         growing, _ = part.beside(self._file)
@@ -43,3 +47,13 @@ class Settings:
         finally:
             part.remove(growing)
         return choices
+
+
+_KINDS = {each.name: type(each.default) for each in fields(Choices)}
+
+
+def _is(kind: type, value: object) -> bool:
+    """Whether a value that a person may have written is one for a choice of this kind; numbers from 0 on."""
+    if kind is float:
+        return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
+    return type(value) is kind and (kind is not int or value >= 0)  # type: ignore[operator]

@@ -101,6 +101,7 @@ def _run(arguments: argparse.Namespace, stop: Stop) -> int:
         )
     scene = _with_seed(load_scene(scene_file), arguments.seed)
     options = _a2_options(arguments, arguments.engine or scene.engine)
+    _check_written(arguments)
     request = RenderRequest(
         scene=scene,
         root=scene_file.parent,
@@ -241,6 +242,19 @@ def _check_draft_flags(arguments: argparse.Namespace) -> None:
                 f"{flag}{shown}: the draft runs on the CPU, without a model",
                 "Leave it out, or use --engine a2.",
             )
+
+
+def _check_written(arguments: argparse.Namespace) -> None:
+    """Refuse to write one file twice, or over one that is read."""
+    used = {os.path.realpath(arguments.scene): "the scene"}
+    used |= {os.path.realpath(lora.path): "--lora" for lora in arguments.lora or ()}
+    written = {"-o": arguments.output, "--save-latents": arguments.save_latents, "--state": arguments.state}
+    for flag, name in written.items():
+        if not name:
+            continue
+        if other := used.get(os.path.realpath(name)):
+            raise TroupeError(f"{flag} {shlex.quote(name)} is {other}, too", "Name another file.")
+        used[os.path.realpath(name)] = flag
 
 
 def _with_seed(scene: Scene, seed: int | None) -> Scene:

@@ -78,6 +78,8 @@ def test_a_clip_is_trimmed_and_says_what_it_was_made_from(scene_file, tmp_path, 
         (["--device", "cuda:77"], "cuda:77"),
         (["--device", "teapot"], "teapot"),
         (["--model", "nowhere"], "nowhere"),
+        (["--model", "~nobody-of-that-name/model"], "is not there"),
+        (["--model", "m" * 5000], "is not there"),
         (["--save-latents", "."], "is a folder"),
         (["--state", "."], "is a folder"),
     ],
@@ -88,6 +90,25 @@ def test_what_cannot_be_done_is_one_line_before_any_work(scene_file, tmp_path, c
     assert len(lines) == 1
     assert says in lines[0]
     assert sorted(os.listdir(tmp_path)) == ["scene"]
+
+
+@pytest.mark.parametrize("flag", ["--state", "--save-latents"])
+def test_what_is_no_run_of_ours_is_never_replaced(scene_file, tmp_path, capsys, flag):
+    notes = tmp_path / "notes.txt"
+    victims = {scene_file: "is the scene, too", tmp_path / "out.mp4": "is -o, too", notes: "is there already"}
+    for victim, says in victims.items():
+        notes.write_text("mine, and longer than nine bytes")
+        before = victim.read_bytes() if victim.exists() else None
+        status, lines = run(capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, flag, victim)
+        assert (status, len(lines)) == (1, 1)
+        assert says in lines[0]
+        assert (victim.read_bytes() if victim.exists() else None) == before
+
+
+def test_a_state_may_have_any_name_and_is_taken_up_again(scene_file, tmp_path, capsys):
+    for _ in range(2):
+        status, lines = run(capsys, scene_file, tmp_path / "out.mp4", *ON_TINY, "--state", tmp_path / "run.keep")
+        assert status == 0, lines
 
 
 def test_streamed_blocks_give_the_same_latents_bit_for_bit(scene_file, tmp_path, capsys):

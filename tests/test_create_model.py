@@ -184,6 +184,20 @@ def test_a_guest_neither_sees_nor_uses_the_owners_files(desk, loras, tmp_path):
     assert model.options(desk).loras == ()
 
 
+def test_a_guest_is_not_told_where_the_owners_model_should_be(desk, nowhere, tmp_path):
+    guest = Model(nowhere._settings, tmp_path / "loras", Unknown(tmp_path), is_owner=lambda: False)
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    assert not guest.can_shoot(desk)
+    assert "only its owner" in guest.note(desk)
+    assert "Models tab" not in guest.note(desk)
+    with pytest.raises(EngineUnavailable) as refused:
+        guest.options(desk)
+    for said in (guest.note(desk), str(refused.value)):
+        assert str(tmp_path) not in said
+    assert str(tmp_path / "nowhere") in nowhere.note(desk)
+
+
 def test_what_does_not_go_together_is_said_before_generate(desk, model, loras, tmp_path):
     pytest.importorskip("torch")
     add(desk, tmp_path, "character", "Mia", "red")

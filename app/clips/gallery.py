@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import html
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app.clips.media import export_file
+from app.clips.exports import Exports
 from app.clips.views import gallery_value, queue_value
+from app.create.desk import Desk
 from app.create.desks import open_scene
-from app.create.shoot import take_back
+from app.create.shoot import new_seed, take_back
 from app.create.studio import Studio
 from app.jobs.snapshot import INTERRUPTED, Snapshot
 from app.uploads import uploaded
 from engine.errors import TroupeError, VideoError
-from engine.export import KINDS, export
+from engine.export import KINDS
 from engine.keepsake import unpack
 from engine.video import read_scene
 
 PAGE = 24  # clips shown at once
-_NEW = 86_400.0  # seconds that an export is kept
+_BUSY, _IDLE = 1.5, 10.0  # seconds between two looks at the queue, while something is made and while not
 
 
 @dataclass
@@ -40,7 +41,6 @@ class Parts:
     favourites: gr.Checkbox
     more: gr.Button
     limit: gr.State
-    note: gr.HTML
     bring: gr.UploadButton
     timer: gr.Timer
     rooms: gr.Tabs
@@ -49,7 +49,7 @@ class Parts:
 class Gallery:
     """The clips and the queue of one server, as a desk may see them."""
 
-    def __init__(self, studio: Studio, exports: Path) -> None:
+    def __init__(self, studio: Studio, exports: Exports) -> None:
         self._studio, self._jobs, self._exports = studio, studio.jobs, exports
         self.parts: Parts = None  # type: ignore[assignment]  # set when the page is wired
 
@@ -60,9 +60,8 @@ class Gallery:
     # -- what to show ------------------------------------------------------------
 
     def show(
-        self, desk_id: str, search: str, engine: str, favourites: bool, limit: int,
-        undo: Snapshot | None = None, opened: str = "",
-    ) -> dict[Any, Any]:  # fmt: skip
+        self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, undo: Snapshot | None = None
+    ) -> dict[Any, Any]:
         """Gallery and queue as they now are."""
         owner, parts = self._owner(desk_id), self.parts
         chosen = engine if engine in ("draft", "a2") else None
@@ -71,24 +70,29 @@ class Gallery:
         sought = bool(search) or chosen is not None or favourites is True
         hint = "Nothing fits. Search for fewer words." if sought else "No clips yet. Make one on the Create tab."
         return {
-            parts.grid: gallery_value(self._jobs, found[:limit], hint, undo, opened),
+            parts.grid: gallery_value(self._jobs, found[:limit], hint, undo),
             parts.more: gr.update(visible=len(found) > limit), **self.queue(desk_id),
         }  # fmt: skip
 
     def queue(self, desk_id: str) -> dict[Any, Any]:
-        """The queue alone; it is asked for while something is being made."""
+        """The queue alone; it is asked for as long as the tab is looked at."""
         owner = self._owner(desk_id)
-        cut_off = [snap for snap in self._jobs.history(owner, limit=50) if snap.state == INTERRUPTED]
-        value = queue_value(self._jobs, owner, cut_off)
+        past = self._jobs.history(owner, limit=50)
+        cut_off = [snap for snap in past if snap.state == INTERRUPTED]
+        value = queue_value(self._jobs, owner, cut_off, past[0].id if past else "")
         busy = any(each["state"] in ("running", "waiting") for each in value["jobs"])
-        return {self.parts.queue: value, self.parts.timer: gr.Timer(active=busy)}
+        return {self.parts.queue: value, self.parts.timer: gr.Timer(_BUSY if busy else _IDLE, active=True)}
 
     def tick(self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, before: Any) -> dict[Any, Any]:
         """The queue; and the gallery, where something has ended since."""
         updates = self.queue(desk_id)
-        now = {each["id"] for each in updates[self.parts.queue]["jobs"]}
-        had = {each["id"] for each in before["jobs"]} if isinstance(before, dict) and "jobs" in before else set()
-        return self.show(desk_id, search, engine, favourites, limit) if had - now else updates
+        now, had = (_seen(value) for value in (updates[self.parts.queue], before))
+        over = had[0] - now[0] or had[1] != now[1]
+        return self.show(desk_id, search, engine, favourites, limit) if over else updates
+
+    def leave(self) -> dict[Any, Any]:
+        """Another tab is looked at: nobody needs to know how the queue stands."""
+        return {self.parts.timer: gr.Timer(active=False)}
 
     def show_more(self, desk_id: str, search: str, engine: str, favourites: bool, limit: int) -> dict[Any, Any]:
         return {self.parts.limit: limit + PAGE, **self.show(desk_id, search, engine, favourites, limit + PAGE)}
@@ -103,10 +107,11 @@ class Gallery:
         action, job_id, kind = str(data.get("action")), str(data.get("id")), str(data.get("kind"))
         owner, query, undo = self._owner(desk_id), (search, engine, favourites, limit), None
         if action == "export":
-            yield from self._export(job_id, kind, owner)
+            yield from self._export(desk_id, query, job_id, kind)
             return
         if action in ("open", "promote", "edit"):
-            yield self._open(desk_id, job_id, owner, action) | self.show(desk_id, *query)
+            opened = self._open(desk_id, job_id, owner, action)
+            yield self.show(desk_id, *query) | opened
             return
         if action in ("pause", "go"):
             if owner is None:
@@ -115,40 +120,60 @@ class Gallery:
             undo = self._jobs.snapshot(job_id)
             self._jobs.trash(job_id, owner)
         else:
-            self._simple(action, job_id, owner)
+            self._simple(action, job_id, kind, owner)
         yield self.show(desk_id, *query, undo=undo)
 
-    def _simple(self, action: str, job_id: str, owner: str | None) -> None:
+    def _simple(self, action: str, job_id: str, kind: str, owner: str | None) -> None:
         jobs = self._jobs
         if action == "star":
             snap = jobs.snapshot(job_id)
             jobs.set_favourite(job_id, not (snap and snap.favourite), owner)
             return
-        known = {
-            "restore": jobs.restore, "resume": jobs.resume, "twice": jobs.duplicate, "next": jobs.run_next,
-            "up": jobs.move_up, "down": jobs.move_down, "hold": jobs.hold, "stop": jobs.stop,
-        }  # fmt: skip
-        if action in known:
-            known[action](job_id, owner=owner)
+        if action == "unexport":
+            if (snap := jobs.snapshot(job_id)) and owner in (None, snap.owner):
+                self._exports.stop(job_id, kind)
+            return
+        vary = partial(jobs.duplicate, seed=new_seed())
+        begins = {"resume": jobs.resume, "twice": jobs.duplicate, "vary": vary, "next": jobs.run_next}
+        known = {"restore": jobs.restore, "up": jobs.move_up, "down": jobs.move_down, "hold": jobs.hold,
+                 "stop": jobs.stop}  # fmt: skip
+        if action in begins and (action in ("twice", "vary") or not self._is_active(job_id)):
+            with self._studio.guard.turn(self._is_active) as started:  # a guest has only so many under way
+                job = begins[action](job_id, owner=owner)
+                started(job.id if job else job_id)
+        elif action in begins or action in known:
+            (begins | known)[action](job_id, owner=owner)
+
+    def _is_active(self, job_id: str) -> bool:
+        snap = self._jobs.snapshot(job_id)
+        return bool(snap and snap.active)
 
     def _open(self, desk_id: str, job_id: str, owner: str | None, action: str) -> dict[Any, Any]:
         """Put a clip's scene on the desk. What was there can be brought back."""
-        scene = self._jobs.scene_file(job_id, owner)
         if action == "edit":
             desk = self._studio.desks.get(desk_id)
             with desk.lock:
                 take_back(desk, self._jobs, job_id, owner)
-            return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.everything(desk)}
+            return self._to_the_desk(desk)
+        scene = self._jobs.scene_file(job_id, owner)
         return self._lay_out(desk_id, scene, "a2" if action == "promote" else None)
 
     def _lay_out(self, desk_id: str, scene: Path, engine: str | None = None) -> dict[Any, Any]:
         desk = self._studio.desks.get(desk_id)
         with desk.lock:
+            before = desk.undo
             desk.remember("opening a clip")
-            open_scene(desk, scene)
-            if engine is not None:
-                desk.put("engine", engine)
-        return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.everything(desk)}
+            try:
+                open_scene(desk, scene)
+            except TroupeError:
+                desk.undo = before
+                raise
+            desk.sheet.edits = ""  # this is another scene than the one that was taken back
+            desk.put("engine", engine or desk.sheet.engine)
+        return self._to_the_desk(desk)
+
+    def _to_the_desk(self, desk: Desk) -> dict[Any, Any]:
+        return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.everything(desk), **self.leave()}
 
     def bring(self, desk_id: str, path: str | None) -> dict[Any, Any]:
         """An MP4 of Troupe's was dropped: its scene comes back, with the cast where it carries one."""
@@ -157,7 +182,10 @@ class Gallery:
             scene_file = unpack(clip, Path(folder))
             if scene_file is not None:
                 return self._lay_out(desk_id, scene_file)
-        scene = read_scene(clip)
+        try:
+            scene = read_scene(clip)
+        except VideoError:
+            raise VideoError(f"{clip.name} is not a clip that can be read", "It may be cut off.") from None
         if scene is None:
             raise VideoError("this clip carries no scene of Troupe's", "Choose an MP4 that Troupe has made.")
         desk = self._studio.desks.get(desk_id)
@@ -168,29 +196,25 @@ class Gallery:
             desk.put("prompt", scene.prompt)
         cast = ", ".join(html.escape(element.name or element.role) for element in scene.cast)
         gr.Warning(f"This clip carries its words, but no pictures. Add the cast yourself: {cast}.")
-        return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.everything(desk)}
+        return self._to_the_desk(desk)
 
     # -- other shapes of a clip ------------------------------------------------------
 
-    def _export(self, job_id: str, kind: str, owner: str | None) -> Iterator[dict[Any, Any]]:
-        snap, parts = self._jobs.snapshot(job_id), self.parts
+    def _export(self, desk_id: str, query: tuple, job_id: str, kind: str) -> Iterator[dict[Any, Any]]:
+        """Save a clip as another kind of file; the gallery says how far that is."""
+        snap, owner = self._jobs.snapshot(job_id), self._owner(desk_id)
+        grid = self.parts.grid
         if snap is None or snap.clip is None or kind not in KINDS or owner not in (None, snap.owner):
-            raise TroupeError("There is no such clip", "Reload the page.")
-        out = export_file(self._exports, snap, kind)
-        self._sweep()
-        if not out.is_file():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            yield {parts.note: _note("Saving it…")}
-            export(snap.clip, out, kind)
-        link = f'<a class="tr-do" href="clips/{snap.id}/{kind}" download>Save {html.escape(out.name)}</a>'
-        yield {parts.note: _note(f"It is ready: {out.stat().st_size / 10**6:.1f} MB.") + link}
-
-    def _sweep(self) -> None:
-        """Exports can be made again: those of yesterday go."""
-        for folder in self._exports.glob("*"):
-            if time.time() - folder.stat().st_mtime > _NEW:
-                shutil.rmtree(folder, ignore_errors=True)
+            gone = {"id": job_id, "kind": kind, "state": "failed", "words": "There is no such clip. Reload the page."}
+            yield {grid: self.show(desk_id, *query)[grid] | {"saved": gone}}
+            return
+        with closing(self._exports.make(snap, kind)) as steps:
+            for step in steps:
+                yield {grid: self.show(desk_id, *query)[grid] | {"saved": step}}
 
 
-def _note(said: str) -> str:
-    return f'<p class="tr-note" role="status">{html.escape(said)}</p>'
+def _seen(value: Any) -> tuple[set, str]:
+    """The jobs in the queue and the newest clip, as the browser has them; it may have sent anything."""
+    if not isinstance(value, dict) or not isinstance(value.get("jobs"), list):
+        return set(), ""
+    return {str(each.get("id")) for each in value["jobs"] if isinstance(each, dict)}, str(value.get("newest"))

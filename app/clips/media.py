@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from app.clips.exports import export_file
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import Snapshot
 from engine.export import KINDS
 
+_HELD, _LOOK = 25.0, 1.0  # seconds: how long an answer is held back, and between two looks at the job
 MaySee = Callable[[Request, str], bool]
 _TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webm": "video/webm", ".gif": "image/gif",
           ".zip": "application/zip", ".png": "image/png"}  # fmt: skip
@@ -28,7 +32,7 @@ def media_route(jobs: JobBoard, exports: Path, may_see: MaySee) -> Route:
         snap = jobs.snapshot(job_id)
         path = _file(snap, what, exports) if snap is not None and may_see(request, snap.id) else None
         if path is None or not path.is_file():
-            return Response("There is no such file.", 404, media_type="text/plain")
+            return _nothing()
         saved = what not in ("clip", "poster")
         return FileResponse(
             path, media_type=_TYPES[path.suffix], filename=path.name if saved else None,
@@ -38,10 +42,30 @@ def media_route(jobs: JobBoard, exports: Path, may_see: MaySee) -> Route:
     return Route("/clips/{job}/{what}", send, methods=["GET", "HEAD"])
 
 
-def export_file(exports: Path, snap: Snapshot, kind: str) -> Path:
-    """Where an export of a clip lies; its name says what it is of."""
-    stem = snap.clip.stem if snap.clip else snap.id
-    return exports / snap.id / f"{stem}{KINDS[kind]}"
+def state_route(jobs: JobBoard, may_see: MaySee) -> Route:
+    """`/clips/<job>/state?seen=<percent>`: how a job stands, as JSON, for a tab that nobody looks at. The answer is
+    held back until it has ended, is 5 % further than what was seen, or a while has passed."""
+
+    async def tell(request: Request) -> Response:
+        job_id, seen, patience = request.path_params["job"], request.query_params.get("seen", ""), _HELD
+        if not await run_in_threadpool(lambda: jobs.snapshot(job_id) is not None and may_see(request, job_id)):
+            return _nothing()
+        while (snap := await run_in_threadpool(jobs.snapshot, job_id)) is not None:
+            percent, before = round(100 * snap.share), int(seen) if seen.isdecimal() and len(seen) < 4 else 0
+            if not snap.active or abs(percent - before) >= 5 or patience <= 0:
+                told = {"state": snap.state, "percent": percent}
+                return JSONResponse(told, headers={"Cache-Control": "no-store"})
+            if await request.is_disconnected():
+                break
+            await asyncio.sleep(_LOOK)
+            patience -= _LOOK
+        return _nothing()
+
+    return Route("/clips/{job}/state", tell, methods=["GET"])
+
+
+def _nothing() -> Response:
+    return Response("There is no such file.", 404, media_type="text/plain")
 
 
 def _file(snap: Snapshot, what: str, exports: Path) -> Path | None:

@@ -14,7 +14,25 @@ from app.safely import safely
 ENGINES = [("All", "all"), ("Draft", "draft"), ("SkyReels-A2", "a2")]
 
 
-def build_clips(rooms: gr.Tabs) -> Parts:
+# Gradio draws a tab's parts once it is opened; what takes a dropped clip must be there from the start.
+PICK = "() => document.querySelector('input[data-testid=\"Open a clip-upload-button\"]')?.click()"
+
+
+def build_bring() -> gr.UploadButton:
+    """What takes an MP4, from the button of the Clips tab or dropped on the page (drop.js); nobody sees it."""
+    with gr.Row(elem_classes="tr-unseen"):
+        bring = gr.UploadButton("Open a clip", file_types=[".mp4"], type="filepath", elem_id="tr-bring")
+    drop = own(
+        "drop", '<div class="tr-drop" aria-hidden="true">Drop it to open its scene</div>', None, elem_id="tr-drop"
+    )
+    drop.refuse(
+        lambda: gr.Warning("This file is too large for a clip of Troupe's: up to 40 MB are taken."),
+        None, None, api_visibility="private", api_name="page_clips_refuse",
+    )  # fmt: skip
+    return bring
+
+
+def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
     """The tab's components; to be called inside the page's Blocks. `rooms` are the page's tabs."""
     queue = own("queue", '<div class="tr-queue"></div>', {"jobs": []}, elem_id="tr-queue")
     with gr.Row(elem_id="tr-find"):
@@ -24,35 +42,35 @@ def build_clips(rooms: gr.Tabs) -> Parts:
         )  # fmt: skip
         engine = gr.Radio(ENGINES, value="all", show_label=False, scale=2, min_width=220)
         favourites = gr.Checkbox(False, label="Favourites", scale=1, min_width=110)
-        bring = gr.UploadButton(
-            "Open an MP4 as its scene", file_types=[".mp4"], type="filepath", size="sm", scale=1, min_width=190,
-            elem_id="tr-bring",
-        )  # fmt: skip
-    note = gr.HTML("", elem_id="tr-saved")
+        pick = gr.Button("Open an MP4 as its scene", size="sm", scale=1, min_width=190, elem_id="tr-pick")
+    pick.click(None, js=PICK, api_visibility="private", api_name="page_clips_pick")
     grid = own("clips", '<div class="tr-clips"></div>', {"clips": [], "kinds": []}, elem_id="tr-clips")
     more = gr.Button("Show more", visible=False, size="sm", elem_id="tr-show-more")
     return Parts(
-        grid, queue, search, engine, favourites, more, gr.State(PAGE), note, bring,
-        gr.Timer(1.5, active=False), rooms,
+        grid, queue, search, engine, favourites, more, gr.State(PAGE), bring,
+        gr.Timer(2.0, active=False), rooms,
     )  # fmt: skip
 
 
-def wire_clips(parts: Parts, tab: gr.Tab, gallery: Gallery, desk: gr.BrowserState, everything: list) -> None:
-    """Attach the handlers. `everything` is what opening a scene changes on the Create tab."""
+def wire_clips(parts: Parts, tabs: list[gr.Tab], gallery: Gallery, desk: gr.BrowserState, everything: list) -> None:
+    """Attach the handlers. `tabs` are the Clips tab and the others; `everything` is what opening a scene changes."""
     gallery.parts = parts
     query = [desk, parts.search, parts.engine, parts.favourites, parts.limit]
     shown = [parts.grid, parts.more, parts.queue, parts.timer]
-    acted = [*shown, parts.note, parts.rooms, *everything]
+    acted = [*shown, parts.rooms, *everything]
 
     def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private", "api_name": f"page_clips_{handler.__name__}"}
         event(safely(handler), inputs, outputs, **quiet | more)
 
-    on(tab.select, gallery.show, query, shown)
+    on(tabs[0].select, gallery.show, query, shown)
+    for tab in tabs[1:]:
+        on(tab.select, gallery.leave, [], [parts.timer])
     for change in (parts.search.change, parts.engine.input, parts.favourites.input):
         on(change, gallery.show, query, shown, trigger_mode="always_last")
     on(parts.more.click, gallery.show_more, query, [parts.limit, *shown])
     on(parts.grid.act, gallery.act, query, acted, trigger_mode="multiple")
     on(parts.queue.act, gallery.act, query, acted, trigger_mode="multiple")
-    on(parts.bring.upload, gallery.bring, [desk, parts.bring], [parts.rooms, *everything], show_progress="minimal")
+    brought = [parts.rooms, parts.timer, *everything]
+    on(parts.bring.upload, gallery.bring, [desk, parts.bring], brought, show_progress="minimal")
     on(parts.timer.tick, gallery.tick, [*query, parts.queue], shown)

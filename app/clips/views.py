@@ -27,10 +27,11 @@ _ACTIONS = {
 }  # fmt: skip
 
 
-def queue_value(jobs: JobBoard, owner: str | None, cut_off: Sequence[Snapshot]) -> dict[str, Any]:
-    """What queue.js draws: the running job, those in line, and those that a crash or a power cut ended."""
+def queue_value(jobs: JobBoard, owner: str | None, cut_off: Sequence[Snapshot], newest: str = "") -> dict[str, Any]:
+    """What queue.js draws: the running job, those in line, and those that a crash or a power cut ended. `newest` is the
+    id of the last clip, by which the page sees that there is another one."""
     return {
-        "owner": owner is None, "paused": jobs.paused, "trouble": jobs.trouble,
+        "owner": owner is None, "paused": jobs.paused, "trouble": jobs.trouble, "newest": newest,
         "jobs": [_queued(snap) for snap in [*cut_off, *jobs.queue(owner)]],
     }  # fmt: skip
 
@@ -43,7 +44,7 @@ def _queued(snap: Snapshot) -> dict[str, Any]:
 
 
 def _words(snap: Snapshot) -> str:
-    engine = ENGINE_NAMES[snap.engine]
+    engine = f"{ENGINE_NAMES[snap.engine]} · seed {snap.seed}"
     if snap.state == RUNNING:
         return f"{engine} · {share_words(snap)}"
     guess = f" · takes about {duration(snap.left)}" if snap.left else ""
@@ -54,12 +55,10 @@ def _words(snap: Snapshot) -> str:
     return f"{engine} · cut off when Troupe ended{'; its steps so far are kept' if snap.steps_kept else ''}"
 
 
-def gallery_value(
-    jobs: JobBoard, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None, opened: str = ""
-) -> dict[str, Any]:
-    """What clips.js draws. `opened`: the clip to look at; `undo`: the one that was just moved to the trash."""
+def gallery_value(jobs: JobBoard, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None) -> dict[str, Any]:
+    """What clips.js draws; `undo` is the clip that was just moved to the trash."""
     return {
-        "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint, "opened": opened,
+        "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint,
         "undo": {"id": undo.id, "title": undo.title} if undo else None,
     }  # fmt: skip
 
@@ -69,7 +68,7 @@ def _clip(snap: Snapshot, scene: dict[str, Any]) -> dict[str, Any]:
     playable = snap.state == DONE and snap.clip is not None
     return {
         "id": snap.id, "title": snap.title, "prompt": snap.prompt, "engine": snap.engine, "seed": snap.seed,
-        "kind": ENGINE_NAMES[snap.engine], "width": video.get("width", 16), "height": video.get("height", 9),
+        "kind": ENGINE_NAMES[snap.engine],
         "poster": playable and snap.poster is not None, "playable": playable, "favourite": snap.favourite,
         "words": "" if playable else _NOT_MADE.get(snap.state, snap.state) + (f": {snap.error}" if snap.error else ""),
         "promotable": snap.engine == "draft", "resumable": snap.resumable, "kept": snap.steps_kept,

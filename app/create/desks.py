@@ -6,10 +6,14 @@ cannot name the desk, and no path ever comes from outside.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +30,7 @@ from engine.presets import FORMATS
 from engine.scene import Element, load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
+_PASSING = "passing"  # a file that marks a desk of the API
 CARD_ID = re.compile(r"[0-9a-f]{12}")
 _RECENT = 100  # desks kept in memory: each call of the API makes one, and all of them are on disk
 
@@ -34,7 +39,7 @@ class Desks:
     """The desks, each in a folder named by its id. `mine("desk:<id>")` says whether whoever asks may have a desk."""
 
     def __init__(self, folder: Path, mine: Callable[[str], bool] = lambda key: True) -> None:
-        self.folder, self._mine = folder, mine
+        self.folder, self.trash, self._mine = folder, folder.parent / "trash" / "desks", mine
         self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
         self._recent: OrderedDict[str, Desk] = OrderedDict()
         self._lock = threading.Lock()
@@ -54,13 +59,41 @@ class Desks:
                 self._recent.popitem(last=False)
             return desk
 
-    def new(self) -> Desk:
-        """A fresh desk with an id that nobody can guess."""
-        return self.get(uuid.uuid4().hex)
+    def new(self, passing: bool = False) -> Desk:
+        """A fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only."""
+        desk = self.get(uuid.uuid4().hex)
+        if passing:
+            (desk.folder / _PASSING).touch()
+        return desk
+
+    def asleep(self, seconds: float, passing: float) -> list[Path]:
+        """Folders of the desks that nobody has opened for so long, since this server began either; of passing desks for
+        `passing` seconds."""
+        with self._lock:
+            found = [folder for folder in self.folder.glob("*") if ID.fullmatch(folder.name)]
+            return [each for each in found if each.name not in self._open and _is_older(each, seconds, passing)]
+
+    def put_away(self, folder: Path) -> bool:
+        """Move a sleeping desk to the trash; whoever asks for it while it is there gets it back."""
+        with self._lock:
+            if folder.name in self._open:
+                return False
+            try:
+                self.trash.mkdir(parents=True, exist_ok=True)
+                os.rename(folder, self.trash / folder.name)
+                os.utime(self.trash / folder.name)  # from when on it lies there
+            except OSError:
+                return False
+            return True
 
     def _load(self, desk_id: str) -> Desk:
         folder = self.folder / desk_id
+        with contextlib.suppress(OSError):
+            if not folder.exists() and (self.trash / desk_id).is_dir():
+                os.rename(self.trash / desk_id, folder)
         folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # when it was last opened
         desk = Desk(desk_id, folder)
         try:
             data = json.loads((folder / "desk.json").read_text(encoding="utf-8"))
@@ -76,6 +109,13 @@ class Desks:
         if desk.undo and not all(_has_picture(desk, card) for card in desk.undo.cards):
             desk.undo = None
         return desk
+
+
+def _is_older(folder: Path, seconds: float, passing: float) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > (passing if (folder / _PASSING).exists() else seconds)
+    except OSError:
+        return False
 
 
 def _read(data: dict) -> tuple[list[Card], Sheet]:
@@ -130,7 +170,7 @@ def open_scene(desk: Desk, path: Path) -> None:
     sheet, video = desk.sheet, scene.video
     trim = video.trim_head if scene.engine == "a2" else 0
     sheet.prompt, sheet.engine, sheet.preset = scene.prompt, scene.engine, ""
-    sheet.put("seconds", round((video.frames - trim) / video.fps, 1))
+    sheet.put("seconds", math.floor(10 * (video.frames - trim) / video.fps) / 10)  # gives as many frames again
     sheet.format = min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - video.width / video.height))
     sheet.put("seed", scene.sampling.seed)  # counts as typed: the next clip has this one
     sheet.follow(scene.negative_prompt, scene.direction, scene.sampling)

@@ -18,6 +18,10 @@ QUALITIES = [
     ("Best (BiRefNet, fetches about 220 MB once)", "best"),
 ]
 ENGINES = [("Draft", "draft"), ("SkyReels-A2", "a2")]
+ENDING = (
+    '<label><input type="checkbox"><span>Tell me when it is done</span></label>'
+    '<p class="tr-note" role="status"></p>'
+)
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
 
 
@@ -211,4 +215,5 @@ def _right_column() -> dict:
             )
             found["stop"] = gr.Button("Stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="tr-stop")
         found["progress"] = gr.HTML("", elem_id="tr-progress")
+        found["ending"] = own("ending", ENDING, None, elem_id="tr-ending")
     return found

@@ -26,6 +26,7 @@ from engine.memory.footprint import clip_of
 from engine.memory.plan import Plan
 
 TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1
+NOT_READY = "SkyReels-A2 is not ready on this machine, and only its owner can see to that"
 _FRESH = 3.0  # seconds that an answer about the model's files holds
 ROLES = {"character": "Characters", "object": "Objects", "background": "Background"}
 
@@ -49,10 +50,13 @@ class Model:
         return []
 
     def options(self, desk: Desk | None = None) -> A2Options:
-        """How to run it: as the owner and this desk chose. A LoRA file that is gone is left out."""
+        """How to run it: as the owner and this desk chose. A LoRA file that is gone is left out. A guest is refused
+        where it cannot run (EngineUnavailable), without what the owner is told: that names folders."""
         options = A2Options(model=self._settings.get().model)
         if desk is None:
             return options
+        if desk.sheet.engine == "a2" and not self._is_owner() and self.missing():
+            raise EngineUnavailable(NOT_READY, "The draft works now.")
         sheet, there = desk.sheet, set(self.lora_files())
         loras = tuple(
             Lora(self._loras / name, strength)
@@ -83,7 +87,7 @@ class Model:
         return Wishes(sheet.precision, sheet.offload, sheet.resident, sheet.guidance_passes)
 
     def missing(self) -> str:
-        """Why it cannot run here, in a sentence; empty where it can. Loads nothing."""
+        """Why it cannot run here, in a sentence; empty where it can. Loads nothing. A guest is not told of folders."""
         options = self.options()
         at, model, said = self._asked
         if time.monotonic() - at > _FRESH or model != options.model:
@@ -93,7 +97,7 @@ class Model:
             except EngineUnavailable as error:
                 said = error.problem
             self._asked = time.monotonic(), options.model, said
-        return said
+        return NOT_READY if said and not self._is_owner() else said
 
     def can_shoot(self, desk: Desk) -> bool:
         """Whether Generate would work with the engine that this desk has chosen."""
@@ -124,9 +128,10 @@ class Model:
         problem = self.missing()
         if problem:
             sentence = problem[:1].upper() + problem[1:]
+            where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
             return (
-                f'<div class="tr-message warn" role="status"><p>{html.escape(sentence)}.</p><p>The Models tab shows '
-                "what it needs, how large that is, and fetches it. The draft works now.</p></div>"
+                f'<div class="tr-message warn" role="status"><p>{html.escape(sentence)}.</p>'
+                f"<p>{where}The draft works now.</p></div>"
             )
         if at_odds := self._at_odds(desk):
             said = html.escape(at_odds[:1].upper() + at_odds[1:])

@@ -67,6 +67,7 @@ class Page:
     generate: gr.Button
     stop: gr.Button
     progress: gr.HTML
+    ending: gr.HTML
     video: gr.Video
     result: gr.HTML
     download: gr.DownloadButton

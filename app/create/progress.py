@@ -22,18 +22,12 @@ def progress_html(snap: Snapshot | None) -> str:
     """A bar with words; `role=progressbar` for those who do not see it. Everything inside is escaped."""
     if snap is None or snap.state == DONE:
         return ""
-    if snap.state == FAILED:
-        return f'<div class="tr-message bad" role="alert">{html.escape(snap.error)}</div>'
-    if snap.state == STOPPED:
-        return '<div class="tr-message" role="status">Stopped. Your cast and prompt are as they were.</div>'
-    if snap.state == INTERRUPTED:
-        said = f"{snap.error} The Clips tab can go on with it."
-        return f'<div class="tr-message bad" role="alert">{html.escape(said)}</div>'
-    if snap.state == PAUSED:
-        return '<div class="tr-message" role="status">Held back: the Clips tab can go on with it.</div>'
-    if snap.error:  # the queue stands still, and this is why
-        return f'<div class="tr-message bad" role="alert">{html.escape(f"Waiting. {snap.error}")}</div>'
     percent = round(100 * snap.share)
+    known = f'data-job="{snap.id}" data-state="{snap.state}" data-percent="{percent}"'  # for ending.js
+    if snap.state not in (WAITING, RUNNING) or snap.error:
+        kind, said = _standing(snap)
+        role = "alert" if kind == "bad" else "status"
+        return f'<div class="tr-message {kind}" role="{role}" {known}>{html.escape(said)}</div>'
     words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
              RUNNING: share_words(snap)}[snap.state]  # fmt: skip
     seconds = snap.left if snap.left is not None else snap.remaining
@@ -42,9 +36,21 @@ def progress_html(snap: Snapshot | None) -> str:
     times = " · ".join(each for each in (since, left) if each)
     return (
         f'{_steps(snap)}<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
+        f'aria-valuemax="100" aria-valuenow="{percent}" {known}>'
+        f'<div class="tr-fill" style="width:{percent}%"></div></div>'
         f'<div class="tr-words" role="status"><span>{html.escape(words)}</span><span>{times}</span></div>'
     )
+
+
+def _standing(snap: Snapshot) -> tuple[str, str]:
+    """How bad it is that a job does not go on, as a class of the stylesheet, and what to say of it."""
+    return {
+        FAILED: ("bad", snap.error),
+        STOPPED: ("", "Stopped. Your cast and prompt are as they were."),
+        INTERRUPTED: ("bad", f"{snap.error} The Clips tab can go on with it."),
+        PAUSED: ("", "Held back: the Clips tab can go on with it."),
+        WAITING: ("warn", f"Waiting. {snap.error}"),  # the queue stands still, and this is why
+    }[snap.state]
 
 
 def share_words(snap: Snapshot) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from app.jobs.store import JobRow, Store
 from app.jobs.worker import Worker
 from engine.errors import TroupeError
 
+_PAUSED = "The queue is paused. Whoever owns this Troupe lets it go on in the Clips tab."
 ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -53,9 +55,10 @@ class Past:
         """Jobs that are over, the newest first; `search`: words of the prompt or the cast's names, in any order."""
         return [self._snap(row) for row in self._store.history(owner, search, engine, favourites, limit, offset)]
 
-    def in_trash(self, owner: str | None = None) -> list[Snapshot]:
-        """What was put away, the latest first."""
-        return [self._snap(row) for row in self._store.in_trash(owner)]
+    def in_trash(self, owner: str | None = None, older_than: float = 0.0) -> list[Snapshot]:
+        """What was put away, at least so many seconds ago, the latest first."""
+        before = _ago(older_than)
+        return [self._snap(row) for row in self._store.in_trash(owner) if not older_than or row.trashed <= before]
 
     def scene_file(self, job_id: str, owner: str | None = None) -> Path:
         """Where a job's scene lies, its pictures beside it. Raises TroupeError."""
@@ -74,8 +77,7 @@ class Past:
 
     def purge_trash(self, older_than: float, owner: str | None = None) -> int:
         """Delete for good what has been in the trash for more than so many seconds; how many jobs."""
-        before = (datetime.now(UTC) - timedelta(seconds=older_than)).isoformat(timespec="milliseconds")
-        count = 0
+        before, count = _ago(older_than), 0
         for row in self._store.in_trash(owner):
             folder = self._folder(row)
             if row.trashed <= before:
@@ -120,26 +122,40 @@ class Past:
             "steps_kept": kept, "left": self._left(row, kept),
         }  # fmt: skip
         if row.state in (WAITING, RUNNING):  # a running one has trouble where a full disk does not take its end down
-            seen["error"] = self._worker.trouble
+            waits = row.state == WAITING and self._worker.paused
+            seen["error"] = self._worker.trouble or (_PAUSED if waits else "")
         progress = self._worker.progress if row.state == RUNNING else None
         at: Any = progress or row
-        elapsed = at.elapsed + (self._worker.earlier if progress else 0.0)
-        remaining = at.remaining if row.state == RUNNING else None
+        elapsed, remaining = self._times(progress) if row.state == RUNNING else (row.elapsed, None)
         return Snapshot(
             **seen, stage=at.stage, step=at.step, of=at.of, detail=at.detail, elapsed=elapsed, remaining=remaining,
             share=share_of(at.stage, at.step, at.of),
         )  # fmt: skip
+
+    def _times(self, progress: Any) -> tuple[float, float | None]:
+        """Seconds that the running job has taken, and those that its stage still takes as it said itself. Between two
+        words of the engine, which can be minutes apart, time goes on."""
+        since = max(0.0, time.monotonic() - self._worker.heard)
+        if progress is None:
+            return self._worker.earlier + since, None
+        left = progress.remaining
+        return self._worker.earlier + progress.elapsed + since, None if left is None else max(0.0, left - since)
 
     def _left(self, row: JobRow, kept: bool) -> float | None:
         """What the whole job still takes, by the pace of this engine's last jobs on this machine."""
         pace = self._store.pace(row.engine)
         if pace is None:
             return None
-        whole, progress = pace * row.units, self._worker.progress
+        whole = pace * row.units
         if row.state == RUNNING:
-            spent = self._worker.earlier + (progress.elapsed if progress else 0.0)
-            return max(whole - spent, (progress.remaining if progress else None) or 0.0)
+            spent, remaining = self._times(self._worker.progress)
+            return max(whole - spent, remaining or 0.0) or None  # longer than ever before: nothing true can be said
         return whole * (1 - share_of(row.stage, row.step, row.of)) if kept else whole
+
+
+def _ago(seconds: float) -> str:
+    """The time of day so many seconds ago, as the store has it."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def _finished(row: JobRow, folder: Path, seen: dict[str, Any]) -> Snapshot:

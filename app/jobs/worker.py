@@ -56,6 +56,7 @@ class Worker:
         self.paused = bool(store.setting("paused", False))
         self.trouble = ""  # why nothing moves, in words; empty while all is well
         self.progress: Any = None
+        self.heard = 0.0  # when the running job last said how far it is, on the monotonic clock
         self.earlier = 0.0  # seconds that the running job took before it was taken up again
         self._jobs: dict[str, Job] = {}
         self._free_when_full: int | None = None
@@ -125,7 +126,7 @@ class Worker:
                     row = self._first()
                     if row is not None:
                         earlier = row.elapsed if (self.handle(row).folder / STATE).exists() else 0.0
-                        self.progress, self.earlier = None, earlier
+                        self.progress, self.earlier, self.heard = None, earlier, time.monotonic()
                         self._store.change(row.id, state=RUNNING, started=now(), ended="", error="", elapsed=earlier)
                         self.trouble = ""
                         return row
@@ -148,7 +149,7 @@ class Worker:
 
         def tell(progress: Any) -> None:
             nonlocal told
-            self.progress = progress
+            self.progress, self.heard = progress, time.monotonic()
             journal.tell(progress)
             if time.monotonic() - told >= _EVERY:
                 told = time.monotonic()

@@ -34,7 +34,12 @@ def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_ow
         if not is_owner():
             return {shown: ""}
         hardware = planner.hardware()
-        return {shown: card_html(hardware), actions: gr.update(visible=hardware is not None)}
+        can = hardware is not None and hardware.device.value == "cuda"  # plans tell minutes for such a card only
+        return {
+            shown: card_html(hardware),
+            actions: gr.update(visible=hardware is not None),
+            measure: gr.update(visible=can),
+        }
 
     def calibrate() -> Iterator[dict[Any, Any]]:
         if not is_owner():
@@ -50,7 +55,8 @@ def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_ow
         return {shown: card_html(planner.hardware(0.0), "The memory is free again.")}
 
     for event, handler, outputs in (
-        (tab.select, look, [shown, actions]), (measure.click, calibrate, [shown]), (free.click, let_go, [shown]),
+        (tab.select, look, [shown, actions, measure]), (measure.click, calibrate, [shown]),
+        (free.click, let_go, [shown]),
     ):  # fmt: skip
         event(
             safely(handler), None, outputs, show_progress="hidden", api_visibility="private", concurrency_limit=1,

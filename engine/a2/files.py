@@ -42,13 +42,17 @@ class Weights:
 def find_checkpoint(model: str) -> Path:
     """The folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this machine.
     Downloads nothing. Raises EngineUnavailable."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(model).expanduser()
+        there, is_folder = folder.exists(), folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
+        folder, there, is_folder = Path(), False, False
+    if is_folder:
         return folder
-    if folder.exists() or not is_hub_id(model):
-        problem = "is a file" if folder.exists() else "is not there"
+    if there or not is_hub_id(model):
+        problem = "is a file" if there else "is not there"
         raise EngineUnavailable(
-            f"the model folder {model} {problem}", f"Name the checkpoint's folder with --model, {USE_THE_DRAFT}."
+            f"the model folder {model:.200} {problem}", f"Name the checkpoint's folder with --model, {USE_THE_DRAFT}."
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -68,7 +72,7 @@ def find_checkpoint(model: str) -> Path:
 
 def is_hub_id(model: str) -> bool:
     """Whether this can be the name of a repository on the hub, such as owner/name."""
-    return bool(_HUB_ID.fullmatch(model)) and ".." not in model and not model.endswith(".git")
+    return len(model) <= 96 and bool(_HUB_ID.fullmatch(model)) and ".." not in model and not model.endswith(".git")
 
 
 def needed_files(names: Iterable[str]) -> list[str]:
@@ -131,7 +135,7 @@ def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
         raise _missing(root, name) from None
     except OSError as error:
         raise EngineUnavailable(f"{name} of the model cannot be read ({error.strerror})", f"Look at {path}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     try:
         header = {key: entry for key, entry in header.items() if key != "__metadata__"}
@@ -169,7 +173,7 @@ def _read_json(root: Path, name: str) -> dict[str, Any]:
         data = json.loads((root / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _missing(root, name) from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise EngineUnavailable(f"{name} of the model is damaged", AGAIN)

@@ -62,17 +62,32 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
 
 
 def check_target(path: Path) -> None:
-    """Refuse before the hours of work what would surely fail after them. Makes the folder."""
-    if path.is_dir():
-        raise EngineUnavailable(f"{path} is a folder", "Name a file in it, such as latents.safetensors.")
+    """Refuse before the hours of work what would surely fail after them, and what would replace somebody's scene or
+    picture. Makes the folder."""
     try:
+        if path.is_dir():
+            raise EngineUnavailable(f"{path} is a folder", "Name a file in it, such as latents.safetensors.")
+        if path.is_file() and not _is_replaceable(path):
+            raise EngineUnavailable(
+                f"{path} is there already, and is no safetensors file", "Name another: this one would be lost."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EngineUnavailable(
-            f"the folder {path.parent} cannot be made ({error.strerror})", "Name another."
+            f"{path} cannot be used ({error.strerror})", "Name another file, in a folder that can be written."
         ) from None
     if not os.access(path.parent, os.W_OK):
         raise EngineUnavailable(f"nothing can be written into {path.parent}", "Name another folder.")
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a file can be one of ours: an earlier run's, perhaps damaged, whatever its name; or an empty one."""
+    size = path.stat().st_size
+    if size == 0 or path.suffix.lower() == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and length < size
 
 
 # ---------------------------------------------------------------------------

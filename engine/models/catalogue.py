@@ -31,18 +31,22 @@ class ModelState:
     @property
     def title(self) -> str:
         """Its name for a person."""
-        return TITLES.get(self.model, self.model)
+        return self.folder.name or self.model if self.local else TITLES.get(self.model, self.model)
 
 
 def look(model: str = DEFAULT_MODEL) -> ModelState:
     """How much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model` is
     neither."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(model).expanduser()
+        local = folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
+        local = False
+    if local:
         return _judged(model, folder, local=True)
     if not is_hub_id(model):
         raise TroupeError(
-            f"there is no folder {model}, and it is not a name on the hub", "Write owner/name, or a folder."
+            f"there is no folder {model:.200}, and it is not a name on the hub", "Write owner/name, or a folder."
         )
     store = Store(model)
     listing = store.listing()

@@ -1,0 +1,172 @@
+"""What lies on the disk, and what may go: clips and desks to the trash, then from the trash; temporary files at once.
+
+Nothing of a person's is moved unless they have said how old or how many clips may become; favourites always stay.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from app.clips.exports import DAY, Exports, megabytes
+from app.create.desks import Desks
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import Snapshot
+from app.settings import Settings
+from engine.errors import TroupeError
+
+IN_TRASH = 7 * DAY  # what is put away stays so long
+DESK_ASLEEP, API_DESK_ASLEEP = 90 * DAY, DAY
+_ALL = 10**6
+_EDITS = "vibe_edit_history"  # Gradio's own folder, empty here
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would go now: clips (id, bytes) and desks (folders) to the trash, clips and desks from it for good."""
+
+    clips: tuple[tuple[str, int], ...] = ()
+    desks: tuple[Path, ...] = ()
+    old_clips: tuple[tuple[str, int], ...] = ()
+    old_desks: tuple[Path, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.clips or self.desks or self.old_clips or self.old_desks)
+
+
+class Housekeeping:
+    """Of one outputs folder. `settings` say what may go."""
+
+    def __init__(self, jobs: JobBoard, desks: Desks, settings: Settings, exports: Exports, outputs: Path) -> None:
+        self._jobs, self._desks, self.settings, self._exports = jobs, desks, settings, exports
+        self._outputs = outputs
+
+    def usage(self) -> list[tuple[str, int]]:
+        """What takes how many bytes, by the names that a person knows."""
+        folders = {"Clips": "clips", "Trash": "trash", "Desks": "desks", "Cut-outs kept": "cutouts",
+                   "Uploads and cache": "uploads", "Exports": "exports"}  # fmt: skip
+        return [(name, size_of(self._outputs / folder)) for name, folder in folders.items()]
+
+    def plan(self) -> Plan:
+        """What `run` would do now."""
+        return Plan(
+            tuple(self._clips_to_go()), tuple(self._desks_to_go()),
+            tuple((snap.id, self._size(snap)) for snap in self._jobs.in_trash(older_than=IN_TRASH)),
+            tuple(_older(self._desks.trash, IN_TRASH)),
+        )  # fmt: skip
+
+    def run(self) -> Plan:
+        """Do it; returns what was done. What is in use, or was removed meanwhile, stays for the next time."""
+        plan, done, gone = self.plan(), [], []
+        for job_id, size in plan.clips:
+            try:
+                self._jobs.trash(job_id)
+                done.append((job_id, size))
+            except TroupeError:  # started again, or put away by hand, in this moment
+                continue
+        put_away = [folder for folder in plan.desks if self._desks.put_away(folder)]
+        self._jobs.purge_trash(IN_TRASH)
+        left = {snap.id for snap in self._jobs.in_trash()}
+        emptied = tuple(each for each in plan.old_clips if each[0] not in left)
+        for folder in plan.old_desks:
+            shutil.rmtree(folder, ignore_errors=True)
+            gone += [folder] if not folder.exists() else []
+        self.sweep()
+        return Plan(tuple(done), tuple(put_away), emptied, tuple(gone))
+
+    def sweep(self) -> None:
+        """Throw temporary files away that are older than a day: exports, and Gradio's copies of what was uploaded or
+        shown. While it runs Gradio does so too, but it forgets what an earlier run has left."""
+        self._exports.sweep()
+        for folder in _older(self._outputs / "uploads", DAY):
+            if folder.name != _EDITS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def at_start(self) -> Plan:
+        """What is done before the page opens; the rest only where the owner has switched it on."""
+        self.sweep()
+        return self.run() if self.settings.get().tidy_at_start else Plan()
+
+    # -- within ---------------------------------------------------------------------
+
+    def _clips_to_go(self) -> Iterator[tuple[str, int]]:
+        chosen = self.settings.get()
+        if chosen.clips_days <= 0 and chosen.clips_gb <= 0:
+            return
+        snaps = self._jobs.history(limit=_ALL)
+        total = sum(sizes := [self._size(snap) for snap in snaps])
+        before = (datetime.now(UTC) - timedelta(days=max(0, chosen.clips_days))).isoformat(timespec="milliseconds")
+        for snap, size in zip(reversed(snaps), reversed(sizes), strict=True):  # the oldest first
+            too_old = chosen.clips_days > 0 and snap.created < before
+            too_much = chosen.clips_gb > 0 and total > chosen.clips_gb * 10**9
+            if not snap.favourite and (too_old or too_much):
+                total -= size
+                yield snap.id, size
+
+    def _desks_to_go(self) -> Iterator[Path]:
+        busy = {snap.owner for snap in self._jobs.queue()}
+        for folder in self._desks.asleep(DESK_ASLEEP, API_DESK_ASLEEP):
+            if folder.name not in busy:
+                yield folder
+
+    def _size(self, snap: Snapshot) -> int:
+        return size_of(self._jobs.scene_file(snap.id).parent)
+
+
+def told(plan: Plan, done: bool = False) -> str:
+    """What would go, or went, in words."""
+    if not plan:
+        return "Nothing went." if done else "Nothing would go now."
+    would = "went" if done else "would go"
+    parts = []
+    if plan.clips:
+        parts.append(f"{_counted(plan.clips)} {would} to the trash.")
+    if plan.desks:
+        parts.append(f"{_number(len(plan.desks), 'desk')} that nobody has opened for long {would} to the trash.")
+    if plan.old_clips:
+        parts.append(f"{_counted(plan.old_clips)} {would} from the trash for good, a week after they were put there.")
+    if plan.old_desks:
+        parts.append(f"{_number(len(plan.old_desks), 'desk')} {would} from the trash for good.")
+    return " ".join(parts)
+
+
+def _counted(clips: tuple[tuple[str, int], ...]) -> str:
+    return f"{_number(len(clips), 'clip')}, {megabytes(sum(size for _, size in clips))},"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; what vanishes meanwhile does not count."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
+def _older(folder: Path, seconds: float) -> Iterator[Path]:
+    """Folders in which nothing has changed for so many seconds. The time of change counts, since Gradio's copies keep
+    the time of writing of what they are copies of."""
+    before = time.time() - seconds
+    try:
+        found = [each for each in folder.iterdir() if each.is_dir() and not each.is_symlink()]
+    except OSError:
+        return
+    for each in found:
+        try:
+            newest = max((path.lstat().st_ctime for path in each.rglob("*")), default=0.0)
+            if max(newest, each.lstat().st_mtime) < before:
+                yield each
+        except OSError:
+            continue
