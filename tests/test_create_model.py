@@ -229,6 +229,8 @@ def test_progress_of_the_model_tells_stage_step_and_time():
     said = progress_html(snap)
     for part in ("step 12 of 50", "2 min so far", "about 7 min left", 'aria-valuenow="24"', 'class="now">Make'):
         assert part in said
+    full = Snapshot(ID, RUNNING, "decoding", error="The disk is full. Free some space.", engine="a2")
+    assert "Waiting. The disk is full" in progress_html(full)
     assert "text_encoder" not in progress_html(Snapshot(ID, RUNNING, "loading", detail="text_encoder", engine="a2"))
 
 

@@ -613,7 +613,7 @@ def test_what_a_job_became_is_told_once_the_disk_has_taken_it(board, gate):
     board._store._db.execute("PRAGMA query_only = ON")  # as a disk that has become read-only
     gate.go.set()
     until(lambda: board.trouble)
-    assert "Nothing can be written" in board.trouble
+    assert "Nothing can be written" in board.snapshot(job.id).error
     assert (board.snapshot(job.id).state, job.ended.is_set()) == (RUNNING, False)
     with pytest.raises(TroupeError, match="Nothing can be written"):
         send(board)

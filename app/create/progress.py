@@ -50,6 +50,7 @@ def _standing(snap: Snapshot) -> tuple[str, str]:
         INTERRUPTED: ("bad", f"{snap.error} The Clips tab can go on with it."),
         PAUSED: ("", "Held back: the Clips tab can go on with it."),
         WAITING: ("warn", f"Waiting. {snap.error}"),  # the queue stands still, and this is why
+        RUNNING: ("warn", f"Waiting. {snap.error}"),  # its end cannot be written down
     }[snap.state]
 
 

@@ -121,8 +121,9 @@ class Past:
             "resumable": row.state in (STOPPED, INTERRUPTED, FAILED) and (folder / SCENE).is_file(),
             "steps_kept": kept, "left": self._left(row, kept),
         }  # fmt: skip
-        if row.state == WAITING:
-            seen["error"] = self._worker.trouble or (_PAUSED if self._worker.paused else "")
+        if row.state in (WAITING, RUNNING):  # a running one has trouble where a full disk does not take its end down
+            waits = row.state == WAITING and self._worker.paused
+            seen["error"] = self._worker.trouble or (_PAUSED if waits else "")
         progress = self._worker.progress if row.state == RUNNING else None
         at: Any = progress or row
         elapsed, remaining = self._times(progress) if row.state == RUNNING else (row.elapsed, None)
