@@ -133,7 +133,7 @@ class Progress:
     def __init__(self, work: Work, kind: str) -> None:
         self._work = work
         self._status = Status(kind)
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._marks: deque[tuple[float, int]] = deque()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="troupe-progress", daemon=True)
@@ -168,7 +168,7 @@ class Progress:
         """Write the last word."""
         self._over.set()
         self._thread.join()
-        with contextlib.suppress(OSError):
+        with self._writing, contextlib.suppress(OSError):
             self._work.write(replace(self._status, state=state, message=message, speed=0.0, remaining=None))
 
     def give_up(self) -> None:
@@ -176,15 +176,17 @@ class Progress:
         for child in self._children:
             with contextlib.suppress(OSError):
                 child.kill()
-        with self._lock, contextlib.suppress(OSError):
-            self._work.write(replace(self._status, state=STOPPED, speed=0.0, remaining=None))
-        os._exit(130)
+        with self._writing:  # till the end: nobody else writes after this word, or moves away half of it
+            if not self._over.is_set():
+                with contextlib.suppress(OSError):
+                    self._work.write(replace(self._status, state=STOPPED, speed=0.0, remaining=None))
+            os._exit(130)
 
     def _watch(self) -> None:
         while not self._over.wait(INTERVAL):
             if self._work.is_to_stop():
                 self.give_up()
-            with contextlib.suppress(OSError):  # a full disk is told by the work itself
+            with self._writing, contextlib.suppress(OSError):  # a full disk is told by the work itself
                 self._work.write(self._measured())
 
     def _measured(self) -> Status:
