@@ -126,10 +126,10 @@ class Room:
         return job.id
 
     def running(self, desk: Desk) -> str:
-        """Start the desk's clip behind a shut gate; its id, once it runs."""
+        """Start the desk's clip behind a shut gate; its id, once it stands there."""
         self.gate.open.clear()
         job = shoot(desk, self.jobs)
-        self.until(lambda: self.jobs.snapshot(job.id).state == RUNNING)
+        self.until(lambda: (snap := self.jobs.snapshot(job.id)).state == RUNNING and bool(snap.stage))
         return job.id
 
     def act(self, desk: Desk, action: str, job_id: str | None = None, kind: str | None = None) -> dict[Any, Any]:

@@ -124,14 +124,8 @@ def test_progress_is_seen_while_it_runs(board, gate):
     job = send(board)
     assert gate.started.wait(LONG)
     snap = board.snapshot(job.id)
-    assert (snap.state, snap.stage, snap.step, snap.of, snap.share, snap.remaining) == (
-        RUNNING,
-        "frames",
-        1,
-        10,
-        0.1,
-        0.9,
-    )
+    assert (snap.state, snap.stage, snap.step, snap.of, snap.share) == (RUNNING, "frames", 1, 10, 0.1)
+    assert snap.remaining <= 0.9  # as it said, less what has passed since
     assert snap.active
 
 
