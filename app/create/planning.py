@@ -150,9 +150,10 @@ def with_plan(options: A2Options, plan: Plan | None) -> A2Options:
     if plan is None or not plan.fits:
         return options
     chosen = plan.settings
-    blocks = chosen.offload == "blocks"
+    # Components take turns on the card where the blocks stream; that all of them stay makes no difference to it.
+    blocks = chosen.device != "cpu" and (chosen.offload == "blocks" or not chosen.together)
     return replace(
-        options, precision=chosen.precision, offload=chosen.offload, batched_guidance=chosen.batched,
+        options, precision=chosen.precision, offload="blocks" if blocks else "none", batched_guidance=chosen.batched,
         resident_blocks=chosen.resident if blocks else None, chunk=chosen.chunk, encode_tiled=chosen.encode_tiled,
         tile=chosen.tiling.tile if chosen.tiling else 0,
     )  # fmt: skip
