@@ -223,5 +223,5 @@ def test_a_machine_without_the_libraries_is_told_what_to_install(monkeypatch):
     from engine.errors import EngineUnavailable
 
     monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None if name == "torch" else object())
-    with pytest.raises(EngineUnavailable, match=r"torch.*requirements-a2\.txt.*--engine draft"):
+    with pytest.raises(EngineUnavailable, match=r"torch.*models install.*--engine draft"):
         ENGINES["a2"].available(A2Options())
