@@ -13,13 +13,13 @@ from app.guard.visitors import asked_from
 
 _FORM_BYTES = 8_192
 _STYLE = (
-    "body{margin:0;min-height:100vh;display:grid;place-items:center;background:#f8f5f1;color:#231e2d;"
+    "body{margin:0;min-height:100vh;display:grid;place-items:center;background:#faf8f5;color:#272132;"
     "font:16px/1.5 system-ui,sans-serif}main{width:min(320px,86vw)}h1{font-size:26px;margin:0 0 4px}"
     "p{margin:0 0 16px}label{display:block;font-weight:600;margin:0 0 12px}input,button{box-sizing:border-box;"
-    "width:100%;font:inherit;padding:10px 12px;border-radius:10px;border:1px solid #a79fb5;margin-top:4px;"
-    "background:#fff;color:inherit}button{background:#6d3fc4;border:0;color:#fff;font-weight:600;cursor:pointer}"
-    "[role=alert]{color:#b3261e;font-weight:600}:focus-visible{outline:3px solid #a98be0}"
-    "@media(prefers-color-scheme:dark){body{background:#17131f;color:#f2eef8}input{background:#231e2d}"
+    "width:100%;font:inherit;padding:10px 12px;border-radius:10px;border:1px solid #a59b93;margin-top:4px;"
+    "background:#fff;color:inherit}button{background:#d3401f;border:0;color:#fff;font-weight:600;cursor:pointer}"
+    "[role=alert]{color:#b3261e;font-weight:600}:focus-visible{outline:3px solid #fa7a57}"
+    "@media(prefers-color-scheme:dark){body{background:#120e19;color:#f2eee8}input{background:#1b1624}"
     "[role=alert]{color:#ff8f85}}"
 )
 
@@ -27,13 +27,13 @@ _STYLE = (
 def page(guard: Guard, said: str = "", status: int = 401) -> Response:
     """The form, with what went wrong."""
     named = any(name for name, _ in guard.access.accounts)
-    name = '<label>Name<input name="username" autocomplete="username" required></label>' if named else ""
+    name = '<label>Name<input name="username" autocomplete="username" autofocus required></label>' if named else ""
     note = f'<p role="alert">{html.escape(said)}</p>' if said else "<p>Whoever sent you here has the password.</p>"
     text = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Troupe</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style><main>'
         f'<h1>Troupe</h1>{note}<form method="post" action="login">{name}<label>Password<input name="password" '
-        'type="password" autocomplete="current-password" autofocus required></label>'
+        f'type="password" autocomplete="current-password" required{"" if named else " autofocus"}></label>'
         "<button>Open</button></form></main></html>"
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"

@@ -28,6 +28,7 @@ LATENT_CHANNELS = 16
 CONDITION_CHANNELS = 20  # the mask's 4, then a picture's 16
 FRAMES_A_LATENT = 4  # the VAE packs four frames into one latent; the first frame has one of its own
 PIXELS_A_LATENT = 8
+_ALIGNMENT = 64  # bytes; PyTorch's own allocator on a processor
 
 OnLoad = Callable[[int, int, str], None]  # step, of, the component's name
 Stop = Callable[[], bool]
@@ -149,6 +150,8 @@ def load_checkpoint(
             else:
                 dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
                 parts[name] = _load(kinds[name], weights[name], dtype).to(home)
+                if compute.device.type == "cpu" and not (compute.offload == "blocks" and name in STREAMED):
+                    _align(parts[name])
     with _naming("tokenizer"), quiet():
         parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
     with _naming("image_processor"), quiet():
@@ -251,6 +254,14 @@ def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
     if report["missing_keys"]:
         raise missing_tensors(weights, sorted(report["missing_keys"]))
     return module.eval().requires_grad_(False)
+
+
+def _align(module: Any) -> None:
+    """Move what lies at odd addresses of a file mapped into memory: a processor's matrix product rounds differently
+    there, and streamed blocks, which lie aligned, would not give the same numbers."""
+    for parameter in module.parameters():
+        if parameter.data_ptr() % _ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 @contextlib.contextmanager
