@@ -107,7 +107,7 @@ def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
         jobs = board.history(limit=1000)
     finally:
         board.close()
-    found = [f"{job.id} is {job.state}" for job in jobs if job.state != DONE]
+    found = [f"{job.id} is {job.state}: {_last_line(outputs, job.id)}" for job in jobs if job.state != DONE]
     found += [f"{lost} was promised and is lost" for lost in tally.told - {job.id for job in jobs}]
     found += [f"{len(jobs)} jobs instead of {count}"] if len(jobs) != count else []
     for job in jobs:
@@ -125,6 +125,11 @@ def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
     return found
 
 
+def _last_line(outputs: Path, job: str) -> str:
+    logs = list(outputs.glob(f"clips/*_{job}/job.log"))
+    return (logs[0].read_text(encoding="utf-8").splitlines() or [""])[-1] if logs else "no log"
+
+
 def frames_by_seed(outputs: Path) -> dict[int, str]:
     """For every clip the digest of its frames."""
     from app.jobs.board import JobBoard
@@ -136,7 +141,7 @@ def frames_by_seed(outputs: Path) -> dict[int, str]:
     finally:
         board.close()
     digests = {}
-    for job in jobs:
+    for job in (job for job in jobs if job.clip):
         digest = hashlib.sha256()
         for frame in read_frames(job.clip):
             digest.update(np.ascontiguousarray(frame).tobytes())
