@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.a2.adapters import Fused, check_loras, identity, read_loras, refit
 from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
 from engine.a2.options import USE_THE_DRAFT, A2Options, Lora
-from engine.a2.streaming import open_streams
+from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.loading import Quantisation, load_quantised
