@@ -45,7 +45,7 @@ def progress_html(snap: Snapshot | None) -> str:
 def _standing(snap: Snapshot) -> tuple[str, str]:
     """How bad it is that a job does not go on, as a class of the stylesheet, and what to say of it."""
     return {
-        FAILED: ("bad", snap.error),
+        FAILED: ("bad", snap.error[:1].upper() + snap.error[1:]),
         STOPPED: ("", "Stopped. Your cast and prompt are as they were."),
         INTERRUPTED: ("bad", f"{snap.error} The Clips tab can go on with it."),
         PAUSED: ("", "Held back: the Clips tab can go on with it."),
@@ -110,7 +110,7 @@ def _read(path: Path) -> bytes:
 def result_html(snap: Snapshot | None) -> str:
     """The line under a clip: what it is, the seed, how long it took, what to know."""
     if snap is None or snap.state != DONE:
-        return '<div class="tr-result"><p>No clip yet. Press Generate: a draft takes a few seconds.</p></div>'
+        return '<div class="tr-result"><p>No clip yet. Press Generate.</p></div>'
     facts = [f"Seed <b>{snap.seed}</b>"] if snap.seed is not None else []
     if snap.elapsed:
         facts.append(f"made in {f'{snap.elapsed:.1f} s' if snap.elapsed < 90 else duration(snap.elapsed)}")

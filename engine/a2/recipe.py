@@ -213,7 +213,7 @@ def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Opti
         )
     elif options.solver != "unipc":
         told.append(f"Scheduler {options.solver} instead of unipc: changes the picture.")
-    if run.cache is not None:
+    if run.cache is not None and run.cache.reused:
         told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
     if effect := attention.effect(options.attention):
         told.append(effect)

@@ -109,9 +109,9 @@ def _card_of_torch() -> dict[str, Fact]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         return _card_without_torch(f"torch cannot be used ({reason})")
     seen = _nvidia_smi()
-    why = "torch sees no card"
+    why = "no card was found"
     if seen is not None:
-        why = f"torch sees no card, though the driver reports {seen[0]}: this torch may be one for the processor only"
+        why = f"no card was found, though the driver reports {seen[0]}: this torch may be one for the processor only"
     none = Fact(None, why)
     return {
         "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "torch": version,

@@ -144,7 +144,7 @@ def _choices(
     }[settings.precision])  # fmt: skip
     streams = settings.offload == "blocks"
     where = f"the blocks take {size / GB:.1f} GB, and {budget.vram / GB:.1f} GB are free"
-    yield line("offload", settings.offload, where if streams else "all blocks fit at once")
+    yield line("offload", settings.offload, where if streams else "the whole model fits")
     yield line("resident_blocks", settings.resident, "as many as fit" if streams else "all")
     yield line("host", settings.host, {
         "none": "nothing waits", "pinned": "there is memory for it, and copies from it are fastest",
