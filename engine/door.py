@@ -272,6 +272,7 @@ class _Clock:
         self._start = self._last = time.monotonic()
         self._stage = ""
         self._pace = self._trust = 0.0
+        self._steps = 0  # of this stage, in this run: one that is taken up again begins in the middle
 
     def elapsed(self) -> float:
         return time.monotonic() - self._start
@@ -279,12 +280,14 @@ class _Clock:
     def tell(self, stage: str, step: int, of: int, detail: str = "") -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._pace, self._trust = stage, 0.0, 0.0
-        elif step > 1:  # the first step also holds the engine's preparations
+            self._stage, self._pace, self._trust, self._steps = stage, 0.0, 0.0, 0
+        else:
+            self._steps += 1
+        if self._steps > 1:  # the first step also holds the engine's preparations
             self._pace += self._WEIGHT * (now - self._last - self._pace)
             self._trust += self._WEIGHT * (1 - self._trust)
         self._last = now
         if self._on_progress is not None:
-            foreseen = step > self._FEWEST and stage in ("frames", "sampling", "decoding")
+            foreseen = self._steps > self._FEWEST and stage in ("frames", "sampling", "decoding")
             remaining = self._pace / self._trust * (of - step) if foreseen else None
             self._on_progress(Progress(stage, step, of, now - self._start, remaining, detail))

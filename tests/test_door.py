@@ -245,3 +245,16 @@ def test_stop_ends_it_and_leaves_nothing(request_for, tmp_path, tiny_cast, after
     with pytest.raises(Stopped):
         render(request_for(), told.append, stop=lambda: len(told) > after)
     assert sorted(path.name for path in tmp_path.iterdir()) == [tiny_cast.name]
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+def test_a_run_that_is_taken_up_again_has_a_clock_that_begins_with_it(monkeypatch, step):
+    now, told = [0.0], []
+    monkeypatch.setattr(door.time, "monotonic", lambda: now[0])
+    clock = door._Clock(told.append)
+    for done in range(step, 20):
+        clock.tell("sampling", done, 20)
+        now[0] += 3.0 if done == step else 0.5  # the first step loads and warms up
+    remaining = [progress.remaining for progress in told]
+    assert remaining[:4] == [None] * 4
+    assert remaining[4:] == [pytest.approx(0.5 * (20 - done)) for done in range(step + 4, 20)]
