@@ -420,6 +420,7 @@ def test_a_clip_that_was_cut_off_when_troupe_was_killed_is_found_and_goes_on(bro
         generate(page)
         page.locator('#tr-progress [data-state="running"]').wait_for()
         running.kill()
+        page.goto("about:blank")  # an open page loads itself anew once the server answers, whatever else it is told
         (outputs / "open").touch()
         running = Server(outputs, port)
         page.goto(running.url)
