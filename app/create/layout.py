@@ -108,7 +108,7 @@ def _shot() -> dict:
     with gr.Row(elem_classes="tr-shot"):
         found["format"] = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
         found["seconds"] = gr.Slider(
-            2, 12, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
+            1, 60, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
         )
     with gr.Row(elem_classes="tr-shot tr-seedrow"):
         found["seed"] = gr.Number(42, label="Seed", precision=0, min_width=110, scale=2, elem_id="tr-seed")
