@@ -52,8 +52,7 @@ def get(kind=downloads.download) -> str:
 @contextmanager
 def working(hub: FakeHub, cache: Path) -> Iterator[subprocess.Popen]:
     """The process that the page and the terminal start; it ends when its standard input is closed."""
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0",
-                   "HF_HUB_DOWNLOAD_TIMEOUT": "300"}  # a gate of the tests may stay closed for long
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
     with subprocess.Popen(
         [sys.executable, "-m", "engine.models", "download", MODEL],
         cwd=TINY.parents[2], env=environment, stdin=subprocess.PIPE,
