@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -40,12 +39,8 @@ class Settings:
     def put(self, **changes: str | float) -> Choices:
         """Change some of them and keep them. Raises OSError."""
         choices = replace(self.get(), **changes)
-        growing, _ = part.beside(self._file)
-        try:
+        with part.whole(self._file) as growing:
             growing.write_text(json.dumps(asdict(choices), indent=1), encoding="utf-8")
-            os.replace(growing, self._file)
-        finally:
-            part.remove(growing)
         return choices
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -45,19 +44,16 @@ def export(
     tell = (lambda done: on_frame(min(done, count), count)) if on_frame is not None else (lambda done: None)
     ask = stop or (lambda: False)
     parts.sweep(out)
-    growing, _ = parts.beside(out)
     try:
-        if kind in _ENCODERS:
-            _encode(clip, growing, kind, tell, ask)
-        elif kind == "frames":
-            _zip(clip, growing, tell, ask)
-        else:
-            _still(clip, growing, last=kind == "last", stop=ask)
-        os.replace(growing, out)
+        with parts.whole(out) as growing:
+            if kind in _ENCODERS:
+                _encode(clip, growing, kind, tell, ask)
+            elif kind == "frames":
+                _zip(clip, growing, tell, ask)
+            else:
+                _still(clip, growing, last=kind == "last", stop=ask)
     except OSError as error:
         raise write_fault(out, "", error) from None
-    finally:
-        parts.remove(growing)
     return out
 
 

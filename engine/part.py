@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 _STALE = 24 * 3600  # seconds; for the files of writers that cannot be asked whether they are alive
@@ -23,6 +24,18 @@ def beside(target: Path) -> tuple[Path, Path]:
     stem = f"{_prefix(target)}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     part, notes = (target.with_name(stem + suffix) for suffix in _SUFFIXES)
     return part, notes
+
+
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Where to write what is to become `target`: it takes that place when the block ends well, and is gone otherwise.
+    Raises OSError, and what the block raises."""
+    growing, _ = beside(target)
+    try:
+        yield growing
+        os.replace(growing, target)
+    finally:
+        remove(growing)
 
 
 def remove(*paths: Path) -> None:

@@ -8,9 +8,7 @@ belong to the group of the subfolder's name; files directly in a folder are a pe
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engine import part
 from engine.errors import PresetError
 from engine.scene import (
     MAX_CAST,
@@ -266,14 +265,8 @@ def save_preset(preset: Preset, folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = _file_for(preset.title, folder)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".preset-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(_toml(fields))
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with part.whole(path) as growing:
+            growing.write_text(_toml(fields), encoding="utf-8", newline="\n")
     except UnicodeEncodeError:
         raise PresetError(f"{preset.title!r} holds characters that cannot be written", "Type it again.") from None
     except OSError as error:

@@ -276,15 +276,12 @@ def poster(path: str | Path, out: str | Path) -> Path:
     if status or len(data) != size.width * size.height * 3:
         raise _unreadable(path)
     parts.sweep(out)
-    part, _ = parts.beside(out)
     try:
-        picture = Image.frombytes("RGB", (size.width, size.height), data)
-        picture.save(part, Image.registered_extensions()[out.suffix.lower()], quality=88)
-        os.replace(part, out)
+        with parts.whole(out) as part:
+            picture = Image.frombytes("RGB", (size.width, size.height), data)
+            picture.save(part, Image.registered_extensions()[out.suffix.lower()], quality=88)
     except OSError as error:
         raise write_fault(out, "", error) from None
-    finally:
-        parts.remove(part)
     return out
 
 

@@ -303,7 +303,7 @@ def test_a_desk_with_a_value_that_cannot_be_is_set_aside(desks, desk, picture, p
 def test_a_failed_save_leaves_the_last_good_desk_and_nothing_partial(desks, desk, picture, monkeypatch):
     desk.add("character", picture())
     full = OSError(28, "No space left")
-    monkeypatch.setattr("app.create.desk.os.replace", lambda *paths: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left"):
         desk.put("prompt", "lost")
     assert not list(desk.folder.glob("*.part"))

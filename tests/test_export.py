@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import export as exports
 from engine.errors import DiskFull, Stopped, VideoError
 from engine.export import KINDS, export
 from engine.scene import Video, scene_from_data
@@ -80,7 +79,7 @@ def test_a_full_disk_is_said_and_an_older_file_stays(clip, tmp_path, kind, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exports.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(DiskFull):
         export(clip, tmp_path / "out", kind)
     assert [each.name for each in tmp_path.iterdir()] == ["out"]

@@ -172,7 +172,7 @@ def test_a_download_that_ends_in_the_middle_goes_on_without_sending_a_byte_twice
     store = Store(MODEL)
     held_back = sum(min(len(data), hub.before_gate) for data in hub.needed.values())
     with working(hub, tmp_path / "cache") as process:
-        assert until(lambda: sum(path.stat().st_size for path in store.root.glob("blobs/*")) == held_back)
+        assert until(lambda: store.bytes_on_disk() == held_back)
         assert store.work.running()
         if end == "kill":
             process.kill()

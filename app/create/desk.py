@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import uuid
@@ -18,7 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app.create.sheet import Sheet, plain_text
-from engine import cutout
+from engine import cutout, part
 from engine.cutout import Cutout
 from engine.errors import SceneError, TroupeError
 from engine.images import open_image
@@ -69,7 +68,7 @@ class Desk:
     sheet: Sheet = field(default_factory=Sheet)
     undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture'
+    previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _adding: int = 0
     _marked: tuple | None = field(default=None, repr=False)
@@ -267,12 +266,8 @@ class Desk:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = {"cards": [asdict(card) for card in self.cards], "sheet": asdict(self.sheet),
                 "undo": asdict(self.undo) if self.undo else None}  # fmt: skip
-        part = self.folder / f"desk.{uuid.uuid4().hex[:8]}.part"
-        try:
-            part.write_text(json.dumps(data), encoding="utf-8")
-            os.replace(part, self.folder / "desk.json")
-        finally:
-            part.unlink(missing_ok=True)
+        with part.whole(self.folder / "desk.json") as growing:
+            growing.write_text(json.dumps(data), encoding="utf-8")
         needed = {card.id for card in (*self.cards, *(self.undo.cards if self.undo else ()))}
         self.previews = {card_id: made for card_id, made in self.previews.items() if card_id in needed}
         for path in self.folder.glob("*.png"):

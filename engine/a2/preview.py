@@ -8,7 +8,6 @@ colour at the scale of a latent's 8 x 8 pixels.)
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,13 +72,8 @@ class LivePreview:
         if self._spent > self._SHARE * (begun - self._begun):
             return
         pictures = preview(clean, self._colours, clean.shape[2])
-        growing, _ = part.beside(self._path)
-        try:
-            with contextlib.suppress(OSError):  # a full disk: the run can do without
-                pictures[0].save(
-                    growing, "WEBP", save_all=True, append_images=pictures[1:], duration=self._FRAME, loop=0, quality=80
-                )
-                os.replace(growing, self._path)
-        finally:
-            part.remove(growing)
+        with contextlib.suppress(OSError), part.whole(self._path) as growing:  # a full disk: the run can do without
+            pictures[0].save(
+                growing, "WEBP", save_all=True, append_images=pictures[1:], duration=self._FRAME, loop=0, quality=80
+            )
         self._spent += time.monotonic() - begun

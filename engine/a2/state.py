@@ -42,23 +42,20 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
     from safetensors.torch import save_file
 
     parts.sweep(path)
-    part, _ = parts.beside(path)
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-            part,
-            {"troupe": note} if note else None,
-        )
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # a name that survives a power cut should have its data
-        os.replace(part, path)
+        with parts.whole(path) as part:
+            save_file(
+                {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+                part,
+                {"troupe": note} if note else None,
+            )
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())  # a name that survives a power cut should have its data
     except (OSError, SafetensorError) as error:  # the latter is how the library tells of a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise EngineUnavailable(
             f"{path} cannot be written ({reason})", "Free some space, or name another file."
         ) from None
-    finally:
-        parts.remove(part)
 
 
 def check_target(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.memory.settings import Precision
 from engine.memory.shapes import Shapes
 from engine.memory.speed import Speed
-from engine.part import beside, remove
+from engine.part import whole
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +67,8 @@ def remember(machine: Machine, speed: Speed, file: Path) -> None:
     entries = {**_read(file), machine.key: asdict(speed)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part, _ = beside(file)
-        try:
+        with whole(file) as part:
             part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-            part.replace(file)
-        finally:
-            remove(part)
     except OSError:
         return
 
