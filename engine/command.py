@@ -25,6 +25,7 @@ from engine.a2.options import DEFAULT_MODEL, A2Options, Attention, Lora
 from engine.door import Progress, RenderRequest, Result, Stop, render
 from engine.errors import EngineUnavailable, SceneError, Stopped, TroupeError
 from engine.scene import Scene, load_scene, scene_from_data
+from engine.words import duration
 
 OK, FAILED, BAD_ARGUMENTS, FAULT = 0, 1, 2, 3
 
@@ -321,13 +322,8 @@ def _sentence(progress: Progress) -> str:
     if progress.detail:
         text += f" ({progress.detail.replace('_', ' ')})"
     if progress.remaining is not None and progress.remaining >= 1:
-        text += f", about {_duration(progress.remaining)} left"
+        text += f", about {duration(progress.remaining)} left"
     return text
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole} s" if whole < 90 else f"{round(whole / 60)} min"
 
 
 def _report(result: Result) -> None:

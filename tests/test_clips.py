@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.clips.exports import DAY, Exports, megabytes
+from app.clips.exports import DAY, Exports
 from app.clips.housekeeping import DESK_ASLEEP, Plan, size_of, told
 from app.clips.media import media_route, state_route
 from app.create.progress import progress_html
@@ -25,6 +25,7 @@ from engine.errors import TroupeError
 from engine.export import KINDS
 from engine.scene import Video
 from engine.video import read_scene, write_video
+from engine.words import gigabytes
 from tests.clips_room import QUERY, Room
 
 
@@ -525,7 +526,7 @@ def test_old_clips_are_named_before_they_go_and_favourites_stay(room, hero):
     size = size_of(room.jobs.scene_file(old).parent)
     assert plan.clips == ((old, size),)
     assert size > 10_000
-    assert told(plan) == f"1 clip, {megabytes(size)}, would go to the trash."
+    assert told(plan) == f"1 clip, {gigabytes(size)}, would go to the trash."
     assert {clip["id"] for clip in room.clips(desk)} == {old, loved, new}  # telling moves nothing
     assert room.keeping.at_start() == Plan()  # nor does a start, unless it was switched on
     assert told(room.keeping.run(), done=True).startswith("1 clip")

@@ -15,12 +15,13 @@ from app.create.desk import checked_scene
 from app.create.desks import Desks
 from app.create.model import Model, references_html
 from app.create.planning import Planner
-from app.create.progress import duration, preview_html, preview_stamp, progress_html, result_html
+from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import shoot
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import DONE, RUNNING, Snapshot
 from app.settings import Settings
 from engine.errors import EngineUnavailable
+from engine.words import duration
 
 TINY = Path(__file__).resolve().parent / "fixtures" / "a2_tiny"
 ID = "0" * 32

@@ -17,8 +17,9 @@ import pytest
 from engine import installing
 from engine.installing import Install, InstallFailed
 from engine.models import libraries
-from engine.models.words import duration, gigabytes, progress_words
+from engine.models.words import progress_words
 from engine.models.work import Status
+from engine.words import duration, gigabytes
 from tests.hub import MODEL, FakeHub, serving_hub
 from tests.test_launch import make_wheel
 

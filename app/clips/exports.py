@@ -13,6 +13,7 @@ from typing import Any
 from app.jobs.snapshot import Snapshot
 from engine.errors import Stopped, TroupeError
 from engine.export import KINDS, export
+from engine.words import gigabytes
 
 DAY = 86_400.0
 _AT_ONCE = 2  # encoders beside the one that makes clips
@@ -63,7 +64,7 @@ class Exports:
         elif run.error is not None:
             yield {"id": snap.id, "kind": kind, "state": "failed", "words": _said(run.error)}
         else:
-            words = f"{out.name}, {megabytes(out.stat().st_size)}"
+            words = f"{out.name}, {gigabytes(out.stat().st_size)}"
             yield {"id": snap.id, "kind": kind, "state": "ready", "words": words}
 
     def stop(self, job_id: str, kind: str) -> None:
@@ -94,15 +95,6 @@ class Exports:
             run.error = error
         finally:
             run.ended.set()
-
-
-def megabytes(size: float) -> str:
-    """Bytes as a person reads them."""
-    if size >= 10**9:
-        return f"{size / 10**9:.1f} GB"
-    if size >= 10**7:
-        return f"{size / 10**6:.0f} MB"
-    return f"{size / 10**6:.1f} MB" if size >= 10**5 else f"{size / 1000:.0f} kB"
 
 
 def _said(error: Exception) -> str:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from app.clips.exports import DAY, Exports, megabytes
+from app.clips.exports import DAY, Exports
 from app.create.desks import Desks
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import Snapshot
 from app.settings import Settings
 from engine.errors import TroupeError
+from engine.words import gigabytes
 
 IN_TRASH = 7 * DAY  # what is put away stays so long
 DESK_ASLEEP, API_DESK_ASLEEP = 90 * DAY, DAY
@@ -136,7 +137,7 @@ def told(plan: Plan, done: bool = False) -> str:
 
 
 def _counted(clips: tuple[tuple[str, int], ...]) -> str:
-    return f"{_number(len(clips), 'clip')}, {megabytes(sum(size for _, size in clips))},"
+    return f"{_number(len(clips), 'clip')}, {gigabytes(sum(size for _, size in clips))},"
 
 
 def _number(count: int, what: str) -> str:

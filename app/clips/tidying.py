@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.clips.exports import megabytes
 from app.clips.housekeeping import Housekeeping, told
 from app.safely import safely
 from engine.errors import TroupeError
+from engine.words import gigabytes
 
 _MOST_DAYS, _MOST_GB = 3650, 100_000
 
@@ -56,7 +56,7 @@ def wire_tidying(parts: Tidying, tab: gr.Tab, keeping: Housekeeping, is_owner: C
         return gr.update(visible=is_owner())
 
     def standing(done: str = "") -> list[str]:
-        cells = "".join(f"<dt>{name}</dt><dd>{megabytes(size)}</dd>" for name, size in keeping.usage())
+        cells = "".join(f"<dt>{name}</dt><dd>{gigabytes(size)}</dd>" for name, size in keeping.usage())
         said = f"{done} {told(keeping.plan())}".strip()
         return [f'<dl class="tr-facts2">{cells}</dl>', f'<p class="tr-note" role="status">{html.escape(said)}</p>']
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from app.create.progress import duration, share_words
+from app.create.progress import share_words
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine.errors import TroupeError
+from engine.words import duration
 
 KINDS = [("webm", "WebM"), ("gif", "GIF"), ("frames", "PNG frames"), ("first", "First frame"), ("last", "Last frame")]
 ENGINE_NAMES = {"draft": "Draft", "a2": "SkyReels-A2"}

@@ -24,6 +24,7 @@ from engine.engines import ENGINES
 from engine.errors import EngineUnavailable, TroupeError
 from engine.memory.footprint import clip_of
 from engine.memory.plan import Plan
+from engine.words import sentence
 
 TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1
 NOT_READY = "SkyReels-A2 is not ready on this machine, and only its owner can see to that"
@@ -127,14 +128,13 @@ class Model:
             return ""
         problem = self.missing()
         if problem:
-            sentence = problem[:1].upper() + problem[1:]
             where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
             return (
-                f'<div class="tr-message warn" role="status"><p>{html.escape(sentence)}.</p>'
+                f'<div class="tr-message warn" role="status"><p>{html.escape(sentence(problem))}.</p>'
                 f"<p>{where}The draft works now.</p></div>"
             )
         if at_odds := self._at_odds(desk):
-            said = html.escape(at_odds[:1].upper() + at_odds[1:])
+            said = html.escape(sentence(at_odds))
             return f'<div class="tr-message warn" role="status"><p>{said}.</p></div>'
         video = views.video_of(desk)
         frames, kept = video["frames"], video["frames"] - video["trim_head"]

@@ -22,6 +22,7 @@ from engine.memory.plan import Plan, make_plan
 from engine.memory.shapes import Shapes, read_shapes
 from engine.memory.speed import Speed
 from engine.memory.stages import GB
+from engine.words import duration
 
 _FRESH = 30.0  # seconds that what the machine has holds: others use its memory, too
 _PATIENCE = 12.0  # seconds that a page waits for the first answer
@@ -184,7 +185,7 @@ def plan_html(plan: Plan | None) -> str:
 
 def _bar(name: str, used: int, free: int, whole: int, seconds: float | None) -> str:
     tight = "over" if used > free else ""
-    time_said = "" if seconds is None else f" · {_minutes(seconds)}"
+    time_said = "" if seconds is None else f" · {duration(seconds)}"
     return (
         f'<span>{name}</span><i><b class="{tight}" style="width:{100 * used / whole:.1f}%"></b>'
         f'<u style="left:{min(100.0, 100 * free / whole):.1f}%"></u></i><em>{used / GB:.1f} GB{time_said}</em>'
@@ -195,7 +196,3 @@ def _slow(plan: Plan, card: bool) -> str:
     if card or plan.ram < _LARGE:
         return ""
     return ". Without a graphics card such a clip takes days: use the draft, or a machine with a card"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{round(seconds)} s" if seconds < 90 else f"{round(seconds / 60)} min"

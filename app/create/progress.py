@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine import draft
+from engine.words import duration, sentence
 
 STAGES = {
     "draft": {"cast": "Getting the cast ready", "frames": "Drawing frames", "poster": "Finishing"},
@@ -45,7 +46,7 @@ def progress_html(snap: Snapshot | None) -> str:
 def _standing(snap: Snapshot) -> tuple[str, str]:
     """How bad it is that a job does not go on, as a class of the stylesheet, and what to say of it."""
     return {
-        FAILED: ("bad", snap.error[:1].upper() + snap.error[1:]),
+        FAILED: ("bad", sentence(snap.error)),
         STOPPED: ("", "Stopped. Your cast and prompt are as they were."),
         INTERRUPTED: ("bad", f"{snap.error} The Clips tab can go on with it."),
         PAUSED: ("", "Held back: the Clips tab can go on with it."),
@@ -121,12 +122,3 @@ def result_html(snap: Snapshot | None) -> str:
         else f'<p class="tr-draft"><b>Draft</b> {html.escape(draft.NOTE)}</p>'
     )
     return f'<div class="tr-result">{kind}<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
-
-
-def duration(seconds: float) -> str:
-    """A length of time as a person says it."""
-    whole = max(1, round(seconds))
-    if whole < 90:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

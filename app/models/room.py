@@ -18,8 +18,8 @@ from app.safely import safely
 from engine.models import look, look_at_libraries
 from engine.models.catalogue import free_bytes
 from engine.models.store import Store
-from engine.models.words import gigabytes
 from engine.models.work import RUNNING
+from engine.words import gigabytes
 
 SECONDS = 1.0  # between two looks, while something is under way
 

@@ -6,8 +6,9 @@ import html
 from collections.abc import Sequence
 
 from engine.models import Libraries, ModelState, Status
-from engine.models.words import STAGES, duration, gigabytes, words_for
+from engine.models.words import STAGES, words_for
 from engine.models.work import DONE, FAILED, STOPPED
+from engine.words import duration, gigabytes, sentence
 
 INTRO = (
     '<p class="tr-intro">The draft needs nothing of this. To make clips with the video model itself (the a2 engine), '
@@ -48,7 +49,7 @@ def model_html(found: ModelState, status: Status | None, free: int) -> str:
     size = "" if found.missing is not None or found.state == "installed" else (
         "How large it is, the hub says when you press Download, before the first byte of it; expect some tens of GB."
     )  # fmt: skip
-    lines = [f"{words[0].upper()}{words[1:]}.", size, f"{found.folder} · {gigabytes(free)} free on this disk"]
+    lines = [f"{sentence(words)}.", size, f"{found.folder} · {gigabytes(free)} free on this disk"]
     lacks = {"installed": "", "partly": "not whole", "absent": "missing"}[found.state]
     return part(2, f"Checkpoint: {found.title}", lacks, lines, status)
 
@@ -66,8 +67,7 @@ def progress_html(status: Status | None, title: str) -> str:
             return ""  # the lines above say that it is installed
         return f'<div class="tr-message" role="status">{html.escape(status.message)}</div>'
     percent = int(100 * status.share)
-    words = STAGES.get(status.stage, status.stage)
-    words = f"{words[0].upper()}{words[1:]}" if words else ""
+    words = sentence(STAGES.get(status.stage, status.stage))
     if status.total:
         words += f" · {gigabytes(status.done)} of {gigabytes(status.total)}"
     right = [f"{gigabytes(round(status.speed))}/s"] if status.speed else []

@@ -18,8 +18,9 @@ from engine.errors import TroupeError
 from engine.models.catalogue import ModelState, free_bytes, look
 from engine.models.libraries import library_work, look_at_libraries
 from engine.models.store import Store
-from engine.models.words import gigabytes, progress_words, words_for
+from engine.models.words import progress_words, words_for
 from engine.models.work import DONE, STOPPED, Status, Work, begin
+from engine.words import gigabytes
 
 OK, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 SECONDS = 0.2  # between two looks

@@ -15,8 +15,8 @@ from engine.models import hub
 from engine.models.catalogue import free_bytes, look
 from engine.models.hub import Listing, RemoteFile
 from engine.models.store import Store
-from engine.models.words import gigabytes
 from engine.models.work import Progress
+from engine.words import gigabytes
 
 MARGIN = 10**9  # bytes that stay free on the disk
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before another try, as long as no byte comes

@@ -18,8 +18,8 @@ from pathlib import Path
 from engine.errors import TroupeError
 from engine.installing import Install, InstallFailed, install, missing
 from engine.models.catalogue import free_bytes
-from engine.models.words import gigabytes
 from engine.models.work import ROOT, Progress, Work
+from engine.words import gigabytes
 
 LIST = ROOT / "requirements-a2.txt"
 VENV = ROOT / ".venv"

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from engine.models.catalogue import ModelState
 from engine.models.work import Status
+from engine.words import duration, gigabytes
 
 STAGES = {
     "": "starting", "asking": "asking what is needed", "fetching": "fetching", "waiting": "waiting",
     "checking": "checking", "installing": "installing",
 }  # fmt: skip
-
-
-def gigabytes(count: int) -> str:
-    """Bytes for a person: 46.2 GB, 310 MB, 5 kB."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
-    return f"{count / 1000:.0f} kB"
 
 
 def words_for(state: ModelState) -> str:
@@ -39,11 +32,3 @@ def progress_words(status: Status) -> str:
     if status.remaining is not None:
         text += f", about {duration(status.remaining)} left"
     return text + (f" ({status.detail})" if status.detail else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a person: 40 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
