@@ -1,7 +1,7 @@
 """Pictures as people have them -> 8-bit RGB or RGBA that stands upright, or one clear refusal.
 
 `open_image` is the only door: it looks at the header before it decodes, so a small file that would unpack to
-gigabytes is refused for free. Below it are the ways to fit a picture to a frame, one copy of each.
+gigabytes is refused for free. Below it are the ways to look at a picture and to fit it.
 """
 
 from __future__ import annotations
@@ -61,15 +61,6 @@ def has_real_alpha(image: Image.Image) -> bool:
         return False
     histogram = image.getchannel("A").histogram()
     return sum(histogram[:128]) >= _REAL_ALPHA_SHARE * image.width * image.height
-
-
-def letterbox(image: Image.Image, size: tuple[int, int], fill: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """The whole picture, centred in `size` (width, height) on a plain `fill`. Returns RGB."""
-    inner = _scaled(image, min(size[0] / image.width, size[1] / image.height))
-    frame = Image.new("RGB", size, fill)
-    corner = ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2)
-    frame.paste(inner.convert("RGB"), corner, inner.getchannel("A") if inner.mode == "RGBA" else None)
-    return frame
 
 
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from engine.errors import ImageError
-from engine.images import MAX_PIXELS, cover, flatten, has_real_alpha, letterbox, open_image, within
+from engine.images import MAX_PIXELS, cover, flatten, has_real_alpha, open_image, within
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 60), (40, 60, 210)
 
@@ -383,23 +383,6 @@ def test_damage_anywhere_gives_a_picture_or_a_clear_error(tmp_path, kind, damage
 # Fitting
 
 
-def test_letterbox_shows_the_whole_picture_on_the_fill():
-    boxed = letterbox(two_tone(100, 50), (80, 80), fill=(1, 2, 3))
-    assert boxed.size == (80, 80)
-    assert boxed.getpixel((40, 5)) == (1, 2, 3)
-    assert boxed.getpixel((2, 40)) == RED
-    assert boxed.getpixel((77, 40)) == BLUE
-
-
-def test_letterbox_puts_the_fill_behind_a_cut_out():
-    cutout = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
-    cutout.paste((*RED, 255), (10, 10, 30, 30))
-    boxed = letterbox(cutout, (80, 80))
-    assert boxed.mode == "RGB"
-    assert boxed.getpixel((5, 5)) == (255, 255, 255)
-    assert close(boxed.getpixel((40, 40)), RED, 1)
-
-
 def test_cover_fills_the_frame_and_crops_evenly():
     picture = Image.new("RGB", (300, 100), GREEN)
     picture.paste(RED, (0, 0, 100, 100))
@@ -414,7 +397,6 @@ def test_cover_fills_the_frame_and_crops_evenly():
 def test_every_fit_has_the_asked_size(width, height, to_width, to_height):
     picture = Image.new("RGB", (width, height), RED)
     assert cover(picture, (to_width, to_height)).size == (to_width, to_height)
-    assert letterbox(picture, (to_width, to_height)).size == (to_width, to_height)
     assert max(within(picture, to_width).size) <= max(to_width, 1)
 
 

@@ -54,7 +54,7 @@ def letterbox(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The whole picture on white, in `size` (width, height). RGB.
 
     Padded to the shape first, in whole pixels of the photo, and then scaled (bicubic), as the model was trained and
-    tested: `engine.images.letterbox` scales first, which moves edges by up to a pixel.
+    tested: to scale first would move edges by up to a pixel.
     """
     picture, (width, height) = flatten(picture), size
     x = y = 0

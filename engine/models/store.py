@@ -113,11 +113,6 @@ class Store:
         except OSError:  # Windows without the right to link, a disk that knows none
             os.replace(blob, pointer)
 
-    def remove_file(self, listing: Listing, file: RemoteFile) -> None:
-        """Remove one file's bytes wherever they are."""
-        for path in (self.snapshot(listing.commit) / file.path, self._blob(file), self.part(file)):
-            path.unlink(missing_ok=True)
-
     def finish(self, listing: Listing) -> None:
         """Everything is here: from now on this commit counts."""
         (self.root / "refs").mkdir(exist_ok=True)
