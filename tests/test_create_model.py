@@ -140,6 +140,21 @@ def test_a_large_cast_shares_three_canvases_and_names_are_escaped(desk, tmp_path
     assert "shares them" in shown
 
 
+def test_the_canvases_are_made_anew_only_where_the_cast_or_the_format_changed(desk, tmp_path):
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    shown = references_html(desk)
+    desk.put("turbo", True)
+    desk.put("prompt", "Mia waves.")
+    assert references_html(desk) is shown
+    card = desk.cards[0]
+    for change in (lambda: desk.put("format", "1:1"), lambda: desk.rename(card.id, "Ann"),
+                   lambda: add(desk, tmp_path, "object", "cup", "green"), lambda: desk.remove(card.id)):  # fmt: skip
+        before = references_html(desk)
+        change()
+        assert references_html(desk) != before
+
+
 def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
     add(desk, tmp_path, "character", "Mia", "red")
     for name, value in {"engine": "a2", "steps": 8, "guidance": 2.5, "flow_shift": 3.0}.items():

@@ -69,6 +69,7 @@ class Desk:
     undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture
+    canvases: tuple[tuple, str] = field(default=((), ""), repr=False)  # what they were made of, as shown
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _adding: int = 0
     _marked: tuple | None = field(default=None, repr=False)

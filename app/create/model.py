@@ -151,13 +151,19 @@ class Model:
 
 
 def references_html(desk: Desk) -> str:
-    """The exact canvases that the model will see, in its order."""
+    """The exact canvases that the model will see, in its order. Made once for a cast and a format: it takes a second,
+    and most of what a person changes leaves them as they are."""
     if desk.sheet.engine != "a2":
         return ""
     if not desk.cards:
         return '<p class="tr-note">Add a cast: here stand the pictures that the model will see.</p>'
+    video = views.video_of(desk)
+    cast = tuple((card.id, card.version, card.name, card.role, card.mode) for card in desk.cards)
+    made_of = (video["width"], video["height"], cast)
+    if desk.canvases[0] == made_of:
+        return desk.canvases[1]
     try:
-        scene = checked_scene(desk, views.video_of(desk), desk.sheet.seed)
+        scene = checked_scene(desk, video, desk.sheet.seed)
         members = [Member(element, desk.picture(card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
         canvases = gather_references(scene, members)
     except TroupeError as error:
@@ -170,7 +176,9 @@ def references_html(desk: Desk) -> str:
     why = "The model takes up to three pictures: these, in this order."
     if any(len(canvas.names) > 1 for canvas in canvases):
         why += " A larger cast shares them."
-    return f'<div class="tr-references"><p class="tr-note">{why}</p><div>{figures}</div></div>'
+    shown = f'<div class="tr-references"><p class="tr-note">{why}</p><div>{figures}</div></div>'
+    desk.canvases = made_of, shown
+    return shown
 
 
 def settings_updates(page: Any, desk: Desk, model: Model) -> dict[Any, Any]:
