@@ -115,6 +115,20 @@ def test_one_click_and_generate_give_a_clip_that_really_plays(page, live):
     assert str(read_scene(newest_clip(live)).sampling.seed) in said
 
 
+def test_a_preset_is_told_before_the_generate_that_was_pressed_right_after_it(page, live):
+    pick(page, "Model holds product")
+    handlers = {number: fn.api_name for number, fn in live.blocks.fns.items()}
+    told: list[str] = []
+    page.on("request", lambda each: "/queue/join" in each.url
+            and told.append(handlers[each.post_data_json["fn_index"]]))  # fmt: skip
+    page.evaluate(
+        "[[...document.querySelectorAll('.tr-preset')].find((card) => card.innerText.includes('Neon night')),"
+        " document.querySelector('#tr-generate')].forEach((each) => each.click())"
+    )
+    page.locator("#tr-video video").wait_for(state="attached")
+    assert [each for each in told if each in ("page_choose", "page_generate")] == ["page_choose", "page_generate"]
+
+
 def test_an_upload_shows_its_cut_out_and_a_drag_on_the_stage_changes_the_clip(page, live, photos):
     upload(page, "character", photos["dancer"])
     page.locator(".tr-character .tr-card").wait_for()

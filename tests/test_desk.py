@@ -310,6 +310,16 @@ def test_a_failed_save_leaves_the_last_good_desk_and_nothing_partial(desks, desk
     assert [card.name for card in again(desks, desk).cards] == ["Mia"]
 
 
+def test_a_prompt_that_was_replaced_does_not_come_back_from_a_browser_that_has_yet_to_be_told(desk):
+    desk.hear("Mia waves.")
+    desk.put("prompt", "Mia dances.")  # as a preset does
+    desk.hear("Mia waves.")
+    assert desk.sheet.prompt == "Mia dances."
+    desk.hear("Mia dances.")  # the browser shows the new one
+    desk.hear("Mia waves.")  # and the person wants the old one again
+    assert desk.sheet.prompt == "Mia waves."
+
+
 def test_half_a_surrogate_pair_in_a_prompt_does_not_stop_the_desk(desks, desk):
     desk.put("prompt", "Mia \ud83d waves")
     assert again(desks, desk).sheet.prompt == "Mia ? waves"

@@ -71,6 +71,7 @@ class Desk:
     previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture
     canvases: tuple[tuple, str] = field(default=((), ""), repr=False)  # what they were made of, as shown
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
+    _heard: str | None = field(default=None, repr=False)
     _adding: int = 0
     _marked: tuple | None = field(default=None, repr=False)
 
@@ -234,6 +235,13 @@ class Desk:
         """Set one field of the sheet and keep it."""
         self.sheet.put(name, value)
         self.save()
+
+    def hear(self, prompt: str) -> None:
+        """Take the prompt as a browser has it; but not one that it had sent before and that something else (a preset,
+        an undo) has replaced since: the browser has yet to be told."""
+        if prompt != self._heard or self.sheet.prompt == prompt:
+            self._heard = prompt
+            self.put("prompt", prompt)
 
     def remember(self, what: str) -> None:
         """Keep the desk as it is now, so that what comes next can be undone; one step back."""

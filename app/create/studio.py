@@ -233,7 +233,7 @@ class Studio:
     def write_prompt(self, desk_id: str, prompt: str) -> Updates:
         desk = self.desks.get(desk_id)
         with desk.lock:
-            desk.put("prompt", prompt)
+            desk.hear(prompt)
             return {self.page.names: views.names_value(desk)}
 
     def setter(self, name: str) -> Callable:
@@ -275,8 +275,8 @@ class Studio:
         """A preset was picked. It directs a cast of one's own and brings a background where there is none; where there
         is no cast, or only the last preset's, its sample cast comes along. What was there can be brought back."""
         desk, key = self.desks.get(desk_id), str(_data(event).get("key"))
-        sample = self.library.sample(key)
-        with desk.lock:
+        with desk.lock:  # first of all: a click on Generate that comes right after waits for it
+            sample = self.library.sample(key)
             desk.remember_own("picking a preset")
             if sample and all(card.sample for card in desk.cards):
                 lay_out_scene(desk, sample)
@@ -315,7 +315,7 @@ class Studio:
         with desk.lock:
             if not self._active(desk):
                 sheet = desk.sheet
-                desk.put("prompt", prompt)
+                desk.hear(prompt)
                 if again or not (sheet.keep_seed or sheet.fresh_seed):
                     desk.put("seed", new_seed())
                 self.shoot(desk)

@@ -36,20 +36,33 @@ function paint() {
   const line = document.createElement('p');
   line.className = 'tr-line';
   const all = value.groups.flatMap((group) => group.cards);
-  const chosen = all.find((preset) => preset.key === value.selected);
-  line.textContent = chosen ? chosen.title + ': ' + chosen.line : value.hint || '';
+  const picked = all.find((preset) => preset.key === value.selected);
+  line.textContent = picked ? picked.title + ': ' + picked.line : value.hint || '';
   strip.append(line);
   strip.querySelectorAll('.tr-strip').forEach((row, i) => { row.scrollLeft = scrolled[i] || 0; });
 }
 
+let chosen = null;  // the card that was clicked, until the page is told
 let choosing = null;
+
+function choose() {
+  clearTimeout(choosing);
+  if (chosen) trigger('choose', { key: chosen });
+  chosen = null;
+}
+
 strip.addEventListener('click', (event) => {
   const card = event.target.closest('.tr-preset');
   if (!card) return;
   for (const each of strip.querySelectorAll('.tr-preset')) each.setAttribute('aria-pressed', String(each === card));
   clearTimeout(choosing);  // of several quick clicks the last one is meant
-  choosing = setTimeout(() => trigger('choose', { key: card.dataset.key }), 180);
+  chosen = card.dataset.key;
+  choosing = setTimeout(choose, 180);
 });
+
+document.addEventListener('click', (event) => {  // whatever is pressed next is meant for this preset
+  if (!strip.contains(event.target)) choose();
+}, true);
 
 watch('value', paint);
 paint();
