@@ -41,16 +41,18 @@ class _Ended(BaseException):
 def main(argv: Sequence[str]) -> int:
     """Run `render` with the given arguments; the exit status."""
     ending: list[int] = []
+    arguments = argparse.Namespace(state=None)
     try:
         _watch_signals(ending)
         _open_standard_streams()
-        return _run(_parse(argv), stop=lambda: bool(ending))
+        arguments = _parse(argv)
+        return _run(arguments, stop=lambda: bool(ending))
     except Stopped:  # where the exception got lost in a library that swallows them all
-        return _complain("Stopped. Nothing was written.", 128 + (ending or [signal.SIGINT])[0])
+        return _complain(_stopped(arguments), 128 + (ending or [signal.SIGINT])[0])
     except _Ended as ended:
-        return _complain("Stopped. Nothing was written.", ended.status)
+        return _complain(_stopped(arguments), ended.status)
     except KeyboardInterrupt:
-        return _complain("Stopped. Nothing was written.", 128 + signal.SIGINT)
+        return _complain(_stopped(arguments), 128 + signal.SIGINT)
     except TroupeError as error:
         return _complain(str(error), FAILED)
     except MemoryError:
@@ -331,6 +333,13 @@ def _report(result: Result) -> None:
         _say(notice)
     kind = "a draft" if result.engine == "draft" else result.engine
     _say(f"{result.path}: {result.frames} frames in {result.seconds:.1f} s ({kind})")
+
+
+def _stopped(arguments: argparse.Namespace) -> str:
+    """What a stopped run leaves behind."""
+    if arguments.state and Path(arguments.state).is_file():
+        return f"Stopped. {shlex.quote(arguments.state)} keeps the run: the same command goes on there."
+    return "Stopped. Nothing was written."
 
 
 def _complain(line: str, status: int) -> int:

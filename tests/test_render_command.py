@@ -209,6 +209,19 @@ def test_a_second_ctrl_c_does_not_interrupt_the_tidying_up(scene_file, tmp_path,
     assert (status, len(lines), tidied) == (130, 1, [True])
 
 
+def test_a_stopped_run_that_was_kept_says_where_and_how_to_go_on(scene_file, tmp_path, capsys, monkeypatch):
+    state = tmp_path / "run.safetensors"
+
+    def stopped(*_: object) -> None:
+        state.touch()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(command, "render", stopped)
+    arguments = [scene_file, "-o", tmp_path / "out.mp4", "--engine", "a2", "--state", state]
+    status, lines = run(capsys, *arguments)
+    assert (status, lines) == (130, [f"troupe: Stopped. {state} keeps the run: the same command goes on there."])
+
+
 def test_without_an_output_the_line_names_the_flag(scene_file, capsys):
     status, lines = run(capsys, scene_file)
     assert status == 2
