@@ -20,6 +20,7 @@ from engine.a2.checkpoint import use_loras
 from engine.a2.files import read_checkpoint
 from engine.a2.options import Lora, check_speed
 from engine.a2.recipe import Watch, shoot
+from engine.arguments import parse
 from engine.engines import ENGINES
 from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TINY, TRIO, a_scene, copy_of_tiny, latents_of, members_of, tiny
@@ -424,7 +425,7 @@ def test_choices_that_do_not_go_together_are_refused(how, says):
     ],
 )
 def test_a_lora_s_file_and_strength_are_told_apart(text, file, strength):
-    assert command._lora(text) == Lora(Path(file), strength)
+    assert parse(["s.json", "-o", "o.mp4", "--lora", text]).lora == [Lora(Path(file), strength)]
 
 
 def test_a_strength_that_is_none_is_refused_on_one_line(capsys, tmp_path):

@@ -137,16 +137,12 @@ class Gallery:
         begins = {"resume": jobs.resume, "twice": jobs.duplicate, "vary": vary, "next": jobs.run_next}
         known = {"restore": jobs.restore, "up": jobs.move_up, "down": jobs.move_down, "hold": jobs.hold,
                  "stop": jobs.stop}  # fmt: skip
-        if action in begins and (action in ("twice", "vary") or not self._is_active(job_id)):
-            with self._studio.guard.turn(self._is_active) as started:  # a guest has only so many under way
+        if action in begins and (action in ("twice", "vary") or not self._studio.show.is_active(job_id)):
+            with self._studio.guard.turn(self._studio.show.is_active) as started:  # a guest has only so many under way
                 job = begins[action](job_id, owner=owner)
                 started(job.id if job else job_id)
         elif action in begins or action in known:
             (begins | known)[action](job_id, owner=owner)
-
-    def _is_active(self, job_id: str) -> bool:
-        snap = self._jobs.snapshot(job_id)
-        return bool(snap and snap.active)
 
     def _open(self, desk_id: str, job_id: str, owner: str | None, action: str) -> dict[Any, Any]:
         """Put a clip's scene on the desk. What was there can be brought back."""
@@ -173,7 +169,7 @@ class Gallery:
         return self._to_the_desk(desk)
 
     def _to_the_desk(self, desk: Desk) -> dict[Any, Any]:
-        return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.everything(desk), **self.leave()}
+        return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.show.everything(desk), **self.leave()}
 
     def bring(self, desk_id: str, path: str | None) -> dict[Any, Any]:
         """An MP4 of Troupe's was dropped: its scene comes back, with the cast where it carries one."""

@@ -1,7 +1,7 @@
 """What happens on the Create page: each handler reads the desk it is given, changes it, and says what to show.
 
-A handler gets the desk's id from the browser and nothing that names a file. It returns a dict of component to value,
-so that only what changed is sent. Errors leave as they are: `app.safely` tells them to the page.
+A handler gets the desk's id from the browser and nothing that names a file, and returns what `Display` makes of it.
+Errors leave as they are: `app.safely` tells them to the page.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from PIL import Image, ImageChops
 from app.create import views
 from app.create.desk import LIMITS, Desk
 from app.create.desks import Desks, bring_background, lay_out_scene
+from app.create.display import Display, Updates
 from app.create.fetching import Fetching, choose_quality
 from app.create.library import Library
-from app.create.model import Model, references_html, settings_updates
+from app.create.model import Model
 from app.create.parts import Page
 from app.create.planning import plan_html
-from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
 from app.guard.guard import Guard
 from app.jobs.board import Job, JobBoard
-from app.jobs.snapshot import DONE, Snapshot
+from app.jobs.snapshot import DONE
 from app.uploads import uploaded
 from engine.errors import TroupeError
 
-Updates = dict[Any, Any]
 SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention", "precision",
            "offload", "resident", "guidance_passes")  # fmt: skip  # what other parts of the page depend on
 
@@ -42,73 +41,11 @@ class Studio:
         self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
         self.uploads, self.model = guard.belongings.uploads, model
         self.fetching = Fetching()
-        self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
+        self.show = Display(jobs, library, model)
 
-    # -- what to show ------------------------------------------------------------
-
-    def _cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
-        """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""
-        page, lines = self.page, "<br>".join(html.escape(problem) for problem in problems or [])
-        with desk.lock:
-            return {
-                page.board: views.board_value(desk), page.stage: views.stage_value(desk),
-                page.names: views.names_value(desk), page.undo: _undo_button(desk),
-                page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
-                page.generate: gr.update(interactive=not self._active(desk) and self.model.can_shoot(desk)),
-                page.references: references_html(desk),
-                **({page.prompt: desk.sheet.prompt} if prompt else {}),
-            }  # fmt: skip
-
-    def _sheet(self, desk: Desk) -> Updates:
-        page, sheet = self.page, desk.sheet
-        return {
-            page.format: sheet.format, page.seconds: sheet.seconds, page.seed: sheet.seed,
-            page.keep_seed: sheet.keep_seed, page.camera: sheet.camera or "", page.bpm: sheet.bpm,
-            page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,
-            **settings_updates(page, desk, self.model),
-        }  # fmt: skip
-
-    def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
-        """The live preview, where there is another one than the browser shows."""
-        stamp = preview_stamp(snap)
-        if stamp == shown:
-            return {}
-        video = views.video_of(desk)
-        shape = (video["width"], video["height"])
-        return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
-
-    def _job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
-        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for. `shown`
-        is the preview that the browser has."""
-        page, snap = self.page, self.jobs.snapshot(desk.sheet.job)
-        active = bool(snap and snap.active)
-        updates: Updates = {
-            page.progress: progress_html(snap), page.stop: gr.update(interactive=active),
-            page.generate: gr.update(interactive=not active and self.model.can_shoot(desk)),
-            page.timer: gr.Timer(active=active), page.video: gr.update(visible=not (active and _has_preview(snap))),
-            **self._preview(desk, snap, shown),
-        }  # fmt: skip
-        if snap and snap.state == DONE:
-            clip = str(snap.clip)
-            updates |= {
-                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=clip, visible=True),
-                page.result: result_html(snap),
-                page.download: gr.update(value=clip, visible=True), page.again: gr.update(visible=True),
-            }  # fmt: skip
-        return updates
-
-    def everything(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
-        """All of the page as the desk is."""
-        page = self.page
-        with desk.lock:
-            return {
-                page.desk: desk.id, page.presets: self.library.strip(desk.sheet.preset), page.editing: "",
-                page.brush: gr.update(visible=False), page.tabs: gr.Tabs(selected=tab), **self._sheet(desk),
-                **self._job(desk, tab), **self._cast(desk, problems, prompt=True),
-            }  # fmt: skip
-
-    def _active(self, desk: Desk) -> bool:
-        return self._is_active(desk.sheet.job)
+    @property
+    def page(self) -> Page:
+        return self.show.page
 
     # -- the cast -------------------------------------------------------------------
 
@@ -124,7 +61,8 @@ class Studio:
         if notice := self.jobs.take_notice():
             gr.Warning(html.escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
-        return self.everything(desk, tab="clip" if snap and (snap.active or snap.state == DONE) else "stage") | ready
+        has_clip = bool(snap and (snap.active or snap.state == DONE))
+        return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
     def uploader(self, role: str) -> Callable:
         def upload(desk_id: str, files: str | list[str] | None) -> Updates:
@@ -139,7 +77,7 @@ class Studio:
                     problems.append(str(error))
             if left_out:
                 problems.append(f"There is room for {LIMITS[role]} {role}s: {left_out} left out. Remove one first.")
-            return self._cast(desk, problems)
+            return self.show.cast(desk, problems)
 
         return upload
 
@@ -152,8 +90,8 @@ class Studio:
         try:
             desk.add(*self.tray.pick(str(_data(event).get("key"))))
         except TroupeError as error:
-            return self._cast(desk, [str(error)])
-        return self._cast(desk)
+            return self.show.cast(desk, [str(error)])
+        return self.show.cast(desk)
 
     def edit(self, desk_id: str, event: gr.EventData) -> Updates:
         """A card's own controls: name, motion, whole photo, brush, remove."""
@@ -161,7 +99,7 @@ class Studio:
         action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
         changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode}
         if action == "too large":  # the browser kept it back: one large file would take the others with it
-            return self._cast(desk, [f"{value[:200]}: too large. Pictures up to 40 MB are taken."])
+            return self.show.cast(desk, [f"{value[:200]}: too large. Pictures up to 40 MB are taken."])
         try:
             with desk.lock:
                 if action in changes:
@@ -171,9 +109,9 @@ class Studio:
                 elif action == "retouch":
                     return self._open_brush(desk, card_id)
         except TroupeError as error:
-            return self._cast(desk, [str(error)])
+            return self.show.cast(desk, [str(error)])
         closing = {page.brush: gr.update(visible=False)} if action == "remove" else {}
-        return self._cast(desk, prompt=action == "name") | closing
+        return self.show.cast(desk, prompt=action == "name") | closing
 
     def place(self, desk_id: str, event: gr.EventData) -> Updates:
         """Someone was moved on the stage, or is to be placed automatically again."""
@@ -193,13 +131,13 @@ class Studio:
         desk = self.desks.get(desk_id)
         with desk.lock:
             desk.clear()
-        return self.everything(desk)
+        return self.show.everything(desk)
 
     def undo(self, desk_id: str) -> Updates:
         desk = self.desks.get(desk_id)
         with desk.lock:
             desk.undo_last()
-        return self.everything(desk)
+        return self.show.everything(desk)
 
     # -- the brush ---------------------------------------------------------------------
 
@@ -226,7 +164,7 @@ class Studio:
 
     def close_brush(self, desk_id: str) -> Updates:
         closed = {self.page.brush: gr.update(visible=False), self.page.editing: ""}
-        return self._cast(self.desks.get(desk_id)) | closed
+        return self.show.cast(self.desks.get(desk_id)) | closed
 
     # -- the sheet ----------------------------------------------------------------------
 
@@ -242,7 +180,7 @@ class Studio:
             with desk.lock:
                 desk.put(name, value)
                 if name in SHAPING or name.startswith("lora_"):
-                    return self._shape(desk)
+                    return self.show.shape(desk)
                 if name in ("steps", "guidance"):
                     return {self.page.plan: plan_html(self.model.plan(desk)) if desk.sheet.engine == "a2" else ""}
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
@@ -250,14 +188,6 @@ class Studio:
                 return None
 
         return put
-
-    def _shape(self, desk: Desk) -> Updates:
-        """What depends on the engine and on the clip's size and length."""
-        page = self.page
-        return {
-            page.stage: views.stage_value(desk), **settings_updates(page, desk, self.model),
-            page.generate: gr.update(interactive=not self._active(desk) and self.model.can_shoot(desk)),
-        }  # fmt: skip
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
         """Another background remover, fetched where need be while the page says for how long."""
@@ -286,7 +216,7 @@ class Studio:
                     bring_background(desk, sample)
                 self.library.direct(desk, key)
             desk.mark()
-        return self.everything(desk)
+        return self.show.everything(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:
         desk = self.desks.get(desk_id)
@@ -299,21 +229,17 @@ class Studio:
 
     def shoot(self, desk: Desk) -> Job:
         """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
-        with self.guard.turn(self._is_active) as started:
+        with self.guard.turn(self.show.is_active) as started:
             is_model = desk.sheet.engine == "a2"
             job = shoot(desk, self.jobs, self.model.options(desk), self.model.plan(desk) if is_model else None)
             started(job.id)
         return job
 
-    def _is_active(self, job_id: str) -> bool:
-        snap = self.jobs.snapshot(job_id)
-        return bool(snap and snap.active)
-
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
         """Start a clip, unless this desk has one under way: then that one is shown."""
         desk = self.desks.get(desk_id)
         with desk.lock:
-            if not self._active(desk):
+            if not self.show.is_active(desk.sheet.job):
                 sheet = desk.sheet
                 desk.hear(prompt)
                 if again or not (sheet.keep_seed or sheet.fresh_seed):
@@ -322,7 +248,7 @@ class Studio:
                 sheet.fresh_seed = False
                 desk.save()
             waits = {self.page.tabs: gr.Tabs(selected="clip")} if desk.sheet.engine == "a2" else {}  # for its preview
-            return {self.page.seed: desk.sheet.seed, **waits, **self._job(desk)}
+            return {self.page.seed: desk.sheet.seed, **waits, **self.show.job(desk)}
 
     def generate_again(self, desk_id: str, prompt: str) -> Updates:
         return self.generate(desk_id, prompt, again=True)
@@ -330,19 +256,10 @@ class Studio:
     def stop(self, desk_id: str) -> Updates:
         desk = self.desks.get(desk_id)
         self.jobs.stop(desk.sheet.job)
-        return self._job(desk)
+        return self.show.job(desk)
 
     def tick(self, desk_id: str, shown: float) -> Updates:
-        return self._job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
-
-
-def _has_preview(snap: Snapshot | None) -> bool:
-    return preview_stamp(snap) > 0
-
-
-def _undo_button(desk: Desk) -> Any:
-    label = f"Undo {desk.undo.what}" if desk.undo else "Undo"
-    return gr.update(value=label, visible=desk.undo is not None)
+        return self.show.job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
 
 
 def _data(event: gr.EventData) -> dict:

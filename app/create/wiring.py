@@ -19,8 +19,8 @@ SLIDERS = ("seconds", "bpm", "steps", "guidance", "flow_shift")
 
 
 def wire(page: Page, studio: Studio) -> list:
-    """Attach every handler; to be called inside the page's Blocks. Returns what `studio.everything` may change."""
-    studio.page = page
+    """Attach every handler; to be called inside the page's Blocks. Returns what `studio.show.everything` may change."""
+    studio.show.page = page
     cast = [page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate,
             page.references]  # fmt: skip
     brush = [*cast, page.brush, page.editing]

@@ -1,0 +1,115 @@
+"""What the Create page shows of a desk: a dict of component to value, so that only what changed is sent."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from app.create import views
+from app.create.desk import Desk
+from app.create.library import Library
+from app.create.model import Model, references_html, settings_updates
+from app.create.parts import Page
+from app.create.progress import preview_html, preview_stamp, progress_html, result_html
+from app.jobs.board import JobBoard
+from app.jobs.snapshot import DONE, Snapshot
+
+Updates = dict[Any, Any]
+
+
+class Display:
+    """The page's components as a desk, its job and this machine's model make them."""
+
+    def __init__(self, jobs: JobBoard, library: Library, model: Model) -> None:
+        self._jobs, self._library, self._model = jobs, library, model
+        self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
+
+    def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
+        """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""
+        page, lines = self.page, "<br>".join(html.escape(problem) for problem in problems or [])
+        with desk.lock:
+            return {
+                page.board: views.board_value(desk), page.stage: views.stage_value(desk),
+                page.names: views.names_value(desk), page.undo: _undo_button(desk),
+                page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
+                page.generate: self._generate(desk),
+                page.references: references_html(desk),
+                **({page.prompt: desk.sheet.prompt} if prompt else {}),
+            }  # fmt: skip
+
+    def sheet(self, desk: Desk) -> Updates:
+        """How the clip is to be made."""
+        page, sheet = self.page, desk.sheet
+        return {
+            page.format: sheet.format, page.seconds: sheet.seconds, page.seed: sheet.seed,
+            page.keep_seed: sheet.keep_seed, page.camera: sheet.camera or "", page.bpm: sheet.bpm,
+            page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,
+            **settings_updates(page, desk, self._model),
+        }  # fmt: skip
+
+    def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
+        """The live preview, where there is another one than the browser shows."""
+        stamp = preview_stamp(snap)
+        if stamp == shown:
+            return {}
+        video = views.video_of(desk)
+        shape = (video["width"], video["height"])
+        return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
+
+    def job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
+        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for. `shown`
+        is the preview that the browser has."""
+        page, snap = self.page, self._jobs.snapshot(desk.sheet.job)
+        active = bool(snap and snap.active)
+        updates: Updates = {
+            page.progress: progress_html(snap), page.stop: gr.update(interactive=active),
+            page.generate: self._generate(desk),
+            page.timer: gr.Timer(active=active), page.video: gr.update(visible=not (active and _has_preview(snap))),
+            **self._preview(desk, snap, shown),
+        }  # fmt: skip
+        if snap and snap.state == DONE:
+            clip = str(snap.clip)
+            updates |= {
+                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=clip, visible=True),
+                page.result: result_html(snap),
+                page.download: gr.update(value=clip, visible=True), page.again: gr.update(visible=True),
+            }  # fmt: skip
+        return updates
+
+    def everything(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
+        """All of the page as the desk is."""
+        page = self.page
+        with desk.lock:
+            return {
+                page.desk: desk.id, page.presets: self._library.strip(desk.sheet.preset), page.editing: "",
+                page.brush: gr.update(visible=False), page.tabs: gr.Tabs(selected=tab), **self.sheet(desk),
+                **self.job(desk, tab), **self.cast(desk, problems, prompt=True),
+            }  # fmt: skip
+
+    def shape(self, desk: Desk) -> Updates:
+        """What depends on the engine and on the clip's size and length."""
+        page = self.page
+        return {
+            page.stage: views.stage_value(desk), **settings_updates(page, desk, self._model),
+            page.generate: self._generate(desk),
+        }  # fmt: skip
+
+    def _generate(self, desk: Desk) -> Any:
+        """Generate: one clip of a desk at a time, and only what would work."""
+        return gr.update(interactive=not self.is_active(desk.sheet.job) and self._model.can_shoot(desk))
+
+    def is_active(self, job_id: str) -> bool:
+        """Whether a job waits or runs."""
+        snap = self._jobs.snapshot(job_id)
+        return bool(snap and snap.active)
+
+
+def _has_preview(snap: Snapshot | None) -> bool:
+    return preview_stamp(snap) > 0
+
+
+def _undo_button(desk: Desk) -> Any:
+    label = f"Undo {desk.undo.what}" if desk.undo else "Undo"
+    return gr.update(value=label, visible=desk.undo is not None)
