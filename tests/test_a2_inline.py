@@ -129,7 +129,7 @@ def on_a_space(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, folder / "scene.json", folder / "clips" / "out.mp4", TINY]
     done = subprocess.run(
-        list(map(str, command)), cwd=repo, env=environment, capture_output=True, text=True, timeout=300
+        list(map(str, command)), cwd=repo, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

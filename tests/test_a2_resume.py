@@ -178,7 +178,7 @@ def test_a_render_killed_between_steps_goes_on_from_its_state(repo: Path, tmp_pa
             process.kill()
     assert sorted(os.listdir(tmp_path)) == ["run.safetensors"]
     command = [sys.executable, "launch.py", "render", *arguments]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     scene, members, _ = golden("two_references")
     assert torch.equal(load_file(latents)["latents"], shoot(scene, members, OPTIONS).latents)
