@@ -30,6 +30,12 @@ def keep_signal_handler():
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch) -> None:
+    """On the slowest machine no render here counts as a long one, of which a few lines more are told."""
+    monkeypatch.setattr(command._Teller, "_PATIENCE", 3600.0)
+
+
 @pytest.fixture
 def scene_file(tmp_path: Path) -> Path:
     folder = tmp_path / "scene"
@@ -57,8 +63,7 @@ def run(capsys, scene: Path, out: Path, *flags: object) -> tuple[int, list[str]]
 ON_TINY = ("--model", TINY, "--device", "cpu")
 
 
-def test_a_clip_is_trimmed_and_says_what_it_was_made_from(scene_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command._Teller, "_PATIENCE", 600.0)
+def test_a_clip_is_trimmed_and_says_what_it_was_made_from(scene_file, tmp_path, capsys):
     out = tmp_path / "out.mp4"
     status, lines = run(capsys, scene_file, out, *ON_TINY)
     assert status == 0, lines

@@ -54,7 +54,7 @@ def test_the_command_line_gives_the_authors_latents(repo: Path, tmp_path: Path, 
     out, latents = tmp_path / "out.mp4", tmp_path / "new" / "latents.safetensors"
     flags = ["--engine", "a2", "--model", TINY, "--device", "cpu", "--precision", "fp32", "--save-latents", latents]
     command = [sys.executable, "launch.py", "render", GOLDEN / f"{name}.json", "-o", out, *flags]
-    done = subprocess.run(list(map(str, command)), cwd=repo, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(list(map(str, command)), cwd=repo, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     _, _, theirs = golden(name)
     kept = load_file(latents)

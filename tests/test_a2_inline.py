@@ -87,6 +87,7 @@ from engine.scene import load_scene
 scene, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 options = A2Options(model=model, device="cpu", precision="fp32")
 whole = RenderRequest(load_scene(scene), scene.parent, out, poster=False, a2=options)
+long = replace(whole, scene=load_scene(scene.with_name("long.json")))  # not done before the word has come
 engine = InlineEngine(options)
 def what_becomes_of(request, stop_at=None):
     told, said, kind = [], "", ""
@@ -101,7 +102,7 @@ def what_becomes_of(request, stop_at=None):
     return {"kind": kind, "said": said, "stages": stages, "calls": len(spaces.calls), "left": left}
 end = {
     "clip": what_becomes_of(whole),
-    "stop": what_becomes_of(whole, "sampling"),
+    "stop": what_becomes_of(long, "sampling"),
     "error": what_becomes_of(replace(whole, a2=replace(options, device="teapot"))),
     "draft": what_becomes_of(replace(whole, engine="draft")),
 }
@@ -122,12 +123,13 @@ def on_a_space(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for element in scene["cast"]:
         element["image"] = str(GOLDEN / element["image"])
     (folder / "scene.json").write_text(json.dumps(scene), encoding="utf-8")
+    (folder / "long.json").write_text(json.dumps({**scene, "sampling": {"steps": 200}}), encoding="utf-8")
     # One thread: a fork does not bring along the threads that OpenMP has started before it.
     path = os.pathsep.join((str(folder / "site"), str(repo)))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, folder / "scene.json", folder / "clips" / "out.mp4", TINY]
     done = subprocess.run(
-        list(map(str, command)), cwd=repo, env=environment, capture_output=True, text=True, timeout=300
+        list(map(str, command)), cwd=repo, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -43,7 +43,7 @@ sys.exit(worker.main([]))
 @pytest.fixture(scope="module")
 def engine() -> Iterator[EngineProcess]:
     """One process for several tests: what it keeps from the one before is let go."""
-    engine = EngineProcess()
+    engine = EngineProcess(grace=120.0)
     yield engine
     engine.close(0.2)
 
@@ -63,12 +63,12 @@ def engines() -> Iterator[Callable[..., EngineProcess]]:
 
 @pytest.fixture
 def request_for(tmp_path: Path) -> Callable[..., RenderRequest]:
-    """`request_for(**options)`: a clip of three steps on the tiny checkpoint."""
+    """`request_for(steps, **options)`: a clip of so many steps on the tiny checkpoint."""
     scene = load_scene(GOLDEN / "two_references.json").model_dump(exclude_none=True)
-    sampling, video = {"steps": 3, "guidance": 2.0}, {"width": 64, "height": 64, "frames": 13, "trim_head": 4}
-    small = scene_from_data({**scene, "sampling": sampling, "video": video})
+    video = {"width": 64, "height": 64, "frames": 13, "trim_head": 4}
 
-    def request(**options: object) -> RenderRequest:
+    def request(steps: int = 3, **options: object) -> RenderRequest:
+        small = scene_from_data({**scene, "sampling": {"steps": steps, "guidance": 2.0}, "video": video})
         return RenderRequest(small, GOLDEN, tmp_path / "out.mp4", poster=False, a2=replace(OPTIONS, **options))
 
     return request
@@ -95,7 +95,8 @@ def test_a_stopped_job_keeps_the_model_and_release_lets_it_go(engine, request_fo
     told: list[Progress] = []
     engine.release()
     with pytest.raises(Stopped):
-        engine.render(request_for(), told.append, lambda: any(p.stage == "sampling" for p in told))
+        # so many steps that it is not done before the word has come
+        engine.render(request_for(200), told.append, lambda: any(p.stage == "sampling" for p in told))
     assert "loading" not in stages(engine, request_for())
     engine.release()
     assert "loading" in stages(engine, request_for())

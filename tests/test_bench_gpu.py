@@ -14,7 +14,7 @@ pytest.importorskip("optimum.quanto", reason="the a2 engine's libraries are not 
 
 def test_the_small_setting_measures_every_way_and_says_that_no_card_was_used(repo):
     command = [sys.executable, "tests/bench/gpu.py", "--small", "--steps", "1", "--caps", "6"]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["small"] is True

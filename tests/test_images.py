@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
@@ -364,7 +364,7 @@ for _kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"):
     SEEDS[_kind] = _buffer.getvalue()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(SEEDS)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8))
 def test_damage_anywhere_gives_a_picture_or_a_clear_error(tmp_path, kind, damage):
     data = bytearray(SEEDS[kind])
@@ -392,7 +392,7 @@ def test_cover_fills_the_frame_and_crops_evenly():
     assert (np.abs(covered[:, 4:-4].astype(int) - GREEN) <= 3).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(*(st.integers(16, 200) for _ in range(4)))
 def test_every_fit_has_the_asked_size(width, height, to_width, to_height):
     picture = Image.new("RGB", (width, height), RED)

@@ -83,7 +83,7 @@ def test_more_than_can_be_pinned_is_not_pinned():
     assert plan.settings.host == "pageable"
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     vram=st.floats(3, 90), more=st.floats(0.1, 30), ram=st.floats(6, 128),
     frames=st.integers(2, 40).map(lambda k: 4 * k + 1),
@@ -98,14 +98,14 @@ def test_more_card_never_means_slower_or_fewer_resident_blocks(vram, more, ram, 
         assert large.seconds <= small.seconds * (1 + 1e-9)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(ram=st.floats(3, 128), more=st.floats(0.1, 64), vram=st.one_of(st.none(), st.floats(3, 48)))
 def test_more_memory_never_makes_a_clip_impossible(ram, more, vram):
     small, large = (make_plan(hardware(vram, size), Clip()) for size in (ram, ram + more))
     assert small.fits <= large.fits
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(
     vram=st.floats(3, 90), ram=st.floats(6, 128),
     overrides=st.builds(

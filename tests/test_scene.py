@@ -145,7 +145,7 @@ def scenes(draw) -> dict:
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scenes())
 def test_a_scene_survives_being_written_and_read(data):
     scene = scene_from_data(data)
@@ -323,7 +323,7 @@ paths = st.sampled_from(
 element_keys = st.sampled_from(["role", "image", "name", "cutout", "description", "placement", "motion"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(paths, anything, max_size=3), st.dictionaries(element_keys, anything, max_size=2))
 def test_no_json_gives_anything_but_a_scene_or_a_scene_error(changes, element_changes):
     data = element(**element_changes) | changes
@@ -358,7 +358,7 @@ def test_an_object_of_very_many_keys_is_refused():
     assert refused(minimal(**keys)).field.startswith("key")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text() | st.binary())
 def test_no_text_gives_anything_but_a_scene_error(text):
     with pytest.raises(SceneError):

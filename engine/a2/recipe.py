@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +143,13 @@ def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
     """What `load` depends on: equal where one loaded checkpoint serves both."""
-    folder = find_checkpoint(options.model)
-    files = ((file, file.stat()) for file in sorted(folder.rglob("*")) if file.is_file())
-    return of_the_model(options), tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files)
+    files = []
+    for folder, _, names in os.walk(find_checkpoint(options.model)):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone between the two looks: a download's own, or one that is deleted
+                status = os.stat(os.path.join(folder, name))
+                files.append((os.path.join(folder, name), status.st_size, status.st_mtime_ns))
+    return of_the_model(options), tuple(sorted(files))
 
 
 def _start(
