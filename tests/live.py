@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.served import kept_port
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
@@ -37,10 +38,9 @@ def serving(outputs: Path, **more: Any) -> Iterator[Live]:
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-    with socket.create_server(("127.0.0.1", 0)) as probe:  # Gradio's own search leaves a socket open at each taken port
-        port = probe.getsockname()[1]
     house = open_house(outputs)
-    blocks = launch(outputs, house, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
+    with kept_port() as port:  # Gradio's own search leaves a socket open at each taken port
+        blocks = launch(outputs, house, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:
@@ -61,7 +61,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET, timeout=180_000)
         try:
             yield browser
         finally:
