@@ -40,7 +40,8 @@ def serving(outputs: Path, **more: Any) -> Iterator[Live]:
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
     house = open_house(outputs)
     with kept_port() as port:  # Gradio's own search leaves a socket open at each taken port
-        blocks = launch(outputs, house, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
+        own = {"server_name": "127.0.0.1", "server_port": port, "inbrowser": False}
+        blocks = launch(outputs, house, _frontend=False, **own, **more)  # else it gives its own page three seconds
     try:
         yield Live(blocks.local_url, outputs, blocks)
     finally:

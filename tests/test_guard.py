@@ -711,7 +711,7 @@ def test_a_drawing_cannot_ask_for_more_layers_than_there_are(fuzzer):
         assert said.status_code == 400
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(FEW, max_examples=150)
 @given(
     changed=st.dictionaries(
         st.sampled_from(["cast", "prompt", "video", "sampling", "engine", "version", "direction", "?"]),
