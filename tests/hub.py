@@ -6,6 +6,7 @@ import hashlib
 import json
 import select
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -164,13 +165,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *whose: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # who is killed hangs up in the middle
+            super().handle_error(*whose)
+
+
 @contextmanager
 def serving_hub() -> Iterator[FakeHub]:
     """A hub on a free port of this machine, until the block ends."""
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
