@@ -143,6 +143,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
             ],
         },
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
+        "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
     }  # fmt: skip
     _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
     log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")

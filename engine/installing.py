@@ -128,7 +128,7 @@ def missing(files: Sequence[Path]) -> Iterable[str]:
             continue
         try:
             fits = wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
-        except importlib.metadata.PackageNotFoundError:
-            fits = False
+        except (importlib.metadata.PackageNotFoundError, KeyError, TypeError, ValueError):
+            fits = False  # not there, or without a version: pip is just unpacking it
         if not fits:
             yield wanted.name

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import select
+import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -27,9 +30,9 @@ EXTRAS = {
 class FakeHub:
     """One repository. `sent` counts the bytes of each file that went out; `asked` the requests, with their headers.
 
-    `cut` maps a path to the body sizes after which its connections are cut, one each; `gate` is an event that every
-    large file waits for after its first `before_gate` bytes; `spoil` maps a path to how often its bytes come wrong;
-    `refuse` is a (status, X-Error-Code) for everything.
+    `cut` maps a path to the body sizes after which its connections are cut, one each; `gate` is an event for which all
+    that follows the first `before_gate` bytes of a large file waits, on whichever connection; `spoil` maps a path to
+    how often its bytes come wrong; `refuse` is a (status, X-Error-Code) for everything.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class FakeHub:
         self.refuse: tuple[int, str] | None = None
         self.ranges = True
         self.url = ""
+        self.lock = threading.Lock()  # of what several answers change
 
     @property
     def needed(self) -> dict[str, bytes]:
@@ -96,8 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
-        if hub.busy:
-            hub.busy -= 1
+        with hub.lock:
+            is_busy = hub.busy > 0
+            hub.busy -= is_busy
+        if is_busy:
             self._answer(503, b"", {})
             return
         if redirect and path.endswith("safetensors"):  # as the real one sends large files to another host
@@ -117,24 +123,39 @@ class _Handler(BaseHTTPRequestHandler):
         stop = len(data)
         if hub.cut.get(path):
             stop = min(stop, start + hub.cut[path].pop(0))
-        self._send(path, data[start:stop], large=len(data) > hub.before_gate)
+        held_back = max(0, hub.before_gate - start) if len(data) > hub.before_gate else stop
+        self._send(path, data[start:stop], held_back)
         if stop < len(data):
             self.close_connection = True
 
-    def _send(self, path: str, body: bytes, large: bool) -> None:
+    def _send(self, path: str, body: bytes, before_gate: int) -> None:
         hub = self.hub
-        first = body[: hub.before_gate] if hub.gate and large else body
+        first = body[:before_gate] if hub.gate else body
         for piece in (first, body[len(first) :]):
             if not piece:
                 continue
             if piece is not first and hub.gate:
-                hub.gate.wait(120)
+                hub.gate.wait(600)
+                if self._has_hung_up():
+                    self.close_connection = True
+                    return
+            with hub.lock:  # before they have it: who has the last byte may ask at once how many were sent
+                hub.sent[path] += len(piece)
             try:
                 self.wfile.write(piece)
             except OSError:  # they have hung up
+                with hub.lock:
+                    hub.sent[path] -= len(piece)
                 self.close_connection = True
                 return
-            hub.sent[path] += len(piece)
+
+    def _has_hung_up(self) -> bool:
+        """A write would tell only the second time."""
+        try:
+            says, _, _ = select.select([self.connection], [], [], 0)
+            return bool(says) and not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -144,13 +165,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *whose: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # who is killed hangs up in the middle
+            super().handle_error(*whose)
+
+
 @contextmanager
 def serving_hub() -> Iterator[FakeHub]:
     """A hub on a free port of this machine, until the block ends."""
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+
+from tests.served import kept_port
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
@@ -33,22 +37,29 @@ class Live:
 @contextmanager
 def serving(outputs: Path, **more: Any) -> Iterator[Live]:
     """Serve the page on a free port, in this process, until the block ends. `more` goes to `app.server.launch`."""
-    from app.server import launch, open_house
+    from app.server import _prepare_environment, launch, open_house
 
     before = Path.cwd()
     kept = {key: os.environ.get(key) for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-    with socket.create_server(("127.0.0.1", 0)) as probe:  # Gradio's own search leaves a socket open at each taken port
-        port = probe.getsockname()[1]
-    house = open_house(outputs)
-    blocks = launch(outputs, house, server_name="127.0.0.1", server_port=port, inbrowser=False, **more)
+    house, blocks = open_house(outputs), None
     try:
+        _prepare_environment(Path(outputs).resolve())  # before Gradio is imported, which a_slow_start does
+        with kept_port() as port, a_slow_start():  # Gradio's own search leaves a socket open at each taken port
+            own = {"server_name": "127.0.0.1", "server_port": port, "inbrowser": False}
+            blocks = launch(outputs, house, **own, **more)
         yield Live(blocks.local_url, outputs, blocks)
     finally:
-        blocks.close(verbose=False)
+        if blocks is not None:
+            blocks.close(verbose=False)
         house.close()
         os.chdir(before)
         for key, value in kept.items():
             os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)
+
+
+def a_slow_start() -> Any:
+    """Two minutes for Gradio's server to begin to listen, where Gradio gives it five seconds."""
+    return patch("gradio.http_server.time", SimpleNamespace(time=lambda: time.monotonic() / 24, sleep=time.sleep))
 
 
 @contextmanager
@@ -61,7 +72,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET, timeout=180_000)
         try:
             yield browser
         finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
-_PATIENCE = 180.0  # seconds until the page is open
+_PATIENCE = 300.0  # seconds until the page is open
 
 
 @dataclass
@@ -57,17 +57,29 @@ def served(outputs: Path | None, *flags: str, port: int = 0, **environment: str)
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        listener.join(30)
+        listener.join(60)
         process.stdout.close()
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A free port that a server can listen on inside the block, and that nobody else is given until then."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        if not sys.platform.startswith("linux"):  # elsewhere only one may have it, or anybody
+            holder.close()
+        yield port
 
 
 def hero(path: Path) -> Path:

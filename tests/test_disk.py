@@ -27,7 +27,7 @@ def live(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture
 def http(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=60, follow_redirects=True) as found:
+    with httpx.Client(base_url=live.url, timeout=120, follow_redirects=True) as found:
         found.get("/")
         found.post("/login", data={"username": "guest", "password": "kept-for-the-tests"})
         yield found

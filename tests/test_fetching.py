@@ -4,52 +4,48 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 from app.create.fetching import Fetching, fetch_command
 
 
-def slow(marks: Path):
-    """A command that leaves a mark when it starts and another when it was let to its end."""
-    code = "import sys, time, pathlib; p = pathlib.Path(sys.argv[1]); p.with_suffix('.began').touch(); time.sleep(30)"
-    return lambda quality: [sys.executable, "-c", code, str(marks / quality)]
+def slow(begun: list[str]):
+    """Something that goes on until it is stopped; `begun` hears of each time that it is begun."""
+    return lambda quality: begun.append(quality) or [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
-def until(condition, seconds: float = 10.0) -> bool:
+def until(condition, seconds: float = 120.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return bool(condition())
 
 
-def test_a_fetch_under_way_says_for_how_long_and_is_not_begun_twice(tmp_path):
-    fetching = Fetching(slow(tmp_path))
+def test_a_fetch_under_way_says_for_how_long_and_is_not_begun_twice():
+    fetching = Fetching(slow(begun := []))
     fetching.start("standard")
-    assert until((tmp_path / "standard.began").exists)
-    (tmp_path / "standard.began").unlink()
     fetching.start("standard")
-    assert fetching.seconds("standard") > 0
+    assert until(lambda: fetching.seconds("standard") > 0)
     assert fetching.seconds("best") is None
-    time.sleep(0.3)
-    assert not (tmp_path / "standard.began").exists()
+    assert begun == ["standard"]
     fetching.stop()
 
 
-def test_stopping_ends_the_process_at_once(tmp_path):
-    fetching = Fetching(slow(tmp_path))
+def test_stopping_ends_the_process_at_once():
+    fetching = Fetching(slow([]))
     fetching.start("standard")
     fetching.stop()
     assert fetching.seconds("standard") is None
     assert fetching.was_stopped("standard")
 
 
-def test_another_quality_takes_the_place_of_the_first(tmp_path):
-    fetching = Fetching(slow(tmp_path))
+def test_another_quality_takes_the_place_of_the_first():
+    fetching = Fetching(slow(begun := []))
     fetching.start("standard")
     fetching.start("best")
     assert fetching.seconds("standard") is None
     assert fetching.seconds("best") is not None
     assert fetching.was_stopped("standard")
+    assert begun == ["standard", "best"]
     fetching.stop()
 
 

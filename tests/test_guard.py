@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from engine.scene import scene_from_data
 from tests.live import Live, chromium, serving
 
 PASSWORD = "kept-for-the-tests"
+LONG = 120.0  # seconds: a busy machine may take long over a first answer
 API = "gradio_api/"
 DESK = re.compile(r"[0-9a-f]{32}")
 
@@ -53,7 +55,7 @@ class Guest:
 
     def __init__(self, live: Live, password: str = PASSWORD) -> None:
         self.live = live
-        self.http = httpx.Client(base_url=live.url, timeout=30, follow_redirects=True)
+        self.http = httpx.Client(base_url=live.url, timeout=LONG, follow_redirects=True)
         self.http.get("/")
         self.http.post("/login", data={"username": "guest", "password": password}).raise_for_status()
 
@@ -75,7 +77,7 @@ class Guest:
         return json.loads(said.rpartition("data: ")[2])[0]["job"]
 
     def clip(self, job: str) -> dict:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             state = json.loads(self.call("job", job).rpartition("data: ")[2])[0]
             if state["state"] not in ("waiting", "running"):
@@ -108,7 +110,7 @@ def guests(live: Live) -> Iterator[tuple[Guest, Guest]]:
 @pytest.fixture
 def plain(live: Live) -> Iterator[httpx.Client]:
     """A stranger who has not logged in."""
-    with httpx.Client(base_url=live.url, timeout=30) as http:
+    with httpx.Client(base_url=live.url, timeout=LONG) as http:
         yield http
 
 
@@ -231,7 +233,7 @@ def test_neither_uploads_nor_clips_can_be_fetched_by_another_visitor(guests):
         folder, _, name = path.rpartition("/")
         for spelled in (f"{folder}/../{folder.rpartition('/')[2]}/{name}", f"{folder}//{name}", path.upper()):
             assert tom.http.get(f"{API}file={spelled}").status_code == 404
-    with httpx.Client(base_url=tom.live.url) as nobody:
+    with httpx.Client(base_url=tom.live.url, timeout=LONG) as nobody:
         assert nobody.get(f"{API}file={upload}").status_code == 401
 
 
@@ -257,7 +259,7 @@ def test_the_same_picture_uploaded_by_two_is_each_ones_own(guests):
 
 def test_a_job_of_another_visitor_can_neither_be_seen_nor_stopped(guests):
     mia, tom = guests
-    job = mia.generate(mia.picture(), seconds=30.0)
+    job = mia.generate(mia.picture(), seconds=60.0)
     assert "no such job" in tom.call("job", job)
     assert "unknown" in tom.call("stop", job)
     assert any(state in mia.call("job", job) for state in ("waiting", "running"))
@@ -296,14 +298,15 @@ def test_sessions_events_and_uploads_on_the_way_are_ones_own(guests):
 def test_who_keeps_no_cookie_still_gets_a_clip_and_no_one_elses(tmp_path, monkeypatch):
     monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **_: "http://link.invalid")
     with serving(tmp_path / "outputs", terms=Terms(no_password=True), share=True) as live:
-        (upload,) = httpx.post(f"{live.url}{API}upload", files={"files": ("a.png", picture())}).json()
-        assert httpx.get(f"{live.url}{API}file={upload}").status_code == 200
-        with httpx.Client(base_url=live.url) as browser:
+        stranger = partial(httpx.request, timeout=LONG)
+        (upload,) = stranger("POST", f"{live.url}{API}upload", files={"files": ("a.png", picture())}).json()
+        assert stranger("GET", f"{live.url}{API}file={upload}").status_code == 200
+        with httpx.Client(base_url=live.url, timeout=LONG) as browser:
             browser.get("/")
             assert browser.get(f"{API}file={upload}").status_code == 404
             (own,) = browser.post(f"{API}upload", files={"files": ("b.png", picture())}).json()
             assert browser.get(f"{API}file={own}").status_code == 200
-        assert httpx.get(f"{live.url}{API}file={own}").status_code == 404
+        assert stranger("GET", f"{live.url}{API}file={own}").status_code == 404
 
 
 def test_what_belongs_to_whom_survives_a_restart_and_a_torn_line(tmp_path):
@@ -405,16 +408,16 @@ def test_two_calls_at_once_do_not_share_the_last_place():
     def first() -> None:
         with line.turn("mia", lambda job: True) as joined:
             inside.set()
-            go.wait(30)
+            go.wait(LONG)
             joined("job")
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait(30)
+    assert inside.wait(LONG)
     with pytest.raises(TroupeError, match="1 of your clips"), line.turn("mia", lambda job: True):
         pass
     go.set()
-    thread.join(30)
+    thread.join(LONG)
     with line.turn("mia", lambda job: False):
         pass
 
@@ -559,16 +562,16 @@ def test_sharing_with_the_model_there_says_what_its_licence_asks(monkeypatch, ca
 
 def test_on_a_machine_of_ones_own_everybody_is_the_owner_and_no_password_is_asked(tmp_path):
     with serving(tmp_path / "outputs") as live:
-        assert httpx.get(f"{live.url}config").status_code == 200
+        assert httpx.get(f"{live.url}config", timeout=LONG).status_code == 200
         assert live.guard.visitor(None) == OWNER
         for headers in (
             {"host": "evil.example"},
             {"host": "[evil"},
             {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"},
         ):
-            assert httpx.get(f"{live.url}config", headers=headers).status_code == 403
+            assert httpx.get(f"{live.url}config", headers=headers, timeout=LONG).status_code == 403
         for host in ("localhost:7860", "[::1]:7860", "127.0.0.1"):
-            assert httpx.get(f"{live.url}config", headers={"host": host}).status_code == 200
+            assert httpx.get(f"{live.url}config", headers={"host": host}, timeout=LONG).status_code == 200
 
 
 def test_on_a_shared_server_who_comes_past_no_door_is_nobody(live):
@@ -597,15 +600,16 @@ def test_presets_of_ones_own_are_for_the_owner(live, guests, plain):
 
 def test_a_link_ends_at_its_time_and_the_owner_stays(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **_: "http://link.invalid")
+    monkeypatch.setattr("app.server.end_in_time", lambda *_: None)  # it would speak up in the middle of a later test
     with serving(tmp_path / "outputs", terms=Terms(("g:word",), hours=1), share=True) as live:
-        guest = httpx.Client(base_url=live.url)
+        guest = httpx.Client(base_url=live.url, timeout=LONG)
         guest.post("/login", data={"username": "g", "password": "word"})
         assert guest.get("config").status_code == 200
         live.guard.ends_at = time.time() - 1
         assert guest.get("config").status_code == 410
         assert "ended" in guest.get("/", headers={"accept": "text/html"}).text
         assert guest.post("/login", data={"username": "g", "password": "word"}).status_code == 410
-        with httpx.Client(base_url=live.url) as owner:
+        with httpx.Client(base_url=live.url, timeout=LONG) as owner:
             owner.get(f"/?owner={live.guard.access.owner_key}")
             assert owner.get("config").status_code == 200
         guest.close()
@@ -631,7 +635,7 @@ def test_at_the_end_the_tunnel_is_closed_and_the_console_says_so(tmp_path, monke
     assert thread.is_alive()
     assert not guard.has_ended
     now[0] = 7201.0
-    thread.join(60)
+    thread.join(LONG)
     assert (closed, tunnels) == ([7861], [other])
     assert "has ended after 2 hours" in capsys.readouterr().out
     assert end_in_time(Guard(Access(True), tmp_path), lambda: None) is None
@@ -707,7 +711,7 @@ def test_a_drawing_cannot_ask_for_more_layers_than_there_are(fuzzer):
         assert said.status_code == 400
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(FEW, max_examples=150)
 @given(
     changed=st.dictionaries(
         st.sampled_from(["cast", "prompt", "video", "sampling", "engine", "version", "direction", "?"]),
@@ -731,29 +735,31 @@ def test_a_scene_of_anything_is_a_scene_or_an_error_that_can_be_read(changed):
 def test_gradios_client_logs_in_and_gets_its_clip(live, tmp_path):
     client = Client(live.url, verbose=False, auth=("guest", PASSWORD), download_files=str(tmp_path))
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/generate", "/job", "/stop"}
+    client.close()
 
 
 def test_a_guest_in_a_browser_logs_in_makes_a_clip_and_finds_it_after_a_reload(live):
     live.guard.attempts = Attempts()
-    long = 60_000
     with chromium() as browser:
         page = browser.new_page()
+        page.set_default_timeout(300_000)
         page.goto(live.url)
         page.get_by_label("Name").fill("guest")
         page.get_by_label("Password").fill("wrong")
         page.get_by_role("button", name="Open").click()
-        page.get_by_text("That is not the password.").wait_for(timeout=long)
+        page.get_by_text("That is not the password.").wait_for()
         page.get_by_label("Name").fill("guest")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Open").click()
-        page.locator(".tr-preset").first.click(timeout=long)
-        page.locator("#tr-generate:not([disabled])").click(timeout=long)
-        page.locator("#tr-video video").wait_for(state="attached", timeout=long)
+        page.locator(".tr-preset").first.click()
+        page.locator("#tr-generate:not([disabled])").click()
+        page.locator("#tr-video video").wait_for(state="attached")
         size = "() => { const v = document.querySelector('#tr-video video'); return v && v.videoWidth }"
-        page.wait_for_function(size, timeout=long)
+        page.wait_for_function(size)
         page.reload()
-        page.wait_for_function(size, timeout=long)
+        page.wait_for_function(size)
         stranger = browser.new_context().new_page()
+        stranger.set_default_timeout(300_000)
         answer = stranger.goto(page.locator("#tr-video video").get_attribute("src"))
         assert answer
         assert answer.status == 401

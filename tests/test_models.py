@@ -11,8 +11,10 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub, and an empty cache of this test's own; no pauses between tries."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(downloads, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(downloads, "PAUSES", (0.0,) * 4)  # one more than a hub is ever busy: one file may meet all
     monkeypatch.setattr(downloads, "MARGIN", 0)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -63,7 +65,7 @@ def working(hub: FakeHub, cache: Path) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
-def until(condition, seconds: float = 60.0) -> bool:
+def until(condition, seconds: float = 180.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -180,7 +182,7 @@ def test_a_download_that_ends_in_the_middle_goes_on_without_sending_a_byte_twice
             store.work.stop()
         else:
             process.stdin.close()
-        assert process.wait(60) != 0
+        assert process.wait(180) != 0
     status = store.work.status()
     assert (status.kind, status.state) == ("download", "stopped")
     assert look(MODEL).state == "partly"
@@ -188,7 +190,7 @@ def test_a_download_that_ends_in_the_middle_goes_on_without_sending_a_byte_twice
     hub.gate.set()
     first = hub.asked.copy()
     with working(hub, tmp_path / "cache") as again:
-        assert again.wait(60) == 0
+        assert again.wait(180) == 0
     assert look(MODEL).state == "installed"
     new = hub.asked[len(first) :]
     ranges = {headers["Range"] for path, headers in new if path.startswith("/cdn/") and "Range" in headers}
@@ -205,6 +207,14 @@ def test_a_second_download_at_once_is_told_so(hub):
     assert not store.work.running()
 
 
+def test_those_who_only_look_do_not_take_each_other_for_the_work(hub):
+    work = Store(MODEL).work
+    with work.held():
+        pass
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(lambda _: Store(MODEL).work.running(), range(800)))
+
+
 def test_a_status_tells_bytes_speed_and_remaining_time(hub, tmp_path):
     hub.gate = threading.Event()
     store = Store(MODEL)
@@ -213,7 +223,7 @@ def test_a_status_tells_bytes_speed_and_remaining_time(hub, tmp_path):
         status = store.work.status()
         assert (status.state, status.total) == ("running", hub.bytes)
         hub.gate.set()
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
     status = store.work.status()
     assert (status.state, status.done) == ("done", hub.bytes)
     assert status.remaining is None
@@ -223,7 +233,7 @@ def test_speed_and_remaining_time_come_from_the_last_seconds(hub, monkeypatch):
     from engine.models import work
 
     now = 100.0
-    monkeypatch.setattr(work.time, "monotonic", lambda: now)
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=lambda: now))  # other threads keep their clock
     progress = Progress(Store(MODEL).work, "download")
     progress.expect(10_000_000, done=4_000_000)
     progress._measured()
@@ -415,5 +425,5 @@ def test_a_status_survives_its_file():
 
 def test_looking_imports_no_torch(repo):
     code = "import sys, engine.models as m; m.look(); m.look_at_libraries(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "False", done.stderr

@@ -127,7 +127,7 @@ def test_the_machine_is_asked_in_the_background_and_not_too_often(tmp_path, monk
     asked = []
     monkeypatch.setattr("app.create.planning.ask_hardware", lambda folder: asked.append(folder) or machine(8, 32))
     planner = Planner(tmp_path)
-    assert planner.hardware(30).vram_total.value == 8 * GB
+    assert planner.hardware(120).vram_total.value == 8 * GB
     planner.look()
     planner.look()
     assert asked == [tmp_path]

@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import launch
-from tests.served import free_port, hero, served
+from tests.served import hero, kept_port, served
 
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
@@ -44,18 +44,19 @@ def test_launch_serves_a_draft_as_a_space_starts_it(tmp_path: Path, repo: Path):
 
     if os.access("/data", os.W_OK):
         pytest.skip("this machine has a /data of its own")
-    port, before = free_port(), {path.name for path in repo.iterdir()}
+    before = {path.name for path in repo.iterdir()}
     space = {"SPACE_ID": "me/troupe", "SYSTEM": "spaces", "HOME": str(tmp_path), "GRADIO_SERVER_NAME": "0.0.0.0",
-             "GRADIO_SERVER_PORT": str(port), "XDG_CACHE_HOME": os.path.expanduser("~/.cache")}  # fmt: skip
-    with served(None, port=-1, **space) as troupe:
+             "XDG_CACHE_HOME": os.path.expanduser("~/.cache")}  # fmt: skip
+    with kept_port() as port, served(None, port=-1, GRADIO_SERVER_PORT=str(port), **space) as troupe:
         url = f"http://127.0.0.1:{port}/"
-        assert httpx.get(url, timeout=60).status_code == 200
+        assert httpx.get(url, timeout=120).status_code == 200
         assert not any("password" in line and "need" in line for line in troupe.said)  # the Space says who may come
         client = Client(url, verbose=False, download_files=str(tmp_path / "downloads"))
         pictures = [handle_file(str(hero(tmp_path / "hero.png")))]
         job = client.predict("The hero waves.", pictures, [], seconds=1.0, api_name="/generate")["job"]
         while (state := client.predict(job, api_name="/job"))["state"] in ("waiting", "running"):
             time.sleep(0.2)
+        client.close()
         assert state["state"] == "done", state
     assert list((tmp_path / "outputs" / "clips").glob("*/*.mp4"))
     assert {path.name for path in repo.iterdir()} - before <= {"__pycache__"}  # no .venv, no outputs

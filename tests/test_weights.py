@@ -197,7 +197,7 @@ def test_the_real_model_cuts_out_real_photos(fast_weights):
     assert halfway < 0.02, "a clean edge, no haze"
 
 
-def test_loading_a_model_changes_no_environment_and_compiles_nothing(fast_weights):
+def test_loading_a_model_changes_no_environment_and_compiles_nothing(fast_weights, repo):
     script = (
         "import os, cv2; before = dict(os.environ)\n"
         "from engine.cutout.models import load_session\n"
@@ -207,11 +207,11 @@ def test_loading_a_model_changes_no_environment_and_compiles_nothing(fast_weight
         "import sys; m = sys.modules['pymatting.foreground.estimate_foreground_ml']\n"
         "assert type(m._estimate_fb_ml).__name__ == 'function'\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=repo, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_package_loads_no_model_library():
+def test_importing_the_package_loads_no_model_library(repo):
     script = "import sys, engine.cutout; print([m for m in ('rembg', 'onnxruntime', 'numba') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=repo, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -86,6 +86,7 @@ class Getting:
         """How far the work is, or how the last one ended."""
         work = self.work(kind)
         with self._lock:
+            self._settle(work)  # an end that is told is one: nobody looks again after it
             alive, said = self._child(work) is not None, self._said.get(str(work.folder), "")
         status = work.status()
         if alive and status is None:
@@ -102,7 +103,7 @@ class Getting:
         child = self._child(work)
         if child is not None and status is not None and status.state != RUNNING:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(10)
+                child.wait(30)
 
     def _child(self, work: Work) -> subprocess.Popen | None:
         """Our process at this work, if it is still alive; of one that has ended, what it said last is kept."""

@@ -89,16 +89,18 @@ def _checkpoint() -> dict[str, Any]:
 def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool]) -> None:
     outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
 
-    def show(asking: bool = False) -> dict[gr.components.Component, Any]:
+    def show(asking: bool = False, naming: bool = False) -> dict[gr.components.Component, Any]:
+        """`naming`: the box with the checkpoint's name as well, over whatever a person may be typing there."""
         if not is_owner():
             return {room.refusal: gr.update(visible=True)}
-        return _shown(room, getting, asking)
+        shown = _shown(room, getting, asking)
+        return shown | {room.model: getting.model} if naming else shown
 
-    def then(action: Callable[..., None]) -> Callable[..., dict]:
+    def then(action: Callable[..., None], naming: bool = False) -> Callable[..., dict]:
         def act(*values: str) -> dict:
             if is_owner():
                 action(*values)
-            return show()
+            return show(naming=naming)
 
         return act
 
@@ -108,7 +110,7 @@ def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool
             api_visibility="private", api_name=f"models_{name}", concurrency_id="models", concurrency_limit=1,
         )  # fmt: skip
 
-    on(Context.root_block.load, "load", lambda: show())
+    on(Context.root_block.load, "load", lambda: show(naming=True))
     on(tab.select, "select", lambda: show())
     on(room.timer.tick, "tick", lambda: show())
     on(room.install.click, "install", then(lambda: getting.start("install")))
@@ -119,11 +121,11 @@ def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool
     on(room.delete.click, "ask", lambda: show(asking=True))
     on(room.keep.click, "keep", lambda: show())
     on(room.delete_now.click, "delete", then(getting.delete))
-    on(room.model.submit, "choose", then(getting.choose), [room.model])
+    on(room.model.submit, "choose", then(getting.choose, naming=True), [room.model])
 
 
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Component, Any]:
-    """Every component as it should be now."""
+    """Every component as it should be now, but the box that a person types into."""
     libraries, state = look_at_libraries(), look(getting.model)
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING
@@ -150,6 +152,5 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Com
         room.delete: gr.update(visible=here and not busy and not state.local and not asking),
         room.confirm: gr.update(visible=asking and not busy),
         room.question: question,
-        room.model: getting.model,
         room.timer: gr.Timer(active=busy or busy_libraries),
     }

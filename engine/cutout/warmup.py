@@ -14,7 +14,7 @@ def is_here(quality: str) -> bool:
     model = QUALITIES[quality]
     if model in weights.WEIGHTS:
         return weights.find(model, weights.weights_folder()) is not None
-    return any(weights.home(model).rglob(f"{model}*.onnx"))  # rembg has put it there, and has checked it
+    return weights.lies_in(weights.home(model), model)  # rembg has put it there, and has checked it
 
 
 def prepare(quality: str = "fast", say: Callable[[str], None] = print) -> bool:

@@ -79,7 +79,13 @@ def weights_folder() -> Path:
 
 def home(model: str) -> Path:
     """The folder in which rembg keeps a model that it fetches itself: where it lies already, or will."""
-    return next((place for place in _folders() if any(place.rglob(f"{model}*.onnx"))), None) or weights_folder()
+    return next((place for place in _folders() if lies_in(place, model)), None) or weights_folder()
+
+
+def lies_in(folder: Path, model: str) -> bool:
+    """Whether weights of a model that rembg fetches itself are in there. Others' folders may come and go meanwhile."""
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return any(name.startswith(model) and name.endswith(".onnx") for name in names)
 
 
 def _folders() -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,10 @@ def _judged(model: str, folder: Path, local: bool) -> ModelState:
     try:
         found = read_checkpoint(folder)
     except EngineUnavailable as error:
-        there = sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file())
+        there = 0
+        with contextlib.suppress(OSError):  # others may write and delete there meanwhile
+            for path in folder.glob("*/*"):
+                with contextlib.suppress(OSError):
+                    there += path.stat().st_size if path.is_file() else 0
         return ModelState(model, "partly" if there else "absent", there, None, folder, error.problem, local)
     return ModelState(model, "installed", sum(each.bytes for each in found.values()), 0, folder, local=local)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from engine.a2.options import DEFAULT_MODEL
@@ -117,26 +119,42 @@ def _work(work: Work, arguments: list[str]) -> int:
         work.forget()
         process = begin(arguments)
     teller = _Teller()
-    try:
-        while process.poll() is None if process else work.running():
-            teller.tell(work.status())
-            time.sleep(SECONDS)
-    except KeyboardInterrupt:
-        if process:  # one that another has started is only watched
+    with _heard() as interrupts:
+        try:
+            while not interrupts and (process.poll() is None if process else work.running()):
+                teller.tell(work.status())
+                time.sleep(SECONDS)
+        finally:
+            teller.clear()
+        if interrupts and process:  # one that another has started is only watched
             work.stop()
-            _patiently(process)
-        raise
-    finally:
-        teller.clear()
+            _patiently(process, interrupts)
+    if interrupts:
+        raise KeyboardInterrupt
     return _ended(work.status())
 
 
-def _patiently(process) -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        for _ in range(25):
-            if process.poll() is not None:
-                return
-            time.sleep(SECONDS)
+@contextlib.contextmanager
+def _heard() -> Iterator[list[int]]:
+    """A list to which every Ctrl-C is added: an exception is lost where one comes in the middle of a finalizer."""
+    interrupts: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _patiently(process: subprocess.Popen, interrupts: list[int]) -> None:
+    """Wait for its end; not for ever, and not through a second Ctrl-C."""
+    for _ in range(25):
+        if process.poll() is not None:
+            return
+        if len(interrupts) > 1:
+            break
+        time.sleep(SECONDS)
     process.kill()
 
 

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from engine.errors import TroupeError
@@ -132,14 +133,22 @@ class Store:
 
     def bytes_on_disk(self) -> int:
         """What deleting would free."""
-        total = 0
-        for path in (*self.root.glob("blobs/*"), *self.root.glob("snapshots/**/*")):
-            with contextlib.suppress(OSError):
-                total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
-        return total
+        return sum(_bytes_below(self.root / name) for name in ("blobs", "snapshots"))
 
     def _blob(self, file: RemoteFile) -> Path:
         return self.root / "blobs" / file.etag
+
+
+def _bytes_below(folder: Path) -> int:
+    """The sizes of the files in a folder, however deep, links not counted. Another process may write and delete there
+    meanwhile: what is gone when its turn comes counts nothing."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(inside, name))
+                total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
 
 
 def _size(path: Path) -> int:

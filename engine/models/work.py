@@ -8,6 +8,7 @@ tab and a terminal see the same work, and each can stop it, without knowing each
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -65,12 +66,17 @@ class Work:
         if not self._lock.exists():
             return False
         try:
-            with self._held(0):
+            taken = _is_taken(self._lock)
+            return self._is_busy() if taken is None else taken
+        except OSError:  # not ours to lock: a folder that we may only read
+            return False
+
+    def _is_busy(self) -> bool:
+        try:
+            with self._held(0.05):  # longer than the blink for which another one looks
                 return False
         except Busy:
             return True
-        except OSError:  # not ours to lock: a folder that we may only read
-            return False
 
     def status(self) -> Status | None:
         """The last that is known; None where nothing was ever begun. Work whose process died counts as stopped."""
@@ -115,7 +121,7 @@ class Work:
 
         lock = FileLock(self._lock, timeout=patience)
         try:
-            lock.acquire(poll_interval=0.05)
+            lock.acquire(poll_interval=0.02)
         except Timeout:
             raise Busy("this is under way already", "Wait for it, or stop it.") from None
         except NotImplementedError:  # a disk without locks
@@ -125,6 +131,23 @@ class Work:
             yield
         finally:
             lock.release()
+
+
+def _is_taken(lock: Path) -> bool | None:
+    """Whether somebody holds a lock for themselves. Asked with a shared one, so that two who ask at the same moment do
+    not take each other for the work; None where there is no such lock. Raises OSError."""
+    if os.name == "nt":
+        return None
+    import fcntl
+
+    file = os.open(lock, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError as error:
+        return True if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    finally:
+        os.close(file)
 
 
 class Progress:
@@ -233,8 +256,6 @@ def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subproce
 
 def explain_disk(error: OSError, folder: Path) -> TroupeError:
     """One line for a disk that does not take what it is given."""
-    import errno
-
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(error, "winerror", 0) == 112:
         return TroupeError(f"the disk with {folder} is full", "Free some space and start again; what has come is kept.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
