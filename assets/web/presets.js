@@ -51,5 +51,5 @@ strip.addEventListener('click', (event) => {
   choosing = setTimeout(() => trigger('choose', { key: card.dataset.key }), 180);
 });
 
-watch('value', paint);
+watch('value', unpressed(strip, paint));
 paint();
