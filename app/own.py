@@ -11,5 +11,5 @@ WEB = Path(__file__).resolve().parent.parent / "assets" / "web"
 
 def own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:
     """A component that assets/web/<name>.js draws into `skeleton` from `value`, plain data."""
-    script = (WEB / f"{name}.js").read_text(encoding="utf-8")
+    script = "".join((WEB / f"{part}.js").read_text(encoding="utf-8") for part in ("steady", name))
     return gr.HTML(value, html_template=skeleton, js_on_load=script, apply_default_css=False, **more)

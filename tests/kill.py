@@ -3,11 +3,13 @@
     python -m tests.kill OUTPUTS COUNT ENGINE
 
 is the victim: it sees to it that COUNT jobs are in the store, resumes what was interrupted, works all of it off and
-says on every line what just happened.
+says on every line what just happened. After each it waits for a line: whoever wants to kill it at one cannot be too
+late, however busy the machine is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import shutil
@@ -47,37 +49,34 @@ def work_off(outputs: Path, count: int, engine: str, kills: int = 0, seed: int =
     while True:
         end = None
         if tally.kills < kills:
-            end = (lambda line: line == moment) if moment else _after(dice.randint(0, 60), dice)
-        life = _live([str(outputs), str(count), engine], end, tally)
+            end = (lambda line: line == moment) if moment else _after(dice.randint(0, 60))
         tally.lives += 1
-        if life == FINISHED:
+        if _live([str(outputs), str(count), engine], end, None if moment else dice, tally):
             return tally
-        if tally.lives > kills + 1:
-            raise AssertionError(f"the victim ended with {life} although nobody killed it")
-        tally.kills += 1
 
 
-def _after(lines: int, dice: random.Random) -> Callable[[str], bool]:
-    """So many lines later, and a blink that is never the same."""
+def _after(lines: int) -> Callable[[str], bool]:
+    """So many lines later."""
 
     def due(_: str) -> bool:
         nonlocal lines
         lines -= 1
-        if lines < 0:
-            time.sleep(dice.random() * 0.03)
         return lines < 0
 
     return due
 
 
-def _live(arguments: list[str], end: Callable[[str], bool] | None, tally: Tally) -> int:
-    """One life; it is killed at the line for which `end` says so. Returns the exit status."""
+def _live(
+    arguments: list[str], end: Callable[[str], bool] | None, later: random.Random | None, tally: Tally
+) -> bool:
+    """One life; it is killed at the line for which `end` says so, or up to a few lines `later`. Returns whether it came
+    to its end."""
     command = [sys.executable, "-m", "tests.kill", *arguments]
-    victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    victim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     watchdog = threading.Timer(_PATIENCE, victim.kill)
     watchdog.start()
     try:
-        last = "start"
+        last, killed = "start", False
         for line in victim.stdout:
             what, _, rest = line.strip().partition(" ")
             last = rest.split(" ")[0] if what == "at" else what
@@ -86,16 +85,33 @@ def _live(arguments: list[str], end: Callable[[str], bool] | None, tally: Tally)
             elif what == "first-step":
                 tally.steps.append(int(rest))
             if end is not None and end(line.strip()):
+                if later is not None:
+                    _let_go_on(victim, later.randint(0, 3))
+                    time.sleep(later.random() * 0.03)
                 victim.kill()
-                tally.where[last] += 1
+                killed = True
                 break
-        victim.stdout.close()
-        return victim.wait()
+            _let_go_on(victim)
+        status = victim.wait()
+        if killed and status != FINISHED:
+            tally.kills += 1
+            tally.where[last] += 1
+        elif status != FINISHED:
+            raise AssertionError(f"the victim ended with {status} although nobody killed it")
+        return status == FINISHED
     finally:
         watchdog.cancel()
         victim.kill()
         victim.wait()
-        victim.stdout.close()
+        for pipe in (victim.stdin, victim.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _let_go_on(victim: subprocess.Popen, lines: int = 1) -> None:
+    with contextlib.suppress(OSError):  # it has ended
+        victim.stdin.write("\n" * lines)
+        victim.stdin.flush()
 
 
 def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
@@ -153,18 +169,26 @@ def frames_by_seed(outputs: Path) -> dict[int, str]:
 # The victim
 
 
-def main(outputs: Path, count: int, engine: str) -> int:
+def main(outputs: Path, count: int, engine: str, heard: Callable[[], object] = lambda: None) -> int:
+    """Work the jobs off; after every line it is waited until it was `heard`."""
     from app.jobs.board import INTERRUPTED, JobBoard
     from engine import door
+
+    speaking = threading.Lock()  # the first job begins while the next one is still taken in
+
+    def tell_all(line):
+        with speaking:
+            say(line)
+            heard()
 
     def render(request, on_progress=None, stop=None):
         seen = set()
 
         def tell(progress):
             if progress.stage == "sampling" and "sampling" not in seen:
-                say(f"first-step {progress.step}")
+                tell_all(f"first-step {progress.step}")
             seen.add(progress.stage)
-            say(f"at {progress.stage} {progress.step}")
+            tell_all(f"at {progress.stage} {progress.step}")
             on_progress(progress)
 
         return door.render(request, tell, stop)
@@ -174,12 +198,12 @@ def main(outputs: Path, count: int, engine: str) -> int:
         jobs = [*board.queue(), *board.history(limit=count)]
         for job in jobs:
             if job.state == INTERRUPTED:
-                say(f"resume {job.id}")
+                tell_all(f"resume {job.id}")
                 board.resume(job.id)
         taken = {job.seed for job in jobs}
         for seed in range(count):
             if seed not in taken:
-                say(f"accepted {submit(board, seed, engine)}")
+                tell_all(f"accepted {submit(board, seed, engine)}")
         board.start()
         while board.queue():
             time.sleep(0.02)
@@ -220,4 +244,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.stdin.buffer.readline))

@@ -77,7 +77,7 @@ def _live(arguments: list[str], tally: Tally, dice: random.Random, left: list[st
                     raise AssertionError(f"the server ended with {victim.returncode}")
                 return False
             due -= line.startswith(f"at {stage}" if stage else "")
-            if left and (due < 0 or what == "finished") and ENGINE in pids:
+            if left and (due < 0 or what == "finished") and (ENGINE in pids or left[0] == SERVER):
                 time.sleep(dice.random() * (0.02 if stage else 0.15))
                 target, tally.kills = left.pop(0), tally.kills + 1
                 stage, due = _moment(dice, arguments[2])
@@ -141,7 +141,11 @@ def main(outputs: Path, count: int, engine: str) -> int:
                     board.resume(job.id)
             at = " ".join(f"{job.stage or 'begin'} {job.step}" for job in jobs if job.state == "running")
             child = house.engine._child
-            now = f"at {at.strip() or 'queue'}\n" + (f"engine {child.pid}" if child else "")
+            if not jobs and child is not None and not child.is_alive():  # killed in vain: the next one is warm, too
+                house.engine.start()
+                child = house.engine._child
+            alive = child is not None and child.is_alive()
+            now = f"at {at.strip() or 'queue'}\n" + (f"engine {child.pid}" if alive else "")
             if now != seen:
                 seen = now
                 say(now.strip())

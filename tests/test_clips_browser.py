@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from engine.video import write_video
 from tests.clips_room import Gate
 from tests.live import Live, chromium, serving
 
-LONG = 60_000  # milliseconds: CI shares two cores
+LONG = 120_000  # milliseconds: CI shares two cores
 ROOT = Path(__file__).resolve().parent.parent
 
 # A file dropped on the page, as a person would: {data, name, type, on}.
@@ -35,6 +36,15 @@ DROP = """async ({data, name, type, on}) => {
   for (const kind of ['dragenter', 'dragover', 'drop']) document.querySelector(on).dispatchEvent(
     new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: carried}));
 }"""
+
+# The jobs that the page has shown as under way, in window.begun, however short that was.
+BEGUN = """
+  window.begun = [];
+  new MutationObserver(() => {
+    const job = document.querySelector('#tr-progress [data-job]')?.dataset.job;
+    if (job && document.querySelector('#tr-generate')?.disabled && !begun.includes(job)) begun.push(job);
+  }).observe(document, {subtree: true, childList: true, attributes: true});
+"""
 
 # Notifications are granted and kept in window.said; window.hide(true) hides the tab as far as its scripts can tell.
 TOLD = """
@@ -85,6 +95,7 @@ def context(browser: Any, gate: Gate) -> Iterator[Any]:
     """A browser without memories; its pages must end without an error of their scripts."""
     gate.open.set()
     context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+    context.add_init_script(BEGUN)
     faults: list[str] = []
     context.on("weberror", lambda fault: faults.append(str(fault.error)))
     context.set_default_timeout(LONG)
@@ -95,10 +106,15 @@ def context(browser: Any, gate: Gate) -> Iterator[Any]:
 
 
 @pytest.fixture
-def no_clips(live: Live, houses: list[House]) -> None:
-    """What earlier tests have made is in the trash."""
-    for snap in houses[0].jobs.history(limit=1000):
-        houses[0].jobs.trash(snap.id)
+def no_clips(live: Live, houses: list[House], gate: Gate) -> None:
+    """What earlier tests have made, or are still making, is in the trash."""
+    gate.open.set()
+    jobs, deadline = houses[0].jobs, time.monotonic() + LONG / 1000
+    while jobs.queue():
+        assert time.monotonic() < deadline, "an earlier test's clips are still in the queue"
+        time.sleep(0.05)
+    for snap in jobs.history(limit=1000):
+        jobs.trash(snap.id)
 
 
 @pytest.fixture
@@ -114,6 +130,7 @@ def desk(context: Any, url: str, folder: Path, name: str = "mia") -> Any:
     page = context.new_page()
     page.goto(url)
     page.locator(".tr-preset").first.wait_for()
+    page.locator("#tr-prompt textarea:not([disabled])").wait_for()
     page.locator('input[data-testid="Upload character-upload-button"]').set_input_files(str(folder / f"{name}.png"))
     page.locator(".tr-card").wait_for()
     return page
@@ -122,8 +139,9 @@ def desk(context: Any, url: str, folder: Path, name: str = "mia") -> Any:
 def generate(page: Any, prompt: str = "Mia waves.") -> None:
     """Press Generate; returns once the clip is under way."""
     page.locator("#tr-prompt textarea").fill(prompt)
+    before = page.evaluate("begun.length")
     page.locator("#tr-generate:not([disabled])").click()
-    page.locator("#tr-generate[disabled]").wait_for()
+    page.wait_for_function("(before) => begun.length > before", arg=before)
 
 
 def made(page: Any) -> None:
@@ -149,9 +167,8 @@ def drop(page: Any, path: Path, kind: str = "video/mp4", on: str = "#tr-prompt")
     page.evaluate(DROP, {"data": data, "name": path.name, "type": kind, "on": on})
 
 
-def only_this(live: Live) -> Path:
-    """The newest clip on the disk."""
-    return max((live.outputs / "clips").glob("*/*.mp4"), key=lambda path: path.stat().st_mtime_ns)
+def newest_clip(houses: list[House]) -> Path:
+    return houses[0].jobs.history(limit=1)[0].clip
 
 
 def test_a_clip_from_generate_to_the_trash_and_back(page, no_clips, tmp_path):
@@ -246,17 +263,40 @@ def test_the_queue_is_reordered_held_and_goes_on(page, no_clips, gate):
     rows(page, 0)
 
 
+def test_a_press_that_lasts_longer_than_a_look_at_the_queue_counts(page, no_clips, gate, houses):
+    generate(page)
+    made(page)
+    clips(page, 1)
+    page.locator(".tr-poster").click()
+    gate.open.clear()
+    page.locator(".tr-look [data-action=vary]").click()
+    page.locator(".tr-job.running").wait_for()
+    box = page.locator(".tr-job.running [data-action=hold]").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    houses[0].jobs.pause_queue()  # there is something new to be drawn
+    for _ in range(3):  # the page asks again once it has been answered
+        with page.expect_request(re.compile("/queue/join")):
+            pass
+    page.mouse.up()
+    page.locator(".tr-job.paused").wait_for()
+    page.locator("[data-action=go]").click()
+    page.locator(".tr-job [data-action=remove]").click()
+    rows(page, 0)
+
+
 def test_an_mp4_dropped_anywhere_opens_as_its_scene_and_others_are_refused(
-    page, context, live, tmp_path, moving_square
+    page, context, live, houses, tmp_path, moving_square
 ):
     generate(page, "Mia waves at the sea.")
     made(page)
-    clip = only_this(live)
+    clip = newest_clip(houses)
     other = context.browser.new_context()
     other.set_default_timeout(LONG)
     fresh = other.new_page()
     fresh.goto(live.url)
     fresh.locator(".tr-board .tr-section").first.wait_for()
+    fresh.locator("#tr-prompt textarea:not([disabled])").wait_for()
     drop(fresh, clip, on=".tr-board .tr-section")
     fresh.locator(".tr-card").wait_for()
     fresh.wait_for_function("document.querySelector('#tr-prompt textarea').value === 'Mia waves at the sea.'")
@@ -272,14 +312,14 @@ def test_an_mp4_dropped_anywhere_opens_as_its_scene_and_others_are_refused(
     other.close()
 
 
-def test_the_button_opens_an_mp4_too(page, live):
+def test_the_button_opens_an_mp4_too(page, houses):
     generate(page, "Mia looks up.")
     made(page)
     page.locator("#tr-prompt textarea").fill("Something else.")
     page.get_by_role("tab", name="Clips", exact=True).click()
     with page.expect_file_chooser() as asked:
         page.get_by_role("button", name="Open an MP4 as its scene").click()
-    asked.value.set_files(str(only_this(live)))
+    asked.value.set_files(str(newest_clip(houses)))
     page.wait_for_function("document.querySelector('#tr-prompt textarea')?.value === 'Mia looks up.'")
 
 
@@ -413,6 +453,7 @@ def test_a_clip_that_was_cut_off_when_troupe_was_killed_is_found_and_goes_on(bro
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     context = browser.new_context(viewport={"width": 1280, "height": 860})
+    context.add_init_script(BEGUN)
     context.set_default_timeout(LONG)
     running = Server(outputs, port)
     try:

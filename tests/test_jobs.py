@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from engine.door import Progress, RenderRequest, Result
 from engine.errors import DiskFull, Stopped, TroupeError, VideoError
 from engine.scene import Scene, load_scene, scene_from_data
 
-LONG = 60.0  # seconds: how long a test waits for what should come at once
+LONG = 120.0  # seconds: how long a test waits for what should come at once
 
 
 @dataclass
@@ -249,6 +250,38 @@ def test_jobs_change_places(board, gate, waiting):
     assert [request.root.name[-32:] for request in gate.made[1:]] == [b, c, a]
 
 
+def test_a_job_that_begins_is_never_missing_from_the_queue(board, gate, monkeypatch):
+    board.pause_queue()
+    job, here, rows = send(board), threading.current_thread(), board._store._rows
+
+    def dawdle(*query):
+        found = rows(*query)
+        if threading.current_thread() is here and not gate.started.is_set():
+            board.resume_queue()  # it begins right after the first look at the store
+            assert gate.started.wait(LONG)
+        return found
+
+    monkeypatch.setattr(board._store, "_rows", dawdle)
+    assert [snap.id for snap in board.queue()] == [job.id]
+
+
+def test_a_job_that_begins_while_it_is_put_first_is_no_error(board, gate, waiting, monkeypatch):
+    reorder = board._reorder
+
+    def dawdle(job_id, owner, target):
+        reorder(job_id, owner, target)
+        gate.go.set()  # the running one ends: the next one may begin
+        for _ in range(20):
+            if board.snapshot(job_id).state == RUNNING:
+                break
+            time.sleep(0.02)
+
+    monkeypatch.setattr(board, "_reorder", dawdle)
+    board.run_next(waiting[2])
+    until(lambda: not board.queue())
+    assert gate.made[1].root.name.endswith(waiting[2])
+
+
 def test_somebody_elses_jobs_keep_their_places_and_cannot_be_touched(board, waiting):
     a, b, c = waiting
     stranger = send(board, "stranger").id
@@ -376,6 +409,31 @@ def test_an_engine_that_died_fails_the_job_with_its_message_and_the_job_goes_on_
     assert board.snapshot(job.id).state == DONE
 
 
+def test_a_job_that_is_run_again_the_moment_it_failed_has_a_handle_of_its_own(board, gate, monkeypatch):
+    failed, again = threading.Event(), threading.Event()
+    change = board._store.change
+
+    def dawdle(job_id, **values):
+        change(job_id, **values)
+        if values.get("state") == FAILED:
+            failed.set()
+            again.wait(0.3)
+
+    monkeypatch.setattr(board._store, "change", dawdle)
+    gate.fault = VideoError("the clip cannot be written", "Try again.")
+    job = send(board)
+    assert gate.started.wait(LONG)
+    gate.go.set()
+    assert failed.wait(LONG)
+    gate.fault = None
+    second = board.resume(job.id)
+    again.set()
+    assert second is not job
+    assert job.ended.wait(LONG)
+    assert second.ended.wait(LONG)
+    assert board.snapshot(job.id).state == DONE
+
+
 def test_an_engine_that_was_closed_interrupts_its_job(board, gate):
     gate.fault = EngineClosed("Troupe was closed before the clip was finished", "Generate it again.")
     gate.go.set()
@@ -398,8 +456,9 @@ def test_a_job_s_log_says_what_was_asked_how_long_it_took_and_nothing_that_was_w
     job = send(board, made_of=scene(prompt="a secret wedding"))
     assert job.ended.wait(LONG)
     said = log_of(job)
-    for part in ("begins: Troupe", "draft, seed 42, 832x480", "1 object", "frames: 0.", "note: mind this", "done"):
+    for part in ("begins: Troupe", "draft, seed 42, 832x480", "1 object", "note: mind this", "done"):
         assert part in said
+    assert re.search(r" frames: \d+\.\d s\n", said)
     assert "secret" not in said
     assert "Cup" not in said
 

@@ -33,13 +33,13 @@ import ctypes, os, sys, time
 from pathlib import Path
 from engine import draft, worker
 drawn, here = draft.frames, Path(sys.argv[1])
-def happens():
+def happens(stop):
     {what}
 def frames(scene, members, stop):
     for index, frame in enumerate(drawn(scene, members, stop)):
         if index == 2 and not here.exists():
             here.touch()
-            happens()
+            happens(stop)
         yield frame
 draft.frames, worker._BEAT, worker._GRACE = frames, 0.1, 0.5
 sys.exit(worker.main([]))
@@ -115,9 +115,9 @@ def until(true: Callable[[], object], what: str) -> None:
 def members_of_group(number: int) -> list[str]:
     """The names of the living processes in a process group."""
     names = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            name, _, rest = Path("/proc", process, "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
         except OSError:  # it has just ended
             continue
         state, _, group = rest.split()[:3]
@@ -374,13 +374,12 @@ engine.render(RenderRequest(scene, Path({str(request.root)!r}), Path({str(reques
 # Stop
 
 
-def test_stop_ends_a_job_and_keeps_the_process(engines, request_for, tmp_path):
-    engine = engines()
+def test_stop_ends_a_job_and_keeps_the_process(haunted, request_for, tmp_path):
+    engine = haunted("while not stop(): time.sleep(0.01)", grace=PATIENCE)  # it cannot be done before it is stopped
     told: list[Progress] = []
     with pytest.raises(Stopped):
-        engine.render(
-            request_for(video={"width": 128, "height": 96, "frames": 900}), told.append, lambda: len(told) > 8
-        )
+        engine.render(request_for(), told.append, (tmp_path / "happened").exists)
+    assert told[-1].step < told[-1].of
     assert os.listdir(tmp_path / "clips") == []
     first = engine._child.pid
     assert engine.render(request_for()).frames == 8
@@ -438,16 +437,26 @@ def test_an_error_in_a_callback_ends_the_job_and_the_next_one_works(haunted, req
 @POSIX
 def test_a_process_without_a_sign_of_life_is_ended(haunted, request_for, tmp_path):
     engine = haunted(FREEZE)
+
+    def look() -> None:  # a slow start is no silence: only from the third frame on is it short
+        if (tmp_path / "happened").exists():
+            engine._silence = 3.0
+
     with pytest.raises(EngineDied, match=r"no sign of life for 0\.05 minutes"):
-        engine.render(request_for(), lambda _: setattr(engine, "_silence", 3.0))
+        engine.render(request_for(), stop=look)
     assert os.listdir(tmp_path / "clips") == []
     engine._silence = PATIENCE
     assert engine.render(request_for()).frames == 8
 
 
-def test_a_busy_process_that_says_nothing_keeps_beating(haunted, request_for):
-    engine = haunted("time.sleep(5)")
-    assert engine.render(request_for(), lambda _: setattr(engine, "_silence", 3.0)).frames == 8
+def test_a_busy_process_that_says_nothing_keeps_beating(haunted, request_for, tmp_path):
+    engine = haunted("time.sleep(10)")
+
+    def look() -> None:
+        if (tmp_path / "happened").exists():
+            engine._silence = 8.0  # much longer than a busy machine lets a beat wait
+
+    assert engine.render(request_for(), stop=look).frames == 8
 
 
 def test_closing_ends_the_job_with_an_error_of_its_own(haunted, request_for, tmp_path):
@@ -511,6 +520,12 @@ def test_a_process_of_another_version_is_never_used(fake, request_for, tmp_path,
 def test_what_is_no_message_ends_the_process_and_says_so(fake, request_for, says):
     with pytest.raises(EngineDied, match="not understood"):
         fake(f"{says}\ntime.sleep(600)").render(request_for())
+
+
+def test_what_a_dying_process_left_unsaid_is_not_held_against_it(fake, request_for):
+    half = """sys.stdout.buffer.write(b'{"say":"Al'); sys.stdout.flush(); os._exit(3)"""
+    with pytest.raises(EngineDied, match="exit status 3"):
+        fake(half).render(request_for())
 
 
 def test_a_worker_ends_where_its_server_is_of_another_version(repo):

@@ -189,8 +189,9 @@ class JobBoard(Past):
 
     def run_next(self, job_id: str, owner: str | None = None) -> None:
         """First in line, and no longer held where it was."""
-        self._reorder(job_id, owner, lambda at: 0)
-        self.resume(job_id, owner)
+        with self._worker.changed:  # as one: it could begin in between, and what runs cannot be resumed
+            self._reorder(job_id, owner, lambda at: 0)
+            self.resume(job_id, owner)
 
     @property
     def paused(self) -> bool:

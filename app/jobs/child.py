@@ -115,6 +115,8 @@ class Child:
         assert self._process.stdout is not None
         with contextlib.suppress(OSError), self._process.stdout as pipe:
             for line in pipe:
+                if not line.endswith(b"\n"):  # it ended in the middle of a word
+                    return
                 try:
                     self._inbox.put(channel.read(line, channel.FromEngine))
                 except channel.ChannelError as error:

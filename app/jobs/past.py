@@ -42,8 +42,8 @@ class Past:
 
     def queue(self, owner: str | None = None) -> list[Snapshot]:
         """The running job, then those in line, in their order."""
-        found, ahead = [self._snap(row) for row in self._store.running()], 0
-        for row in self._store.line():
+        found, ahead = [], 0
+        for row in self._store.queued():  # in one look: a job that begins between two would be in neither
             ahead += row.state == WAITING
             found.append(self._snap(row, ahead if row.state == WAITING else 0))
         return [snap for snap in found if owner is None or snap.owner == owner]

@@ -204,6 +204,11 @@ class Store:
         """The jobs that wait or are held, in the queue's order."""
         return self._rows(f"WHERE {_among('state', IN_LINE)} AND NOT gone ORDER BY position, number", *IN_LINE)
 
+    def queued(self) -> list[JobRow]:
+        """The running job, then those in line, as they stand at one moment."""
+        first = "state != ?, position, number"
+        return self._rows(f"WHERE {_among('state', QUEUED)} AND NOT gone ORDER BY {first}", *QUEUED, RUNNING)
+
     def running(self) -> list[JobRow]:
         return self._rows("WHERE state = ? ORDER BY number", RUNNING)
 

@@ -112,11 +112,12 @@ class Worker:
             log.info("job %s (%s) begins", row.id, row.engine)
             values = self._run(row, job)
             log.info("job %s: %s", row.id, values["state"])
-            if not self._keep(row, values):
-                return
-            if values["state"] != WAITING:
-                self.trouble = ""
-                self.dismiss(job.id)
+            with self.changed:  # as one: who runs it again meanwhile would get the handle of the run that is over
+                if not self._keep(row, values):
+                    return
+                if values["state"] != WAITING:
+                    self.trouble = ""
+                    self.dismiss(job.id)
 
     def _next(self) -> JobRow | None:
         """The next job, now running; waits until there is one. None when Troupe is closed."""

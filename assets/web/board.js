@@ -193,5 +193,6 @@ for (const input of document.querySelectorAll('.tr-offstage input[type=file]')) 
   input.accept = 'image/*,.heic,.heif,.avif';  // a hint for the file dialog; what a file really is the engine decides
 }
 
-watch('value', () => { paint(); tellKeptBack(); });
+const repaint = unpressed(board, paint);
+watch('value', () => { repaint(); tellKeptBack(); });
 paint();

@@ -287,5 +287,6 @@ for (const [kind, alive] of [['pointerover', true], ['focusin', true], ['pointer
   });
 }
 
-watch('value', () => { if (props.value?.saved) take(props.value.saved); paint(); });
+const draw = unpressed(room, paint);
+watch('value', () => { if (props.value?.saved) take(props.value.saved); draw(); });
 paint();

@@ -57,5 +57,6 @@ function reconcile() {
   opened = true;
 }
 
-watch('value', () => { paint(); reconcile(); });
+const draw = unpressed(row, paint);
+watch('value', () => { draw(); reconcile(); });
 paint();

@@ -64,5 +64,5 @@ document.addEventListener('click', (event) => {  // whatever is pressed next is 
   if (!strip.contains(event.target)) choose();
 }, true);
 
-watch('value', paint);
+watch('value', unpressed(strip, paint));
 paint();

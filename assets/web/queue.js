@@ -69,5 +69,5 @@ list.addEventListener('click', (event) => {
   trigger('act', { action: target.dataset.action, id: target.closest('.tr-job')?.dataset.id || null });
 });
 
-watch('value', paint);
+watch('value', unpressed(list, paint));
 paint();

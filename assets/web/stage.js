@@ -8,7 +8,7 @@ const ICONS = {
   flip: 'M12 3v18M9 7 4 17h5zM15 7l5 10h-5z', bigger: 'M12 5v14M5 12h14', smaller: 'M5 12h14',
   front: 'M12 19V5M6 11l6-6 6 6', back: 'M12 5v14M6 13l6 6 6-6', auto: 'M4 12a8 8 0 1 0 3-6M4 4v5h5',
 };
-let actors = [], selected = null, drag = null, stale = false;
+let actors = [], selected = null, drag = null, settling = null, stale = false;
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const find = (id) => actors.find((actor) => actor.id === id);
@@ -75,7 +75,7 @@ function choose(id) {
 }
 
 function paint() {
-  if (drag) { stale = true; return; }
+  if (drag || settling) { stale = true; return; }
   const value = props.value || {};
   const focused = document.activeElement?.closest?.('.tr-actor')?.dataset.id;
   actors = (value.actors || []).map((actor) => ({ ...actor }));
@@ -168,16 +168,24 @@ function drop() {
   const { actor, moved } = drag;
   drag = null;
   if (moved) tell(actor);
-  if (stale) { stale = false; if (!moved) paint(); }
+  catchUp(actor);
 }
 frame.addEventListener('pointerup', drop);
 frame.addEventListener('pointercancel', drop);
 
-let settling = null;
+// What the server said while someone was moved is drawn now; who was moved stays where they are until it has heard.
+function catchUp({ id, x, y, scale, flip, layer }) {
+  if (!stale || drag || settling) return;
+  stale = false;
+  paint();
+  const actor = find(id);
+  if (actor) settle(Object.assign(actor, { x, y, scale, flip, layer }));
+}
+
 function soon(actor) {  // wheel and keys repeat: tell the server once they rest
   settle(actor);
   clearTimeout(settling);
-  settling = setTimeout(() => tell(actor), 250);
+  settling = setTimeout(() => { settling = null; tell(actor); catchUp(actor); }, 250);
 }
 
 frame.addEventListener('wheel', (event) => {
@@ -212,5 +220,5 @@ frame.addEventListener('keydown', (event) => {
   soon(actor);
 });
 
-watch('value', paint);
+watch('value', unpressed(bar, paint));
 paint();
