@@ -195,6 +195,7 @@ def test_one_click_and_generate_give_a_clip_that_really_plays(page, jobs):
 
 def test_a_preset_is_told_before_the_generate_that_was_pressed_right_after_it(page, live):
     pick(page, "Model holds product")
+    page.locator("#tr-generate:not([disabled])").wait_for()
     handlers = {number: fn.api_name for number, fn in live.blocks.fns.items()}
     told: list[str] = []
     page.on("request", lambda each: "/queue/join" in each.url
