@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ from engine.video import probe, read_scene
 from tests.a2 import GOLDEN, TINY
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handler():
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -50,14 +50,6 @@ def run(capsys, *arguments: object) -> tuple[int, list[str]]:
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-@pytest.fixture(autouse=True)
-def keep_signal_handlers():
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def test_a_scene_file_becomes_a_whole_clip_and_nothing_else(scene_file, tmp_path, capsys):
     out = tmp_path / "new" / "out.mp4"
     status, lines = run(capsys, scene_file, "-o", out)
