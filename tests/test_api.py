@@ -160,3 +160,9 @@ def test_direct_posts_around_the_queue_are_refused(live):
 @pytest.mark.parametrize("path", ["scene.json", "../desks", "/etc/passwd", "desk.json", "../../launch.py"])
 def test_no_file_route_leads_to_a_desk_or_to_the_machine(live, path):
     assert httpx.get(f"{live.url}gradio_api/file={path}", timeout=LONG).status_code in (403, 404)
+
+
+def test_a_page_that_is_slow_to_answer_is_opened_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradio.networking.url_ok", lambda _: False)  # as after Gradio's three seconds
+    with serving(tmp_path / "outputs") as found:
+        assert httpx.get(found.url, timeout=LONG).status_code == 200

@@ -654,6 +654,8 @@ FEW = settings(
     max_examples=25, derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
+# Hypothesis sees Python's own `random` move while it makes up data: that is the server, in its thread, at an event.
+SERVER_AT_WORK = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 CALLS = ["queue/join", "call/generate", "call/job", "cancel", "reset", "component_server"]
 
 
@@ -668,6 +670,7 @@ def fuzzer(live: Live) -> Iterator[Guest]:
     guest.http.close()
 
 
+@SERVER_AT_WORK
 @pytest.mark.parametrize("path", CALLS)
 @FEW
 @given(raw=st.binary(max_size=60) | JSON.map(lambda data: json.dumps(data).encode()))
@@ -675,6 +678,7 @@ def test_whatever_is_sent_is_answered_clearly(fuzzer, path, raw):
     assert is_clear(fuzzer.http.post(API + path, content=raw, headers={"content-type": "application/json"}))
 
 
+@SERVER_AT_WORK
 @pytest.mark.parametrize("path", CALLS)
 @FEW
 @given(data=JSON, fn_index=st.integers() | st.none() | st.text(max_size=3), session=st.text(max_size=5))
@@ -684,6 +688,7 @@ def test_calls_that_look_nearly_right_are_answered_clearly(fuzzer, path, data, f
     assert is_clear(fuzzer.http.post(API + path, content=raw, headers={"content-type": "application/json"}))
 
 
+@SERVER_AT_WORK
 @FEW
 @given(odd=st.lists(JSON, min_size=1, max_size=8))
 def test_odd_inputs_of_the_public_endpoint_get_a_line_not_a_trace(fuzzer, odd):
@@ -711,6 +716,7 @@ def test_a_drawing_cannot_ask_for_more_layers_than_there_are(fuzzer):
         assert said.status_code == 400
 
 
+@SERVER_AT_WORK
 @settings(FEW, max_examples=150)
 @given(
     changed=st.dictionaries(
