@@ -51,9 +51,10 @@ def main() -> None:
 def seconds_until_page(command: list[str], folder: str) -> float:
     """From the process's start to the first HTTP 200."""
     port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
     with open(Path(folder) / "log", "w+", encoding="utf-8") as log:
-        process = subprocess.Popen([*command, str(port)], stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen([*command, str(port)], stdout=log, stderr=log, cwd=folder, env=environment)
         try:
             while not answers(port):
                 if process.poll() is not None or time.perf_counter() - start > 120:
