@@ -39,18 +39,19 @@ class _Ended(BaseException):
 def main(argv: Sequence[str]) -> int:
     """Run `render` with the given arguments; the exit status."""
     ending: list[int] = []
-    arguments = argparse.Namespace(state=None)
+    arguments, kept = argparse.Namespace(state=None), None
     try:
         _watch_signals(ending)
         _open_standard_streams()
         arguments = parse(argv)
+        kept = _stamp(arguments.state)
         return _run(arguments, stop=lambda: bool(ending))
     except Stopped:  # where the exception got lost in a library that swallows them all
-        return _complain(_stopped(arguments), 128 + (ending or [signal.SIGINT])[0])
+        return _complain(_stopped(arguments.state, kept), 128 + (ending or [signal.SIGINT])[0])
     except _Ended as ended:
-        return _complain(_stopped(arguments), ended.status)
+        return _complain(_stopped(arguments.state, kept), ended.status)
     except KeyboardInterrupt:
-        return _complain(_stopped(arguments), 128 + signal.SIGINT)
+        return _complain(_stopped(arguments.state, kept), 128 + signal.SIGINT)
     except TroupeError as error:
         return _complain(str(error), FAILED)
     except MemoryError:
@@ -197,10 +198,18 @@ def _report(result: Result) -> None:
     _say(f"{result.path}: {result.frames} frames in {result.seconds:.1f} s ({kind})")
 
 
-def _stopped(arguments: argparse.Namespace) -> str:
+def _stamp(state: str | None) -> tuple[int, int] | None:
+    """By which it is seen whether a file was written meanwhile."""
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        found = os.stat(state)
+        return found.st_mtime_ns, found.st_size
+    return None
+
+
+def _stopped(state: str | None, before: tuple[int, int] | None) -> str:
     """What a stopped run leaves behind."""
-    if arguments.state and Path(arguments.state).is_file():
-        return f"Stopped. {shlex.quote(arguments.state)} keeps the run: the same command goes on there."
+    if _stamp(state) not in (None, before):
+        return f"Stopped. {shlex.quote(state)} keeps the run: the same command goes on there."
     return "Stopped. Nothing was written."
 
 

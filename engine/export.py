@@ -43,7 +43,6 @@ def export(
     count = probe(clip).frames
     tell = (lambda done: on_frame(min(done, count), count)) if on_frame is not None else (lambda done: None)
     ask = stop or (lambda: False)
-    parts.sweep(out)
     try:
         with parts.whole(out) as growing:
             if kind in _ENCODERS:

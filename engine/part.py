@@ -30,6 +30,7 @@ def beside(target: Path) -> tuple[Path, Path]:
 def whole(target: Path) -> Iterator[Path]:
     """Where to write what is to become `target`: it takes that place when the block ends well, and is gone otherwise.
     Raises OSError, and what the block raises."""
+    sweep(target)
     growing, _ = beside(target)
     try:
         yield growing

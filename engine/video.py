@@ -275,7 +275,6 @@ def poster(path: str | Path, out: str | Path) -> Path:
     status, data, _ = output_of(["-v", "error", *_input(path), *raw])
     if status or len(data) != size.width * size.height * 3:
         raise _unreadable(path)
-    parts.sweep(out)
     try:
         with parts.whole(out) as part:
             picture = Image.frombytes("RGB", (size.width, size.height), data)

@@ -310,14 +310,32 @@ def test_a_failed_save_leaves_the_last_good_desk_and_nothing_partial(desks, desk
     assert [card.name for card in again(desks, desk).cards] == ["Mia"]
 
 
-def test_a_prompt_that_was_replaced_does_not_come_back_from_a_browser_that_has_yet_to_be_told(desk):
-    desk.hear("Mia waves.")
-    desk.put("prompt", "Mia dances.")  # as a preset does
-    desk.hear("Mia waves.")
+@pytest.mark.parametrize("shown", ["", "Mia waves."])
+def test_a_prompt_that_was_replaced_does_not_come_back_from_a_browser_that_has_yet_to_be_told(desk, shown):
+    desk.hear(shown)
+    with desk.replacing(shown):
+        desk.put("prompt", "Mia dances.")  # as a preset does
+    desk.hear(shown)
     assert desk.sheet.prompt == "Mia dances."
     desk.hear("Mia dances.")  # the browser shows the new one
-    desk.hear("Mia waves.")  # and the person wants the old one again
+    desk.hear(shown)  # and the person wants the old one again
+    assert desk.sheet.prompt == shown
+
+
+def test_what_another_tab_shows_is_taken_as_it_is(desk):
+    desk.hear("Mia waves.")
+    with desk.replacing("Mia dances."):  # a tab that shows this already, and so will not say it again
+        desk.put("prompt", "Mia dances.")
+    desk.hear("Mia waves.")
     assert desk.sheet.prompt == "Mia waves."
+
+
+def test_what_leaves_the_prompt_alone_lets_nobody_be_ignored(desk):
+    desk.hear("Mia waves.")
+    with desk.replacing("an older one"):
+        desk.put("bpm", 90)
+    desk.hear("an older one")
+    assert desk.sheet.prompt == "an older one"
 
 
 def test_half_a_surrogate_pair_in_a_prompt_does_not_stop_the_desk(desks, desk):

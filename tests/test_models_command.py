@@ -121,7 +121,7 @@ def test_ctrl_c_is_status_130_and_the_next_start_goes_on(hub):
     assert until(lambda: Store(MODEL).bytes_on_disk() == held_back)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=180)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("troupe: stopped. What has come is kept")
     assert "Traceback" not in err
     before = len(hub.asked)

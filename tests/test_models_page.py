@@ -65,8 +65,8 @@ def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hu
     assert hub.asked == [], "looking asks nothing of the network"
 
     page.get_by_role("button", name="Use another checkpoint").click()
-    page.locator("#tr-model textarea, #tr-model input").fill(MODEL)
-    page.locator("#tr-model textarea, #tr-model input").press("Enter")
+    page.locator("#tr-checkpoint-name textarea, #tr-checkpoint-name input").fill(MODEL)
+    page.locator("#tr-checkpoint-name textarea, #tr-checkpoint-name input").press("Enter")
     checkpoint(page, MODEL)
     page.locator("#tr-download-model").click()
     checkpoint(page, "Fetching")
@@ -74,7 +74,7 @@ def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hu
         "() => +document.querySelector('#tr-checkpoint [role=progressbar]')?.getAttribute('aria-valuenow') > 30"
     )
 
-    box = page.locator("#tr-model textarea, #tr-model input")
+    box = page.locator("#tr-checkpoint-name textarea, #tr-checkpoint-name input")
     box.fill("somebody/else")
     second = opened(context, live)
     checkpoint(second, "Fetching")
@@ -144,7 +144,7 @@ def test_a_guest_sees_nothing_and_can_do_nothing(tmp_path, hub, browser, monkeyp
         handlers = [each for each in found.blocks.fns.values() if str(each.api_name).startswith("models_")]
         for each in handlers:
             each.fn(*[str(tmp_path)] * len(each.inputs))
-        assert len(handlers) == 15
+        assert len(handlers) == 16
         assert hub.asked == []
         assert not (tmp_path / "shared" / "settings.json").exists()
         context.close()

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.part import whole
 from engine.scene import Video
 from engine.video import Metadata, read_metadata, write_video
 
+REPO = Path(__file__).resolve().parent.parent
 VIDEO = Video(width=96, height=64, frames=10, fps=12)
 
 
@@ -22,9 +24,8 @@ def files_in(folder: Path) -> list[str]:
 def leave_files(clip: Path, code: str) -> list[str]:
     """Two temporary files that another process made for `clip` and left; their names."""
     code = f"import sys; from engine.part import beside; {code}; [p.write_text('x') for p in beside(Path(sys.argv[1]))]"
-    done = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; {code}", str(clip)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", f"from pathlib import Path; {code}", str(clip)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return files_in(clip.parent)
 
@@ -54,6 +55,18 @@ def test_the_files_of_a_render_that_still_runs_are_left_alone(tmp_path, moving_s
     assert held, "the slower one's, while the other one began"
     assert read_metadata(clip) == {"title": "the slower one"}
     assert files_in(tmp_path) == ["clip.mp4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_what_a_killed_writer_of_settings_left_goes_with_the_next(tmp_path):
+    target = tmp_path / "settings.json"
+    code = ("import os, sys; from pathlib import Path; from engine.part import whole\n"
+            "with whole(Path(sys.argv[1])) as growing: growing.touch(); os.kill(os.getpid(), 9)")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code, str(target)], cwd=REPO)
+    assert len(files_in(tmp_path)) == 1
+    with whole(target) as growing:
+        growing.write_text("{}", encoding="utf-8")
+    assert files_in(tmp_path) == ["settings.json"]
 
 
 def test_another_machines_files_are_swept_only_when_they_are_old(tmp_path, moving_square):

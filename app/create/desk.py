@@ -71,7 +71,7 @@ class Desk:
     previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture
     canvases: tuple[tuple, str] = field(default=((), ""), repr=False)  # what they were made of, as shown
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
-    _heard: str | None = field(default=None, repr=False)
+    _replaced: str | None = field(default=None, repr=False)
     _adding: int = 0
     _marked: tuple | None = field(default=None, repr=False)
 
@@ -236,12 +236,20 @@ class Desk:
         self.sheet.put(name, value)
         self.save()
 
-    def hear(self, prompt: str) -> None:
-        """Take the prompt as a browser has it; but not one that it had sent before and that something else (a preset,
-        an undo) has replaced since: the browser has yet to be told."""
-        if prompt != self._heard or self.sheet.prompt == prompt:
-            self._heard = prompt
+    def hear(self, prompt: object) -> None:
+        """Take the prompt as a browser has it; not the one that was just replaced: the browser has yet to be told."""
+        if prompt != self._replaced:
+            self._replaced = None
             self.put("prompt", prompt)
+
+    @contextmanager
+    def replacing(self, prompt: object) -> Iterator[None]:
+        """Something that may replace the prompt (a preset, an undo), asked for by a browser that shows this one."""
+        with self.lock:
+            before = self.sheet.prompt
+            yield
+            if self.sheet.prompt != before:
+                self._replaced = prompt if prompt != self.sheet.prompt else None
 
     def remember(self, what: str) -> None:
         """Keep the desk as it is now, so that what comes next can be undone; one step back."""
@@ -268,6 +276,7 @@ class Desk:
             self.undo = Undo(back.what, self.cards, now)
             kept = {"job": now.job, "seed": now.seed, "fresh_seed": now.fresh_seed, "quality": now.quality}
             self.cards, self.sheet = back.cards, replace(back.sheet, **kept)  # a running job goes on being shown
+            self.canvases = ((), "")  # the cards' versions may count from there anew
             self.save()
 
     def save(self) -> None:

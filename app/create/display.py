@@ -78,15 +78,20 @@ class Display:
             }  # fmt: skip
         return updates
 
-    def everything(self, desk: Desk, problems: list[str] | None = None, tab: str = "stage") -> Updates:
-        """All of the page as the desk is."""
+    def scene(self, desk: Desk, tab: str = "stage") -> Updates:
+        """All that will be shot. Not the job: one that was begun a moment later may be shown already."""
         page = self.page
         with desk.lock:
             return {
                 page.desk: desk.id, page.presets: self._library.strip(desk.sheet.preset), page.editing: "",
                 page.brush: gr.update(visible=False), page.tabs: gr.Tabs(selected=tab), **self.sheet(desk),
-                **self.job(desk, tab), **self.cast(desk, problems, prompt=True),
+                **self.cast(desk, prompt=True),
             }  # fmt: skip
+
+    def everything(self, desk: Desk, tab: str = "stage") -> Updates:
+        """All of the page as the desk is."""
+        with desk.lock:
+            return self.scene(desk, tab) | self.job(desk, tab)
 
     def shape(self, desk: Desk) -> Updates:
         """What depends on the engine and on the clip's size and length."""

@@ -93,7 +93,7 @@ class Studio:
             return self.show.cast(desk, [str(error)])
         return self.show.cast(desk)
 
-    def edit(self, desk_id: str, event: gr.EventData) -> Updates:
+    def edit(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
         """A card's own controls: name, motion, whole photo, brush, remove."""
         desk, data, page = self.desks.get(desk_id), _data(event), self.page
         action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
@@ -101,7 +101,7 @@ class Studio:
         if action == "too large":  # the browser kept it back: one large file would take the others with it
             return self.show.cast(desk, [f"{value[:200]}: too large. Pictures up to 40 MB are taken."])
         try:
-            with desk.lock:
+            with desk.replacing(prompt):
                 if action in changes:
                     changes[action](card_id, value)
                 elif action == "remove":
@@ -127,17 +127,17 @@ class Studio:
                 gr.Warning(html.escape(str(error)))
             return {self.page.stage: views.stage_value(desk)}
 
-    def clear(self, desk_id: str) -> Updates:
+    def clear(self, desk_id: str, prompt: str) -> Updates:
         desk = self.desks.get(desk_id)
-        with desk.lock:
+        with desk.replacing(prompt):
             desk.clear()
-        return self.show.everything(desk)
+        return self.show.scene(desk)
 
-    def undo(self, desk_id: str) -> Updates:
+    def undo(self, desk_id: str, prompt: str) -> Updates:
         desk = self.desks.get(desk_id)
-        with desk.lock:
+        with desk.replacing(prompt):
             desk.undo_last()
-        return self.show.everything(desk)
+        return self.show.scene(desk)
 
     # -- the brush ---------------------------------------------------------------------
 
@@ -201,11 +201,11 @@ class Studio:
             desk.put("seed", new_seed())
         return {self.page.seed: desk.sheet.seed}
 
-    def choose(self, desk_id: str, event: gr.EventData) -> Updates:
+    def choose(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
         """A preset was picked. It directs a cast of one's own and brings a background where there is none; where there
         is no cast, or only the last preset's, its sample cast comes along. What was there can be brought back."""
         desk, key = self.desks.get(desk_id), str(_data(event).get("key"))
-        with desk.lock:  # first of all: a click on Generate that comes right after waits for it
+        with desk.replacing(prompt):  # first of all: a click on Generate that comes right after waits for it
             sample = self.library.sample(key)
             desk.remember_own("picking a preset")
             if sample and all(card.sample for card in desk.cards):
@@ -216,7 +216,7 @@ class Studio:
                     bring_background(desk, sample)
                 self.library.direct(desk, key)
             desk.mark()
-        return self.show.everything(desk)
+        return self.show.scene(desk)
 
     def save_preset(self, desk_id: str, title: str) -> Updates:
         desk = self.desks.get(desk_id)

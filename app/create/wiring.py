@@ -48,16 +48,16 @@ def wire(page: Page, studio: Studio) -> list:
     on(
         page.presets.choose,
         studio.choose,
-        [],
+        [page.prompt],
         every,
         show_progress="minimal",
         trigger_mode="multiple",
         concurrency_limit=1,
     )
-    on(page.undo.click, studio.undo, [], every)
-    on(page.clear.click, studio.clear, [], every)
+    on(page.undo.click, studio.undo, [page.prompt], every)
+    on(page.clear.click, studio.clear, [page.prompt], every)
 
-    on(page.board.edit, studio.edit, [], [*brush, page.editor, page.brush_note], trigger_mode="multiple")
+    on(page.board.edit, studio.edit, [page.prompt], [*brush, page.editor, page.brush_note], trigger_mode="multiple")
     for role, button in page.uploads.items():
         on(button.upload, studio.uploader(role), [button], cast, show_progress="minimal")
     on(page.tray_box.expand, studio.open_tray, [], [page.tray])

@@ -81,7 +81,7 @@ def _checkpoint() -> dict[str, Any]:
     with gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other"):
         found["model"] = gr.Textbox(
             label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
-            elem_id="tr-model", info="Of the same kind as SkyReels-A2. Press Enter; empty means the usual one.",
+            elem_id="tr-checkpoint-name", info="Of the same kind as SkyReels-A2. Empty means the usual one.",
         )  # fmt: skip
     return found
 
@@ -121,7 +121,8 @@ def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool
     on(room.delete.click, "ask", lambda: show(asking=True))
     on(room.keep.click, "keep", lambda: show())
     on(room.delete_now.click, "delete", then(getting.delete))
-    on(room.model.submit, "choose", then(getting.choose, naming=True), [room.model])
+    for event in (room.model.submit, room.model.blur):  # a button that is pressed next is meant for what stands there
+        on(event, "choose", then(getting.choose, naming=True), [room.model])
 
 
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Component, Any]:

@@ -167,8 +167,7 @@ function drop() {
   if (!drag) return;
   const { actor, moved } = drag;
   drag = null;
-  if (moved) tell(actor);
-  catchUp(actor);
+  if (moved) { tell(actor); catchUp(actor); } else if (stale && !settling) { stale = false; paint(); }
 }
 frame.addEventListener('pointerup', drop);
 frame.addEventListener('pointercancel', drop);
@@ -182,11 +181,25 @@ function catchUp({ id, x, y, scale, flip, layer }) {
   if (actor) settle(Object.assign(actor, { x, y, scale, flip, layer }));
 }
 
-function soon(actor) {  // wheel and keys repeat: tell the server once they rest
+let resting = null;  // who is moved by wheel or keys
+
+function soon(actor) {  // they repeat: tell the server once they rest
+  if (resting && resting !== actor) flush();
+  resting = actor;
   settle(actor);
   clearTimeout(settling);
-  settling = setTimeout(() => { settling = null; tell(actor); catchUp(actor); }, 250);
+  settling = setTimeout(flush, 250);
 }
+
+function flush() {
+  if (!resting) return;
+  clearTimeout(settling);
+  const actor = resting;
+  resting = settling = null;
+  tell(actor);
+  catchUp(actor);
+}
+document.addEventListener('click', flush, true);  // whatever is pressed next is meant for who stands there now
 
 frame.addEventListener('wheel', (event) => {
   const actor = find(event.target.closest('.tr-actor')?.dataset.id);

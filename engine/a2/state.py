@@ -41,7 +41,6 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    parts.sweep(path)
     try:
         with parts.whole(path) as part:
             save_file(
