@@ -184,7 +184,11 @@ function catchUp({ id, x, y, scale, flip, layer }) {
 let resting = null;  // who is moved by wheel or keys
 
 function soon(actor) {  // they repeat: tell the server once they rest
-  if (resting && resting !== actor) flush();
+  if (resting && resting !== actor) {
+    const { x, y, scale, flip, layer } = actor;
+    flush();  // which may draw everyone anew
+    actor = Object.assign(find(actor.id) || actor, { x, y, scale, flip, layer });
+  }
   resting = actor;
   settle(actor);
   clearTimeout(settling);
