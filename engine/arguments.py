@@ -18,7 +18,7 @@ BAD_ARGUMENTS = 2  # the exit status
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments, checked one by one. Ends the program with one line and `BAD_ARGUMENTS` where one is wrong."""
-    parser = _Parser(prog="launch.py render", description="Make a video from a scene file, without a browser.")
+    parser = Parser(prog="launch.py render", description="Make a video from a scene file, without a browser.")
     parser.add_argument("--version", action="version", version=f"Troupe {VERSION}")
     parser.add_argument("scene", help="the scene file (JSON); its image paths are relative to it")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
@@ -78,10 +78,12 @@ def _lora(text: str) -> Lora:
         raise argparse.ArgumentTypeError(f"{strength!r} in {text!r} is not a strength, such as 0.8") from None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # without the usage: one line
+class Parser(argparse.ArgumentParser):
+    """One line for what is wrong, and where more is said."""
+
+    def error(self, message: str) -> NoReturn:
         said = " ".join(message.split())
-        self.exit(BAD_ARGUMENTS, f"troupe: {said}. See: python launch.py render --help\n")
+        self.exit(BAD_ARGUMENTS, f"troupe: {said}. See: python {self.prog} --help\n")
 
 
 # What holds for the draft anyway may be said; what it would have to ignore is refused.

@@ -5,7 +5,6 @@ Nothing of a person's is moved unless they have said how old or how many clips m
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from app.jobs.board import JobBoard
 from app.jobs.snapshot import Snapshot
 from app.settings import Settings
 from engine.errors import TroupeError
+from engine.folders import files_below
 from engine.words import gigabytes
 
 IN_TRASH = 7 * DAY  # what is put away stays so long
@@ -146,14 +146,7 @@ def _number(count: int, what: str) -> str:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder; what vanishes meanwhile does not count."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size
-            except OSError:
-                continue
-    return total
+    return sum(status.st_size for _, status in files_below(folder))
 
 
 def _older(folder: Path, seconds: float) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from engine.a2.sampling import Guidance, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.a2.streaming import step_aside, turn
 from engine.cast import Member
+from engine.folders import files_below
 from engine.memory.chunking import chunked
 from engine.memory.footprint import Clip
 from engine.memory.ladder import tiling_of
@@ -143,13 +144,9 @@ def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
     """What `load` depends on: equal where one loaded checkpoint serves both."""
-    files = []
-    for folder, _, names in os.walk(find_checkpoint(options.model)):
-        for name in names:
-            with contextlib.suppress(OSError):  # gone between the two looks: a download's own, or one that is deleted
-                status = os.stat(os.path.join(folder, name))
-                files.append((os.path.join(folder, name), status.st_size, status.st_mtime_ns))
-    return of_the_model(options), tuple(sorted(files))
+    found = files_below(find_checkpoint(options.model), os.stat)
+    files = sorted((path, status.st_size, status.st_mtime_ns) for path, status in found)
+    return of_the_model(options), tuple(files)
 
 
 def _start(

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
 
 from engine.a2.options import DEFAULT_MODEL
+from engine.arguments import Parser
 from engine.errors import TroupeError
 from engine.models.catalogue import ModelState, free_bytes, look
 from engine.models.libraries import library_work, look_at_libraries
@@ -24,7 +24,7 @@ from engine.models.words import progress_words, words_for
 from engine.models.work import DONE, STOPPED, Status, Work, begin
 from engine.words import gigabytes
 
-OK, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, INTERRUPTED = 0, 1, 130  # and arguments.BAD_ARGUMENTS
 SECONDS = 0.2  # between two looks
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="launch.py models", description="What the a2 engine needs on this machine, and getting it.")
+    parser = Parser(prog="launch.py models", description="What the a2 engine needs on this machine, and getting it.")
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "download", "verify", "delete", "install"),
         help="list: what is here (default); download: get what is missing, from where it was cut off; verify: compare "
@@ -60,11 +60,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--yes", action="store_true", help="delete without asking")
     return parser.parse_args(argv)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.exit(_complain(f"{message}. See: python launch.py models --help", BAD_ARGUMENTS))
 
 
 def _list(model: str) -> int:

@@ -20,6 +20,7 @@ import stat
 from pathlib import Path
 
 from engine.errors import TroupeError
+from engine.folders import files_below
 from engine.models.hub import Listing, RemoteFile
 from engine.models.work import Work, write_whole
 
@@ -132,23 +133,12 @@ class Store:
             ) from None
 
     def bytes_on_disk(self) -> int:
-        """What deleting would free."""
-        return sum(_bytes_below(self.root / name) for name in ("blobs", "snapshots"))
+        """What deleting would free. Links do not count."""
+        found = (status for name in ("blobs", "snapshots") for _, status in files_below(self.root / name))
+        return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))
 
     def _blob(self, file: RemoteFile) -> Path:
         return self.root / "blobs" / file.etag
-
-
-def _bytes_below(folder: Path) -> int:
-    """The sizes of the files in a folder, however deep, links not counted. Another process may write and delete there
-    meanwhile: what is gone when its turn comes counts nothing."""
-    total = 0
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(inside, name))
-                total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
 
 
 def _size(path: Path) -> int:
