@@ -11,7 +11,7 @@ from app.create.desks import ID
 from app.create.sheet import ENGINES
 from app.create.studio import Studio
 from app.safely import safely
-from app.uploads import uploaded
+from app.uploads import handed_out, uploaded
 from engine.errors import SceneError
 from engine.presets import FORMATS
 
@@ -56,7 +56,7 @@ def add_endpoints(studio: Studio) -> None:
         snap = studio.jobs.snapshot(job) if _is_mine(studio, job) else None
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
-        clip = gr.FileData(path=str(snap.clip)).model_dump() if snap.clip else None
+        clip = gr.FileData(path=str(handed_out(snap.clip, studio.uploads))).model_dump() if snap.clip else None
         return {"state": snap.state, "stage": snap.stage, "share": round(snap.share, 4), "elapsed": snap.elapsed,
                 "remaining": snap.remaining, "error": snap.error, "seed": snap.seed, "clip": clip}  # fmt: skip
 

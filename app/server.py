@@ -161,7 +161,8 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
         "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
     }  # fmt: skip
-    _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    with _room_for_a_link(outputs, bool(more.get("share"))):
+        _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
     log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")
     house.jobs.lock.tell(url)
     house.jobs.start()
@@ -210,8 +211,19 @@ def _prepare_environment(outputs: Path) -> None:
     """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ["GRADIO_TEMP_DIR"] = str(outputs / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str((outputs / "uploads").resolve())  # by the one name that the guard knows
     os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
+
+
+@contextlib.contextmanager
+def _room_for_a_link(outputs: Path, share: bool) -> Iterator[None]:
+    """Gradio writes the certificate of a public link into the working folder, and the project may be read-only."""
+    if not share:
+        yield
+        return
+    (outputs / "share").mkdir(exist_ok=True)
+    with contextlib.chdir(outputs / "share"):
+        yield
 
 
 def _warm_up(house: House) -> None:

@@ -1,8 +1,10 @@
-"""Files that came over the network: only what lies in the upload folder is one."""
+"""Files that come and go over the network: Gradio takes and gives only what lies in the upload folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from gradio.processing_utils import save_file_to_cache
 
 from engine.errors import SceneError
 
@@ -18,3 +20,10 @@ def uploaded(path: object, folder: Path) -> Path:
     except (OSError, ValueError):
         pass
     raise refusal
+
+
+def handed_out(path: Path, folder: Path) -> Path:
+    """A copy of one file in the upload folder, to be named in an answer: Gradio hands out nothing from anywhere else,
+    and no folder with what others made is to be opened for it. It is thrown away a day after it was last asked for.
+    Raises OSError."""
+    return Path(save_file_to_cache(path, str(folder)))

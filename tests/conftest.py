@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 from engine.scene import Scene, scene_from_data
+from tests.places import NAME, a_place
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -36,6 +38,18 @@ settings.load_profile("every run the same")
 # A shell's background job starts with Ctrl-C ignored, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """`tmp_path` lies where people install Troupe, not in the temp folder; `--basetemp` names another place."""
+    if config.option.basetemp is None:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        place = stack.enter_context(a_place())
+        config.option.basetemp = str(place / NAME)
+
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

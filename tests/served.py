@@ -29,11 +29,14 @@ class Served:
 
 
 @contextmanager
-def served(outputs: Path | None, *flags: str, port: int = 0, **environment: str) -> Iterator[Served]:
-    """Start it and wait until the page is open; it is ended with the block. Without `outputs` it takes its own."""
+def served(
+    outputs: Path | None, *flags: str, port: int = 0, project: Path = ROOT, **environment: str
+) -> Iterator[Served]:
+    """Start it and wait until the page is open; it is ended with the block. Without `outputs` it takes its own, with a
+    `port` below 0 it looks for one by itself."""
     number = ["--port", str(port or free_port())] if port >= 0 else []
     where = ["--outputs", str(outputs)] if outputs is not None else []
-    command = [sys.executable, str(ROOT / "launch.py"), "--no-browser", *number, *where, *flags]
+    command = [sys.executable, str(project / "launch.py"), "--no-browser", *number, *where, *flags]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         encoding="utf-8", errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},

@@ -193,6 +193,19 @@ def test_one_click_and_generate_give_a_clip_that_really_plays(page, jobs):
     assert str(read_scene(newest_clip(jobs)).sampling.seed) in said
 
 
+def test_a_clip_that_is_not_there_is_said_and_can_be_asked_for_again(visit, page, jobs):
+    pick(page, "Product hero turn")
+    generate(page)
+    clip = newest_clip(jobs)
+    away = clip.rename(clip.with_suffix(".away"))
+    page.locator("#tr-video video").evaluate("film => { film.src += '?again' }")
+    page.get_by_text("This clip cannot be shown.").wait_for()
+    away.rename(clip)
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_function("document.querySelector('#tr-video video')?.currentTime > 0.1")
+    visit.faults[:] = [said for said in visit.faults if "404" not in said]
+
+
 def test_a_preset_is_told_before_the_generate_that_was_pressed_right_after_it(page, live):
     pick(page, "Model holds product")
     page.locator("#tr-generate:not([disabled])").wait_for()

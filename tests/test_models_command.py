@@ -171,7 +171,7 @@ def in_the_house(house: Path, *arguments: str, **environment: str) -> subprocess
         [str(python), "-c", code, *arguments], cwd=house, capture_output=True, text=True, timeout=600,
         stdin=subprocess.DEVNULL,
         env={**kept, "PYTHONPATH": behind, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1",
-             "PIP_FIND_LINKS": str(house), **environment},
+             "PIP_FIND_LINKS": house.as_uri(), **environment},
     )  # fmt: skip
 
 

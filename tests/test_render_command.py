@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -219,7 +220,8 @@ def test_a_stopped_run_that_was_kept_says_where_and_how_to_go_on(scene_file, tmp
     monkeypatch.setattr(command, "render", stopped)
     arguments = [scene_file, "-o", tmp_path / "out.mp4", "--engine", "a2", "--state", state]
     status, lines = run(capsys, *arguments)
-    assert (status, lines) == (130, [f"troupe: Stopped. {state} keeps the run: the same command goes on there."])
+    said = f"troupe: Stopped. {shlex.quote(str(state))} keeps the run: the same command goes on there."
+    assert (status, lines) == (130, [said])
     monkeypatch.setattr(command, "render", lambda *_: signal.raise_signal(signal.SIGINT))
     assert run(capsys, *arguments) == (130, ["troupe: Stopped. Nothing was written."])  # by this one
 

@@ -3,9 +3,11 @@ without a word."""
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,3 +260,33 @@ def test_a_write_ahead_log_that_was_cut_off_loses_at_most_its_last_words(path):
         pytest.fail("a log that is cut off is no damage")
     assert notice == ""
     again.close()
+
+
+class NotMapped(sqlite3.Connection):
+    """A file on a network disk: nothing on it can be mapped into memory, as the index of SQLite's log wants to be."""
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        mode = "" if statement.startswith("PRAGMA") else super().execute("PRAGMA locking_mode").fetchone()[0]
+        if mode == "normal":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMMAP
+            raise error
+        return super().execute(statement, *values)
+
+
+def test_a_network_disk_is_a_disk(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=NotMapped))
+    for number in (1, 2):
+        store = Store(path)
+        store.add(row(number))
+        assert not path.with_name("jobs.sqlite-shm").exists()
+        if number == 1:
+            store.close()
+    for file in tmp_path.glob("jobs.sqlite*"):  # as a power cut would leave it
+        (tmp_path / "later").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "later" / file.name)
+    store.close()
+    monkeypatch.undo()
+    later = Store(tmp_path / "later" / "jobs.sqlite")
+    assert [each.id for each in later.line()] == [row(1).id, row(2).id]
+    later.close()

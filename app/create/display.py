@@ -12,7 +12,14 @@ from app.create.desk import Desk
 from app.create.library import Library
 from app.create.model import Model, references_html, settings_updates
 from app.create.parts import Page
-from app.create.progress import preview_html, preview_stamp, progress_html, result_html
+from app.create.progress import (
+    download_html,
+    film_value,
+    preview_html,
+    preview_stamp,
+    progress_html,
+    result_html,
+)
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import DONE, Snapshot
 
@@ -70,11 +77,10 @@ class Display:
             **self._preview(desk, snap, shown),
         }  # fmt: skip
         if snap and snap.state == DONE:
-            clip = str(snap.clip)
             updates |= {
-                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=clip, visible=True),
+                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=film_value(snap), visible=True),
                 page.result: result_html(snap),
-                page.download: gr.update(value=clip, visible=True), page.again: gr.update(visible=True),
+                page.download: gr.update(value=download_html(snap), visible=True), page.again: gr.update(visible=True),
             }  # fmt: skip
         return updates
 

@@ -201,12 +201,10 @@ def _right_column() -> dict:
             found["references"] = gr.HTML("", elem_id="tr-references")
         with gr.Tab("Clip", id="clip"):
             found["preview"] = gr.HTML("", elem_id="tr-preview")
-            found["video"] = gr.Video(
-                interactive=False, autoplay=True, loop=True, show_label=False, elem_id="tr-video", buttons=[]
-            )
+            found["video"] = own("film", '<div class="tr-film"></div>', None, elem_id="tr-video")
             found["result"] = gr.HTML(result_html(None), elem_id="tr-result")
             with gr.Row(elem_id="tr-after"):
-                found["download"] = gr.DownloadButton("Download", visible=False, size="sm", elem_id="tr-download")
+                found["download"] = gr.HTML("", visible=False, elem_id="tr-download")
                 found["again"] = gr.Button("Again with another seed", visible=False, size="sm", elem_id="tr-again")
     with gr.Column(elem_id="tr-go"):
         with gr.Row():

@@ -68,9 +68,9 @@ class Page:
     stop: gr.Button
     progress: gr.HTML
     ending: gr.HTML
-    video: gr.Video
+    video: gr.HTML
     result: gr.HTML
-    download: gr.DownloadButton
+    download: gr.HTML
     again: gr.Button
     clear: gr.Button
     timer: gr.Timer

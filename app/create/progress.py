@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from pathlib import Path
+from typing import Any
 
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine import draft
@@ -122,3 +123,13 @@ def result_html(snap: Snapshot | None) -> str:
         else f'<p class="tr-draft"><b>Draft</b> {html.escape(draft.NOTE)}</p>'
     )
     return f'<div class="tr-result">{kind}<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
+
+
+def film_value(snap: Snapshot) -> dict[str, Any]:
+    """What film.js plays of a finished clip."""
+    return {"id": snap.id, "poster": snap.poster is not None}
+
+
+def download_html(snap: Snapshot) -> str:
+    """The link by which a finished clip is saved: the clips' own route, which knows its file's name."""
+    return f'<a class="tr-do" href="clips/{snap.id}/download" download>Download</a>'

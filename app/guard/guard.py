@@ -25,7 +25,7 @@ class Guard:
         self, access: Access, outputs: Path, limits: Limits | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.access, self.limits, self._clock = access, limits or Limits(), clock
-        uploads = outputs / "uploads"
+        uploads = (outputs / "uploads").resolve()  # it can be a link to another disk, and Gradio names files both ways
         self.belongings = Belongings(outputs / "belongings.jsonl", uploads)
         self.veil = Veil(uploads, [outputs, ROOT, Path.home()])
         self.passes, self.attempts = Passes(access), Attempts()

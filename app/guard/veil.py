@@ -3,6 +3,7 @@ name for the upload folder, and what they send is translated back."""
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -51,8 +52,9 @@ def texts(data: Any) -> Iterator[tuple[Any, Any, str]]:
 
 
 def _spellings(folder: str) -> list[str]:
-    """As it is, as in an address, and with slashes (Windows)."""
-    return list(dict.fromkeys([folder, quote(folder, safe="/"), folder.replace(os.sep, "/")]))
+    """As it is, as in an address, with slashes (Windows), and each as in HTML, which messages on the page are."""
+    plain = [folder, quote(folder, safe="/"), folder.replace(os.sep, "/")]
+    return list(dict.fromkeys([*plain, *map(html.escape, plain)]))
 
 
 def _in_json(text: str, plain: bool) -> bytes:

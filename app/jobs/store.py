@@ -108,10 +108,10 @@ class Store:
         self._lock = threading.RLock()
         self._opened = False
         with self._told():
-            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._db = self._connect()
         try:
             with self._told():
-                self._open()
+                self._open_anywhere()
         except sqlite3.DatabaseError as error:
             self.close()
             raise Damaged(str(error)) from None
@@ -120,6 +120,22 @@ class Store:
             raise
         self._opened = True
 
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+
+    def _open_anywhere(self) -> None:
+        """Many network disks let no file be mapped into memory, as the index of SQLite's log wants to be. There the
+        index stays with this process, which then has the file to itself (https://sqlite.org/wal.html#noshm)."""
+        try:
+            self._open()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) not in _NOT_MAPPED:
+                raise
+            self._db.close()
+            self._db = self._connect()
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._open()
+
     def _open(self) -> None:
         db = self._db
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -127,6 +143,7 @@ class Store:
             problem = f"The list of jobs ({self.path}) was written by a newer Troupe"
             raise StoreError(problem, "Update this one, or name another folder: --outputs FOLDER.")
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("SELECT count(*) FROM sqlite_schema")  # the log is used here first, and refused where it cannot be
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not reach the disk
         if version == 0:
@@ -305,6 +322,10 @@ def _among(column: str, values: Sequence[str]) -> str:
 _SPACE = "Free some space: it goes on by itself."
 _CHECK = "Check the folder's permissions and its disk."
 _ANEW = "Start Troupe again: it makes a new one from your clips."
+_NOT_MAPPED = (
+    sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+)  # fmt: skip
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SAID = {
     sqlite3.SQLITE_FULL: ("The disk is full", _SPACE),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil
 
+from tests.places import a_place
 from tests.served import hero, served
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200)
     jobs = parser.parse_args().jobs
     begun, seen = time.monotonic(), {}
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder, "outputs")) as troupe:
+    with a_place() as folder, served(folder / "outputs") as troupe:
         picture, client = hero(Path(folder, "hero.png")), Client(troupe.url, verbose=False)
         for number in range(1, jobs + 1):
             given = {"seconds": 1.0, "seed": number, "format": "1:1", "api_name": "/generate"}

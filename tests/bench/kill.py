@@ -14,7 +14,6 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests import kill, kill_server
+from tests.places import a_place
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--server", action="store_true", help="the served page with its engine process")
     options = parser.parse_args()
     begun, count = time.monotonic(), min(30, max(3, options.rounds))
-    with tempfile.TemporaryDirectory() as folder:
+    with a_place() as folder:
         calm, wild = Path(folder, "calm"), Path(folder, "wild")
         kill.work_off(calm, count, options.engine)
         if options.server:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 import httpx
 import psutil
 
+from tests.places import a_place
 from tests.served import hero, served
 
 _PAUSE = 0.2  # seconds between two looks at the page
@@ -44,7 +45,7 @@ def main() -> int:
             os.nice(10)  # the clients of a real server compute elsewhere
         print(json.dumps(crowd(options.clients_of, options.clients, options.clips)))
         return 0
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder, "outputs")) as troupe:
+    with a_place() as folder, served(folder / "outputs") as troupe:
         probe(troupe.url, lambda: False, 10)  # warm
         idle = probe(troupe.url, lambda: False, 60)
         command = [sys.executable, __file__, "--clients-of", troupe.url, "--clients", str(options.clients)]
