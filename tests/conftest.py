@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 from engine.scene import Scene, scene_from_data
+from tests.modes import NotHere, counting
 from tests.places import NAME, a_place
 
 REPO = Path(__file__).resolve().parent.parent
@@ -63,6 +64,17 @@ def keep_signal_handlers() -> Iterator[None]:
     for number, handler in handlers.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+
+
+@pytest.fixture
+def modes_count() -> Iterator[None]:
+    """The modes of files and folders hold, as they do for an ordinary user; also where the tests run as root."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(counting())
+        except NotHere as reason:
+            pytest.skip(str(reason))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 NAME = "Troupe's clips & more #1, 100 % für 影"
 REPO = Path(__file__).resolve().parent.parent
@@ -53,6 +56,29 @@ def copy_project(source: Path, target: Path) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
     return target
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[list[str]]:
+    """What to put before a command for which a folder can only be read. Root writes whatever the mode says: for root it
+    is a mount of its own, where the system lets it have one; else the test is skipped."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such mode for folders")
+    if os.geteuid() == 0:
+        mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+        before = ["unshare", "--mount", "sh", "-c", mount, str(folder)]
+        if not shutil.which("unshare") or subprocess.run([*before, "true"], capture_output=True).returncode:
+            pytest.skip("root cannot be kept from writing here")
+        yield before
+        return
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    for each in folders:
+        each.chmod(0o555)
+    try:
+        yield []
+    finally:
+        for each in folders:
+            each.chmod(0o755)
 
 
 def files_in(folder: Path, *but: str) -> dict[str, tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -59,8 +58,7 @@ def test_little_room_is_noted_and_too_little_is_bad(tmp_path, monkeypatch):
         assert found(tmp_path, "Outputs folder").level == level
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user for whom folders can be locked")
-def test_an_outputs_folder_that_cannot_be_written_is_bad(tmp_path):
+def test_an_outputs_folder_that_cannot_be_written_is_bad(tmp_path, modes_count):
     tmp_path.chmod(0o500)
     assert found(tmp_path / "outputs", "Outputs folder").level == "bad"
 

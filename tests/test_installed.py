@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 import time
 import uuid
@@ -24,7 +25,7 @@ from app.guard.access import Terms
 from app.own import WEB
 from engine.video import read_scene
 from tests.live import Live, chromium, serving
-from tests.places import HOME, NAME, REPO, a_place, copy_project, files_in, is_below
+from tests.places import HOME, NAME, REPO, a_place, copy_project, files_in, is_below, read_only
 from tests.served import hero, served
 
 LONG = 300_000  # milliseconds: CI shares two cores
@@ -274,6 +275,19 @@ def a_client_gets_its_clip(live: Live, folder: Path, auth: tuple[str, str] | Non
     (clip,) = (live.outputs / "clips").glob(f"*_{job}/*.mp4")
     got = Path(state["clip"])
     assert (got.name, got.read_bytes()) == (clip.name, clip.read_bytes())
+
+
+def test_a_project_that_can_only_be_read_makes_clips_in_a_folder_elsewhere(project, tmp_path):
+    with ExitStack() as stack:
+        before = stack.enter_context(read_only(project))
+        touched = subprocess.run([*before, "touch", str(project / "launch.py.new")], capture_output=True)
+        assert touched.returncode
+        troupe = stack.enter_context(served(tmp_path / "outputs", project=project, before=before))
+        visit = Visit(stack.enter_context(httpx.Client(base_url=troupe.url, timeout=LONG / 1000)))
+        visit.event("page_choose", "", key="ecommerce/product_hero_turn")
+        visit.event("page_generate", "The sneaker turns.")
+        assert visit.http.get(f"clips/{visit.clip()}/clip").content[4:8] == b"ftyp"
+    assert "Traceback" not in "\n".join(troupe.said)
 
 
 def test_gradio_hands_out_nothing_that_was_made(tmp_path):

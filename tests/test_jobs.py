@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import subprocess
@@ -675,8 +674,7 @@ def test_what_a_job_became_is_told_once_the_disk_has_taken_it(board, gate):
     assert board.snapshot(job.id).state == DONE
 
 
-@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, modes_count):
     (tmp_path / "outputs").mkdir(mode=0o555)
     with pytest.raises(TroupeError, match="cannot be written"):
         JobBoard(tmp_path / "outputs", None)

@@ -411,8 +411,7 @@ def test_a_file_in_the_way_is_named(fresh):
     assert ".venv" in one_line(fresh.run("render"))
 
 
-@pytest.mark.skipif(os.name == "nt" or not os.geteuid(), reason="needs a user for whom folders can be locked")
-def test_a_locked_folder_says_where_to_go(fresh):
+def test_a_locked_folder_says_where_to_go(fresh, modes_count):
     fresh.folder.chmod(0o500)
     assert "no permission" in one_line(fresh.run("render"))
     fresh.folder.chmod(0o700)

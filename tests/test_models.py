@@ -304,8 +304,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_line(hub, tmp_path, monkeypatch)
     assert "is full. Free some space" in work.status().message
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs an ordinary user")
-def test_a_cache_that_cannot_be_written_is_one_line(hub, tmp_path):
+def test_a_cache_that_cannot_be_written_is_one_line(hub, tmp_path, modes_count):
     (tmp_path / "cache").mkdir(mode=0o500)
     with pytest.raises(TroupeError, match=r"cannot be written. Set HF_HOME"):
         get()

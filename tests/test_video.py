@@ -326,8 +326,7 @@ def test_an_encoder_that_talks_without_end_does_not_block(tmp_path, monkeypatch,
         write_video(moving_square(5), tmp_path / "clip.mp4", VIDEO)
 
 
-@pytest.mark.skipif(os.name == "nt" or not os.geteuid(), reason="needs a user for whom folders can be locked")
-def test_a_locked_folder_is_a_plain_error(tmp_path, moving_square):
+def test_a_locked_folder_is_a_plain_error(tmp_path, moving_square, modes_count):
     tmp_path.chmod(0o500)
     with pytest.raises(VideoError, match="another output folder"):
         write_video(moving_square(), tmp_path / "clip.mp4", VIDEO)
