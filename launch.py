@@ -177,7 +177,7 @@ def models(argv: "list[str]") -> int:
 def doctor(argv: "list[str]") -> int:
     from app.help.doctor import main as doctor_main
 
-    return doctor_main(argv)
+    return doctor_main(argv, home_of_outputs())
 
 
 def test(argv: "list[str]") -> int:
@@ -213,7 +213,8 @@ def enter_environment(argv: "list[str]", dev: bool) -> "int | None":
 
 def jump(argv: "list[str]") -> int:
     command = [str(PYTHON), str(HERE / "launch.py"), *argv]
-    environment = dict(os.environ, **{JUMPED: "1"})
+    # the model's libraries want every file's name in UTF-8, wherever the terminal stands
+    environment = dict(os.environ, **{JUMPED: "1", "PYTHONUTF8": os.environ.get("PYTHONUTF8", "1")})
     if os.name != "nt":
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # what comes before launch.py listens again, it hears then

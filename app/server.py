@@ -38,6 +38,8 @@ log = logging.getLogger("troupe.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
+_FOLDERS = {"TROUPE_CACHE", "U2NET_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TMPDIR"}
+_OF_GRADIO = ("GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE", "GRADIO_WATCH_DIRS")
 
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
@@ -47,9 +49,10 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
         with _no_garbage():
             blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
         threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
-        blocks.block_thread()
-    except KeyboardInterrupt:
-        print("\nStopped. Your clips are in", outputs)
+        blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
+        print(f"Stopped. Your clips are in {outputs}")
+    except KeyboardInterrupt:  # while it was still starting
+        print("Stopped.")
     finally:
         house.close()
 
@@ -209,6 +212,10 @@ def _prepare_folders(outputs: Path) -> None:
 
 def _prepare_environment(outputs: Path) -> None:
     """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
+    for name in _FOLDERS & os.environ.keys():  # they were meant from where Troupe was started
+        os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
+    for name in _OF_GRADIO:
+        os.environ.pop(name, None)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["GRADIO_TEMP_DIR"] = str((outputs / "uploads").resolve())  # by the one name that the guard knows

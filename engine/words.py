@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+
 
 def duration(seconds: float) -> str:
     """A length of time: 40 s, 12 min, 3 h 05 min."""
@@ -18,6 +22,12 @@ def gigabytes(count: float) -> str:
         if count >= one:
             return f"{count / one:.1f} {unit}" if count < 100 * one else f"{count / one:.0f} {unit}"
     return f"{count / 1000:.0f} kB"
+
+
+def command_line(*parts: object) -> str:
+    """A command to be copied into a terminal, whatever is in the names of its files and folders."""
+    words = [str(part) for part in parts]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def sentence(text: str) -> str:

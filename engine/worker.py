@@ -142,7 +142,7 @@ class Worker:
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker over this process's stdin and stdout."""
-    parser = argparse.ArgumentParser(prog="python -m engine.worker", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m engine.worker", description="Make clips for another process.")
     parser.add_argument("--idle", type=float, default=IDLE, help="seconds without a job until the model is let go")
     idle = parser.parse_args(argv).idle
     inbox, outbox = _take_the_pipes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import pytest
 
 from tests.served import kept_port
 
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 
@@ -65,14 +66,15 @@ def a_slow_start() -> Any:
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A headless Chromium. Without one the test is skipped, except under CI, where that is a failure."""
-    found = next((path for path in CHROMIUM if Path(path).exists()), None)
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         say = pytest.fail if os.environ.get("CI") else pytest.skip
         say("no Chromium here: install Debian's `chromium` to run the browser tests")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET, timeout=180_000)
+        spoken = {**os.environ, "LC_ALL": "C.UTF-8"}  # or it opens no file with a letter beyond ASCII in its path
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET, timeout=180_000, env=spoken)
         try:
             yield browser
         finally:

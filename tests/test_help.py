@@ -63,6 +63,13 @@ def test_an_outputs_folder_that_cannot_be_written_is_bad(tmp_path, modes_count):
     assert found(tmp_path / "outputs", "Outputs folder").level == "bad"
 
 
+def test_a_folder_below_one_that_may_not_be_entered_is_bad(tmp_path, modes_count):
+    (tmp_path / "locked").mkdir(mode=0)
+    findings = {each.what: each for each in doctor.examine(tmp_path / "locked" / "outputs")}
+    assert (findings["Outputs folder"].level, "cannot be written" in findings["Outputs folder"].said) == ("bad", True)
+    assert "the check failed" not in findings["Graphics card"].said
+
+
 def test_a_taken_port_is_a_note(tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -196,7 +203,13 @@ def test_findings_are_shown_with_what_to_do_and_escaped():
         ("Ada's file 'Mia's cup' is the system's own", "Ada's file '…' is the system's own"),
         ("/srv/people/ada/clip.mp4: full", "…/clip.mp4: full"),
         ("1/2 of 3.5 GB", "1/2 of 3.5 GB"),
+        ("/mnt/Anna Müller Fotos/new ones/clip.mp4: full, not half", "…/clip.mp4: full, not half"),
+        (r"D:\Anna Müller\clips\a.png is gone", "…/a.png is gone"),
+        (r"\\server\Anna\clips\a.png is gone", "…/a.png is gone"),
+        ("/mnt/Mia's house/out/clips/mia-kisses-tom/a.png is gone", "<outputs>…/a.png is gone"),
+        ("/mnt/Mia's house/Private/a.png to /srv/Tom/a.png", "~…/a.png to …/a.png"),
     ],
 )
 def test_places_and_quoted_words_are_left_out(said, kept):
-    assert without_private(said) == kept
+    known = {Path("/mnt/Mia's house/out"): "<outputs>", Path("/mnt/Mia's house"): "~", Path("/"): "nothing"}
+    assert without_private(said, known) == kept

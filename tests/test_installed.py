@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -287,7 +288,22 @@ def test_a_project_that_can_only_be_read_makes_clips_in_a_folder_elsewhere(proje
         visit.event("page_choose", "", key="ecommerce/product_hero_turn")
         visit.event("page_generate", "The sneaker turns.")
         assert visit.http.get(f"clips/{visit.clip()}/clip").content[4:8] == b"ftyp"
+        troupe.process.send_signal(signal.SIGINT)
+        troupe.process.wait(LONG / 1000)
+    assert troupe.said[-1] == f"Stopped. Your clips are in {tmp_path / 'outputs'}"
     assert "Traceback" not in "\n".join(troupe.said)
+
+
+def test_the_server_keeps_its_own_surroundings(tmp_path, monkeypatch):
+    """It works in another folder than it was started in, and of what Gradio reads from the environment not all is meant
+    for Troupe."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("TROUPE_CACHE", "HF_HOME", "GRADIO_DEBUG", "GRADIO_MCP_SERVER"):
+        monkeypatch.setenv(name, "1")
+    with serving(tmp_path / "outputs"):
+        assert Path.cwd() == WEB
+        assert os.environ["TROUPE_CACHE"] == os.environ["HF_HOME"] == str(tmp_path / "1")
+        assert not {"GRADIO_DEBUG", "GRADIO_MCP_SERVER"} & os.environ.keys()
 
 
 def test_gradio_hands_out_nothing_that_was_made(tmp_path):

@@ -27,8 +27,10 @@ from app.jobs.board import (
     JobBoard,
     QueueFull,
 )
+from app.jobs.lock import check_free
 from app.jobs.papers import STATE, request_of
 from app.jobs.process import EngineClosed, EngineDied
+from app.server import open_house
 from engine.a2.options import A2Options
 from engine.door import Progress, RenderRequest, Result
 from engine.errors import DiskFull, Stopped, TroupeError, VideoError
@@ -678,6 +680,14 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, modes_count):
     (tmp_path / "outputs").mkdir(mode=0o555)
     with pytest.raises(TroupeError, match="cannot be written"):
         JobBoard(tmp_path / "outputs", None)
+
+
+def test_a_folder_below_one_that_may_not_be_entered_is_said(tmp_path, modes_count):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    check_free(locked / "outputs")  # nobody else is known to have it
+    with pytest.raises(TroupeError, match="cannot be written"):
+        open_house(locked / "outputs")
 
 
 def test_the_second_copy_on_a_folder_says_where_the_first_is(board, tmp_path):

@@ -28,7 +28,8 @@ TELLS = """
 import json, os, sys
 def main(argv):
     import tiny
-    print(json.dumps({"argv": argv, "prefix": sys.prefix, "version": tiny.VERSION, "cwd": os.getcwd()}))
+    print(json.dumps({"argv": argv, "prefix": sys.prefix, "version": tiny.VERSION, "cwd": os.getcwd(),
+                      "utf8": sys.flags.utf8_mode}))
     return 7
 """
 SERVES = """
@@ -137,6 +138,7 @@ def test_the_first_start_installs_and_goes_on_inside(first_start):
     assert told["argv"] == ["a b", "-o", "c"]
     assert told["cwd"] == str(copy.folder.parent)  # paths on the command line are the person's
     assert told["version"] == "1.0"
+    assert told["utf8"]  # the libraries of the model read files' names in no other way
     assert "making .venv" in said
     assert "Installing" in said
 

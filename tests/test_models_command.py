@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
@@ -164,7 +166,7 @@ def house(tmp_path_factory) -> Path:
 def in_the_house(house: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """`models …` with the house's own Python, which borrows our libraries from behind its own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "SPACE"))}
-    behind = next(path for path in sys.path if path.endswith("site-packages"))
+    behind = sysconfig.get_path("purelib")
     code = "import sys; from engine.models.command import main; sys.exit(main(sys.argv[1:]))"
     python = house / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     return subprocess.run(
@@ -197,7 +199,8 @@ def test_another_environment_is_left_alone_and_its_owner_told_how(monkeypatch, t
     monkeypatch.setattr(libraries, "LIST", tmp_path / "list.txt")
     found = libraries.look_at_libraries()
     assert (found.installed, found.can_install, found.missing) == (False, False, ("troupe-nowhere",))
-    assert f"{sys.executable} -m pip install -r" in found.advice
+    command = found.advice.partition("with: ")[2]
+    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "-r", str(tmp_path / "list.txt")]
     monkeypatch.setenv("SPACE_ID", "somebody/space")
     assert "its owner" in libraries.look_at_libraries().advice
 

@@ -528,10 +528,12 @@ def test_what_a_dying_process_left_unsaid_is_not_held_against_it(fake, request_f
         fake(half).render(request_for())
 
 
-def test_a_worker_ends_where_its_server_is_of_another_version(repo):
+@pytest.mark.parametrize("optimised", [[], ["-OO"]], ids=["as usual", "without docstrings"])
+def test_a_worker_ends_where_its_server_is_of_another_version(repo, optimised):
     lines = channel.line_of(channel.Hello(troupe="0.0.0")) + channel.line_of(channel.Release())
     done = subprocess.run(
-        [sys.executable, "-m", "engine.worker"], cwd=repo, input=lines, capture_output=True, timeout=PATIENCE
-    )
+        [sys.executable, *optimised, "-m", "engine.worker"],
+        cwd=repo, input=lines, capture_output=True, timeout=PATIENCE,
+    )  # fmt: skip
     assert [channel.read(line, channel.FromEngine).troupe for line in done.stdout.splitlines()] == [VERSION]
     assert b"it is Troupe 0.0.0" in done.stderr

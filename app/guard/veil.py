@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+_BROWSERS = "/;,?:@&=+$-_.!~*'()#"  # what JavaScript's encodeURI leaves as it is
 ALIAS = "/troupe-uploads"
 
 
@@ -52,8 +53,9 @@ def texts(data: Any) -> Iterator[tuple[Any, Any, str]]:
 
 
 def _spellings(folder: str) -> list[str]:
-    """As it is, as in an address, with slashes (Windows), and each as in HTML, which messages on the page are."""
-    plain = [folder, quote(folder, safe="/"), folder.replace(os.sep, "/")]
+    """As it is, as in an address (Gradio's way and a browser's), with slashes (Windows), and each as in HTML, which
+    messages on the page are."""
+    plain = [folder, quote(folder, safe="/"), quote(folder, safe=_BROWSERS), folder.replace(os.sep, "/")]
     return list(dict.fromkeys([*plain, *map(html.escape, plain)]))
 
 

@@ -18,6 +18,7 @@ from engine import VERSION
 PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",
             "transformers", "optimum-quanto", "huggingface_hub")  # fmt: skip
 
+ROOT = Path(__file__).resolve().parents[2]
 _JOB_LINES = 60
 
 
@@ -38,14 +39,19 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
         ("Last job that failed", last_failure(outputs / "clips")[-_JOB_LINES:]),
     ):
         parts.append(f"{title}:\n" + (_unquoted("\n".join(lines)) if lines else "none"))
-    return without_private("\n\n".join(parts))
+    return without_private("\n\n".join(parts), {outputs: "<outputs>", ROOT: "<troupe>", Path.home(): "~"})
 
 
-def without_private(text: str) -> str:
-    """The text without what people wrote (it stands in quotes, in our messages) and without where they keep it."""
-    text = text.replace(str(Path.home()), "~")
+def without_private(text: str, known: Mapping[Path, str]) -> str:
+    """The text without what people wrote (it stands in quotes, in our messages) and without where they keep it; folders
+    that are `known` get their names."""
+    spelled = {str(path): name for folder, name in known.items() for path in (folder, folder.resolve())
+               if path.name}  # fmt: skip  # never a whole disk: every path would lose its first letter
+    for folder in sorted(spelled, key=len, reverse=True):  # before the quotes: a folder may have an apostrophe
+        text = text.replace(folder, spelled[folder])
     text = re.sub(r"(?<!\w)'[^\n]*?'(?!\w)|“[^”\n]*”", "'…'", text)
-    return re.sub(r"(?<![\w.])(?:[A-Za-z]:\\|/)(?:[^\s:,;()'\"]+[/\\])+", "…/", text)
+    part = r"[^\s:,;()'\"/\\]+(?: +[^\s:,;()'\"/\\]+)*"  # folders have spaces in their names
+    return re.sub(rf"(?<![\w.])(?:[A-Za-z]:[\\/]|\\\\|/)(?:{part}[/\\])+", "…/", text)
 
 
 def _unquoted(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import os
 import platform
 import shutil
 import sys
@@ -35,10 +36,10 @@ class Finding:
     remedy: str = ""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print a line for every finding; 0 where nothing is bad, 1 otherwise."""
+def main(argv: Sequence[str], home: Path = ROOT / "outputs") -> int:
+    """Print a line for every finding; 0 where nothing is bad, 1 otherwise. `home`: where clips go unless asked."""
     parser = argparse.ArgumentParser(prog="launch.py doctor", description="Check everything that Troupe needs.")
-    parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="the folder of your clips")
+    parser.add_argument("--outputs", type=Path, default=home, help="the folder of your clips")
     worst = GOOD
     for finding in examine(parser.parse_args(argv).outputs.absolute()):
         print(f"{_MARKS[finding.level]}  {finding.what}: {finding.said}", flush=True)
@@ -125,7 +126,7 @@ def _cutout() -> Finding:
 
 def _outputs(outputs: Path) -> Finding:
     what, there = "Outputs folder", outputs
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:
         there = there.parent
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -143,7 +144,7 @@ def _outputs(outputs: Path) -> Finding:
 def _card(outputs: Path) -> Finding:
     from engine.memory.hardware import ask_hardware
 
-    hardware = ask_hardware(outputs if outputs.exists() else None)
+    hardware = ask_hardware(outputs if os.path.exists(outputs) else None)
     if hardware.device.value == "cuda":
         memory = hardware.vram_total.value
         size = f", {memory / 2**30:.1f} GB" if isinstance(memory, int) else ""

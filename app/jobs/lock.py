@@ -51,7 +51,7 @@ class FolderLock:
 
 def check_free(outputs: Path) -> None:
     """Raise TroupeError where another copy of Troupe works on this folder; take nothing."""
-    if (outputs / NAME).exists():
+    if os.path.exists(outputs / NAME):  # a folder that may not be entered is told by who opens it
         FolderLock(outputs).release()
 
 

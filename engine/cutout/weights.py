@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.words import command_line
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -181,7 +183,7 @@ def _download(wanted: Weights, into: Path) -> None:
     if done.returncode == 0:
         return
     if b"No module named pip" in done.stderr:
-        raise Unavailable("this Python has no pip", f"Install it: {sys.executable} -m ensurepip")
+        raise Unavailable("this Python has no pip", f"Install it: {command_line(sys.executable, '-m', 'ensurepip')}")
     raise Unavailable("the package index could not be reached, or does not have it", CONNECT)
 
 

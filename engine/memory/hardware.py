@@ -183,7 +183,7 @@ def _run(command: list[str], patience: float, cwd: Path | None = None) -> subpro
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # or a console flashes up on Windows
     return subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=patience, creationflags=hidden,
-        cwd=cwd, errors="replace",
+        cwd=cwd, encoding="utf-8", errors="replace",
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,10 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
 
 def free_bytes(folder: Path) -> int:
     """What is free on the disk on which this folder is, or will be."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    for there in (folder.absolute(), *folder.absolute().parents):
+        with contextlib.suppress(OSError):  # not made yet, or we may not look into it
+            return shutil.disk_usage(there).free
+    raise FileNotFoundError(errno.ENOENT, "there is no such disk", str(folder))
 
 
 def _left_by_others(store: Store) -> ModelState:

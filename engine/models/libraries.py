@@ -19,7 +19,7 @@ from engine.errors import TroupeError
 from engine.installing import Install, InstallFailed, install, missing
 from engine.models.catalogue import free_bytes
 from engine.models.work import ROOT, Progress, Work
-from engine.words import gigabytes
+from engine.words import command_line, gigabytes
 
 LIST = ROOT / "requirements-a2.txt"
 VENV = ROOT / ".venv"
@@ -101,7 +101,7 @@ def _advice() -> str:
     if Path(sys.prefix).resolve() != VENV.resolve():
         return (
             f"Troupe runs in an environment of your own, and leaves it alone. Install them there with: "
-            f"{sys.executable} -m pip install -r {LIST}"
+            f"{command_line(sys.executable, '-m', 'pip', 'install', '-r', LIST)}"
         )
     return ""
 

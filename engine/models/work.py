@@ -63,7 +63,7 @@ class Work:
 
     def running(self) -> bool:
         """Whether a process is at it now."""
-        if not self._lock.exists():
+        if not os.path.exists(self._lock):  # it may lie where we may not look
             return False
         try:
             taken = _is_taken(self._lock)
