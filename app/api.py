@@ -56,9 +56,14 @@ def add_endpoints(studio: Studio) -> None:
         snap = studio.jobs.snapshot(job) if _is_mine(studio, job) else None
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
-        clip = gr.FileData(path=str(handed_out(snap.clip, studio.uploads))).model_dump() if snap.clip else None
+        clip, problem = None, snap.error
+        try:
+            if snap.clip:
+                clip = gr.FileData(path=str(handed_out(snap.clip, studio.uploads))).model_dump()
+        except OSError as error:
+            problem = f"It is made, but cannot be handed out ({error.strerror}). Check the disk, then ask again."
         return {"state": snap.state, "stage": snap.stage, "share": round(snap.share, 4), "elapsed": snap.elapsed,
-                "remaining": snap.remaining, "error": snap.error, "seed": snap.seed, "clip": clip}  # fmt: skip
+                "remaining": snap.remaining, "error": problem, "seed": snap.seed, "clip": clip}  # fmt: skip
 
     def stop(job: str) -> dict[str, Any]:
         """Stop a job; no partial clip is kept."""

@@ -11,5 +11,6 @@ WEB = Path(__file__).resolve().parent.parent / "assets" / "web"
 
 def own(name: str, skeleton: str, value: object, **more: object) -> gr.HTML:
     """A component that assets/web/<name>.js draws into `skeleton` from `value`, plain data."""
-    script = "".join((WEB / f"{part}.js").read_text(encoding="utf-8") for part in ("steady", name))
+    before = ("steady", "player") if name in ("clips", "film") else ("steady",)
+    script = "".join((WEB / f"{part}.js").read_text(encoding="utf-8") for part in (*before, name))
     return gr.HTML(value, html_template=skeleton, js_on_load=script, apply_default_css=False, **more)

@@ -88,7 +88,7 @@ class House:
 
 def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
-    outputs = Path(outputs).resolve()
+    outputs = _without_links(outputs)
     _prepare_folders(outputs)
     handler = keep_log(outputs / "logs")
     try:
@@ -116,7 +116,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     """Build the page over an outputs folder and serve it from a thread; returns the Blocks. The engine starts once the
     page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
     be."""
-    outputs, access = Path(outputs).resolve(), decide(terms, more, os.environ)
+    outputs, access = _without_links(outputs), decide(terms, more, os.environ)
     _prepare_environment(outputs)
 
     # imported here, after the environment is set: Gradio reads it when it is imported
@@ -199,9 +199,19 @@ def _has_model() -> bool:
     return True
 
 
+def _without_links(outputs: Path) -> Path:
+    try:
+        return Path(outputs).resolve()
+    except (OSError, RuntimeError):  # the latter is Python 3.11's
+        raise TroupeError(f"{outputs} is a link that leads to itself", "Name another one: --outputs FOLDER.") from None
+
+
 def _prepare_folders(outputs: Path) -> None:
     try:
         for folder in (outputs / "uploads", outputs / "clips", outputs / "desks"):
+            if folder.is_symlink() and not folder.exists():
+                problem = f"{folder} is a link to {os.readlink(folder)}, which is not there"
+                raise TroupeError(problem, "Connect its disk, or remove the link.")
             folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=outputs):
             pass
@@ -228,8 +238,12 @@ def _room_for_a_link(outputs: Path, share: bool) -> Iterator[None]:
     if not share:
         yield
         return
-    (outputs / "share").mkdir(exist_ok=True)
-    with contextlib.chdir(outputs / "share"):
+    folder = outputs / "share"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise TroupeError(f"{folder} cannot be made ({error.strerror})", "Move away what is there.") from None
+    with contextlib.chdir(folder):
         yield
 
 

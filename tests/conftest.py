@@ -48,7 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         stack = ExitStack()
         config.add_cleanup(stack.close)
-        place = stack.enter_context(a_place())
+        try:
+            place = stack.enter_context(a_place())
+        except RuntimeError as nowhere:
+            raise pytest.UsageError(str(nowhere)) from None
         config.option.basetemp = str(place / NAME)
 
 

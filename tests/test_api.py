@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,20 @@ def test_a_clip_made_over_the_api_can_be_fetched(client, dancer):
     clip = state["clip"]
     path = Path(clip["path"] if isinstance(clip, dict) else clip)
     assert path.read_bytes()[4:8] == b"ftyp"
+
+
+def test_a_disk_that_takes_no_copy_is_told_with_how_the_job_stands(client, dancer, monkeypatch):
+    job = start(client, dancer, seconds=1.0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.uploads.save_file_to_cache", full)
+    state = wait(client, job)
+    assert (state["state"], state["clip"]) == ("done", None)
+    assert "cannot be handed out (No space left on device)" in state["error"]
+    monkeypatch.undo()
+    assert client.predict(job, api_name="/job")["clip"]
 
 
 def test_the_same_request_gives_the_same_clip(client, dancer):

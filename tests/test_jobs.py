@@ -690,6 +690,16 @@ def test_a_folder_below_one_that_may_not_be_entered_is_said(tmp_path, modes_coun
         open_house(locked / "outputs")
 
 
+def test_a_linked_folder_whose_disk_is_away_is_named(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "clips").symlink_to(tmp_path / "disk")
+    with pytest.raises(TroupeError, match=r"clips is a link to .*disk, which is not there\. Connect its disk"):
+        open_house(tmp_path / "outputs")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(TroupeError, match="a link that leads to itself"):
+        open_house(tmp_path / "round")
+
+
 def test_the_second_copy_on_a_folder_says_where_the_first_is(board, tmp_path):
     board.lock.tell("http://127.0.0.1:7860/")
     with pytest.raises(TroupeError, match=r"already open on .* at http://127\.0\.0\.1:7860/\. Use that one"):

@@ -68,8 +68,8 @@ def _clip(snap: Snapshot, scene: dict[str, Any]) -> dict[str, Any]:
     video, sampling = scene.get("video", {}), scene.get("sampling", {})
     playable = snap.state == DONE and snap.clip is not None
     return {
-        "id": snap.id, "title": snap.title, "prompt": snap.prompt, "engine": snap.engine, "seed": snap.seed,
-        "kind": ENGINE_NAMES[snap.engine],
+        "id": snap.id, "version": snap.version, "title": snap.title, "prompt": snap.prompt, "engine": snap.engine,
+        "seed": snap.seed, "kind": ENGINE_NAMES[snap.engine],
         "poster": playable and snap.poster is not None, "playable": playable, "favourite": snap.favourite,
         "words": "" if playable else _NOT_MADE.get(snap.state, snap.state) + (f": {snap.error}" if snap.error else ""),
         "promotable": snap.engine == "draft", "resumable": snap.resumable, "kept": snap.steps_kept,

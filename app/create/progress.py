@@ -127,9 +127,9 @@ def result_html(snap: Snapshot | None) -> str:
 
 def film_value(snap: Snapshot) -> dict[str, Any]:
     """What film.js plays of a finished clip."""
-    return {"id": snap.id, "poster": snap.poster is not None}
+    return {"id": snap.id, "version": snap.version, "poster": snap.poster is not None}
 
 
 def download_html(snap: Snapshot) -> str:
     """The link by which a finished clip is saved: the clips' own route, which knows its file's name."""
-    return f'<a class="tr-do" href="clips/{snap.id}/download" download>Download</a>'
+    return f'<a class="tr-do" href="clips/{snap.id}/download?v={snap.version}" download>Download</a>'

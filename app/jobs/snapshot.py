@@ -54,6 +54,14 @@ class Snapshot:
         return self.state in (WAITING, RUNNING)
 
     @property
+    def version(self) -> str:
+        """Another one where the clip's file is another one; empty without a file."""
+        try:
+            return f"{self.clip.stat().st_mtime_ns:x}" if self.clip else ""
+        except OSError:
+            return ""
+
+    @property
     def title(self) -> str:
         """The prompt in one short line."""
         line = " ".join(self.prompt.split())

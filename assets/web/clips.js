@@ -23,11 +23,10 @@ function button(action, text, { hint, label, className } = {}) {
 
 const all = () => props.value?.clips || [];
 const find = (id) => all().find((clip) => clip.id === id);
-const file = (clip, kind) => 'clips/' + clip.id + '/' + kind;  // relative: the page may lie below another path
 
 function video(clip) {
   const made = make('video');
-  made.src = file(clip, 'clip');
+  made.src = clipFile(clip, 'clip');
   made.muted = true;
   made.loop = true;
   made.playsInline = true;
@@ -41,7 +40,7 @@ function card(clip) {
   const view = button('look', '', { label: 'Look at ' + (clip.title || 'this clip'), hint: clip.title, className: 'tr-poster' });
   if (clip.poster) {
     const poster = make('img');
-    poster.src = file(clip, 'poster');
+    poster.src = clipFile(clip, 'poster');
     poster.alt = '';
     poster.loading = 'lazy';
     view.append(poster);
@@ -62,6 +61,16 @@ function facts(clip) {
   return table;
 }
 
+async function lose(clip, left, made) {
+  const reason = await whyNot(made.src);
+  if (!made.isConnected) return;
+  left.replaceChildren(lostFilm(reason, () => {
+    made.src = clipFile(clip, 'clip', Date.now());
+    left.replaceChildren(made);
+    made.focus();
+  }));
+}
+
 function film(clip) {
   const left = make('div', 'tr-lookclip');
   if (clip.playable) {
@@ -69,7 +78,8 @@ function film(clip) {
     made.controls = true;
     made.autoplay = true;
     made.preload = 'metadata';
-    if (clip.poster) made.poster = file(clip, 'poster');
+    if (clip.poster) made.poster = clipFile(clip, 'poster');
+    made.addEventListener('error', () => lose(clip, left, made));
     left.append(made);
   } else left.append(make('p', 'tr-message', clip.words));
   return left;
@@ -97,7 +107,7 @@ function words(clip) {
 function exports(clip) {
   const row = make('div', 'tr-actions tr-exports');
   const mp4 = make('a', 'tr-do', 'MP4');
-  mp4.href = file(clip, 'download');
+  mp4.href = clipFile(clip, 'download');
   mp4.setAttribute('download', '');
   row.append(make('span', 'tr-note', 'Save as'), mp4);
   const now = saved[clip.id];
@@ -117,7 +127,7 @@ function exports(clip) {
     line.append(make('span', '', 'Saving it as ' + name + ': ' + now.words), stop);
   } else if (now.state === 'ready') {
     const link = make('a', '', now.words);
-    link.href = file(clip, now.kind);
+    link.href = clipFile(clip, now.kind);
     link.setAttribute('download', '');
     line.append(make('span', '', 'Saved: '), link);
   } else line.append(make('span', '', now.words));
@@ -243,7 +253,7 @@ function take(now) {
     wanted = null;
     if (now.state !== 'ready') return;
     const link = make('a');
-    link.href = file(now, now.kind);
+    link.href = clipFile(now, now.kind);
     link.setAttribute('download', '');
     link.click();
   }
@@ -275,7 +285,7 @@ function enliven(view) {
   if (!clip?.playable || view.querySelector('video')) return;
   const made = video(clip);
   made.preload = 'auto';
-  if (clip.poster) made.poster = file(clip, 'poster');  // until the film is there
+  if (clip.poster) made.poster = clipFile(clip, 'poster');  // until the film is there
   view.append(made);
   made.play().catch(() => {});
 }
