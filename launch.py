@@ -159,7 +159,10 @@ def serve(argv: "list[str]") -> int:
         )
     except TroupeError as error:
         raise Problem(error) from None
-    return 0
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(0)  # a library may be at work in a thread, such as at a cut-out: torn away there it ends in a crash
 
 
 def render(argv: "list[str]") -> int:

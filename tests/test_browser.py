@@ -202,7 +202,7 @@ def test_a_clip_that_cannot_be_shown_says_why_and_is_shown_when_it_can_be(visit,
     visit.reload()
     page.locator("#tr-video").get_by_text("Its file is damaged.").wait_for()
     page.get_by_role("tab", name="Clips", exact=True).click()
-    page.locator(".tr-poster").click()
+    page.locator(".tr-poster").first.click()
     page.locator(".tr-look").get_by_text("Its file is damaged.").wait_for()
     clip.write_bytes(whole)  # such as a folder in a cloud that has brought it by now
     page.locator(".tr-look").get_by_role("button", name="Try again").click()

@@ -122,7 +122,7 @@ def test_the_main_job_in_a_download_below_the_home_folder(project, browser, tmp_
 
         page.get_by_role("tab", name="Clips", exact=True).click()
         page.wait_for_function("document.querySelector('.tr-poster img')?.naturalWidth > 0")
-        page.locator(".tr-poster").click()
+        page.locator(".tr-poster").first.click()
         assert plays(page, ".tr-lookclip video") == job
         for kind, ending in (("gif", ".gif"), ("last", ".png")):
             picture = saved(page, page.locator(f".tr-look [data-action=export][data-kind={kind}]"), tmp_path)
@@ -290,6 +290,7 @@ def test_a_project_that_can_only_be_read_makes_clips_in_a_folder_elsewhere(proje
         assert visit.http.get(f"clips/{visit.clip()}/clip").content[4:8] == b"ftyp"
         troupe.process.send_signal(signal.SIGINT)
         troupe.process.wait(LONG / 1000)
+    assert troupe.process.returncode == 0
     assert troupe.said[-1] == f"Stopped. Your clips are in {tmp_path / 'outputs'}"
     assert "Traceback" not in "\n".join(troupe.said)
 
