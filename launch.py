@@ -14,8 +14,8 @@ if __name__ == "__main__":  # ahead of the other imports, so that Ctrl-C in the 
     for number in [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]:  # Windows: no SIGHUP
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: (os.write(2, b"troupe: stopped.\n"), os._exit(128 + number)))
-            if os.name != "nt":
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])  # `jump` has blocked it
+        if number is not None and os.name != "nt":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])  # `jump` has blocked it
 
 import argparse
 import contextlib
