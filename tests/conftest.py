@@ -16,9 +16,7 @@ from PIL import Image, ImageDraw
 
 from engine.scene import Scene, scene_from_data
 from tests.modes import NotHere, counting
-from tests.places import NAME, a_place
-
-REPO = Path(__file__).resolve().parent.parent
+from tests.places import NAME, REPO, a_place
 
 # PyTorch's threads would wait for each other turning in circles, and where others want the processor, too, keep each
 # other from it: fifteen times as long was measured. Read when the library is loaded, here and in our child processes.

@@ -6,17 +6,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import pytest
+from unittest.mock import patch
 
 NAME = "Troupe's clips & more #1, 100 % für 影"
 REPO = Path(__file__).resolve().parent.parent
 HOME = Path(os.path.expanduser("~"))
+PROJECT = ("app", "assets", "engine", "presets", "launch.py", "requirements.txt", "requirements-a2.txt")
 _PREFIX = "troupe-tests-"
 _DAY = 86_400.0
 
@@ -27,11 +26,10 @@ def is_below(path: Path, folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def a_place(parents: Sequence[Path] = ()) -> Iterator[Path]:
+def a_place(parents: Sequence[Path] = (REPO, HOME)) -> Iterator[Path]:
     """A new folder in the first of `parents` that can be written and lies outside the system's temp folder; removed in
-    the end. Without any: in this repository, else in the home folder. Where all lie in the temp folder (a checkout in
+    the end. Where all lie in the temp folder (a checkout in
     /tmp, and no home), that is another one meanwhile, for this process and those that it starts."""
-    parents = parents or [REPO, HOME]
     with contextlib.ExitStack() as undo:
         outside = [parent for parent in parents if not is_below(parent, Path(tempfile.gettempdir()))]
         base = next(filter(None, map(_made, outside)), None)
@@ -42,9 +40,6 @@ def a_place(parents: Sequence[Path] = ()) -> Iterator[Path]:
             undo.enter_context(_temp(base / "temp"))
         undo.callback(shutil.rmtree, base, ignore_errors=True)
         yield base
-
-
-PROJECT = ("app", "assets", "engine", "presets", "launch.py", "requirements.txt", "requirements-a2.txt")
 
 
 def copy_project(source: Path, target: Path) -> Path:
@@ -59,23 +54,13 @@ def copy_project(source: Path, target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def read_only(folder: Path) -> Iterator[list[str]]:
-    """What to put before a command for which a folder can only be read. Root writes whatever the mode says: for root it
-    is a mount of its own, where the system lets it have one; else the test is skipped."""
-    if os.name == "nt":
-        pytest.skip("Windows has no such mode for folders")
-    if os.geteuid() == 0:
-        mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
-        before = ["unshare", "--mount", "sh", "-c", mount, str(folder)]
-        if not shutil.which("unshare") or subprocess.run([*before, "true"], capture_output=True).returncode:
-            pytest.skip("root cannot be kept from writing here")
-        yield before
-        return
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that can only be read, by its mode; for root only while modes count (tests/modes.py)."""
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for each in folders:
         each.chmod(0o555)
     try:
-        yield []
+        yield
     finally:
         for each in folders:
             each.chmod(0o755)
@@ -106,13 +91,6 @@ def _made(parent: Path) -> Path | None:
 @contextlib.contextmanager
 def _temp(folder: Path) -> Iterator[None]:
     folder.mkdir()
-    names = ("TMPDIR", "TEMP", "TMP")
-    before, kept = tempfile.tempdir, {name: os.environ.get(name) for name in names}
-    tempfile.tempdir = str(folder)
-    os.environ.update(dict.fromkeys(names, str(folder)))
-    try:
+    told = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    with patch.dict(os.environ, told), patch.object(tempfile, "tempdir", str(folder)):
         yield
-    finally:
-        tempfile.tempdir = before
-        for name, value in kept.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +30,13 @@ class Served:
 
 @contextmanager
 def served(
-    outputs: Path | None, *flags: str, port: int = 0, project: Path = ROOT, before: Sequence[str] = (),
-    **environment: str,
-) -> Iterator[Served]:  # fmt: skip
+    outputs: Path | None, *flags: str, port: int = 0, project: Path = ROOT, **environment: str
+) -> Iterator[Served]:
     """Start it and wait until the page is open; it is ended with the block. Without `outputs` it takes its own, with a
-    `port` below 0 it looks for one by itself. `before`: a command that starts it."""
+    `port` below 0 it looks for one by itself."""
     number = ["--port", str(port or free_port())] if port >= 0 else []
     where = ["--outputs", str(outputs)] if outputs is not None else []
-    command = [*before, sys.executable, str(project / "launch.py"), "--no-browser", *number, *where, *flags]
+    command = [sys.executable, str(project / "launch.py"), "--no-browser", *number, *where, *flags]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         encoding="utf-8", errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},

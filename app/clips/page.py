@@ -44,7 +44,7 @@ def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
         favourites = gr.Checkbox(False, label="Favourites", scale=1, min_width=110)
         pick = gr.Button("Open an MP4 as its scene", size="sm", scale=1, min_width=190, elem_id="tr-pick")
     pick.click(None, js=PICK, api_visibility="private", api_name="page_clips_pick")
-    grid = own("clips", '<div class="tr-clips"></div>', {"clips": [], "kinds": []}, elem_id="tr-clips")
+    grid = own("clips", '<div class="tr-clips"></div>', {"clips": [], "kinds": []}, ["player"], elem_id="tr-clips")
     more = gr.Button("Show more", visible=False, size="sm", elem_id="tr-show-more")
     return Parts(
         grid, queue, search, engine, favourites, more, gr.State(PAGE), bring,

@@ -201,7 +201,7 @@ def _right_column() -> dict:
             found["references"] = gr.HTML("", elem_id="tr-references")
         with gr.Tab("Clip", id="clip"):
             found["preview"] = gr.HTML("", elem_id="tr-preview")
-            found["video"] = own("film", '<div class="tr-film"></div>', None, elem_id="tr-video")
+            found["video"] = own("film", '<div class="tr-film"></div>', None, ["player"], elem_id="tr-video")
             found["result"] = gr.HTML(result_html(None), elem_id="tr-result")
             with gr.Row(elem_id="tr-after"):
                 found["download"] = gr.HTML("", visible=False, elem_id="tr-download")

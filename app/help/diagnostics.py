@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.help.doctor import examine
+from app.help.doctor import ROOT, examine
 from app.help.logs import last_engine_errors, last_errors
 from app.jobs.journal import last_failure
 from engine import VERSION
@@ -18,7 +18,6 @@ from engine import VERSION
 PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",
             "transformers", "optimum-quanto", "huggingface_hub")  # fmt: skip
 
-ROOT = Path(__file__).resolve().parents[2]
 _JOB_LINES = 60
 
 

@@ -61,16 +61,6 @@ function facts(clip) {
   return table;
 }
 
-async function lose(clip, left, made) {
-  const reason = await whyNot(made.src);
-  if (!made.isConnected) return;
-  left.replaceChildren(lostFilm(reason, () => {
-    made.src = clipFile(clip, 'clip', Date.now());
-    left.replaceChildren(made);
-    made.focus();
-  }));
-}
-
 function film(clip) {
   const left = make('div', 'tr-lookclip');
   if (clip.playable) {
@@ -79,7 +69,7 @@ function film(clip) {
     made.autoplay = true;
     made.preload = 'metadata';
     if (clip.poster) made.poster = clipFile(clip, 'poster');
-    made.addEventListener('error', () => lose(clip, left, made));
+    mind(made, left, () => { made.src = clipFile(clip, 'clip', Date.now()); });
     left.append(made);
   } else left.append(make('p', 'tr-message', clip.words));
   return left;

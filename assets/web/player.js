@@ -1,4 +1,4 @@
-// Put before film.js and clips.js by app/own.py: where a clip's files are, and what is said where one cannot be shown.
+// Put before film.js and clips.js, which need it: where a clip's files are, and what is said where one cannot be shown.
 
 // Relative: the page may lie below another path. Browsers keep what they have seen: `version` changes with the clip's file,
 // and `again` is the time, where what came could not be shown.
@@ -14,7 +14,18 @@ async function whyNot(address) {
   } catch { return 'Troupe does not answer.'; }
 }
 
-// A message in the film's place, with a button that calls `retry`.
+// Where a film cannot be shown its place says why, until `retry` has given it another address.
+function mind(film, place, retry) {
+  film.addEventListener('error', async () => {
+    const address = film.src, reason = await whyNot(address);
+    if (!film.isConnected || film.src !== address) return;  // another one is asked for meanwhile
+    const focused = document.activeElement === film;
+    place.replaceChildren(lostFilm(reason, () => { place.replaceChildren(film); retry(); film.focus(); }));
+    if (focused) place.querySelector('button').focus();
+  });
+}
+
+// The message, with a button.
 function lostFilm(reason, retry) {
   const line = document.createElement('div'), said = document.createElement('span'), again = document.createElement('button');
   line.className = 'tr-message bad tr-lost';

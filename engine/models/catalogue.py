@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from engine.a2.files import find_checkpoint, is_hub_id, read_checkpoint
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable, TroupeError
+from engine.memory.host import disk_free
 from engine.models.store import Store
 
 TITLES = {DEFAULT_MODEL: "SkyReels-A2"}
@@ -65,11 +65,11 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk on which this folder is, or will be."""
-    for there in (folder.absolute(), *folder.absolute().parents):
-        with contextlib.suppress(OSError):  # not made yet, or we may not look into it
-            return shutil.disk_usage(there).free
-    raise FileNotFoundError(errno.ENOENT, "there is no such disk", str(folder))
+    """What is free on the disk on which this folder is, or will be. Raises FileNotFoundError where there is none."""
+    free, why = disk_free(folder)
+    if free is None:
+        raise FileNotFoundError(errno.ENOENT, why, str(folder))
+    return free
 
 
 def _left_by_others(store: Store) -> ModelState:
