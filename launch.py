@@ -56,6 +56,9 @@ def main(argv: "list[str]") -> int:
     if sys.version_info < MINIMUM:
         say(f"troupe: this is Python {version()}; Troupe needs 3.11 or newer (python.org)")
         return 1
+    from engine.surroundings import settle
+
+    settle()
     if argv[:1] == ["--satisfied"]:  # asked by another launch: has this Python what these files list?
         from engine.installing import satisfied
 
@@ -130,7 +133,9 @@ def home_of_outputs() -> Path:
     made anew with every build, its storage; where it has none its home."""
     if "SPACE_ID" not in os.environ:
         return HERE / "outputs"
-    return (STORAGE if os.access(str(STORAGE), os.W_OK) else Path.home()) / "outputs"
+    from engine.surroundings import home
+
+    return (STORAGE if os.access(str(STORAGE), os.W_OK) else home() or HERE) / "outputs"
 
 
 def port_number(text: str) -> int:
@@ -150,7 +155,10 @@ def serve(argv: "list[str]") -> int:
 
     options = serve_options(argv)
     on_space = "SPACE_ID" in os.environ  # the Space says where to listen, and has no browser
-    outputs = Path(os.path.abspath(str(options.outputs)))
+    try:
+        outputs = Path(os.path.abspath(str(options.outputs)))
+    except OSError:
+        raise Problem("the folder that you are in is gone. Go to another one (cd), and start again") from None
     browser = not (options.no_browser or on_space)
     try:
         terms = Terms(tuple(options.auth), options.no_auth, options.share_for)
@@ -186,9 +194,10 @@ def doctor(argv: "list[str]") -> int:
 def test(argv: "list[str]") -> int:
     """The style check, then the tests; both run, and either can fail the whole."""
     python = [sys.executable, "-m"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it is ours to test
     statuses = [
-        subprocess.call([*python, "ruff", "check", "."], cwd=str(HERE)),
-        subprocess.call([*python, "pytest", *argv], cwd=str(HERE)),
+        subprocess.call([*python, "ruff", "check", "."], cwd=str(HERE), env=environment),
+        subprocess.call([*python, "pytest", *argv], cwd=str(HERE), env=environment),
     ]
     return next((status for status in statuses if status), 0)
 
@@ -282,6 +291,12 @@ def prepare(dev: bool, base: str) -> None:
                 if state == "broken":
                     make_venv(base)
                 install(dev)
+                if ask(dev) != "ready":
+                    raise Problem(
+                        f"pip says that it is finished, and {VENV} has not all of it: a setting of pip's sends it "
+                        f"elsewhere. Look for target, prefix or root ({PYTHON} -m pip config list), take it out "
+                        "and start again"
+                    )
             STAMP.write_text(json.dumps(dict({"python": asked_version()}, **{f.name: digest(f) for f in lists(dev)})))
             with contextlib.suppress(FileNotFoundError):
                 UNFINISHED.unlink()
@@ -294,9 +309,12 @@ def prepare(dev: bool, base: str) -> None:
 
 def ask(dev: bool) -> str:
     """What .venv is: "ready", "lacking" or "broken" (or made by a Python that is too old)."""
+    from engine.installing import pip_environment
+
     try:
         command = [str(PYTHON), str(HERE / "launch.py"), "--satisfied", *map(str, lists(dev))]
-        status = subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        status = subprocess.call(command, env=pip_environment(), **quiet)
     except OSError:
         return "broken"
     return {0: "ready", 3: "lacking"}.get(status, "broken")
@@ -351,10 +369,12 @@ def show(text: str) -> None:
 
 def fetch_weights() -> None:
     """The small cut-out model, while the person expects to wait; without it the first cut-out fetches it."""
+    from engine.children import command_of, environment
+
     if not (HERE / "engine" / "cutout").is_dir():
         return
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.call([str(PYTHON), "-m", "engine.cutout"], cwd=str(HERE), timeout=300)
+        subprocess.call(command_of("engine.cutout", python=str(PYTHON)), env=environment(), timeout=300)
 
 
 @contextlib.contextmanager
@@ -393,4 +413,6 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    if str(HERE) not in sys.path:  # left out with -P, -I and PYTHONSAFEPATH
+        sys.path.insert(0, str(HERE))
     sys.exit(main(sys.argv[1:]))

@@ -8,12 +8,14 @@ import gradio as gr
 
 from app.create.desk import Desk
 from app.create.desks import ID
-from app.create.sheet import ENGINES
+from app.create.sheet import ENGINES, SECONDS
+from app.create.shoot import new_seed
 from app.create.studio import Studio
 from app.safely import safely
 from app.uploads import handed_out, uploaded
 from engine.errors import SceneError
 from engine.presets import FORMATS
+from engine.scene import MAX_PROMPT, MAX_SEED
 
 
 def add_endpoints(studio: Studio) -> None:
@@ -31,8 +33,8 @@ def add_endpoints(studio: Studio) -> None:
         engine: str = "draft",
     ) -> dict[str, Any]:
         """Start a clip. Pictures are uploaded files; `names` names characters, objects and background in that order;
-        `format` is 16:9, 9:16 or 1:1; `engine` is draft or, where the model is installed, a2. Returns {"job": id}: ask
-        /job with it."""
+        `format` is 16:9, 9:16 or 1:1; `seed` is -1 for any; `engine` is draft or, where the model is installed, a2.
+        Returns {"job": id}: ask /job with it."""
         values = {"format": format, "seconds": seconds, "seed": seed, "engine": engine}
         _check(prompt=(prompt, str), characters=(characters, list), objects=(objects, list), names=(names or [], list),
                background=(background or {}, dict), format=(format, str), seconds=(seconds, float),
@@ -41,6 +43,13 @@ def add_endpoints(studio: Studio) -> None:
             raise SceneError("engine", f"{engine!r} is not an engine", f"Use {' or '.join(ENGINES)}.")
         if format not in FORMATS:
             raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
+        if len(prompt) > MAX_PROMPT:
+            raise SceneError("prompt", f"{len(prompt)} characters are too many", f"Use at most {MAX_PROMPT}.")
+        if not SECONDS[0] <= seconds <= SECONDS[1]:
+            raise SceneError("seconds", f"{seconds:g} is no length", f"Use {SECONDS[0]:g} to {SECONDS[1]:g}.")
+        if not -1 <= seed <= MAX_SEED:
+            raise SceneError("seed", f"{seed} is no seed", f"Use 0 to {MAX_SEED}, or -1 for any.")
+        values["seed"] = new_seed() if seed == -1 else seed
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
         pictures += [("background", background)] if background else []
         desk = studio.desks.new(passing=True)

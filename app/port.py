@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+from app import address
 from app.guard.access import Terms
 from engine.errors import TroupeError
 
@@ -29,6 +30,7 @@ def serve_on_free_port(
     if os.environ.get("SPACE_ID") or (port is None and "GRADIO_SERVER_PORT" in os.environ):
         serve(host, port, share, browser, outputs, terms)
         return
+    host = wanted_host(host)
     wanted = FIRST if port is None else port
     chosen = free_port(host, wanted)
     while True:
@@ -39,15 +41,15 @@ def serve_on_free_port(
             return
         except OSError as error:
             if not _is_taken(error):
-                raise TroupeError(
-                    f"the page cannot be served ({error.strerror or error})", "Try another port."
-                ) from None
+                named = f": {error.filename}" if error.filename else ""
+                raise TroupeError(f"the page cannot be served ({error.strerror or error}{named})") from None
         chosen = free_port(host, chosen + 1)
 
 
 def free_port(host: str | None, first: int) -> int:
-    """The first port from `first` on that can be listened on at `host` (None: this machine only)."""
-    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    """The first port from `first` on that can be listened on at `host` (None: where the environment says, or for this
+    machine only). Raises TroupeError."""
+    host = wanted_host(host)
     for port in range(first, min(first + _TRIES, 65536)):
         try:
             _try(host, port)
@@ -63,7 +65,13 @@ def free_port(host: str | None, first: int) -> int:
     raise TroupeError(f"no port from {first} on is free", "Name another one: --port N.")
 
 
+def wanted_host(host: str | None) -> str:
+    """Where to listen, as a socket wants it."""
+    return address.bare(host or os.environ.get("GRADIO_SERVER_NAME") or address.HERE)
+
+
 def _try(host: str, port: int) -> None:
+    """Raises OSError where nobody can listen there now."""
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:
         if os.name != "nt":  # a port whose last connections are still fading away counts as free, as it does to Gradio

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 
+from app import address
 from app.create.desks import Desks
 from app.create.planning import Planner
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
@@ -30,6 +31,7 @@ from app.jobs.board import JobBoard
 from app.jobs.process import EngineProcess
 from engine import VERSION
 from engine.errors import TroupeError
+from engine.surroundings import settle
 
 if TYPE_CHECKING:
     from app.jobs.inline import InlineEngine
@@ -39,7 +41,9 @@ log = logging.getLogger("troupe.server")
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
 _FOLDERS = {"TROUPE_CACHE", "U2NET_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TMPDIR"}
-_OF_GRADIO = ("GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE", "GRADIO_WATCH_DIRS")
+# The name is said to Gradio anew: it asks IPv4 whether the port is free at what this variable names.
+_OF_GRADIO = ("GRADIO_SERVER_NAME", "GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE",
+              "GRADIO_WATCH_DIRS")  # fmt: skip
 
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
@@ -117,8 +121,14 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
     page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
     be."""
     outputs, access = _without_links(outputs), decide(terms, more, os.environ)
+    host = str(more.pop("server_name", None) or os.environ.get("GRADIO_SERVER_NAME") or address.HERE)
     _prepare_environment(outputs)
+    with address.reached_directly(host, internet=bool(more.get("share"))):  # Gradio asks itself, and at its import, too
+        return _launch(outputs, house, access, host, **more)
 
+
+def _launch(outputs: Path, house: House, access: Access, host: str, **more: object):
+    """Build and serve; the environment is ready."""
     # imported here, after the environment is set: Gradio reads it when it is imported
     from app.clips.exports import Exports
     from app.clips.gallery import Gallery
@@ -161,11 +171,13 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
                 media_route(house.jobs, outputs / "exports", guard.may_see_job),
             ],
         },
+        "server_name": address.in_url(host),
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
         "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
     }  # fmt: skip
     with _room_for_a_link(outputs, bool(more.get("share"))):
-        _, url, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+        _, _, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+    url = address.for_a_browser(host, blocks.server_port)
     log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")
     house.jobs.lock.tell(url)
     house.jobs.start()
@@ -226,8 +238,7 @@ def _prepare_environment(outputs: Path) -> None:
         os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
     for name in _OF_GRADIO:
         os.environ.pop(name, None)
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    settle()
     os.environ["GRADIO_TEMP_DIR"] = str((outputs / "uploads").resolve())  # by the one name that the guard knows
     os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
 

@@ -97,6 +97,9 @@ def _open_standard_streams() -> None:
 
 def _run(arguments: argparse.Namespace, stop: Stop) -> int:
     scene_file, out = Path(arguments.scene), Path(arguments.output)
+    _check_working_folder(scene_file, out, *filter(None, (arguments.save_latents, arguments.state)))
+    if out.name.lower() == ".mp4":
+        raise TroupeError(f"-o {shlex.quote(arguments.output)} has no name before the ending", "Such as -o out.mp4.")
     if out.suffix.lower() != ".mp4":
         raise TroupeError(
             f"-o {shlex.quote(arguments.output)}: a video is written as .mp4", "Name it so, such as -o out.mp4."
@@ -121,6 +124,16 @@ def _run(arguments: argparse.Namespace, stop: Stop) -> int:
         teller.clear()
     _report(result)
     return OK
+
+
+def _check_working_folder(*paths: str | Path) -> None:
+    """Refuse paths that begin in a folder that is gone. Raises TroupeError."""
+    if all(os.path.isabs(path) for path in paths):
+        return
+    try:
+        os.getcwd()
+    except OSError:
+        raise TroupeError("the folder that you are in is gone", "Go to another one (cd), and start again.") from None
 
 
 def _with_seed(scene: Scene, seed: int | None) -> Scene:

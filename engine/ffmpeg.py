@@ -18,7 +18,7 @@ from typing import IO
 
 from engine.errors import DiskFull, EncoderMissing, VideoError
 
-REINSTALL = "Install it again: python -m pip install --force-reinstall imageio-ffmpeg"
+_NAMED = "IMAGEIO_FFMPEG_EXE"  # imageio-ffmpeg's variable for another binary than its own
 
 
 def executable() -> str:
@@ -28,7 +28,14 @@ def executable() -> str:
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError:
-        raise EncoderMissing("there is no ffmpeg binary to make videos with", REINSTALL) from None
+        raise EncoderMissing("there is no ffmpeg binary to make videos with", _another()) from None
+
+
+def _another() -> str:
+    """How to get an ffmpeg that works."""
+    if named := os.environ.get(_NAMED):
+        return f"{_NAMED} says to use {named}: correct that variable, or remove it"
+    return "Install it again: python -m pip install --force-reinstall imageio-ffmpeg"
 
 
 class Process:
@@ -49,7 +56,7 @@ class Process:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
-            raise EncoderMissing(f"ffmpeg cannot be started ({error.strerror or error})", REINSTALL) from None
+            raise EncoderMissing(f"ffmpeg cannot be started ({error.strerror or error})", _another()) from None
         self._lines: deque[str] = deque(maxlen=400)
         self._drain = threading.Thread(target=self._read_messages, daemon=True)
         self._drain.start()
@@ -116,9 +123,11 @@ def write_fault(path: Path, messages: str, error: OSError | None = None) -> Vide
     if "No space left on device" in messages or _is_full(error):
         return disk_full(path.parent)
     if "Unknown encoder" in messages:
-        return EncoderMissing("this ffmpeg has no H.264 encoder (libx264)", REINSTALL)
+        return EncoderMissing("this ffmpeg has no H.264 encoder (libx264)", _another())
     if error is not None and not isinstance(error, BrokenPipeError):
         return VideoError(f"{path} cannot be written ({error.strerror or error})", "Choose another output folder.")
+    if not messages and os.environ.get(_NAMED):
+        return EncoderMissing("ffmpeg ended without a word", _another())
     last = messages.splitlines()[-1] if messages else "it ended without a message"
     return VideoError(f"{path} could not be encoded (ffmpeg: {last[:200]})", "Try again, or choose another folder.")
 

@@ -1,11 +1,13 @@
-"""Looking through a folder in which others may write and delete meanwhile."""
+"""What files may be called, and looking through a folder in which others may write and delete meanwhile."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.ASCII)  # names that Windows refuses, whatever the ending
 
 def files_below(
     folder: Path, look: Callable[[str], os.stat_result] = os.lstat

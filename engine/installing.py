@@ -18,6 +18,12 @@ OFFLINE = re.compile(
     "Read timed out|ReadTimeout"
 )
 
+# What sends the packages elsewhere, or nowhere, or adds to them; pip then ends with 0 all the same. Where it fetches
+# them from stays the person's to say.
+_ELSEWHERE = {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT", "PIP_EDITABLE", "PIP_GROUP", "PIP_PYTHON",
+              "PYTHONPATH", "PYTHONHOME"}  # fmt: skip # what lies on the last two counts as installed already
+_NOT_SO = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_NO_DEPS": "0"}  # said, for pip.conf may say otherwise
+
 
 class InstallFailed(Exception):
     """pip could not do it; the message is one line that says why and what to do."""
@@ -53,7 +59,7 @@ def install(
     with wanted.log.open("w", encoding="utf-8") as log:
         pip = subprocess.Popen(
             wanted.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PIP_RESUME_RETRIES": "5"},
+            env={**pip_environment(), "PYTHONUNBUFFERED": "1", "PIP_RESUME_RETRIES": "5"},
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if started else 0,
         )  # fmt: skip
         try:
@@ -73,6 +79,12 @@ def install(
             pip.wait()
     if pip.returncode:
         raise InstallFailed(why_it_failed("\n".join(said), wanted))
+
+
+def pip_environment() -> dict[str, str]:
+    """This process's environment without what would keep pip from putting all that is asked for into the Python that
+    runs it."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in _ELSEWHERE} | _NOT_SO
 
 
 def why_it_failed(said: str, wanted: Install) -> str:

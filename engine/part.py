@@ -6,10 +6,12 @@ A name tells who writes it, the machine and the process, so that only those whos
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import re
 import secrets
+import stat
 import time
 import zlib
 from collections.abc import Iterator
@@ -26,10 +28,30 @@ def beside(target: Path) -> tuple[Path, Path]:
     return part, notes
 
 
+def destination(target: Path) -> Path:
+    """The file that a name leads to, a link's own target, for what is to take its place: the name would be replaced,
+    and what it led to stay as it was. Raises OSError where what is there is no file (a folder, a pipe, a device), may
+    not be written, or leads nowhere."""
+    path = Path(os.path.realpath(target)) if target.is_symlink() else target
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path != target and not path.parent.is_dir():
+            raise OSError(errno.ENOENT, f"it is a link to {path}, and that folder is not there") from None
+        return path
+    if not stat.S_ISREG(mode):
+        number, why = (errno.EISDIR, "it is a folder") if stat.S_ISDIR(mode) else (errno.EINVAL, "it is no file")
+        raise OSError(number, why)
+    if not os.access(path, os.W_OK):
+        raise OSError(errno.EACCES, "it is write-protected")
+    return path
+
+
 @contextlib.contextmanager
 def whole(target: Path) -> Iterator[Path]:
     """Where to write what is to become `target`: it takes that place when the block ends well, and is gone otherwise.
     Raises OSError, and what the block raises."""
+    target = destination(target)
     sweep(target)
     growing, _ = beside(target)
     try:

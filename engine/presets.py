@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine import part
 from engine.errors import PresetError
+from engine.folders import RESERVED
 from engine.scene import (
     MAX_CAST,
     MAX_PROMPT,
@@ -41,7 +42,6 @@ GROUP_TITLES = {"ecommerce": "E-commerce", "music_video": "Music video", OWN: "Y
 _MAX_BYTES = 64 * 1024
 _NOUNS = {"character": "a person", "object": "the product", "background": "the scene"}
 _ARTICLES = ("a ", "an ", "the ", "my ", "our ", "your ", "his ", "her ", "their ", "this ", "these ", "some ")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.ASCII)  # file names that Windows refuses
 _SLOT = re.compile(r"\{([^{}]*)\}")
 
 
@@ -278,7 +278,7 @@ def save_preset(preset: Preset, folder: str | Path) -> Path:
 
 def _file_for(title: str, folder: Path) -> Path:
     stem = re.sub(r"[\W_]+", "_", title.casefold()).strip("_")[:48].strip("_") or "preset"
-    stem = f"preset_{stem}" if _RESERVED.fullmatch(stem) else stem
+    stem = f"preset_{stem}" if RESERVED.fullmatch(stem) else stem
     for number in range(1, 1000):
         path = folder / f"{stem}{'' if number == 1 else f'_{number}'}.toml"
         if not path.exists():

@@ -8,13 +8,15 @@ readable is checked where they are opened (`engine.images`).
 from __future__ import annotations
 
 import json
-import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import SceneError
+from engine.prompt import folded
 
 Role = Literal["character", "object", "background"]
 Camera = Literal["still", "push_in", "pull_out", "pan_left", "pan_right", "tilt_up", "tilt_down", "orbit", "handheld"]
@@ -27,7 +29,12 @@ MOTIONS: tuple[str, ...] = get_args(Motion)
 MAX_CAST = 16
 MAX_PROMPT = 4000  # characters; the text encoder reads 512 tokens
 MIN_SIDE, MAX_SIDE = 64, 1920  # pixels
+MAX_SEED = 2**63 - 1
+MAX_FRAMES = 961
 
+
+# What people read, in one Unicode normal form: macOS spells the same letters otherwise
+Text = Annotated[str, AfterValidator(lambda text: unicodedata.normalize("NFC", text))]
 
 # A path without the characters that no file system takes
 FilePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")]
@@ -55,9 +62,9 @@ class Element(_Frozen):
 
     role: Role
     image: FilePath
-    name: str = Field(default="", max_length=60)
+    name: Text = Field(default="", max_length=60)
     cutout: FilePath = "auto"
-    description: str = Field(default="", max_length=400)
+    description: Text = Field(default="", max_length=400)
     placement: Placement | None = None
     motion: Motion | None = None
 
@@ -75,7 +82,7 @@ class Video(_Frozen):
 
     width: int = Field(default=832, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=16)
     height: int = Field(default=480, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=16)
-    frames: int = Field(default=81, ge=5, le=961)
+    frames: int = Field(default=81, ge=5, le=MAX_FRAMES)
     fps: int = Field(default=15, ge=1, le=60)
     trim_head: int = Field(default=12, ge=0, le=120)
 
@@ -86,7 +93,7 @@ class Sampling(_Frozen):
     steps: int = Field(default=50, ge=1, le=200)
     guidance: float = Field(default=5.0, ge=0, le=30)
     flow_shift: float = Field(default=8.0, gt=0, le=50)
-    seed: int = Field(default=42, ge=0, le=2**63 - 1)
+    seed: int = Field(default=42, ge=0, le=MAX_SEED)
 
 
 class Scene(_Frozen):
@@ -95,8 +102,8 @@ class Scene(_Frozen):
     version: Literal[1] = 1
     engine: Literal["a2", "draft"] = "draft"
     cast: Annotated[tuple[Element, ...], Field(min_length=1, max_length=MAX_CAST)]
-    prompt: str = Field(max_length=MAX_PROMPT)
-    negative_prompt: str = Field(default="", max_length=MAX_PROMPT)
+    prompt: Text = Field(max_length=MAX_PROMPT)
+    negative_prompt: Text = Field(default="", max_length=MAX_PROMPT)
     video: Video = Video()
     sampling: Sampling = Sampling()
     direction: Direction = Direction()
@@ -115,7 +122,7 @@ class Scene(_Frozen):
             raise SceneError(f"cast[{backgrounds[1]}].role", "a scene has one background", "Keep one of them.")
         seen: dict[str, int] = {}
         for i, element in enumerate(self.cast):
-            name = element.name.casefold()
+            name = folded(element.name)
             if name and name in seen:
                 raise SceneError(
                     f"cast[{i}].name",
@@ -147,7 +154,8 @@ def label(element: Element, index: int) -> str:
 def scene_from_json(text: str | bytes) -> Scene:
     """Parse and check a scene file's text. Raises SceneError, which names the first field that is wrong."""
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        data = json.loads(text, object_pairs_hook=_noting_twins)
+        _check_keys(data)
     except SceneError:
         raise
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
@@ -179,30 +187,42 @@ def load_scene(path: str | Path) -> Scene:
     """Read a scene file. Raises SceneError, which names the file or the field."""
     path = Path(path)
     try:
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8")  # editors on Windows add the mark
+        data = path.read_bytes()
+        text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")  # editors on Windows add the mark
     except FileNotFoundError:
         raise SceneError("", f"there is no scene file {path}", "Check the path.") from None
     except IsADirectoryError:
         raise SceneError("", f"{path} is a folder", "Name the scene file in it.") from None
     except UnicodeDecodeError:
-        raise SceneError("", f"{path} is not text", "A scene file is JSON text in UTF-8.") from None
+        problem = f"{path} is not text in UTF-8"
+        raise SceneError("", problem, "A scene file is JSON text: save it anew, with the encoding UTF-8.") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or "not a usable file name"
         raise SceneError("", f"{path} cannot be read ({reason})", "Check its name and permissions.") from None
     return scene_from_json(text)
 
 
-def _refuse_constant(name: str) -> float:
-    raise SceneError("", f"{name} is not a number JSON knows", "Write a finite number.")
+class _Twins(dict[str, Any]):
+    """An object in which a key is there twice: the second would silently win. `key`: which."""
+
+    key = ""
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in unique:  # the second would silently win
-            raise SceneError(_cut(key), "the key is there twice", "Keep one of them.")
-        unique[key] = value
-    return unique
+def _noting_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(unique := dict(pairs)) == len(pairs):
+        return unique
+    twins = _Twins(unique)
+    seen: set[str] = set()
+    twins.key = next(key for key, _ in pairs if key in seen or seen.add(key))
+    return twins
+
+
+def _check_keys(data: Any, *place: str | int) -> None:
+    """Refuse a key that is there twice, with its place in the whole. Raises SceneError."""
+    if isinstance(data, _Twins):
+        raise SceneError(_field((*place, data.key)), "the key is there twice", "Keep one of them.")
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        _check_keys(value, *place, key)
 
 
 # ---------------------------------------------------------------------------
@@ -211,7 +231,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _scene_error(error: ValidationError) -> SceneError:
     first = error.errors(include_url=False)[0]
-    field = re.sub(r"\.(\d+)", r"[\1]", ".".join(_cut(str(part)) for part in first["loc"]))
+    field = _field(first["loc"])
     kind, context, value = first["type"], first.get("ctx", {}), first.get("input")
     if kind == "missing":
         return SceneError(field, "this is missing", "Add it.")
@@ -232,6 +252,11 @@ def _scene_error(error: ValidationError) -> SceneError:
     return SceneError(field, f"{_short(value)} does not fit", remedy)
 
 
+def _field(location: Sequence[str | int]) -> str:
+    """A place in the JSON as a person writes it: `cast[1].placement.x`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{_cut(part)}" for part in location).removeprefix(".")
+
+
 # The type of pydantic's error -> what to do, where its own words are a programmer's
 _REMEDIES = {
     "model_type": "It should be an object {{ … }}.",
@@ -248,6 +273,8 @@ _REMEDIES = {
     "less_than": "Use less than {lt}.",
     "string_too_long": "Use at most {max_length} characters.",
     "string_too_short": "Use at least {min_length} character.",
+    "string_unicode": "There is half a character in it (one of a surrogate pair): write it anew.",
+    "finite_number": "It should be a finite number.",
 }
 
 

@@ -7,6 +7,7 @@ when it is finished. Frames are streamed both ways, so memory does not grow with
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -80,8 +81,7 @@ def write_video(
     there; a file of that name is replaced once the new one is whole. Without `metadata` the clip tells nothing.
     Raises Stopped, DiskFull, EncoderMissing or VideoError, and whatever `frames` raises; then nothing is left behind.
     """
-    path = Path(path)
-    prepare_folder(path, video)
+    path = prepare_folder(Path(path), video)
     parts.sweep(path)
     part, notes = parts.beside(path)
     try:
@@ -107,17 +107,17 @@ class _Job:
     video: Video
 
 
-def prepare_folder(path: Path, video: Video) -> None:
-    """Make the folder, and refuse before the work what would surely fail after it."""
-    folder = path.parent
+def prepare_folder(path: Path, video: Video) -> Path:
+    """Make the folder, and refuse before the work what would surely fail after it; where `path` leads to."""
     try:
-        is_folder = path.is_dir()
-    except OSError as error:  # the name is too long, or a folder on the way may not be looked into
+        path = parts.destination(path)
+    except OSError as error:  # also: the name is too long, or a folder on the way may not be looked into
+        if error.errno == errno.EISDIR:
+            raise VideoError(f"{path} is a folder", "Give the video a file name, such as out.mp4.") from None
         shown = path.name if len(path.name) <= 80 else f"{path.name[:79]}…"
         problem = f"{shown} cannot be written ({error.strerror or error})"
         raise VideoError(problem, "Choose another name or output folder.") from None
-    if is_folder:
-        raise VideoError(f"{path} is a folder", "Give the video a file name, such as out.mp4.")
+    folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,6 +130,7 @@ def prepare_folder(path: Path, video: Video) -> None:
         disk = shutil.disk_usage(folder)
         if disk.total and disk.free < smallest:  # some file systems, such as /proc, know no sizes: all are 0
             raise disk_full(folder)
+    return path
 
 
 def _write_notes(notes: Path, metadata: Metadata, path: Path) -> None:

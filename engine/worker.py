@@ -41,6 +41,7 @@ from engine.channel import (
 from engine.door import render
 from engine.errors import EngineUnavailable, Stopped, TroupeError
 from engine.garage import Garage
+from engine.surroundings import settle
 
 IDLE = 15 * 60.0  # seconds without a job after which the model's memory is given back
 _BEAT = 2.0  # seconds between two signs of life
@@ -142,6 +143,7 @@ class Worker:
 
 def main(argv: Sequence[str]) -> int:
     """Run a worker over this process's stdin and stdout."""
+    settle()
     parser = argparse.ArgumentParser(prog="python -m engine.worker", description="Make clips for another process.")
     parser.add_argument("--idle", type=float, default=IDLE, help="seconds without a job until the model is let go")
     idle = parser.parse_args(argv).idle

@@ -34,6 +34,11 @@ settings.register_profile(
 settings.load_profile("every run the same")
 
 
+# Neither are the tests' own requests to this machine for a proxy.
+for _name in ("NO_PROXY", "no_proxy"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "localhost,127.0.0.1,::1")))
+
+
 # A shell's background job starts with Ctrl-C ignored, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -81,6 +86,20 @@ def modes_count() -> Iterator[None]:
 def repo() -> Path:
     """The repository's root."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def fast_weights() -> Path:
+    """The real u2netp weights, fetched once."""
+    from engine import cutout
+    from engine.cutout import weights
+
+    said: list[str] = []
+    if not cutout.prepare("fast", said.append):
+        pytest.skip(said[-1])
+    path = weights.find("u2netp", weights.weights_folder())
+    assert path is not None
+    return path
 
 
 @pytest.fixture

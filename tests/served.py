@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +30,21 @@ class Served:
 
 @contextmanager
 def served(
-    outputs: Path | None, *flags: str, port: int = 0, project: Path = ROOT, **environment: str
+    outputs: Path | None, *flags: str, port: int = 0, project: Path = ROOT, through: Sequence[str] = (),
+    **environment: str | None,
 ) -> Iterator[Served]:
     """Start it and wait until the page is open; it is ended with the block. Without `outputs` it takes its own, with a
-    `port` below 0 it looks for one by itself."""
+    `port` below 0 it looks for one by itself. `through`: a script and its arguments that starts it in turn. A variable
+    of the environment that is None is left out."""
     number = ["--port", str(port or free_port())] if port >= 0 else []
     where = ["--outputs", str(outputs)] if outputs is not None else []
     command = [sys.executable, str(project / "launch.py"), "--no-browser", *number, *where, *flags]
+    if through:
+        command = [sys.executable, *through, *command]
+    wanted = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        encoding="utf-8", errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        encoding="utf-8", errors="replace", env={name: value for name, value in wanted.items() if value is not None},
     )  # fmt: skip
     found, is_open = Served("", process), threading.Event()
 

@@ -98,14 +98,27 @@ def test_a_job_can_be_stopped(client, dancer):
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [({"format": "4:3"}, "Use one of 16:9, 9:16, 1:1"), ({"names": ["x" * 500]}, None), ({"seed": -5}, None)],
-)
-def test_odd_numbers_are_refused_or_brought_into_range(client, dancer, more, said):
+    [({"format": "4:3"}, "Use one of 16:9, 9:16, 1:1"), ({"names": ["x" * 500]}, None), ({"seed": -5}, "Use 0 to"),
+     ({"seed": 2**63}, "Use 0 to"), ({"seed": 2**40}, None), ({"seconds": 0.0}, "Use 1 to 60"),
+     ({"seconds": 61.0}, "Use 1 to 60")],
+)  # fmt: skip
+def test_odd_numbers_are_refused_and_none_is_changed_silently(client, dancer, more, said):
     if said:
         with pytest.raises(AppError, match=said):
             start(client, dancer, **more)
     else:
-        assert wait(client, start(client, dancer, seconds=1.0, **more))["state"] == "done"
+        done = wait(client, start(client, dancer, **{"seconds": 1.0, **more}))
+        assert (done["state"], done["seed"]) == ("done", more.get("seed", 42))
+
+
+def test_the_seed_minus_one_is_any(client, dancer):
+    jobs = [start(client, dancer, seconds=1.0, seed=-1) for _ in range(2)]
+    assert len({wait(client, job)["seed"] for job in jobs} - {0}) == 2
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_not_cut(client, dancer):
+    with pytest.raises(AppError, match="4001 characters are too many"):
+        client.predict("x" * 4001, [handle_file(str(dancer))], [], api_name="/generate")
 
 
 def test_a_file_that_is_no_picture_is_refused_by_name(client, tmp_path):

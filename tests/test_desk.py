@@ -18,7 +18,7 @@ from app.create.library import Library
 from app.create.shoot import shoot, take_back
 from app.jobs.board import JobBoard, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
-from engine.scene import load_scene, scene_to_json
+from engine.scene import MAX_CAST, MAX_SEED, load_scene, scene_from_data, scene_to_json
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -125,11 +125,15 @@ def test_a_second_background_replaces_the_first(desk, picture):
     assert len(list(desk.folder.glob("*.png"))) == 1
 
 
-def test_the_seventh_character_is_refused_with_a_reason(desk, picture):
-    for number in range(6):
-        desk.add("character", picture(f"someone{number}.png"))
-    with pytest.raises(SceneError, match="room for 6"):
+def test_the_cast_is_as_large_as_a_scene_can_be_and_no_larger(desk, picture):
+    stage = desk.add("background", picture("stage.png"))
+    for number in range(MAX_CAST - 1):
+        desk.add("object" if number % 2 else "character", picture(f"someone{number}.png"))
+    with pytest.raises(SceneError, match=f"room for a cast of {MAX_CAST}"):
         desk.add("character", picture("late.png"))
+    desk.add("background", picture("street.png"))  # takes the other one's place
+    assert stage not in desk.cards
+    assert len(checked_scene(desk, {}, 1).cast) == MAX_CAST
 
 
 def test_the_scene_lists_characters_then_objects_then_the_background(desk, picture):
@@ -178,7 +182,7 @@ def test_the_brush_can_be_taken_back_by_cutting_out_again(desk, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value", "kept"),
-    [("seed", -1, 0), ("seed", 10**20, 2**31 - 1), ("seconds", 1e9, 60), ("bpm", None, 110), ("format", "4:3", "16:9"),
+    [("seed", -1, 0), ("seed", 10**20, MAX_SEED), ("seconds", 1e9, 60), ("bpm", None, 110), ("format", "4:3", "16:9"),
      ("quality", "../x", "fast"), ("camera", "explode", None)],
 )  # fmt: skip
 def test_what_a_page_could_not_have_sent_is_dropped_or_brought_into_range(desk, name, value, kept):
@@ -353,11 +357,11 @@ def test_a_name_inside_another_name_is_neither_found_nor_renamed(desk, picture):
 
 
 def test_a_full_cast_refuses_before_it_cuts_out(desk, picture, monkeypatch):
-    for number in range(6):
+    for number in range(MAX_CAST):
         desk.add("object", picture(f"thing{number}.png"))
     never = "app.create.desk.cutout.cut_out"
     monkeypatch.setattr(never, lambda *args, **more: pytest.fail("it was cut out for nothing"))
-    with pytest.raises(SceneError, match="room for 6"):
+    with pytest.raises(SceneError, match="room for a cast of"):
         desk.add("object", picture("late.png"))
 
 
@@ -439,6 +443,66 @@ def test_a_clips_scene_comes_back_to_the_desk_as_it_was_shot(desks, desk, tmp_pa
     ]
     assert other.cards[0].placement == desk.cards[0].placement
     assert not any(card.sample for card in other.cards)
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [({"sampling": {"seed": 2**40}}, 1), ({"sampling": {"seed": MAX_SEED}}, 1), ({}, 7), ({}, MAX_CAST),
+     ({"video": {"width": 640, "height": 480, "fps": 30, "frames": 100}}, 1),
+     ({"video": {"width": 1920, "height": 1088, "fps": 60, "frames": 961}}, 1),
+     ({"video": {"frames": 961, "fps": 15}}, 1), ({"video": {"frames": 5, "fps": 60}}, 1),
+     ({"engine": "a2", "video": {"width": 320, "height": 512, "fps": 24, "frames": 41, "trim_head": 0}}, 1)],
+)  # fmt: skip
+def test_whatever_the_command_line_makes_comes_back_to_the_desk_as_it_was(desks, picture, tmp_path, more, count):
+    cast = [{"role": "character", "name": f"c{i}", "image": picture().name} for i in range(count)]
+    scene = scene_from_data({"cast": cast, "prompt": "c0 waves.", **more})
+    (tmp_path / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
+    desk = desks.new()
+    open_scene(desk, tmp_path / "scene.json")
+    desk = Desks(desks.folder).get(desk.id)  # as after a restart
+    again = checked_scene(desk, views.video_of(desk), desk.sheet.seed)
+    assert again.model_dump(exclude={"cast"}) == scene.model_dump(exclude={"cast"})
+    assert [card.name for card in desk.cards] == [element.name for element in scene.cast]
+
+
+def test_the_size_of_an_opened_clip_stays_until_another_format_is_chosen(desk, picture, tmp_path):
+    video = {"width": 640, "height": 480, "fps": 30, "frames": 100}
+    scene = {"cast": [{"role": "object", "image": picture().name}], "prompt": "", "video": video}
+    (tmp_path / "scene.json").write_text(json.dumps(scene))
+    open_scene(desk, tmp_path / "scene.json")
+    assert views.format_choices(desk)[-1] == ("640×480, 30 fps", desk.sheet.format)
+    desk.put("seconds", 2.0)
+    assert views.video_of(desk) | {"trim_head": 0} == {**video, "frames": 61, "trim_head": 0}
+    desk.put("seconds", 60.0)  # at this rate a clip cannot be that long
+    assert checked_scene(desk, views.video_of(desk), 1).video.frames == 961
+    desk.put("format", "9:16")
+    assert (views.video_of(desk)["width"], views.video_of(desk)["fps"]) == (480, 15)
+    assert [key for _, key in views.format_choices(desk)] == ["16:9", "9:16", "1:1"]
+
+
+def test_a_seed_that_a_browser_cannot_hold_stays_when_it_comes_back(desk):
+    desk.put("seed", 2**62 + 1)
+    desk.put("seed", float(2**62 + 1))
+    assert desk.sheet.seed == 2**62 + 1
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("小明", "小明"), ("傘", "傘"), ("मीरा", "मीरा"), ("민지", "민지"), ("สมชาย", "สมชาย"), ("IMG_20410", "character"),
+     ("微信图片_20240101", "character"), ("스크린샷 2024", "character"), ("Jose\u0301", "José"), ("a1", "character")],
+)  # fmt: skip
+def test_a_file_s_name_says_something_in_every_script(desk, picture, file, name):
+    assert desk.add("character", picture(f"{file}.png")).name == name
+
+
+def test_one_name_in_two_spellings_is_one_name(desk, picture):
+    names = [desk.add("character", picture(), name).name for name in ("Zoë", "Zoe\u0308", "O'Neil", "O’Neil")]
+    assert names == ["Zoë", "Zoë 2", "O'Neil", "O’Neil 2"]
+
+
+def test_a_card_may_be_called_what_windows_does_not_let_a_file_be(desk, jobs, picture):
+    desk.add("character", picture(), "Aux")
+    assert [path.name for path in shoot(desk, jobs).folder.glob("*.png")] == ["character-aux.png"]
 
 
 def test_a_scene_that_cannot_be_opened_leaves_the_desk_as_it_was(desk, picture, tmp_path):

@@ -6,6 +6,7 @@ import sys
 import time
 
 from app.create.fetching import Fetching, fetch_command
+from engine.children import command_of
 
 
 def slow(begun: list[str]):
@@ -57,4 +58,4 @@ def test_a_fetch_that_ends_is_seen_to_end():
 
 
 def test_what_is_run_is_the_cut_outs_own_command():
-    assert fetch_command("standard")[1:] == ["-m", "engine.cutout", "standard"]
+    assert fetch_command("standard") == command_of("engine.cutout", "standard")

@@ -71,8 +71,8 @@ class Copy:
         self.venv = folder / ".venv"
         if not folder.exists():
             for file in (
-                "launch.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py", "engine/errors.py",
-                "engine/installing.py",
+                "launch.py", "app/address.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py",
+                "engine/children.py", "engine/errors.py", "engine/installing.py", "engine/surroundings.py",
             ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
@@ -152,6 +152,46 @@ def test_the_python_inside_can_be_used_directly(ready):
     inside = ready.venv / launch.PYTHON.relative_to(launch.VENV)
     done = ready.run("render", python=str(inside))
     assert (done.returncode, done.stderr) == (7, "")
+
+
+@pytest.mark.parametrize("option", ["TARGET", "PREFIX", "ROOT", "DRY_RUN", "NO_DEPS", "USER"])
+def test_pip_s_variables_cannot_send_the_requirements_elsewhere(fresh, tmp_path, option):
+    value = "1" if option in ("DRY_RUN", "NO_DEPS", "USER") else str(tmp_path / "elsewhere")
+    fresh.renders(**{f"PIP_{option}": value})
+    assert not (tmp_path / "elsewhere").exists()
+    assert fresh.renders(PIP_FIND_LINKS="")[1] == ""
+
+
+def test_what_lies_on_python_s_path_does_not_count_as_installed(fresh, tmp_path, wheels):
+    with zipfile.ZipFile(next(wheels.glob("troupe_tiny-1.0*"))) as wheel:
+        wheel.extractall(tmp_path / "path")
+    make_wheel(wheels, "troupe-more", "1.0", "")
+    (fresh.folder / "requirements.txt").write_text("troupe-tiny>=1,<2\ntroupe-more\n")
+    fresh.renders(PYTHONPATH=str(tmp_path / "path"))
+    assert fresh.renders(PIP_FIND_LINKS="")[1] == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its user folder is elsewhere")
+def test_pip_s_own_settings_that_send_them_elsewhere_are_named_and_nothing_stays_broken(fresh, tmp_path):
+    (tmp_path / "pip.conf").write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\nuser = false\n")
+    done = fresh.run("render", PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+    assert done.returncode == 1
+    assert "a setting of pip's sends it elsewhere" in done.stderr
+    assert not (fresh.venv / launch.STAMP.name).exists()
+    fresh.renders()
+
+
+def test_pip_s_settings_for_the_user_s_own_folder_do_no_harm(fresh, tmp_path):
+    (tmp_path / "pip.conf").write_text("[install]\nuser = true\nno-deps = true\n")
+    fresh.renders(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+
+
+@pytest.mark.parametrize("options", [["-P"], ["-I"], []])
+def test_python_s_safe_path_keeps_nothing_from_being_found(ready, options):
+    safe = {} if options else {"PYTHONSAFEPATH": "1"}
+    command = [sys.executable, *options, str(ready.folder / "launch.py"), "render"]
+    done = subprocess.run(command, env=ready.environment(**safe), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 7, done.stderr
 
 
 def test_serve_is_what_happens_without_a_word(ready):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import VideoError
 from engine.part import whole
 from engine.scene import Video
-from engine.video import Metadata, read_metadata, write_video
+from engine.video import Metadata, probe, read_metadata, write_video
 
 REPO = Path(__file__).resolve().parent.parent
 VIDEO = Video(width=96, height=64, frames=10, fps=12)
@@ -67,6 +68,51 @@ def test_what_a_killed_writer_of_settings_left_goes_with_the_next(tmp_path):
     with whole(target) as growing:
         growing.write_text("{}", encoding="utf-8")
     assert files_in(tmp_path) == ["settings.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_leads_to_its_target_and_stays_a_link(tmp_path, moving_square, there):
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / "t.mp4", tmp_path / "out.mp4"
+    if there:
+        target.write_text("old")
+    link.symlink_to(target)
+    write_video(moving_square(), link, VIDEO)
+    assert link.is_symlink()
+    assert probe(target).frames == 10
+    assert files_in(tmp_path / "disk") == ["t.mp4"]
+    with whole(link) as growing:
+        assert growing.parent == target.parent
+        growing.write_text("new")
+    assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
+def test_a_link_to_a_folder_that_is_away_is_refused(tmp_path, moving_square):
+    (tmp_path / "out.mp4").symlink_to(tmp_path / "away" / "t.mp4")
+    with pytest.raises(VideoError, match="that folder is not there"):
+        write_video(moving_square(), tmp_path / "out.mp4", VIDEO)
+    assert not (tmp_path / "away").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_refused_and_stays(tmp_path, moving_square):
+    os.mkfifo(tmp_path / "out.mp4")
+    with pytest.raises(VideoError, match="it is no file"):
+        write_video(moving_square(), tmp_path / "out.mp4", VIDEO)
+    with pytest.raises(OSError, match="it is no file"), whole(tmp_path / "out.mp4"):
+        pass
+    assert (tmp_path / "out.mp4").is_fifo()
+
+
+@pytest.mark.usefixtures("modes_count")
+def test_a_write_protected_file_is_not_replaced(tmp_path, moving_square):
+    (tmp_path / "out.mp4").write_text("mine")
+    (tmp_path / "out.mp4").chmod(0o444)
+    with pytest.raises(VideoError, match="write-protected"):
+        write_video(moving_square(), tmp_path / "out.mp4", VIDEO)
+    assert (tmp_path / "out.mp4").read_text() == "mine"
 
 
 def test_another_machines_files_are_swept_only_when_they_are_old(tmp_path, moving_square):

@@ -261,19 +261,45 @@ def test_unnamed_elements_may_be_many_and_get_a_label():
 
 @pytest.mark.parametrize("text", ['{"prompt": "a", "prompt": "b", "cast": []}', '{"cast": [{"role": 1, "role": 2}]}'])
 def test_a_key_that_is_there_twice_is_refused(text):
-    with pytest.raises(SceneError, match="twice"):
+    with pytest.raises(SceneError, match="twice") as refusal:
         scene_from_json(text)
+    assert refusal.value.field == ("prompt" if text.startswith('{"prompt') else "cast[0].role")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_are_none_are_refused(number):
-    with pytest.raises(SceneError):
-        scene_from_json(json.dumps(minimal(sampling={"guidance": "?"})).replace('"?"', number))
+@pytest.mark.parametrize("field", ["guidance", "steps"])
+def test_numbers_that_are_none_are_refused(number, field):
+    with pytest.raises(SceneError) as refusal:
+        scene_from_json(json.dumps(minimal(sampling={field: "?"})).replace('"?"', number))
+    assert refusal.value.field == f"sampling.{field}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_a_scene_file_in_any_unicode_encoding_is_read(tmp_path, encoding):
+    (tmp_path / "scene.json").write_text(json.dumps(minimal(prompt="Zoë"), ensure_ascii=False), encoding=encoding)
+    assert load_scene(tmp_path / "scene.json").prompt == "Zoë"
+
+
+def test_a_scene_file_in_another_encoding_says_what_to_do(tmp_path):
+    (tmp_path / "scene.json").write_text(json.dumps(minimal(prompt="Zoë"), ensure_ascii=False), encoding="cp1252")
+    with pytest.raises(SceneError, match=r"not text in UTF-8.* save it anew"):
+        load_scene(tmp_path / "scene.json")
+
+
+def test_what_people_read_is_in_one_normal_form_and_files_names_are_not(tmp_path):
+    apart = "Zoe\u0308"
+    cast = [{"role": "character", "name": apart, "image": f"{apart}.png"}]
+    scene = scene_from_data(minimal(cast=cast, prompt=f"{apart} waves."))
+    assert (scene.cast[0].name, scene.prompt) == ("Zoë", "Zoë waves.")
+    assert scene.cast[0].image == f"{apart}.png"
+    refused(minimal(cast=[*cast, {**cast[0], "name": "Zoë"}]))
 
 
 @pytest.mark.parametrize("where", ["prompt", "negative_prompt"])
 def test_half_a_surrogate_pair_is_refused(where):
-    assert refused(minimal(**{where: "half \ud83d of an emoji"})).field == where
+    refusal = refused(minimal(**{where: "half \ud83d of an emoji"}))
+    assert refusal.field == where
+    assert "half a character" in refusal.remedy
 
 
 @pytest.mark.parametrize("where", ["name", "image", "cutout", "description"])

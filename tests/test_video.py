@@ -341,6 +341,15 @@ def test_a_file_where_the_folder_should_be_is_a_plain_error(tmp_path, moving_squ
         write_video(moving_square(), tmp_path, VIDEO)
 
 
+@pytest.mark.parametrize("named", ["/no/such/ffmpeg", sys.executable])
+def test_the_variable_that_names_another_ffmpeg_is_named_where_it_is_the_cause(
+    tmp_path, moving_square, monkeypatch, named
+):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", named)
+    with pytest.raises(VideoError, match=f"IMAGEIO_FFMPEG_EXE says to use {named}"):
+        write_video(moving_square(), tmp_path / "clip.mp4", VIDEO)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a video", None])
 @pytest.mark.parametrize("reader", [probe, read_metadata, lambda path: next(read_frames(path)), read_scene])
 def test_what_is_no_video_is_a_plain_error(tmp_path, reader, content):

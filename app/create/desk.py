@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,9 @@ from engine import cutout, part
 from engine.cutout import Cutout
 from engine.errors import SceneError, TroupeError
 from engine.images import open_image
-from engine.prompt import replace_names
-from engine.scene import MOTIONS, Placement, Scene, scene_from_data
+from engine.prompt import folded, replace_names
+from engine.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
 
-LIMITS = {"character": 6, "object": 6, "background": 1}
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
 MAX_NAME = 60
 
@@ -91,6 +91,11 @@ class Desk:
         return [card for card in self.cards if card.role == role]
 
     @property
+    def has_room(self) -> bool:
+        """Whether one more can be in the cast: the same number for the page, the API and the command line."""
+        return len(self.cards) < MAX_CAST
+
+    @property
     def names(self) -> list[str]:
         return [card.name for card in self.cards]
 
@@ -150,7 +155,7 @@ class Desk:
                 if result:
                     self._keep(card, result)
                 self.cards.append(card)
-                self.cards.sort(key=lambda each: list(LIMITS).index(each.role))  # the model's order; stable in a role
+                self.cards.sort(key=lambda each: ROLES.index(each.role))  # the model's order; stable in a role
                 self.save()
         return card
 
@@ -223,9 +228,10 @@ class Desk:
         self.save()
 
     def free_name(self, wanted: str) -> str:
-        taken = {card.name.casefold() for card in self.cards}
+        taken = {folded(card.name) for card in self.cards}
+        wanted = unicodedata.normalize("NFC", wanted)  # macOS spells file names otherwise
         name, number = wanted, 2
-        while name.casefold() in taken:
+        while folded(name) in taken:
             name, number = f"{wanted} {number}", number + 1
         return name
 
@@ -307,10 +313,10 @@ class Desk:
                     self.idle.set()
 
     def _check_room(self, role: str) -> None:
-        if role not in LIMITS:
-            raise SceneError("role", f"{role!r} is not a role", f"Use one of {', '.join(LIMITS)}.")
-        if role != "background" and len(self.of_role(role)) >= LIMITS[role]:
-            raise SceneError("", f"There is room for {LIMITS[role]} {role}s", "Remove one first.")
+        if role not in ROLES:
+            raise SceneError("role", f"{role!r} is not a role", f"Use one of {', '.join(ROLES)}.")
+        if not self.has_room and not (role == "background" and self.of_role(role)):  # a second one replaces the first
+            raise SceneError("", f"There is room for a cast of {MAX_CAST}", "Remove one first.")
 
     def _cut(self, photo: Image.Image) -> Cutout:
         return cutout.cut_out(photo, quality=self.sheet.quality, cache=self.folder.parent.parent / "cutouts")
@@ -326,10 +332,19 @@ def checked_scene(desk: Desk, video: dict, seed: int, pictures: dict[str, str] |
     return scene_from_data(desk.scene_data(video, seed, pictures))
 
 
+# What cameras, telephones and messengers call a picture, before its number
+_NUMBERED = (
+    "img|dsc[fn]?|pxl|vid|screenshot|photo|image|picture|bild|foto|imagen|imagem|whatsapp image|signal|"
+    "微信图片|图片|照片|截图|屏幕截图|写真|画像|スクリーンショット|사진|이미지|스크린샷|изображение|фото|снимок"
+)
+
+
 def _spoken(stem: str) -> str:
     """A file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
-    words = plain_text(re.sub(r"[_\-.]+", " ", stem).strip())
-    numbered = re.match(r"(?i)(img|dsc[fn]?|pxl|vid|screenshot|photo|image)[\s\d]", words + " ")
-    if not re.search(r"[^\W\d]{3,}", words) or numbered:
+    words = unicodedata.normalize("NFC", plain_text(re.sub(r"[_\-.]+", " ", stem).strip()))
+    numbered = re.match(rf"(?i)({_NUMBERED})[\s\d(]", words + " ")
+    # two or one say something where a letter is a syllable or a word: letters that know no capitals
+    speaks = re.search(r"[^\W\d]{3,}", words) or any(unicodedata.category(one) == "Lo" for one in words)
+    if not speaks or numbered:
         return ""
     return words[:40].strip().capitalize() if words.islower() else words[:40].strip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -23,11 +22,10 @@ from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
-from app.create.desk import LIMITS, Card, Desk, Undo, checked_scene
+from app.create.desk import Card, Desk, Undo, checked_scene
 from app.create.sheet import Sheet
 from engine.errors import ImageError, SceneError, TroupeError
-from engine.presets import FORMATS
-from engine.scene import Element, load_scene
+from engine.scene import ROLES, Element, load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
 _PASSING = "passing"  # a file that marks a desk of the API
@@ -123,7 +121,7 @@ def _read(data: dict) -> tuple[list[Card], Sheet]:
     used: what no clip can be made from should not lie on a desk."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
     sheet = TypeAdapter(Sheet).validate_python(_known(Sheet, data["sheet"]))
-    if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in LIMITS for card in cards):
+    if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
         raise ValueError("a value that this version does not know")
     anyone = Card("0" * 12, "object", "somebody")  # an empty desk has a sheet to check all the same
     checked_scene(Desk("", Path(), cards or [anyone], sheet), {}, sheet.seed)
@@ -167,11 +165,9 @@ def open_scene(desk: Desk, path: Path) -> None:
         desk.cards = kept
         desk.save()
         raise
-    sheet, video = desk.sheet, scene.video
-    trim = video.trim_head if scene.engine == "a2" else 0
-    sheet.prompt, sheet.engine, sheet.preset = scene.prompt, scene.engine, ""
-    sheet.put("seconds", math.floor(10 * (video.frames - trim) / video.fps) / 10)  # gives as many frames again
-    sheet.format = min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - video.width / video.height))
+    sheet = desk.sheet
+    sheet.prompt, sheet.preset = scene.prompt, ""
+    sheet.take_video(scene.video, scene.engine)
     sheet.put("seed", scene.sampling.seed)  # counts as typed: the next clip has this one
     sheet.follow(scene.negative_prompt, scene.direction, scene.sampling)
     desk.save()

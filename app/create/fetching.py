@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from app.create.desk import Desk
 from engine import cutout
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from engine.children import command_of, environment
 
 
 def fetch_command(quality: str) -> list[str]:
     """What fetches the weights of a quality; it ends with 0 when they are there."""
-    return [sys.executable, "-m", "engine.cutout", quality]
+    return command_of("engine.cutout", quality)
 
 
 class Fetching:
@@ -40,7 +37,7 @@ class Fetching:
             self._end()
             hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
             self._process = subprocess.Popen(
-                self._command(quality), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                self._command(quality), env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, creationflags=hidden,
             )  # fmt: skip
             self._quality, self._since = quality, time.monotonic()

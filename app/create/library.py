@@ -8,13 +8,13 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from app.create.desk import LIMITS, Card, Desk
+from app.create.desk import Card, Desk
 from app.create.sheet import plain_text
 from app.pictures import data_url, shrunk
 from engine.errors import PresetError
 from engine.presets import Preset, Presets, Slot, direct, load_presets, save_preset
 from engine.prompt import replace_names
-from engine.scene import Direction, Element
+from engine.scene import ROLES, Direction, Element
 
 CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen
 
@@ -68,7 +68,8 @@ class Library:
         cast = tuple(Element(role=card.role, image="-", name=card.name, motion=card.motion) for card in desk.cards)
         directed = direct(preset, cast)
         sheet = desk.sheet
-        sheet.preset, sheet.format, sheet.seconds = preset.key, preset.format, preset.seconds
+        sheet.put("format", preset.format)
+        sheet.preset, sheet.seconds = preset.key, preset.seconds
         if not keep_words:
             sheet.prompt = directed.prompt
             for card, element in zip(desk.cards, directed.cast, strict=True):
@@ -89,8 +90,9 @@ class Library:
         sheet, slots = desk.sheet, _slots(desk.cards)
         try:
             preset = Preset(
-                title=title[:60], format=sheet.format, seconds=sheet.seconds, negative_prompt=sheet.negative_prompt,
-                prompt=_template(sheet.prompt, slots), slots=tuple(slot for _, _, slot in slots),
+                title=title[:60], format=sheet.usual_format, seconds=sheet.usual_seconds,
+                negative_prompt=sheet.negative_prompt, prompt=_template(sheet.prompt, slots),
+                slots=tuple(slot for _, _, slot in slots),
                 draft=Direction(camera=sheet.camera, bpm=sheet.bpm),
             )  # fmt: skip
         except ValidationError as error:
@@ -113,7 +115,7 @@ class Library:
 
 def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
     """Each card as (slot name, card name, slot)."""
-    counts = dict.fromkeys(LIMITS, 0)
+    counts = dict.fromkeys(ROLES, 0)
     slots = []
     for card in cards:
         counts[card.role] += 1

@@ -3,15 +3,16 @@ range, since a stranger may send anything."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import get_args
 
 from engine import cutout
-from engine.a2.options import Attention
-from engine.presets import FORMATS
-from engine.scene import CAMERAS, MAX_PROMPT, Direction, Sampling
+from engine.a2.options import Attention, frames_for
+from engine.presets import FORMATS, FPS, frames_of
+from engine.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
 
-MAX_SEED = 2**31 - 1  # what a number box of the page takes
+OWN = "own"  # the format of a clip that was opened and is in none of ours
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
 ENGINES = ("draft", "a2")
 ATTENTIONS = get_args(Attention)
@@ -33,6 +34,7 @@ class Sheet:
     preset: str = ""
     engine: str = "draft"
     format: str = "16:9"
+    video: dict[str, int] | None = None  # a `Video` where the format is OWN; 0 frames: as many as the seconds take
     seconds: float = 5.4
     camera: str | None = None
     bpm: float = 110
@@ -61,15 +63,20 @@ class Sheet:
         if name in ("prompt", "negative"):
             setattr(self, {"negative": "negative_prompt"}.get(name, name), plain_text(value)[:MAX_PROMPT])
         elif name == "seed":
-            self.seed, self.fresh_seed = int(_within(value, 0, MAX_SEED, self.seed)), value is not None
+            if not _is_near(value, self.seed):  # a browser cannot hold all of its digits
+                self.seed = int(_within(value, 0, MAX_SEED, self.seed))
+            self.fresh_seed = value is not None
         elif name == "seconds":
-            self.seconds = _within(value, *SECONDS, self.seconds)
+            self.seconds = _within(value, SECONDS[0], self.longest, self.seconds)
+            self._count_anew()
         elif name == "bpm":
             self.bpm = _within(value, *BPM, self.bpm)
         elif name in SAMPLING:
             number = _within(value, *SAMPLING[name], getattr(self, name))
             setattr(self, name, int(number) if name == "steps" else float(number))
         elif name == "engine" and value in ENGINES:
+            if value != self.engine:
+                self._count_anew()  # the engines differ in how many frames they can make
             self.engine = str(value)
         elif name == "attention" and value in ATTENTIONS:
             self.attention = str(value)
@@ -88,9 +95,54 @@ class Sheet:
         elif name == "camera":
             self.camera = value if value in CAMERAS else None
         elif name == "format" and value in FORMATS:
-            self.format = str(value)
+            self.format, self.video = str(value), None
         elif name == "quality" and value in cutout.QUALITIES:
             self.quality = str(value)
+
+    def take_video(self, video: Video, engine: str) -> None:
+        """Take over a clip's engine, size, rate and length, whether or not they are among those that the page
+        offers."""
+        trim = video.trim_head if engine == "a2" else 0
+        self.engine, self.seconds = engine, max(0.1, math.floor(10 * (video.frames - trim) / video.fps) / 10)
+        self.format, self.video = self.nearest(video.width, video.height), None
+        if self.made() != video.model_dump() or not SECONDS[0] <= self.seconds <= SECONDS[1]:
+            self.format, self.video = OWN, video.model_dump()
+
+    def made(self) -> dict[str, int]:
+        """The clip's pixels, frames and frames per second, as fields of a `Video`."""
+        width, height = FORMATS.get(self.format, (0, 0))
+        video = self.video or {"width": width, "height": height, "fps": FPS, "trim_head": Video().trim_head}
+        if video.get("frames"):
+            return dict(video)
+        if self.engine == "a2":  # what is cut off at the front is made on top
+            return video | {"frames": frames_for(self.seconds, video["fps"], video["trim_head"])}
+        return video | {"frames": frames_of(self.seconds, video["fps"])}
+
+    @staticmethod
+    def nearest(width: int, height: int) -> str:
+        """The format of the most similar shape."""
+        return min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - width / height))
+
+    @property
+    def longest(self) -> float:
+        """The most seconds that can be asked for: a clip that was opened keeps its length, and its rate."""
+        if not self.video:
+            return SECONDS[1]
+        made = MAX_FRAMES - (self.video["trim_head"] if self.engine == "a2" else 0)
+        return max(self.seconds, min(SECONDS[1], math.floor(10 * made / self.video["fps"]) / 10))
+
+    @property
+    def usual_format(self) -> str:
+        """The format, or the one that is most like it, for what knows no others (a preset)."""
+        return self.nearest(self.video["width"], self.video["height"]) if self.video else self.format
+
+    @property
+    def usual_seconds(self) -> float:
+        return _within(self.seconds, *SECONDS, SECONDS[0])
+
+    def _count_anew(self) -> None:
+        if self.video:
+            self.video = self.video | {"frames": 0}
 
     def follow(self, negative_prompt: str, direction: Direction, sampling: Sampling) -> None:
         """Take over how a preset or a scene is shot. The seed stays."""
@@ -100,16 +152,27 @@ class Sheet:
 
     def is_sound(self) -> bool:
         """Whether a sheet that was read from disk can be used."""
-        known = self.format in FORMATS and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
-        numbers = SECONDS[0] <= self.seconds <= SECONDS[1] and BPM[0] <= self.bpm <= BPM[1]
+        known = self._has_shape() and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
+        numbers = (bool(self.video) or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM[0] <= self.bpm <= BPM[1]
         slots = len(self.loras) == len(self.strengths) == LORAS and self.attention in ATTENTIONS
         slots = slots and all(getattr(self, name) in choices for name, choices in WISHES.items())
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
 
+    def _has_shape(self) -> bool:
+        """Whether the format is known. Raises ValueError for a video that cannot be."""
+        if self.format != OWN:
+            return self.format in FORMATS and self.video is None
+        return self.video is not None and Video.model_validate(self.made()) is not None
+
+
 def plain_text(value: object) -> str:
     """Text that every file can hold: half a surrogate pair becomes a question mark."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _is_near(value: object, number: int) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and float(value) == float(number)
 
 
 def _within(value: object, low: float, high: float, otherwise: float) -> float:

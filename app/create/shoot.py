@@ -14,6 +14,7 @@ from engine.a2.options import A2Options
 from engine.door import RenderRequest
 from engine.engines import ENGINES
 from engine.errors import SceneError, TroupeError
+from engine.folders import RESERVED
 from engine.memory.plan import Plan, plan_to_dict
 
 
@@ -81,6 +82,7 @@ def _file_names(desk: Desk) -> dict[str, str]:
     names: dict[str, str] = {}
     for card in desk.cards:
         stem = _slug(card.name, 5) or card.role
+        stem = f"{card.role}-{stem}" if RESERVED.fullmatch(stem) else stem
         taken, number = set(names.values()), 2
         name = f"{stem}.png"
         while name in taken:

@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image, ImageChops
 
 from app.create import views
-from app.create.desk import LIMITS, Desk
+from app.create.desk import Desk
 from app.create.desks import Desks, bring_background, lay_out_scene
 from app.create.display import Display, Updates
 from app.create.fetching import Fetching, choose_quality
@@ -29,6 +29,7 @@ from app.jobs.board import Job, JobBoard
 from app.jobs.snapshot import DONE
 from app.uploads import uploaded
 from engine.errors import TroupeError
+from engine.scene import MAX_CAST
 
 SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention", "precision",
            "offload", "resident", "guidance_passes")  # fmt: skip  # what other parts of the page depend on
@@ -68,7 +69,7 @@ class Studio:
         def upload(desk_id: str, files: str | list[str] | None) -> Updates:
             desk, problems, left_out = self.desks.get(desk_id), [], 0
             for path in [files] if isinstance(files, str) else files or []:
-                if role != "background" and len(desk.of_role(role)) >= LIMITS[role]:
+                if role != "background" and not desk.has_room:
                     left_out += 1
                     continue
                 try:
@@ -76,7 +77,7 @@ class Studio:
                 except TroupeError as error:  # one bad file does not take the others with it
                     problems.append(str(error))
             if left_out:
-                problems.append(f"There is room for {LIMITS[role]} {role}s: {left_out} left out. Remove one first.")
+                problems.append(f"There is room for a cast of {MAX_CAST}: {left_out} left out. Remove one first.")
             return self.show.cast(desk, problems)
 
         return upload

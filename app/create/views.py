@@ -7,34 +7,36 @@ from typing import Any
 
 from PIL import Image
 
-from app.create.desk import LIMITS, Card, Desk, checked_scene
+from app.create.desk import Card, Desk, checked_scene
+from app.create.sheet import OWN
 from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
-from engine.a2.options import frames_for
 from engine.cast import Member
 from engine.cutout import checkerboard
 from engine.errors import TroupeError
 from engine.images import cover
-from engine.presets import FORMATS, FPS, frames_of
+from engine.presets import FORMATS
 from engine.prompt import find_names
-from engine.scene import MOTIONS, Video
+from engine.scene import MOTIONS
 
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
     "object": ("Objects", "Add an object", "A product, an instrument, a thing to hold"),
     "background": ("Background", "Set the background", "A place: a stage, a kitchen, a street"),
 }
-TRIM_HEAD = Video().trim_head
 MOTION_LABELS = [("", "Motion: auto")] + [(name, f"Motion: {name}") for name in MOTIONS]
 
 
 def video_of(desk: Desk) -> dict[str, int]:
     """The clip's pixels, frames and frames per second."""
-    sheet, (width, height) = desk.sheet, FORMATS[desk.sheet.format]
-    size = {"width": width, "height": height, "fps": FPS}
-    if sheet.engine == "a2":  # what is cut off at the front is made on top
-        return size | {"frames": frames_for(sheet.seconds, FPS, TRIM_HEAD), "trim_head": TRIM_HEAD}
-    return size | {"frames": frames_of(sheet.seconds)}
+    return desk.sheet.made()
+
+
+def format_choices(desk: Desk) -> list[tuple[str, str]]:
+    """The formats to choose from: the usual ones, and that of the clip that was opened where it is another."""
+    own = desk.sheet.video
+    shown = [(f"{own['width']}×{own['height']}, {own['fps']} fps", OWN)] if own else []
+    return [(name, name) for name in FORMATS] + shown
 
 
 # -- the cast board ----------------------------------------------------------
@@ -45,7 +47,7 @@ def board_value(desk: Desk) -> dict[str, Any]:
     sections = []
     for role, (title, add, hint) in SECTIONS.items():
         cards = desk.of_role(role)
-        room = len(cards) < LIMITS[role]
+        room = role == "background" or desk.has_room
         sections.append(
             {"role": role, "title": title, "add": add, "hint": hint if not cards else "", "room": room,
              "cards": [_card_value(desk, card) for card in cards]}

@@ -14,6 +14,7 @@ from app.guard.belongings import Belongings
 from app.guard.limits import Limits, Line, Rates, Uploads
 from app.guard.veil import Veil
 from app.guard.visitors import KEY, OWNER, Passes, Visitor
+from engine.surroundings import home
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -27,7 +28,7 @@ class Guard:
         self.access, self.limits, self._clock = access, limits or Limits(), clock
         uploads = (outputs / "uploads").resolve()  # it can be a link to another disk, and Gradio names files both ways
         self.belongings = Belongings(outputs / "belongings.jsonl", uploads)
-        self.veil = Veil(uploads, [outputs, ROOT, Path.home()])
+        self.veil = Veil(uploads, [outputs, ROOT, *filter(None, [home()])])
         self.passes, self.attempts = Passes(access), Attempts()
         self.rates, self.uploads = Rates(self.limits), Uploads(self.limits, outputs)
         self._line = Line(self.limits.jobs)

@@ -13,7 +13,7 @@ from typing import Any
 from app.help.doctor import ROOT, examine
 from app.help.logs import last_engine_errors, last_errors
 from app.jobs.journal import last_failure
-from engine import VERSION
+from engine import VERSION, surroundings
 
 PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",
             "transformers", "optimum-quanto", "huggingface_hub")  # fmt: skip
@@ -38,7 +38,8 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
         ("Last job that failed", last_failure(outputs / "clips")[-_JOB_LINES:]),
     ):
         parts.append(f"{title}:\n" + (_unquoted("\n".join(lines)) if lines else "none"))
-    return without_private("\n\n".join(parts), {outputs: "<outputs>", ROOT: "<troupe>", Path.home(): "~"})
+    home = {folder: "~" for folder in [surroundings.home()] if folder}
+    return without_private("\n\n".join(parts), {outputs: "<outputs>", ROOT: "<troupe>", **home})
 
 
 def without_private(text: str, known: Mapping[Path, str]) -> str:

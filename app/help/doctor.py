@@ -154,12 +154,14 @@ def _card(outputs: Path) -> Finding:
 
 
 def _port() -> Finding:
+    asked = os.environ.get("GRADIO_SERVER_PORT", "")
+    wanted = int(asked) if asked.isdigit() else FIRST
     try:
-        port = free_port(None, FIRST)
+        port = free_port(None, wanted)
     except TroupeError as error:
         return Finding("Port", BAD, error.problem, error.remedy)
-    if port != FIRST:
-        return Finding("Port", NOTE, f"{FIRST} is taken (is Troupe open already?); {port} is free")
+    if port != wanted:
+        return Finding("Port", NOTE, f"{wanted} is taken (is Troupe open already?); {port} is free")
     return Finding("Port", GOOD, f"{port} is free")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from app.help.logs import turn_over
 from engine import channel
+from engine.children import environment
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _FAREWELL = 5.0  # seconds for the system to bury what has been killed
 
 # Apart from our terminal: its Ctrl-C is for the server, which then ends the engine.
@@ -125,7 +125,6 @@ class Child:
 
 
 def _start(command: Sequence[str], log: Path | None) -> subprocess.Popen:
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with contextlib.ExitStack() as stack:
         errors: Any = None if _is_open(2) else subprocess.DEVNULL
         if log is not None:
@@ -134,7 +133,7 @@ def _start(command: Sequence[str], log: Path | None) -> subprocess.Popen:
             errors = stack.enter_context(log.open("ab"))
         return subprocess.Popen(
             list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env={**os.environ, "PYTHONPATH": path}, **_APART,
+            env=environment(), **_APART,
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from app.jobs.store import JobRow, now
 from engine.a2.options import A2Options
 from engine.door import RenderRequest
 from engine.errors import SceneError
+from engine.prompt import folded
 from engine.scene import Scene, load_scene, scene_from_json, scene_to_json
 
 SCENE, PAPERS, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
@@ -41,7 +42,7 @@ def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
     steps = scene.sampling.steps if engine == "a2" else 1
     return JobRow(
         papers.id, papers.owner, folder.name, engine, scene_to_json(scene), json.dumps(papers.options),
-        prompt=scene.prompt, words=f"{scene.prompt} {names}".casefold(), seed=scene.sampling.seed,
+        prompt=scene.prompt, words=folded(f"{scene.prompt} {names}"), seed=scene.sampling.seed,
         units=float(video.width * video.height * video.frames * steps), created=papers.created,
     )  # fmt: skip
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +17,11 @@ from typing import NoReturn
 
 from app.jobs.child import Child
 from engine import channel, part
+from engine.children import command_of
 from engine.door import Progress, RenderRequest, Result
 from engine.errors import Stopped, TroupeError
 
-COMMAND = (sys.executable, "-P", "-m", "engine.worker")
+COMMAND = tuple(command_of("engine.worker"))
 _TICK = 0.1  # seconds between two looks at `stop`
 _LAST_WORDS = 5.0  # seconds to wait for the end of a dead process's pipe: a grandchild may hold it open
 _AGAIN = "Generate it again"

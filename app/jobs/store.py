@@ -19,6 +19,7 @@ from pathlib import Path
 
 from app.jobs.snapshot import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
 from engine.errors import TroupeError
+from engine.prompt import folded
 
 VERSION = 1
 _PAST = 25  # finished jobs that tell the machine's pace
@@ -252,7 +253,7 @@ class Store:
             if wanted is not None:
                 terms.append(f"{column} = ?")
                 values.append(wanted)
-        for word in search.casefold().split():
+        for word in folded(search).split():
             terms.append("instr(words, ?)")
             values.append(word)
         if favourites:

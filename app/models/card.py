@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import html
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.create.planning import Planner
 from app.safely import safely
+from engine.children import command_of, environment
 from engine.errors import TroupeError
 from engine.memory.hardware import Hardware
 from engine.memory.stages import GB
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDS = "SkyReels-A2 needs an NVIDIA card with 6 GB or more."
 _PATIENCE = 300.0  # seconds that measuring may take
 
@@ -69,11 +67,11 @@ def measured(hardware: Hardware | None) -> Iterator[str]:
     if hardware is None or not hardware.torch.value:
         raise TroupeError("The libraries are not installed yet", "Install them first: they are what is measured.")
     device = "cuda" if hardware.device.value == "cuda" else "cpu"
-    command = [sys.executable, "-m", "engine.memory.calibration", device, "bf16" if device == "cuda" else "fp32"]
+    command = command_of("engine.memory.calibration", device, "bf16" if device == "cuda" else "fp32")
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
     begun = time.monotonic()
     with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         creationflags=hidden,
     ) as process:  # fmt: skip
         try:

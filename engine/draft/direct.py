@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.draft.vocabulary import Words, match, raw_tokens, tokens, words
+from engine.draft.vocabulary import Words, match, name_token, named, raw_tokens, tokens, words
 from engine.scene import Scene, label
 
 
@@ -27,8 +27,9 @@ class Plan:
 def direct(scene: Scene) -> Plan:
     """Read the scene's direction; what is set explicitly wins over what the prompt says."""
     table = words()
-    prompt, names = tokens(scene.prompt), _names(scene)
-    owners = {at for at, token in enumerate(raw_tokens(scene.prompt)) if token.endswith("'s")}
+    said = named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)])
+    prompt, names = tokens(said), {(name_token(i),): i for i in range(len(scene.cast))}
+    owners = {at for at, token in enumerate(raw_tokens(said)) if token.endswith("'s")}
     shots = _shots(prompt, names, table)
     motions, holders = _read_acts(scene, _Text(prompt, names, table, shots, owners))
     for i, element in enumerate(scene.cast):
@@ -74,15 +75,6 @@ def _read_camera(prompt: list[str], shots: dict[int, int], table: Words) -> str:
         if not _negated(prompt, at, table):
             return table.camera[tuple(prompt[at : at + length])]
     return "still" if shots else "push_in"
-
-
-def _names(scene: Scene) -> dict[tuple[str, ...], int]:
-    """Each name, and each label such as "character 2" of the nameless, with its index in the cast."""
-    found: dict[tuple[str, ...], int] = {}
-    for i, element in enumerate(scene.cast):
-        if name := tuple(tokens(label(element, i))):
-            found.setdefault(name, i)
-    return found
 
 
 @dataclass

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from engine.prompt import replace_names
 from engine.scene import CAMERAS, MOTIONS, Element
 
-_TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")
+_NAME = re.compile(r"\ue000\d+\ue001")  # one of the cast, by its index: `named`
+_TOKEN = re.compile(_NAME.pattern + r"(?:['\u2019]?s\b)?|[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,20 @@ def words() -> Words:
     return Words(flat("camera"), flat("motion"), size, flat("hold"), grammar)
 
 
+def named(prompt: str, names: Sequence[str]) -> str:
+    """The prompt with a token of its own for each mention of a name, whatever script the name is in."""
+    prompt = prompt.translate({0xE000: None, 0xE001: None})
+    return replace_names(prompt, names, {i: name_token(i) for i in range(len(names))})
+
+
+def name_token(index: int) -> str:
+    """What stands for a name in a prompt's tokens."""
+    return f"\ue000{index}\ue001"
+
+
 def tokens(text: str) -> list[str]:
-    """Words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia")."""
-    return [token.removesuffix("'s") for token in raw_tokens(text)]
+    """Words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia"), and so does its plural."""
+    return [name[0] if (name := _NAME.match(token)) else token.removesuffix("'s") for token in raw_tokens(text)]
 
 
 def raw_tokens(text: str) -> list[str]:

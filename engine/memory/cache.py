@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import surroundings
 from engine.a2.files import Weights
 from engine.errors import TroupeError
 from engine.part import beside, remove, sweep
@@ -66,14 +67,7 @@ class Source:
 def cache_folder() -> Path:
     """Where quantised weights are kept if nothing else is said: `$TROUPE_CACHE/quantised`, or the same in the user's
     cache folder."""
-    chosen = os.environ.get("TROUPE_CACHE")
-    if chosen:
-        with contextlib.suppress(RuntimeError):  # no home folder is known
-            return Path(chosen).expanduser() / "quantised"
-        return Path(chosen) / "quantised"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("troupe", appauthor=False)) / "quantised"
+    return surroundings.cache_folder() / "quantised"
 
 
 def cached(folder: Path) -> tuple[CacheEntry, ...]:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import surroundings
 from engine.memory.settings import Precision
 from engine.memory.shapes import Shapes
 from engine.memory.speed import Speed
@@ -44,9 +45,7 @@ class Machine:
 
 def speeds_file() -> Path:
     """Where speeds are remembered."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("troupe", appauthor=False)) / "speeds.json"
+    return surroundings.cache_folder() / "speeds.json"
 
 
 def recall(machine: Machine, file: Path) -> Speed | None:

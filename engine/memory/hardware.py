@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.children import command_of, environment
 from engine.memory.host import disk_free, physical_memory, pinned_limit
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
 _PATIENCE = 60  # seconds; torch alone can take twenty on a cold disk
 _NO_TORCH = "torch is not installed"
 
@@ -61,9 +61,9 @@ def read_hardware(folder: Path | None = None) -> Hardware:
 def ask_hardware(folder: Path | None = None) -> Hardware:
     """The same from a process of its own: nothing heavy is imported here, no driver stays open, and a driver that
     hangs or crashes only costs what it knew."""
-    command = [sys.executable, "-m", "engine.memory.hardware", *([str(folder)] if folder else [])]
+    command = command_of("engine.memory.hardware", *([str(folder)] if folder else []))
     try:
-        done = _run(command, _PATIENCE, cwd=_REPOSITORY)
+        done = _run(command, _PATIENCE, environment())
         return hardware_from_dict(json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
         why = f"the graphics driver did not answer within {_PATIENCE} seconds"
@@ -179,11 +179,11 @@ def _nvidia_smi() -> tuple[str, int, int] | None:
         return None
 
 
-def _run(command: list[str], patience: float, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], patience: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # or a console flashes up on Windows
     return subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=patience, creationflags=hidden,
-        cwd=cwd, encoding="utf-8", errors="replace",
+        env=env, encoding="utf-8", errors="replace",
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from engine.models.download import download, verify
 from engine.models.libraries import install_libraries, library_work
 from engine.models.store import Store
 from engine.models.work import Busy, Progress, carry_out
+from engine.surroundings import settle
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
         "verify": lambda progress: verify(model, _tied(progress)),
         "install": lambda progress: install_libraries(_tied(progress)),
     }
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before huggingface_hub is imported: it reads it then
+    settle()  # before huggingface_hub is imported: it reads the environment then
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this: it stops us in its own words
     try:
         return carry_out(library_work() if kind == "install" else Store(model).work, kind, actions[kind])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine import surroundings
 from engine.a2.files import find_checkpoint, is_hub_id, read_checkpoint
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable, TroupeError
@@ -40,7 +41,7 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
     """How much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model` is
     neither."""
     try:
-        folder = Path(model).expanduser()
+        folder = surroundings.expanded(model)
         local = folder.is_dir()
     except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
         local = False

@@ -18,9 +18,10 @@ from pathlib import Path
 from engine.errors import TroupeError
 from engine.installing import Install, InstallFailed, install, missing
 from engine.models.catalogue import free_bytes
-from engine.models.work import ROOT, Progress, Work
+from engine.models.work import Progress, Work
 from engine.words import command_line, gigabytes
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 LIST = ROOT / "requirements-a2.txt"
 VENV = ROOT / ".venv"
 _CUDA = (2_800_000_000, 5_400_000_000)  # bytes to fetch, bytes installed

@@ -19,6 +19,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from engine import surroundings
 from engine.errors import TroupeError
 from engine.folders import files_below
 from engine.models.hub import Listing, RemoteFile
@@ -32,7 +33,7 @@ class Store:
         from huggingface_hub import constants
 
         self.model = model
-        self.cache = Path(constants.HF_HUB_CACHE).expanduser()
+        self.cache = surroundings.expanded(constants.HF_HUB_CACHE)
         name = "models--" + model.replace("/", "--")
         self.root = self.cache / name
         self.work = Work(self.root / "troupe", self.cache / ".locks" / name / "troupe.lock")

@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -21,9 +20,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from engine.children import command_of, environment
 from engine.errors import TroupeError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 INTERVAL = 0.4  # seconds between two looks for the wish to stop
 _SPEED_OVER = 20.0  # seconds
@@ -249,7 +248,7 @@ def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subproce
     it closes. `errors` takes what it says on stderr (None: the console does)."""
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
     return subprocess.Popen(
-        [sys.executable, "-m", "engine.models", *arguments], cwd=ROOT, stdin=subprocess.PIPE,
+        command_of("engine.models", *arguments), env=environment(), stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL, stderr=errors, creationflags=hidden,
     )  # fmt: skip
 

@@ -1,0 +1,65 @@
+"""A host as the command line names it, as a socket wants it, and as it stands in an address on the page."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+
+from engine.errors import TroupeError
+
+HERE = "127.0.0.1"
+_EVERYWHERE = {"0.0.0.0": "localhost", "::": "[::1]"}  # to listen on: any address of this machine, of that kind
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_CERTIFICATES = ("ssl_cert_file", "ssl_cert_dir")
+
+
+def bare(host: str) -> str:
+    """The host as a socket wants it: `::1` for `[::1]`, and without spaces around it."""
+    return host.strip().removeprefix("[").removesuffix("]")
+
+
+def in_url(host: str) -> str:
+    """The host as it stands in an address, an IPv6 one in brackets."""
+    host = bare(host)
+    return f"[{host}]" if ":" in host else host
+
+
+def for_a_browser(host: str, port: int) -> str:
+    """The address at which this machine's browser finds what listens on `host`."""
+    return f"http://{_EVERYWHERE.get(bare(host)) or in_url(host)}:{port}/"
+
+
+@contextlib.contextmanager
+def reached_directly(host: str, internet: bool) -> Iterator[None]:
+    """Requests to `host`, this very server, go neither through a proxy nor by certificates that the environment names:
+    those are for the internet. `internet`: it is asked, too, meanwhile; then they stay, and the host is excepted.
+    Raises TroupeError where with them it cannot be asked."""
+    before = dict(os.environ)
+    if internet:
+        _check_internet()
+        known = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
+        hosts = [*filter(None, known.values()), "localhost", HERE, "::1", bare(host)]
+        os.environ.update(dict.fromkeys(known, ",".join(dict.fromkeys(hosts))))
+    else:
+        for name in [name for name in os.environ if name.lower() in (*_PROXIES, *_CERTIFICATES)]:
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() | before.keys():
+            if name not in before:
+                del os.environ[name]
+            elif os.environ.get(name) != before[name]:
+                os.environ[name] = before[name]
+
+
+def _check_internet() -> None:
+    without = "or start without --share"
+    for name, value in os.environ.items():
+        if name.lower() in _CERTIFICATES and value and not os.path.exists(value):
+            raise TroupeError(f"{name} names {value}, which is not there", f"Correct it, remove it, {without}.")
+        if name.lower() in _PROXIES and value.lower().startswith("socks") and not importlib.util.find_spec("socksio"):
+            remedy = f"Name an HTTP proxy, remove it, {without}."
+            raise TroupeError(f"The public link cannot be made through the SOCKS proxy that {name} names", remedy)
