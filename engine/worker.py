@@ -41,6 +41,7 @@ from engine.channel import (
 from engine.door import render
 from engine.errors import EngineUnavailable, Stopped, TroupeError
 from engine.garage import Garage
+from engine.memory.shortage import is_poisoned
 from engine.surroundings import settle
 
 IDLE = 15 * 60.0  # seconds without a job after which the model's memory is given back
@@ -48,21 +49,29 @@ _BEAT = 2.0  # seconds between two signs of life
 _GRACE = 5.0  # seconds that a job has to stop once nobody waits for it any more
 
 
-def perform(order: Render, say: Callable[[FromEngine], None], stop: Callable[[], bool], garage: Garage) -> None:
-    """Do one job and say what happens, its end in any case."""
-    spoilt = False
+def perform(order: Render, say: Callable[[FromEngine], None], stop: Callable[[], bool], garage: Garage) -> bool:
+    """Do one job and say what happens, its end in any case and before anything else: what is done to tidy up may not
+    work either. Whether this process can do another one; else it ends, and who gives it one gives it to the next."""
+    spoilt = sound = True
     try:
         answer: FromEngine = Done(
             order.job, render(order.request, lambda progress: say(Told(order.job, progress)), stop, garage)
         )
+        spoilt = False
     except Stopped:
-        answer = Halted(order.job)
+        answer, spoilt = Halted(order.job), False
     except BaseException as error:  # a library may even call sys.exit
-        answer = failure(order.job, error)
         spoilt = isinstance(error, EngineUnavailable) or not isinstance(error, TroupeError)
-    if spoilt:  # what ran out of memory, or broke in the middle, should not meet the next job
-        garage.release()
+        sound = not is_poisoned(error)
+        answer = failure(order.job, error)
     say(answer)
+    if spoilt and sound:  # what ran out of memory, or broke in the middle, should not meet the next job
+        try:
+            garage.release()
+        except Exception as error:  # this process only: the next job gets another
+            print(f"troupe: the model cannot be let go: {error}", file=sys.stderr, flush=True)
+            return False
+    return sound
 
 
 class Worker:
@@ -87,9 +96,11 @@ class Worker:
                 self._garage.release()
                 self._say(Released())
             else:
-                perform(order, self._say, lambda job=order.job: self._is_unwanted(job), self._garage)
+                sound = perform(order, self._say, lambda job=order.job: self._is_unwanted(job), self._garage)
                 self._busy.clear()
                 self._unwanted.discard(order.job)
+                if not sound:
+                    break
         self._left.set()
 
     def _next(self) -> Render | Release | None:

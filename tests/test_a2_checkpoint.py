@@ -9,9 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from engine.a2.checkpoint import choose_compute, load_checkpoint
+from engine.a2.conditioning import encode_semantic, encode_text
 from engine.a2.files import find_checkpoint, read_checkpoint
 from engine.a2.options import A2Options
 from engine.errors import EngineUnavailable, Stopped
@@ -105,6 +107,40 @@ def test_names_of_tensors_as_older_libraries_wrote_them_are_understood(copy):
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
+@pytest.mark.parametrize("projection", [False, True])
+@pytest.mark.parametrize("words", ["shared", "both", "embed_tokens"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_checkpoint_as_transformers_4_wrote_it_gives_the_same_numbers(copy, tmp_path, projection, words, precision):
+    """The real one was written by 4.49: other keys, more in its configurations, word vectors that are not tied."""
+    pictures = {f"vision_model.{name}": tensor for name, tensor in load_file(copy / IMAGE).items()}
+    if projection:
+        pictures["visual_projection.weight"] = torch.randn(16, 24)
+    save_file(pictures, copy / IMAGE, {"format": "pt"})
+    old = {"dtype": None, "torch_dtype": "bfloat16", "transformers_version": "4.49.0"}
+    kind = "CLIPVisionModelWithProjection" if projection else "CLIPVisionModel"
+    change_json(copy / "image_encoder" / "config.json", **old, architectures=[kind])
+    tensors = load_file(copy / TEXT)
+    vectors = tensors["shared.weight"] if words == "shared" else tensors.pop("shared.weight")
+    if words != "shared":
+        tensors["encoder.embed_tokens.weight"] = vectors
+    if words == "both":
+        tensors["shared.weight"] = vectors.clone()
+    save_file(tensors, copy / TEXT, {"format": "pt"})
+    more = {"scalable_attention": True, "output_past": True, "tokenizer_class": "T5Tokenizer"}
+    change_json(copy / "text_encoder" / "config.json", **old, **more, tie_word_embeddings=False)
+    options = A2Options(device="cpu", precision=precision)
+    picture = Image.new("RGB", (512, 512), (200, 10, 50))
+    found = []
+    for folder in (TINY, copy):
+        checkpoint = load_checkpoint(folder, choose_compute(options), cache=tmp_path / "cache")
+        with torch.no_grad():
+            text = encode_text(checkpoint, "A man holds a cup.")
+            found.append((text, encode_semantic(checkpoint, [picture])))
+    for new, legacy in zip(*found, strict=True):
+        assert new.abs().sum() > 0
+        assert torch.equal(new, legacy)
+
+
 @pytest.mark.parametrize(
     ("component", "values", "says"),
     [
@@ -155,6 +191,16 @@ def test_a_hub_id_is_never_downloaded_but_found_where_an_earlier_download_left_i
 def test_a_device_that_is_not_there_is_told_so(options, says):
     with pytest.raises(EngineUnavailable, match=says):
         choose_compute(options)
+
+
+def test_a_card_without_kernels_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla P40")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (6, 1))
+    with pytest.raises(EngineUnavailable, match=r"Tesla P40 \(compute capability 6\.1\).*Or use the draft"):
+        choose_compute(A2Options(device="cuda"))
 
 
 def test_loading_tells_which_component_and_how_far():

@@ -11,9 +11,13 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 
 
 import itertools
+from pathlib import Path
 
+from engine.a2.options import Lora
 from engine.a2.preview import fit_colours, preview
-from engine.a2.recipe import Watch, shoot
+from engine.a2.recipe import Watch, _suspects, shoot
+from engine.a2.sampling import NotFinite
+from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TRIO, a_picture, a_scene, conditioned, latents_of, members_of, tiny
 
 CPU = torch.device("cpu")
@@ -22,6 +26,35 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def checkpoint():
     return tiny()
+
+
+# ---------------------------------------------------------------------------
+# Numbers that are none
+
+
+@pytest.mark.parametrize("when", [1, 2])
+def test_numbers_that_are_none_end_the_run_at_once_and_what_is_kept_is_sound(checkpoint, tmp_path, monkeypatch, when):
+    made, real = [], checkpoint.transformer.forward
+
+    def forward(*args, **more):
+        made.append(1)
+        flow, *rest = real(*args, **more)
+        return (torch.full_like(flow, float("nan")) if len(made) > 2 * (when - 1) else flow, *rest)
+
+    scene, state = a_scene(TRIO[:1]), tmp_path / "state.safetensors"
+    monkeypatch.setattr(checkpoint.transformer, "forward", forward)
+    with pytest.raises(EngineUnavailable, match=f"at step {when} the model's numbers"):
+        latents_of(checkpoint, scene, state=state)
+    assert len(made) == 2 * when  # of three steps, two passes each
+    monkeypatch.undo()
+    assert state.exists() == (when > 1)
+    assert torch.equal(latents_of(checkpoint, scene, state=state), latents_of(checkpoint, scene))
+
+
+def test_what_was_asked_for_and_may_be_the_cause_is_named():
+    options = replace(OPTIONS, loras=(Lora(Path("styles/ink.safetensors")),), attention="sage", precision="int8")
+    said = NotFinite(3, _suspects(options)).remedy
+    assert said.startswith("Leave out the LoRA ink.safetensors and the sage attention and the int8 precision, and")
 
 
 # ---------------------------------------------------------------------------

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from engine.memory import hardware
-from engine.memory.hardware import Hardware, ask_hardware, hardware_from_dict, hardware_to_dict, read_hardware
+from engine.memory.hardware import (
+    Hardware,
+    ask_hardware,
+    hardware_from_dict,
+    hardware_to_dict,
+    has_kernels,
+    read_hardware,
+)
 from engine.memory.host import container_limits, disk_free, physical_memory, pinned_limit
 
 GB = 2**30
@@ -74,6 +83,69 @@ def test_without_torch_and_driver_no_card_is_known_and_it_says_why(monkeypatch, 
     assert seen.device.value == "cpu"
     assert seen.vram_total.value is None
     assert "torch is not installed" in seen.vram_total.why
+
+
+class FakeTorch:
+    """A torch that was built for a version of CUDA, and what it sees of a card."""
+
+    def __init__(self, cuda: str | None, architectures: list[str] | None = None, card: tuple[int, int] | None = None):
+        self.__version__ = "2.13.0"
+        self.version = SimpleNamespace(cuda=cuda, hip=None)
+        self.__spec__ = object()  # it counts as installed
+        major, minor = card or (0, 0)
+        properties = SimpleNamespace(
+            name="NVIDIA GeForce GTX 1080 Ti", major=major, minor=minor, total_memory=11 * GB
+        )  # fmt: skip
+        self.cuda = SimpleNamespace(
+            is_available=lambda: card is not None, get_device_properties=lambda _: properties, device_count=lambda: 1,
+            get_arch_list=lambda: architectures or [], mem_get_info=lambda _: (10 * GB, 11 * GB),
+        )  # fmt: skip
+        self.backends = SimpleNamespace()
+
+
+def driver(monkeypatch, version: str, card: str = "NVIDIA GeForce RTX 3060, 12288, 11500\n") -> None:
+    def run(command, *_, **__):
+        line = version + "\n" if "driver_version" in command[1] else card
+        return subprocess.CompletedProcess(command, 0, line, "")
+
+    monkeypatch.setattr(hardware, "_run", run)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version", "says"),
+    [("13.0", "570.86.10", r"driver 570\.86\.10 is too old for this torch \(CUDA 13\.0\)\. Update the driver to 580"),
+     ("12.8", "470.1", "Update the driver to 525"), ("13.0", "580.1", "restart the computer"),
+     (None, "580.1", "this torch is one for the processor only")],
+)  # fmt: skip
+def test_a_card_that_torch_does_not_see_says_what_to_do(monkeypatch, cuda, version, says):
+    monkeypatch.setitem(sys.modules, "torch", FakeTorch(cuda))
+    driver(monkeypatch, version)
+    seen = read_hardware()
+    assert seen.device.value == "cpu"
+    assert re.search(says, seen.device.why), seen.device.why
+
+
+_WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]  # of torch 2.13 for CUDA 13
+
+
+@pytest.mark.parametrize(
+    ("architectures", "card", "has"),
+    [(_WHEEL, (6, 1), False), (_WHEEL, (7, 0), False), (_WHEEL, (7, 5), True), (_WHEEL, (8, 9), True),
+     (_WHEEL, (12, 0), True), (_WHEEL, (12, 1), True), (["sm_80", "compute_80"], (9, 0), True),
+     (["sm_80"], (9, 0), False), (["sm_90a"], (9, 0), True), ([], (6, 1), True)],
+)  # fmt: skip
+def test_whether_a_torch_has_kernels_for_a_card(architectures, card, has):
+    assert has_kernels(architectures, card) is has
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_none_and_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", FakeTorch("13.0", _WHEEL, (6, 1)))
+    driver(monkeypatch, "580.1")
+    seen = read_hardware()
+    assert (seen.device.value, seen.name.value) == ("cpu", "NVIDIA GeForce GTX 1080 Ti")
+    assert "compute capability 6.1" in seen.device.why
+    monkeypatch.setitem(sys.modules, "torch", FakeTorch("13.0", _WHEEL, (8, 6)))
+    assert read_hardware().device.value == "cuda"
 
 
 def test_asking_does_not_import_torch():

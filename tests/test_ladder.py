@@ -9,7 +9,7 @@ import pytest
 from engine.a2.options import A2Options
 from engine.memory.footprint import Clip
 from engine.memory.ladder import RUNGS, Way, next_way, tiling_of
-from engine.memory.shortage import Need, Shortage, is_shortage
+from engine.memory.shortage import Need, Shortage, is_poisoned, is_shortage
 
 GB = 2**30
 STAGES = ("loading", "text", "references", "denoise", "decode")
@@ -84,6 +84,7 @@ def test_a_clip_that_is_small_already_is_not_cut_up():
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. Couldn't open shared file mapping, error code: <1455>"),
         OSError(12, "Cannot allocate memory"),
     ],
 )
@@ -102,6 +103,34 @@ def test_memory_that_ran_out_is_known_in_all_its_forms(error):
 )
 def test_other_faults_are_not_taken_for_it(error):
     assert not is_shortage(error)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+     "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
+     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "GET was unable to find an engine to execute this computation"],
+)  # fmt: skip
+@pytest.mark.parametrize(("free", "short"), [(300 * 2**20, True), (4 * GB, False)])
+def test_what_libraries_say_in_other_words_counts_where_the_card_is_full(monkeypatch, said, free, short):
+    torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, 24 * GB))
+    assert is_shortage(RuntimeError(said)) is short
+    assert is_poisoned(RuntimeError(said)) is (not short and said.startswith("CUDA error"))
+
+
+def test_an_error_that_spoils_the_process_is_known_also_behind_another():
+    class AcceleratorError(RuntimeError):
+        """As torch calls it."""
+
+    spoilt, harmless = AcceleratorError("device-side assert triggered"), ValueError("no")
+    wrapped = RuntimeError("the step failed")
+    wrapped.__cause__ = spoilt
+    assert is_poisoned(spoilt)
+    assert is_poisoned(wrapped)
+    assert not is_poisoned(harmless)
+    assert not is_poisoned(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."))
 
 
 def test_a_shortage_tells_where_and_the_numbers():

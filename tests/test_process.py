@@ -238,6 +238,31 @@ def test_a_fault_of_the_engine_is_told_with_its_traceback(haunted, request_for):
     assert engine._child.pid == first  # a Python exception costs no process
 
 
+def test_an_error_that_spoils_the_card_comes_whole_and_the_next_job_gets_another_process(haunted, request_for):
+    """After an illegal access every call to the card fails with the same error, also those that tidy up."""
+    engine = haunted(
+        "import engine.garage\n"
+        "    def refuse(self): raise RuntimeError('CUDA error: an illegal memory access was encountered')\n"
+        "    engine.garage.Garage.release = refuse\n"
+        "    refuse(None)"
+    )
+    with pytest.raises(EngineFault, match="illegal memory access"):
+        engine.render(request_for())
+    assert engine.render(request_for()).frames == 8
+
+
+def test_a_model_that_cannot_be_let_go_does_not_hide_what_happened(haunted, request_for):
+    engine = haunted(
+        "import engine.garage\n"
+        "    def refuse(self): raise RuntimeError('a driver in trouble')\n"
+        "    engine.garage.Garage.release = refuse\n"
+        "    raise ValueError('the first fault')"
+    )
+    with pytest.raises(EngineFault, match="the first fault"):
+        engine.render(request_for())
+    assert engine.render(request_for()).frames == 8
+
+
 def test_want_of_memory_is_a_person_s_matter(haunted, request_for):
     with pytest.raises(EngineUnavailable, match="smaller or shorter"):
         haunted("raise MemoryError").render(request_for())

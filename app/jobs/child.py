@@ -77,6 +77,12 @@ class Child:
         """Its exit status, -n where signal n has ended it; None while it runs."""
         return self._process.poll()
 
+    def ended(self, seconds: float) -> int | None:
+        """Its exit status; waits for it so long, for it may be on its way out."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self.status
+
     def end(self, patience: float) -> None:
         """Tell it to end, and see to it after `patience` seconds."""
         self.send(channel.Quit())

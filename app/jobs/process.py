@@ -117,6 +117,11 @@ class EngineProcess:
         try:
             return self._attend(child, order, watch)
         except _Gone:
+            untouched = not child.fault and not watch.has_begun and watch.stopped_at is None
+            if untouched and child.ended(_LAST_WORDS) == 0:
+                watch.has_begun = True  # not more than once
+                child.kill()
+                return self._render(order, watch)  # it had made up its mind to end: the job before had spoilt it
             child.kill()
             _sweep(order.request, child.pid)
             if watch.stopped_at is not None and not self._closed:
@@ -141,6 +146,7 @@ class EngineProcess:
                 self._greet(child, heard)
                 child.begin(order)
             elif isinstance(heard, channel.Told) and heard.job == order.job:
+                watch.has_begun = True
                 watch.on_progress(heard.progress)
             elif isinstance(heard, channel.Done | channel.Halted | channel.Failed) and heard.job == order.job:
                 child.busy = False
@@ -196,6 +202,7 @@ class _Watch:
     def __init__(self, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> None:
         self.on_progress, self.stop = on_progress, stop
         self.stopped_at: float | None = None
+        self.has_begun = False  # something was heard of the job
 
     def wants_stop(self) -> bool:
         """Whether a stop is wanted that has not been passed on yet."""

@@ -32,12 +32,14 @@ class _Kernel:
 
 _ROUNDING = "rounds differently, which changes the picture in small details"
 _KERNELS = {
-    "flash": _Kernel("flash", "flash_attn", "python -m pip install flash-attn", _ROUNDING),
+    "flash": _Kernel("flash", "flash_attn", 'python -m pip install "flash-attn>=2.6.3"', _ROUNDING),
     "flash3": _Kernel("_flash_3", "flash_attn_interface", "build FlashAttention 3 from source", _ROUNDING),
     "sage": _Kernel(
-        "sage", "sageattention", "python -m pip install sageattention", "computes in 8 bits, which changes the picture"
+        "sage", "sageattention",
+        "version 2.1.1 or newer, which the package index may not have: build it from SageAttention's sources (thu-ml)",
+        "computes in 8 bits, which changes the picture",
     ),
-    "xformers": _Kernel("xformers", "xformers", "python -m pip install xformers", _ROUNDING),
+    "xformers": _Kernel("xformers", "xformers", 'python -m pip install "xformers>=0.0.29"', _ROUNDING),
 }  # fmt: skip
 _NATIVE = "Leave --attention out: the native one works everywhere."
 

@@ -15,6 +15,7 @@ from engine.a2.options import USE_THE_DRAFT, A2Options, Lora
 from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.cache import cache_folder
+from engine.memory.hardware import too_old
 from engine.memory.loading import Quantisation, load_quantised
 from engine.memory.quantize import BLOCKS, Precision, check_quanto
 from engine.memory.shortage import is_shortage
@@ -102,6 +103,8 @@ def choose_compute(options: A2Options) -> Compute:
             f"--device {name}: PyTorch sees {count or 'no'} CUDA device{'s' * (count != 1)} here",
             f"Check the driver and that PyTorch was installed with CUDA, {USE_THE_DRAFT}.",
         )
+    if device.type == "cuda" and (why := _too_old(device)):
+        raise EngineUnavailable(why, f"{USE_THE_DRAFT[:1].upper()}{USE_THE_DRAFT[1:]}.")
     if options.precision in ("int8", "fp8"):
         check_quanto(options.precision)
         halves = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # bfloat16 in hardware
@@ -110,6 +113,12 @@ def choose_compute(options: A2Options) -> Compute:
         precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
         quantised, dtype = None, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     return Compute(device, dtype, quantised, options.offload, options.resident_blocks or 0)
+
+
+def _too_old(device: torch.device) -> str:
+    import torch
+
+    return too_old(torch, torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
 
 
 def load_checkpoint(

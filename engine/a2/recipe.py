@@ -19,7 +19,7 @@ from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
-from engine.a2.sampling import Guidance, Run, Step, begin, sample
+from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.a2.streaming import step_aside, turn
 from engine.cast import Member
@@ -111,12 +111,22 @@ def shoot(
             watch.tell("sampling", step.step, step.of, work.remark)
 
         with chunked(checkpoint.transformer, options.chunk):
-            latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
+            try:
+                latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
+            except NotFinite as error:
+                raise NotFinite(error.step, _suspects(options)) from None
     work.stage = "decode"
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
     head, notices = scene.video.trim_head, _notices(checkpoint, asked, scene, options, run)
     return Shot(latents, frames(checkpoint, latents, options, head, watch.stop), scene.video.frames - head, notices)
+
+
+def _suspects(options: A2Options) -> list[str]:
+    """What was asked for that may lead a model's numbers astray."""
+    found = [f"the LoRA {lora.path.name}" for lora in options.loras]
+    found += [f"the {options.attention} attention"] if options.attention != "native" else []
+    return found + ([f"the {options.precision} precision"] if options.precision in ("int8", "fp8") else [])
 
 
 def frames(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.caching import Forward, Kept, StepCache
 from engine.a2.conditioning import Conditioning
-from engine.errors import Stopped
+from engine.errors import EngineUnavailable, Stopped
 from engine.scene import Sampling
 
 if TYPE_CHECKING:
@@ -61,8 +61,19 @@ class Guidance:
     batched: bool = False
 
 
-def make_scheduler(name: str, sampling: Sampling, device: torch.device) -> Any:
-    """A scheduler of diffusers, ready for the first step."""
+class NotFinite(EngineUnavailable):
+    """The model's numbers have left what its precision can hold; the clip would be black. `step`: where."""
+
+    def __init__(self, step: int, suspects: Sequence[str] = ()) -> None:
+        self.step = step
+        leave = f"Leave out {' and '.join(suspects)}" if suspects else "Try another precision, or load the model anew"
+        problem = f"at step {step} the model's numbers became infinite or none at all (NaN): the clip would be black"
+        super().__init__(problem, f"{leave}, and generate it again.")
+
+
+def make_scheduler(name: str, sampling: Sampling) -> Any:
+    """A scheduler of diffusers, ready for the first step. It works on the CPU, where 8 MB a step are nothing: UniPC
+    solves a small system, for which the card's library would want some hundred MB when the card is full."""
     import diffusers
 
     if name == "unipc":
@@ -76,11 +87,11 @@ def make_scheduler(name: str, sampling: Sampling, device: torch.device) -> Any:
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=sampling.flow_shift)
         # Even steps before the shift, from all noise: left to itself it spends its last step on almost none.
         levels = [1 - step / sampling.steps for step in range(sampling.steps)]
-        scheduler.set_timesteps(sigmas=levels, device=device)
+        scheduler.set_timesteps(sigmas=levels, device="cpu")
         return scheduler
     else:
         raise ValueError(f"no scheduler {name!r}")
-    scheduler.set_timesteps(sampling.steps, device=device)
+    scheduler.set_timesteps(sampling.steps, device="cpu")
     return scheduler
 
 
@@ -88,7 +99,7 @@ def begin(
     conditioning: Conditioning, sampling: Sampling, scheduler: str, device: torch.device, step_cache: bool = False
 ) -> Run:
     """A run before its first step."""
-    made, kept = make_scheduler(scheduler, sampling, device), Kept() if step_cache else None
+    made, kept = make_scheduler(scheduler, sampling), Kept() if step_cache else None
     return Run(conditioning.noise.to(device), 0, sampling.steps, made, kept)
 
 
@@ -103,7 +114,7 @@ def sample(
     """Take the run to its end; the final latents, (1, 16, T, h, w) float32 on the run's device.
 
     `stop` is asked before every transformer block. Stopped, or memory that runs out, leaves `run` as it was before that
-    step: given to `sample` again it ends on the same latents, bit for bit.
+    step: given to `sample` again it ends on the same latents, bit for bit. Raises NotFinite for numbers that are none.
     """
     import torch
 
@@ -126,7 +137,11 @@ def sample(
             # From here to the end of the step nothing asks for a stop: the scheduler's history, the cache's and the
             # step move on together.
             with _whole_or_not(run.scheduler):
-                run.latents = run.scheduler.step(flow, timestep, run.latents, return_dict=False)[0]
+                device, flow = run.latents.device, flow.cpu()
+                following = run.scheduler.step(flow, timestep, run.latents.cpu(), return_dict=False)[0]
+                if not following.isfinite().all():
+                    raise NotFinite(run.step + 1)
+                run.latents = following.to(device)
             run.step += 1
             if cache:
                 cache.commit()

@@ -116,6 +116,7 @@ def load_run(
     path: Path, sampling: Sampling, scheduler: str, belongs: str, device: torch.device
 ) -> tuple[Run, Conditioning] | None:
     """The run as it was kept; None where there is none, or it is damaged or belongs to something else."""
+    import torch
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -125,8 +126,8 @@ def load_run(
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         kept = {item.name: tensors.get(f"conditioning.{item.name}") for item in fields(Conditioning)}
-        restored = make_scheduler(scheduler, sampling, device)
-        vars(restored).update(_unpack(facts["history"], tensors, device))
+        restored = make_scheduler(scheduler, sampling)
+        vars(restored).update(_unpack(facts["history"], tensors, torch.device("cpu")))
         cache = Kept(**_unpack(facts["cache"], tensors, device)) if facts["cache"] is not None else None
         run = Run(tensors["latents"].to(device), facts["step"], facts["steps"], restored, cache)
         return run, Conditioning(**kept)

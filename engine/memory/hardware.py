@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from engine.children import command_of, environment
 from engine.memory.host import disk_free, physical_memory, pinned_limit
 
 _PATIENCE = 60  # seconds; torch alone can take twenty on a cold disk
+_PLAIN = ("--format=csv,noheader,nounits",)  # of nvidia-smi
+# The oldest driver for a series of CUDA, from NVIDIA's release notes of the toolkit ("minor version compatibility")
+_DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
 _NO_TORCH = "torch is not installed"
 
 
@@ -108,10 +113,7 @@ def _card_of_torch() -> dict[str, Fact]:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         return _card_without_torch(f"torch cannot be used ({reason})")
-    seen = _nvidia_smi()
-    why = "no card was found"
-    if seen is not None:
-        why = f"no card was found, though the driver reports {seen[0]}: this torch may be one for the processor only"
+    why = _why_no_card(torch.version.cuda)
     none = Fact(None, why)
     return {
         "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "torch": version,
@@ -120,9 +122,50 @@ def _card_of_torch() -> dict[str, Fact]:
     }  # fmt: skip
 
 
+def _why_no_card(cuda: str | None) -> str:
+    """Why torch, built for this version of CUDA (None: for none), sees no card, and what to do."""
+    if (seen := _nvidia_smi()) is None:
+        return "no card was found"
+    why = f"no card was found, though the driver reports {seen[0]}"
+    if cuda is None:
+        return f"{why}: this torch is one for the processor only. Install one for CUDA (pytorch.org says how)"
+    driver, needed = _driver(), _DRIVER_OF_CUDA.get(int(cuda.partition(".")[0]))
+    if driver is not None and needed is not None and driver[0] < needed:
+        version = ".".join(map(str, driver))
+        return (
+            f"{why}: its driver {version} is too old for this torch (CUDA {cuda}). Update the driver to {needed} or "
+            "newer, or install a torch for an older CUDA (pytorch.org says how)"
+        )
+    return f"{why}: restart the computer, or install the driver again"
+
+
+def has_kernels(architectures: Sequence[str], generation: tuple[int, int]) -> bool:
+    """Whether a torch with these architectures (`torch.cuda.get_arch_list()`) can compute on a card of a generation
+    (its compute capability): kernels for it or an earlier one of the same series, or portable code (PTX) that is not
+    newer."""
+    named = re.findall(r"(sm|compute)_(\d+)", " ".join(architectures))
+    known = [(kind, divmod(int(number), 10)) for kind, number in named]
+    binary = any(kind == "sm" and each[0] == generation[0] and each <= generation for kind, each in known)
+    return not known or binary or any(kind == "compute" and each <= generation for kind, each in known)
+
+
+def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
+    """What to say of a card that this torch has no kernels for; empty where it has."""
+    if torch.version.hip is not None or has_kernels(torch.cuda.get_arch_list(), generation):
+        return ""
+    return (
+        f"{name} (compute capability {generation[0]}.{generation[1]}) is not among the cards that this torch is made "
+        "for. Install one with kernels for it (for older cards: one for CUDA 12.6; pytorch.org says how)"
+    )
+
+
 def _cuda(torch: Any) -> dict[str, Fact]:
     properties = torch.cuda.get_device_properties(0)
     generation = (properties.major, properties.minor)
+    if why := too_old(torch, properties.name, generation):
+        none = Fact(None, why)
+        return {"device": Fact("cpu", why), "name": Fact(properties.name, "torch"), "vram_total": none,
+                "vram_free": none, "bf16": none, "fp8": none}  # fmt: skip
     seen = _nvidia_smi() if torch.version.hip is None and torch.cuda.device_count() == 1 else None
     if seen is not None:  # asked from outside: torch's own context takes some hundred MB of what it counts as free
         free = Fact(seen[2], "nvidia-smi")
@@ -168,11 +211,19 @@ def _card_without_torch(why: str) -> dict[str, Fact]:
     return {**card, "bf16": unknown, "fp8": unknown, "torch": Fact(None, why)}
 
 
+def _driver() -> tuple[int, ...] | None:
+    """The version of NVIDIA's driver, such as (570, 86); None where it is not known."""
+    try:
+        done = _run(["nvidia-smi", "--query-gpu=driver_version", *_PLAIN], 10)
+        return tuple(int(part) for part in done.stdout.splitlines()[0].strip().split("."))
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return None
+
+
 def _nvidia_smi() -> tuple[str, int, int] | None:
     """Name, total and free bytes of the first card; None where there is no such program or no answer."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
-        done = _run(query, 10)
+        done = _run(["nvidia-smi", "--query-gpu=name,memory.total,memory.free", *_PLAIN], 10)
         name, total, free = (part.strip() for part in done.stdout.splitlines()[0].rsplit(",", 2))
         return name, int(total) * 2**20, int(free) * 2**20
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):

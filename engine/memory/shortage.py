@@ -21,8 +21,15 @@ _DOING = {
 # What the libraries say where they have no type of their own for it: C10's allocators, cuBLAS, cuDNN, and the system.
 _WORDS = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|unable to allocate|bad allocation"
-    r"|bad_alloc|STATUS_ALLOC_FAILED|insufficient memory", re.IGNORECASE,
+    r"|bad_alloc|STATUS_ALLOC_FAILED|insufficient memory|error code: <1455>|paging file is too small", re.IGNORECASE,
 )  # fmt: skip
+# What they also say when something else is wrong: it counts only where next to nothing is free on the card.
+_PERHAPS = re.compile(
+    r"CUBLAS_STATUS_(NOT_INITIALIZED|EXECUTION_FAILED)|CUSOLVER_STATUS_(INTERNAL_ERROR|NOT_INITIALIZED)"
+    r"|CUDNN_STATUS_(INTERNAL_ERROR|NOT_INITIALIZED|EXECUTION_FAILED)"
+    r"|unable to find an engine to execute this computation", re.IGNORECASE,
+)  # fmt: skip
+_NEXT_TO_NOTHING = 2**30  # bytes; a library's handle and workspace take some hundred MB
 _ASKED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", re.IGNORECASE)
 _ALLOWED = re.compile(r"([\d.]+) ?(MiB|GiB) allowed", re.IGNORECASE)
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -70,7 +77,32 @@ def is_shortage(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == 12 or getattr(error, "winerror", None) in (8, 14, 1455)
-    return isinstance(error, Exception) and bool(_WORDS.search(str(error)))
+    if not isinstance(error, Exception):
+        return False
+    return bool(_WORDS.search(str(error))) or (bool(_PERHAPS.search(str(error))) and _card_is_full())
+
+
+def is_poisoned(error: BaseException) -> bool:
+    """Whether an error, or what led to it, has spoilt this process for its card: after an illegal access, say, every
+    call fails with the same error, however often the model is loaded anew."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if ("AcceleratorError" in kinds or "CUDA error:" in str(error)) and not is_shortage(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _card_is_full() -> bool:
+    import sys
+
+    torch: Any = sys.modules.get("torch")
+    try:
+        return torch is not None and torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < _NEXT_TO_NOTHING
+    except RuntimeError:
+        return False
 
 
 def measure(error: BaseException, device: torch.device) -> Need:
