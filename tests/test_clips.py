@@ -19,7 +19,7 @@ from app.clips.exports import DAY, Exports
 from app.clips.housekeeping import DESK_ASLEEP, Plan, size_of, told
 from app.clips.media import media_route, state_route
 from app.create.progress import progress_html
-from app.jobs.snapshot import DONE, INTERRUPTED, PAUSED, STOPPED, WAITING
+from app.jobs.snapshot import DONE, PAUSED, STOPPED, WAITING
 from app.settings import Choices, Settings
 from engine.errors import TroupeError
 from engine.export import KINDS
@@ -199,9 +199,8 @@ def test_a_clip_that_was_cut_off_waits_in_the_queue_after_a_restart_and_goes_on(
     room = Room(tmp_path / "outputs")
     try:
         (row,) = room.rows(desk)
-        assert (row["id"], row["state"]) == (job, INTERRUPTED)
-        assert "resume" in [action for action, *_ in row["actions"]]
-        room.act(desk, "resume", job)
+        assert (row["id"], row["state"]) == (job, WAITING)
+        room.jobs.start()
         room.until(lambda: room.jobs.snapshot(job).state == DONE)
         assert room.rows(desk) == []
     finally:
@@ -533,6 +532,8 @@ def test_old_clips_are_named_before_they_go_and_favourites_stay(room, hero):
     assert {clip["id"] for clip in room.clips(desk)} == {loved, new}
     room.act(desk, "restore", old)
     room.settings.put(tidy_at_start=True)
+    assert room.keeping.at_start() == Plan()  # nor one that made a new list of jobs, as this room's has
+    room.jobs.is_new = False
     assert [job for job, _ in room.keeping.at_start().clips] == [old]
 
 

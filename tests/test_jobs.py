@@ -405,6 +405,7 @@ def test_an_engine_that_died_fails_the_job_with_its_message_and_the_job_goes_on_
     assert (snap.state, snap.resumable, snap.steps_kept) == (FAILED, True, kept)
     assert snap.error.startswith("the system ended the engine. Make the clip smaller.")
     assert ("steps so far are kept" in snap.error) == kept
+    assert len(gate.made) == (3 if kept else 1)  # where something is kept it has gone on by itself, twice
     gate.fault = None
     assert board.resume(job.id).ended.wait(LONG)
     assert board.snapshot(job.id).state == DONE
@@ -516,16 +517,30 @@ def test_the_queue_and_the_past_outlive_a_restart(open_board, gate):
     assert gate.started.wait(LONG)
     board = open_board()
     assert board.snapshot(done.id).clip.read_bytes() == b"clip"
-    snap = board.snapshot(caught.id)
-    assert (snap.state, snap.resumable) == (INTERRUPTED, True)
-    assert "closed before" in snap.error
-    assert board.snapshot(waits.id).state == WAITING
+    assert [(snap.id, snap.state) for snap in board.queue()] == [(caught.id, WAITING), (waits.id, WAITING)]
     gate.go.set()
     board.start()
     until(lambda: board.snapshot(waits.id).state == DONE)
-    assert board.snapshot(caught.id).state == INTERRUPTED  # offered, not started unasked
-    assert board.resume(caught.id).ended.wait(LONG)
     assert board.snapshot(caught.id).state == DONE
+
+
+def test_a_job_that_was_killed_goes_on_first_by_itself_but_not_for_ever(open_board, gate):
+    board = open_board()
+    board.pause_queue()
+    caught, waits = send(board), send(board)
+    for _ in range(2):
+        _as_if_killed(board, caught.id)
+        board = open_board()
+        assert [(snap.id, snap.state) for snap in board.queue()] == [(caught.id, WAITING), (waits.id, WAITING)]
+    _as_if_killed(board, caught.id)
+    board = open_board()
+    snap = board.snapshot(caught.id)
+    assert (snap.state, snap.resumable) == (INTERRUPTED, True)
+    board.resume(caught.id)  # whoever asks for it starts a new count
+    _as_if_killed(board, caught.id)
+    assert open_board().snapshot(caught.id).state == WAITING
+
+
 
 
 def _as_if_killed(board: JobBoard, job_id: str, **columns: object) -> None:
@@ -561,7 +576,8 @@ def test_a_clip_that_cannot_be_read_is_no_clip(open_board):
     job = send(board)
     (job.folder / "clip_42.mp4").write_bytes(b"")  # as a power cut may leave it
     _as_if_killed(board, job.id)
-    assert open_board().snapshot(job.id).state == INTERRUPTED
+    snap = open_board().snapshot(job.id)
+    assert (snap.state, snap.clip) == (WAITING, None)
 
 
 def test_a_clock_that_was_set_back_changes_no_order(board, gate, monkeypatch):

@@ -3,6 +3,7 @@ without a word."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import threading
@@ -199,6 +200,45 @@ def test_a_damaged_store_is_set_aside_and_made_anew_from_the_outputs(outputs, da
         board.close()
     board = JobBoard(outputs, None)  # once is enough
     assert board.notice == ""
+    board.close()
+
+
+@pytest.mark.parametrize("how", ["damaged", "deleted", "no column"])
+def test_favourites_and_the_trash_outlive_the_list(outputs, how):
+    board = JobBoard(outputs, None)
+    done, half = (next(s for s in board.history() if s.state == state) for state in (DONE, INTERRUPTED))
+    board.set_favourite(done.id, True)
+    board.trash(half.id)
+    board.close()
+    if how == "damaged":
+        text(outputs / "jobs.sqlite")
+    elif how == "deleted":
+        (outputs / "jobs.sqlite").unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(outputs / "jobs.sqlite")) as db:
+            db.execute("ALTER TABLE jobs DROP COLUMN gone")
+            db.commit()
+    board = JobBoard(outputs, None)
+    assert board.is_new
+    assert [(snap.id, snap.favourite) for snap in board.history() if snap.state == DONE] == [(done.id, True)]
+    assert [snap.id for snap in board.in_trash()] == [half.id]
+    board.restore(half.id)
+    board.set_favourite(done.id, False)
+    board.close()
+    (outputs / "jobs.sqlite").unlink()
+    board = JobBoard(outputs, None)
+    assert not board.in_trash()
+    assert not any(snap.favourite for snap in board.history())
+    board.close()
+
+
+def test_a_list_without_its_settings_is_made_anew(outputs):
+    with contextlib.closing(sqlite3.connect(outputs / "jobs.sqlite")) as db:
+        db.execute("DROP TABLE settings")
+        db.commit()
+    board = JobBoard(outputs, None)
+    assert board.is_new
+    assert len(board.history()) == 3
     board.close()
 
 

@@ -89,9 +89,10 @@ class Housekeeping:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def at_start(self) -> Plan:
-        """What is done before the page opens; the rest only where the owner has switched it on."""
+        """What is done before the page opens; the rest only where the owner has switched it on, and not where the list
+        of jobs is a new one: it may not know who was a favourite."""
         self.sweep()
-        return self.run() if self.settings.get().tidy_at_start else Plan()
+        return self.run() if self.settings.get().tidy_at_start and not self._jobs.is_new else Plan()
 
     # -- within ---------------------------------------------------------------------
 

@@ -58,7 +58,9 @@ class JobBoard(Past):
         self._folders = folders = Folders(outputs)
         self.lock = FolderLock(outputs)
         try:
+            was_there = (outputs / STORE).is_file()
             self._store, self.notice = open_store(outputs / STORE, any(folders.all()))
+            self.is_new = bool(self.notice) or not was_there  # made from the folders, which may not know everything
             try:
                 reconcile(self._store, folders)
                 self._worker = Worker(self._store, folders, render)
@@ -126,6 +128,7 @@ class JobBoard(Past):
         if old is not None:
             self._worker.dismiss(old.id)
             self._folders.move(old.folder, to_trash=True)
+            self._write_down(replace(old, trashed=now()), trashed=now())
         self._worker.start()
         return job
 
@@ -172,6 +175,7 @@ class JobBoard(Past):
                     line = self._store.line()
                     self._store.change(row.id, position=1 + max((each.position for each in line), default=0))
                 self._store.change(row.id, state=WAITING, error="", ended="")
+            self._write_down(row, went_on=0)  # whoever asks for it starts a new count
             job = self._worker.handle(row)
         self._worker.start()
         return job
@@ -216,9 +220,10 @@ class JobBoard(Past):
     def trash(self, job_id: str, owner: str | None = None) -> None:
         """Put a job away, the running one being stopped first; `restore` brings it back. Raises TroupeError."""
         self.stop(self._mine(job_id, owner).id, wait=10.0)
-        row = self._mine(job_id, owner, OVER)
-        self._store.change(row.id, trashed=now())
+        row = replace(self._mine(job_id, owner, OVER), trashed=now())
+        self._store.change(row.id, trashed=row.trashed)
         self._folders.move(row.folder, to_trash=True)
+        self._write_down(row, trashed=row.trashed)
 
     # -- within ---------------------------------------------------------------------
 

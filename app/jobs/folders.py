@@ -64,13 +64,16 @@ class Folders:
             if (source / name).exists():
                 os.rename(source / name, target / name)
 
-    def all(self) -> Iterator[tuple[str, Path]]:
-        """(job id, folder) of what lies among the clips, the oldest first."""
-        with contextlib.suppress(FileNotFoundError):
-            for folder in sorted(self.clips.iterdir()):
-                match = NAME.fullmatch(folder.name)
-                if match and folder.is_dir():
-                    yield match[1], folder
+    def all(self) -> Iterator[tuple[str, Path, bool]]:
+        """(job id, folder, whether it lies in the trash) of every job's folder, the oldest first."""
+        found = []
+        for place in (self.clips, self.trash):
+            with contextlib.suppress(FileNotFoundError):
+                found += [(folder.name, folder, place == self.trash) for folder in place.iterdir()]
+        for name, folder, trashed in sorted(found):
+            match = NAME.fullmatch(name)
+            if match and folder.is_dir():
+                yield match[1], folder, trashed
 
 
 def settle(folder: Path) -> None:

@@ -17,22 +17,27 @@ from app.jobs.store import JobRow, now
 from engine.a2.options import A2Options
 from engine.door import RenderRequest
 from engine.errors import SceneError
+from engine.part import whole
 from engine.prompt import folded
 from engine.scene import Scene, load_scene, scene_from_json, scene_to_json
 
 SCENE, PAPERS, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
 _PLACES = ("scene", "root", "out", "members")  # the folder says where they are; cut-outs are made again
+_GOES_ON = 2  # times
 _PLACES_A2 = ("state", "preview", "save_latents")
 
 
 @dataclass(frozen=True)
 class Papers:
-    """What job.json holds: the options are `options_of`'s."""
+    """What job.json holds: the options are `options_of`'s; whether it is a favourite, and when it was put in the trash,
+    stand here, too, and not in the store alone."""
 
     id: str
     owner: str
     options: dict
     created: str
+    favourite: bool = False
+    trashed: str = ""
 
 
 def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
@@ -44,6 +49,7 @@ def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
         papers.id, papers.owner, folder.name, engine, scene_to_json(scene), json.dumps(papers.options),
         prompt=scene.prompt, words=folded(f"{scene.prompt} {names}"), seed=scene.sampling.seed,
         units=float(video.width * video.height * video.frames * steps), created=papers.created,
+        favourite=int(papers.favourite), trashed=papers.trashed,
     )  # fmt: skip
 
 
@@ -74,6 +80,35 @@ def write_down(folder: Path, papers: Papers, scene: Scene) -> None:
     (folder / PAPERS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
+def amend(folder: Path, **values: object) -> None:
+    """Change what job.json says. A job of an earlier version, which wrote none, has what is known of it. Raises
+    OSError."""
+    data = _data(folder)
+    with whole(folder / PAPERS) as growing:
+        growing.write_text(json.dumps({"version": 1, **data, **values}, indent=2) + "\n", encoding="utf-8")
+
+
+def may_go_on(folder: Path) -> bool:
+    """Whether a job that was cut off may go on without being asked: twice, so that one that takes the machine down with
+    it does not do so for ever."""
+    times = _data(folder).get("went_on", 0)
+    if not isinstance(times, int) or times >= _GOES_ON:
+        return False
+    try:
+        amend(folder, went_on=times + 1)
+    except OSError:  # it could not be counted
+        return False
+    return True
+
+
+def _data(folder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / PAPERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def read_back(folder: Path, job_id: str) -> JobRow | None:
     """The row of a folder that the store does not know; None where there is no scene that can be used."""
     try:
@@ -85,14 +120,13 @@ def read_back(folder: Path, job_id: str) -> JobRow | None:
 
 def _papers(folder: Path, job_id: str) -> Papers:
     """job.json, or what a job without one has: earlier versions wrote none."""
-    try:
-        data = json.loads((folder / PAPERS).read_text(encoding="utf-8"))
-        owner, created, options = data["owner"], data["created"], data["options"]
-        if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
-            return Papers(job_id, owner, options, created)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return Papers(job_id, "", {"confined": True}, now())
+    data = _data(folder)
+    owner, created, options = data.get("owner"), data.get("created"), data.get("options")
+    favourite, trashed = data.get("favourite") is True, data.get("trashed")
+    kept = {"favourite": favourite, "trashed": trashed if isinstance(trashed, str) else ""}
+    if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
+        return Papers(job_id, owner, options, created, **kept)
+    return Papers(job_id, "", {"confined": True}, now(), **kept)
 
 
 def _known(kind: type, data: dict, but: tuple[str, ...]) -> dict[str, Any]:

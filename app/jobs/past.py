@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders
-from app.jobs.papers import PREVIEW, SCENE, STATE
+from app.jobs.papers import PREVIEW, SCENE, STATE, amend
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING, Snapshot, share_of
 from app.jobs.store import JobRow, Store
 from app.jobs.worker import Worker
 from engine.errors import TroupeError
+
+log = logging.getLogger("troupe.jobs")
 
 _PAUSED = "The queue is paused. Whoever owns this Troupe lets it go on in the Clips tab."
 ID = re.compile(r"[0-9a-f]{32}")
@@ -67,13 +71,16 @@ class Past:
     # -- keeping -------------------------------------------------------------------
 
     def set_favourite(self, job_id: str, favourite: bool, owner: str | None = None) -> None:
-        self._store.change(self._mine(job_id, owner).id, favourite=int(favourite))
+        row = self._mine(job_id, owner)
+        self._store.change(row.id, favourite=int(favourite))
+        self._write_down(row, favourite=favourite)
 
     def restore(self, job_id: str, owner: str | None = None) -> None:
         """Bring a job back from the trash."""
         row = self._mine(job_id, owner)
         self._store.change(row.id, trashed="")
         self._folders.move(row.folder, to_trash=False)
+        self._write_down(replace(row, trashed=""), trashed="")
 
     def purge_trash(self, older_than: float, owner: str | None = None) -> int:
         """Delete for good what has been in the trash for more than so many seconds; how many jobs."""
@@ -102,6 +109,13 @@ class Past:
             where = "in the trash" if row.trashed else "being made now" if row.state == RUNNING else row.state
             raise TroupeError(f"That clip is {where}", "Reload the page to see how it stands.")
         return row
+
+    def _write_down(self, row: JobRow, **values: object) -> None:
+        """Keep something of a job beside its clip as well: what the store knows alone is gone with it."""
+        try:
+            amend(self._folder(row), **values)
+        except OSError as error:
+            log.warning("job %s: its papers cannot be written (%s)", row.id, error.strerror or error)
 
     def _folder(self, row: JobRow) -> Path:
         return self._folders.find(row.folder, bool(row.trashed))

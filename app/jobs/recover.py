@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from app.jobs.folders import Folders, drop_steps, is_complete, poster_of, tidy, whole_clip
-from app.jobs.papers import read_back
-from app.jobs.snapshot import DONE, INTERRUPTED
+from app.jobs.papers import may_go_on, read_back
+from app.jobs.snapshot import DONE, INTERRUPTED, WAITING
 from app.jobs.store import JobRow, Store, now
 
 CLOSED = "Troupe was closed before this clip was finished."
@@ -20,26 +21,31 @@ def reconcile(store: Store, folders: Folders) -> None:
     known = set()
     with store.changing():
         for row in store.running():
-            store.change(row.id, **_found(row, folders.find(row.folder, bool(row.trashed))))
+            found = _found(row, folders.find(row.folder, bool(row.trashed)))
+            if found["state"] == WAITING:
+                found["position"] = min([row.position, *(each.position - 1 for each in store.line())])
+            store.change(row.id, **found)
         for job_id, name, trashed, gone in store.everything():
             known.add(job_id)
             folders.move(name, to_trash=bool(trashed))
             missing = not folders.find(name, bool(trashed)).is_dir()
             if missing != bool(gone):
                 store.change(job_id, gone=int(missing))
-        for job_id, folder in folders.all():
+        for job_id, folder, trashed in folders.all():
             if job_id in known:
                 folders.accept(folder)
             elif folders.is_pending(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-            elif (row := read_back(folder, job_id)) is not None:
-                _take_in(store, row, folder)
+            elif (row := read_back(folder, job_id)) is not None:  # what lay in the trash lies there from now on
+                _take_in(store, replace(row, trashed=row.trashed or (now() if trashed else "")), folder)
 
 
 def _found(row: JobRow, folder: Path) -> dict:
     """What became of a job that was running when its process ended."""
     tidy(folder)
     clip = whole_clip(folder)
+    if clip is None and not row.trashed and is_complete(folder) and may_go_on(folder):
+        return {"state": WAITING, "error": "", "ended": ""}  # nobody should have to wait till they wake up
     if clip is None:
         return {"state": INTERRUPTED, "error": CLOSED, "ended": now()}
     drop_steps(folder)

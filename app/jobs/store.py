@@ -154,6 +154,10 @@ class Store:
             return
         if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("the check found damage")
+        for table, wanted in (("jobs", _NAMES), ("settings", ("name", "value"))):
+            # asked so, for SQLite takes the name of a column that is not there, in quotation marks, for a text
+            if missing := set(wanted) - {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+                raise sqlite3.DatabaseError(f"{table} has no {', '.join(sorted(missing))}")
         for _ in db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # text that is no longer UTF-8 shows only when it is read
             pass
 

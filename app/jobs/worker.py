@@ -19,7 +19,7 @@ from typing import Any
 from app.jobs.folders import Folders, drop_steps, settle
 from app.jobs.journal import NAME as JOURNAL
 from app.jobs.journal import Journal
-from app.jobs.papers import STATE, request_of
+from app.jobs.papers import STATE, may_go_on, request_of
 from app.jobs.process import EngineClosed, EngineDied
 from app.jobs.recover import CLOSED, done_values
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
@@ -75,7 +75,7 @@ class Worker:
         with self.changed:
             self._closing = True
             for job in self._jobs.values():
-                job.then = INTERRUPTED if not job.stop.is_set() else job.then
+                job.then = WAITING if not job.stop.is_set() else job.then  # the next start goes on with it
                 job.stop.set()
             self.changed.notify_all()
         if self._thread is not None:
@@ -117,6 +117,7 @@ class Worker:
                     return
                 if values["state"] != WAITING:
                     self.trouble = ""
+                if values["state"] != WAITING or self._closing:
                     self.dismiss(job.id)
 
     def _next(self) -> JobRow | None:
@@ -180,6 +181,8 @@ class Worker:
         """What becomes of a job that ended with an error."""
         if isinstance(error, Stopped | EngineClosed):
             then = job.then if isinstance(error, Stopped) or job.stop.is_set() else INTERRUPTED
+            if then == WAITING:
+                return {"state": WAITING, "error": "", **self._reached()}
             return self._end(then, CLOSED if then == INTERRUPTED else "")
         if not isinstance(error, TroupeError):
             log.error("job %s failed: %s; its %s has the details", row.id, type(error).__name__, JOURNAL)
@@ -190,6 +193,8 @@ class Worker:
         if isinstance(error, EngineDied):
             log.error("job %s: %s", row.id, said)
             if (job.folder / STATE).is_file():
+                if may_go_on(job.folder):
+                    return {"state": WAITING, "error": "", **self._reached()}
                 said = f"{said} {_KEPT}"
         return self._end(FAILED, said)
 
