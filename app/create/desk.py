@@ -7,7 +7,7 @@ import re
 import threading
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from app.create.sheet import Sheet, plain_text
 from engine import cutout, part
 from engine.cutout import Cutout
+from engine.draft.direct import direct
 from engine.errors import SceneError, TroupeError
 from engine.images import open_image
 from engine.prompt import folded, replace_names
@@ -43,6 +44,7 @@ class Card:
     notice: str = ""
     motion: str | None = None
     placement: dict | None = None
+    rest: dict | None = None  # where it stood when somebody else was moved, and stays until the cast or format changes
     description: str = ""
     sample: bool = False
     version: int = 0  # grows with every change of the picture, so that previews are made once
@@ -124,7 +126,8 @@ class Desk:
             if card.role != "background":
                 entry["cutout"] = "none" if card.mode == "none" else "auto"
                 entry |= {"motion": card.motion} if card.motion else {}
-                entry |= {"placement": card.placement} if card.placement else {}
+                place = card.placement or card.rest
+                entry |= {"placement": place} if place else {}
             cast.append(entry)
         sheet = self.sheet
         direction = {"bpm": sheet.bpm} | ({"camera": sheet.camera} if sheet.camera else {})
@@ -138,8 +141,9 @@ class Desk:
 
     # -- the cast -----------------------------------------------------------
 
-    def add(self, role: str, upload: Path, name: str = "", sample: bool = False) -> Card:
-        """Take a picture into the cast and cut it out. Raises ImageError or SceneError, and then nothing changed."""
+    def add(self, role: str, upload: Path, name: str = "", sample: bool = False, called: str = "") -> Card:
+        """Take a picture into the cast and cut it out. `called` is what the file was called where it comes from, if it
+        has another name here. Raises ImageError or SceneError, and then nothing changed."""
         self._check_room(role)
         with self._busy():
             photo = open_image(upload)
@@ -150,11 +154,13 @@ class Desk:
                 self._check_room(role)  # another upload may have been quicker
                 if role == "background":
                     self.cards = [each for each in self.cards if each.role != role]
-                card.name = self.free_name(plain_text(name)[:MAX_NAME].strip() or _spoken(upload.stem) or role)
+                said = plain_text(name)[:MAX_NAME].strip() or _spoken(Path(called or upload.name).stem)
+                card.name = self.free_name(said or role)
                 photo.save(self.folder / f"{card.id}.photo.png", compress_level=1)
                 if result:
                     self._keep(card, result)
                 self.cards.append(card)
+                self.stir()
                 self.cards.sort(key=lambda each: ROLES.index(each.role))  # the model's order; stable in a role
                 self.save()
         return card
@@ -163,6 +169,7 @@ class Desk:
         card = self.card(card_id)
         self.remember(f"removing {card.name}")
         self.cards.remove(card)
+        self.stir()
         self.save()
 
     def rename(self, card_id: str, name: str) -> None:
@@ -206,20 +213,30 @@ class Desk:
         self._keep(card, cutout.retouch(self.photo(card), cut, add, remove))
         self.save()
 
-    def place(self, card_id: str, placement: dict | None) -> None:
-        """Put someone where the stage says; None places automatically. Raises TroupeError."""
+    def place(self, card_id: str, placement: dict | None, others: Mapping[str, Placement] | None = None) -> None:
+        """Put someone where the stage says; None places automatically. `others`, by card, stay where they stand. Raises
+        TroupeError."""
         card = self.card(card_id)
         try:
             card.placement = Placement.model_validate(placement).model_dump() if placement else None
         except ValidationError:
             raise TroupeError("Nobody can stand there", "Drag them back on to the stage.") from None
-        card.sample = False
+        for other in self.cards:
+            if other.placement is None and (spot := (others or {}).get(other.id)):
+                other.rest = spot.model_dump()
+        card.rest, card.sample = None, False
         self.save()
 
     def place_automatically(self) -> None:
         for card in self.cards:
             card.placement = None
+        self.stir()
         self.save()
+
+    def stir(self) -> None:
+        """Let whoever only stands where they stood find a place anew: the cast, or the frame, is another."""
+        for card in self.cards:
+            card.rest = None
 
     def clear(self) -> None:
         """An empty desk: no cast, no prompt. What was there can be brought back."""
@@ -240,6 +257,8 @@ class Desk:
     def put(self, name: str, value: object) -> None:
         """Set one field of the sheet and keep it."""
         self.sheet.put(name, value)
+        if name in ("format", "engine"):
+            self.stir()
         self.save()
 
     def hear(self, prompt: object) -> None:
@@ -328,8 +347,14 @@ class Desk:
 
 
 def checked_scene(desk: Desk, video: dict, seed: int, pictures: dict[str, str] | None = None) -> Scene:
-    """The desk's scene, validated. Raises SceneError."""
-    return scene_from_data(desk.scene_data(video, seed, pictures))
+    """The desk's scene, validated. What is held goes with who holds it, wherever it stood before. Raises SceneError."""
+    scene = scene_from_data(desk.scene_data(video, seed, pictures))
+    resting = {i for i, card in enumerate(desk.cards) if card.rest and not card.placement}
+    held = {i for i, act in direct(scene).acts.items() if act.holder is not None} & resting
+    if not held:
+        return scene
+    cast = [each.model_copy(update={"placement": None}) if i in held else each for i, each in enumerate(scene.cast)]
+    return scene.model_copy(update={"cast": tuple(cast)})
 
 
 # What cameras, telephones and messengers call a picture, before its number

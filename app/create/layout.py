@@ -38,6 +38,7 @@ def build_create(desk: gr.BrowserState) -> Page:
 
 def _left_column() -> dict:
     found: dict = {}
+    found["opening"] = own("opening", '<div class="tr-opening"></div>', {"open": False}, elem_id="tr-opening")
     found["presets"] = own("presets", '<div class="tr-presets"></div>', {"groups": []}, elem_id="tr-presets")
     found["board"] = own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board")
     found["cast_message"] = gr.HTML("", elem_id="tr-cast-message")
@@ -45,14 +46,6 @@ def _left_column() -> dict:
     with gr.Accordion("No pictures at hand? Take some of the sample cast", open=False, elem_id="tr-tray") as box:
         found["tray"] = own("tray", '<div class="tr-tray"></div>', {"parts": []})
     found["tray_box"] = box
-    with gr.Row(elem_classes="tr-offstage"):
-        found["uploads"] = {
-            role: gr.UploadButton(
-                f"Upload {role}", elem_id=f"tr-add-{role}", type="filepath",
-                file_count="single" if role == "background" else "multiple",
-            )
-            for role in ("character", "object", "background")
-        }  # fmt: skip
     with gr.Column(visible=False, elem_id="tr-brush") as found["brush"]:
         gr.HTML(
             '<p class="tr-brushhelp">Paint <b class="keep">green</b> over what belongs to the cut-out and '

@@ -75,6 +75,7 @@ class Library:
             for card, element in zip(desk.cards, directed.cast, strict=True):
                 card.motion = element.motion
                 card.placement = element.placement.model_dump() if element.placement else None
+        desk.stir()
         sheet.follow(directed.negative_prompt, directed.direction, directed.sampling)
         desk.save()
 

@@ -13,13 +13,13 @@ class Page:
 
     desk: gr.BrowserState
     editing: gr.State
+    opening: gr.HTML
     presets: gr.HTML
     board: gr.HTML
     cast_message: gr.HTML
     undo: gr.Button
     tray_box: gr.Accordion
     tray: gr.HTML
-    uploads: dict[str, gr.UploadButton]
     brush: gr.Column
     editor: gr.ImageEditor
     brush_note: gr.HTML

@@ -29,7 +29,6 @@ from app.jobs.board import Job, JobBoard
 from app.jobs.snapshot import DONE
 from app.uploads import uploaded
 from engine.errors import TroupeError
-from engine.scene import MAX_CAST
 
 SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention", "precision",
            "offload", "resident", "guidance_passes")  # fmt: skip  # what other parts of the page depend on
@@ -58,29 +57,27 @@ class Studio:
             desk = self.desks.new()
         self.uploads.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
         desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
-        ready = {self.page.prompt: gr.update(value=desk.sheet.prompt, interactive=True)}
+        prompt = gr.update(value=desk.sheet.prompt, interactive=True)
+        ready = {self.page.prompt: prompt, self.page.opening: {"open": True}}
         if notice := self.jobs.take_notice():
             gr.Warning(html.escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
         has_clip = bool(snap and (snap.active or snap.state == DONE))
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
-    def uploader(self, role: str) -> Callable:
-        def upload(desk_id: str, files: str | list[str] | None) -> Updates:
-            desk, problems, left_out = self.desks.get(desk_id), [], 0
-            for path in [files] if isinstance(files, str) else files or []:
-                if role != "background" and not desk.has_room:
-                    left_out += 1
-                    continue
-                try:
-                    desk.add(role, uploaded(path, self.uploads))
-                except TroupeError as error:  # one bad file does not take the others with it
-                    problems.append(str(error))
-            if left_out:
-                problems.append(f"There is room for a cast of {MAX_CAST}: {left_out} left out. Remove one first.")
-            return self.show.cast(desk, problems)
-
-        return upload
+    def _take_upload(self, desk: Desk, data: dict) -> Updates:
+        """A picture has arrived. The board says which of those that the browser has sent it was."""
+        problem, name = "", data.get("name")
+        try:
+            path = uploaded(data.get("path"), self.uploads)
+            desk.add(str(data.get("role")), path, called=name if isinstance(name, str) else "")
+        except TroupeError as error:
+            problem = str(error)
+        shown = self.show.cast(desk, [problem] if problem else [])
+        shown[self.page.board] |= {"heard": str(data.get("value"))[:40], "refused": problem}
+        if not problem:
+            del shown[self.page.cast_message]  # it may say what is wrong with another one that came a moment ago
+        return shown
 
     def open_tray(self, desk_id: str) -> Updates:
         return {self.page.tray: self.tray.value}
@@ -99,6 +96,8 @@ class Studio:
         desk, data, page = self.desks.get(desk_id), _data(event), self.page
         action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
         changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode}
+        if action == "upload":
+            return self._take_upload(desk, data)
         if action == "too large":  # the browser kept it back: one large file would take the others with it
             return self.show.cast(desk, [f"{value[:200]}: too large. Pictures up to 40 MB are taken."])
         try:
@@ -123,7 +122,7 @@ class Studio:
                 if automatic == "all":
                     desk.place_automatically()
                 else:
-                    desk.place(card_id, None if automatic else data)
+                    desk.place(card_id, None if automatic else data, views.spots_of(desk))
             except TroupeError as error:  # the stage is shown as it now is, which tells more than the message
                 gr.Warning(html.escape(str(error)))
             return {self.page.stage: views.stage_value(desk)}
@@ -260,7 +259,8 @@ class Studio:
         return self.show.job(desk)
 
     def tick(self, desk_id: str, shown: float) -> Updates:
-        return self.show.job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
+        seen = shown if isinstance(shown, float | int) else -1.0
+        return self.show.job(self.desks.get(desk_id), shown=seen, fresh=True)
 
 
 def _data(event: gr.EventData) -> dict:

@@ -13,11 +13,12 @@ from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, tri
 from engine import draft
 from engine.cast import Member
 from engine.cutout import checkerboard
+from engine.draft.direct import hears
 from engine.errors import TroupeError
 from engine.images import cover
 from engine.presets import FORMATS
 from engine.prompt import find_names
-from engine.scene import MOTIONS
+from engine.scene import MOTIONS, Placement
 
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
@@ -100,6 +101,17 @@ def _make_preview(picture: Image.Image, role: str) -> Preview:
 # -- the stage ----------------------------------------------------------------
 
 
+def spots_of(desk: Desk) -> dict[str, Placement]:
+    """Where everybody stands now, by card, but for the background; nobody where that cannot be told."""
+    try:
+        scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
+        members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
+        spots, _ = draft.block(scene, members)
+    except TroupeError:
+        return {}
+    return {desk.cards[index].id: spot for index, spot in spots.items()}
+
+
 def stage_value(desk: Desk) -> dict[str, Any]:
     """What stage.js draws: every cut-out where the draft would put it, or where it was dragged to."""
     video = video_of(desk)
@@ -148,7 +160,19 @@ def names_value(desk: Desk) -> dict[str, Any]:
         note = f"The prompt never mentions {_listed(missing)}."
     else:
         note = "Everyone is mentioned."
+    if prompt.strip() and _is_deaf(desk):
+        note += " The draft reads English and finds nothing in it that it can play: everyone stands still."
     return {"names": names, "note": note, "ok": not missing, "saved": prompt}
+
+
+def _is_deaf(desk: Desk) -> bool:
+    """Whether the draft is to play a prompt in which it understands nothing, and nobody has said otherwise."""
+    if desk.sheet.engine != "draft" or desk.sheet.camera or any(card.motion for card in desk.cards):
+        return False
+    try:
+        return not hears(checked_scene(desk, video_of(desk), desk.sheet.seed))
+    except TroupeError:
+        return False
 
 
 def _listed(names: list[str]) -> str:

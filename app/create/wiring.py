@@ -44,7 +44,8 @@ def wire(page: Page, studio: Studio) -> list:
             safely(handler), [page.desk, *inputs], outputs, **{"show_progress": "hidden", **_private(handler), **more}
         )
 
-    on(Context.root_block.load, studio.open, [], every)
+    on(Context.root_block.load, studio.open, [], [*every, page.opening])
+    on(page.opening.again, studio.open, [], [*every, page.opening], api_name="page_open_again")
     on(
         page.presets.choose,
         studio.choose,
@@ -58,8 +59,6 @@ def wire(page: Page, studio: Studio) -> list:
     on(page.clear.click, studio.clear, [page.prompt], every)
 
     on(page.board.edit, studio.edit, [page.prompt], [*brush, page.editor, page.brush_note], trigger_mode="multiple")
-    for role, button in page.uploads.items():
-        on(button.upload, studio.uploader(role), [button], cast, show_progress="minimal")
     on(page.tray_box.expand, studio.open_tray, [], [page.tray])
     on(page.tray.pick, studio.take_sample, [], cast, trigger_mode="multiple")
     on(page.stage.place, studio.place, [], [page.stage], trigger_mode="multiple")

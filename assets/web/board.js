@@ -109,6 +109,7 @@ function paint() {
     part.append(make('h3', '', section.title));
     const cards = make('div', 'tr-cards');
     for (const card of section.cards) cards.append(draw(card));
+    for (const file of coming) if (file.role === section.role) cards.append(file.tile);
     if (section.room) cards.append(tile(section));
     part.append(cards);
     board.append(part);
@@ -121,14 +122,25 @@ function paint() {
   }
 }
 
-const inputOf = (role) => document.querySelector('input[data-testid="Upload ' + role + '-upload-button"]');
+const inputs = {};
+for (const role of ['character', 'object', 'background']) {
+  const input = make('input', 'tr-file');
+  Object.assign(input, { type: 'file', multiple: role !== 'background', hidden: true, tabIndex: -1 });
+  input.accept = 'image/*,.heic,.heif,.avif';  // a hint for the file dialog; what a file really is the engine decides
+  input.dataset.testid = 'Upload ' + role + '-upload-button';
+  input.addEventListener('change', () => { bring(role, Array.from(input.files)); input.value = ''; });
+  inputs[role] = input;
+  element.append(input);
+}
 const idOf = (target) => target.closest('.tr-card')?.dataset.id;
 
 board.addEventListener('click', (event) => {
   const target = event.target.closest('button[data-action]');
   if (!target) return;
   const action = target.dataset.action;
-  if (action === 'add') { inputOf(target.dataset.role)?.click(); return; }
+  if (action === 'add') { inputs[target.dataset.role].click(); return; }
+  if (action === 'forget') { forget(target.dataset.key); return; }
+  if (action === 'again') { sendAgain(target.dataset.key); return; }
   const on = target.getAttribute('aria-checked') === 'true';
   trigger('edit', { action, id: idOf(target), value: action === 'mode' ? (on ? 'auto' : 'none') : null });
   if (action === 'retouch') showBrush();
@@ -152,10 +164,7 @@ for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
     if (!section || !event.dataTransfer?.types.includes('Files')) return;
     event.preventDefault();
     section.classList.toggle('over', kind === 'dragenter' || kind === 'dragover');
-    const input = inputOf(section.dataset.role);
-    if (kind !== 'drop' || !input) return;
-    input.files = event.dataTransfer.files;  // Gradio's own upload takes it from here
-    input.dispatchEvent(new Event('change', { bubbles: true }));
+    if (kind === 'drop') bring(section.dataset.role, Array.from(event.dataTransfer.files));
   });
 }
 
@@ -166,33 +175,136 @@ function showBrush(tries = 20) {
   else if (tries) setTimeout(() => showBrush(tries - 1), 150);
 }
 
-// Gradio refuses a whole drop for one file that is too large, so such files are kept back before it sees them.
-const LARGEST = 40 * 1024 * 1024;
-let keptBack = '';
-function tellKeptBack() {
-  if (keptBack) trigger('edit', { action: 'too large', value: keptBack });
-  keptBack = '';
-}
-document.addEventListener('change', (event) => {
-  const input = event.target;
-  if (input.type !== 'file' || !input.closest('.tr-offstage')) return;
-  const files = Array.from(input.files), fitting = files.filter((file) => file.size < LARGEST);
-  if (fitting.length === files.length) return;
-  const names = files.filter((file) => file.size >= LARGEST).map((file) => file.name).join(', ');
-  keptBack = names;  // said once the others have arrived, whose message would take this one's place
-  const kept = new DataTransfer();
-  for (const file of fitting) kept.items.add(file);
-  input.files = kept.files;
-  if (fitting.length) return;
-  event.stopImmediatePropagation();
-  tellKeptBack();
-}, true);
+// -- pictures on their way -----------------------------------------------------
+// Each has a place in its section from the moment it was chosen until the board that holds its card has come. They
+// travel one after another: a slow line would bring all of them late.
+const LARGEST = 40 * 1024 * 1024, PATIENCE = 300000;  // bytes; milliseconds for an answer
+const coming = [];
+let sending = null, count = 0;
 
-for (const hidden of document.querySelectorAll('.tr-offstage button, .tr-offstage input')) hidden.tabIndex = -1;
-for (const input of document.querySelectorAll('.tr-offstage input[type=file]')) {
-  input.accept = 'image/*,.heic,.heif,.avif';  // a hint for the file dialog; what a file really is the engine decides
+function bring(role, files) {
+  const large = files.filter((file) => file.size >= LARGEST).map((file) => file.name).join(', ');
+  if (large) trigger('edit', { action: 'too large', value: large });
+  for (const file of (role === 'background' ? files.slice(0, 1) : files)) {
+    if (file.size >= LARGEST) continue;
+    const each = { key: Date.now() + '.' + count++, role, file, state: 'waiting', tile: make('article', 'tr-coming') };
+    coming.push(each);
+    place(each);
+  }
+  repaint();
+  send();
 }
+
+function place(each) {
+  const view = make('div', 'tr-glimpse'), picture = make('img');
+  picture.alt = '';
+  picture.src = URL.createObjectURL(each.file);
+  picture.onload = () => URL.revokeObjectURL(picture.src);
+  picture.onerror = () => picture.remove();  // a kind that this browser does not show
+  const away = control('button', 'forget', 'Do not bring ' + each.file.name);
+  away.type = 'button';
+  away.className = 'tr-away';
+  away.dataset.key = each.key;
+  away.append(icon('remove'));
+  view.append(picture, away);
+  each.bar = make('div', 'tr-progress');
+  each.bar.setAttribute('role', 'progressbar');
+  each.bar.setAttribute('aria-label', 'Bringing ' + each.file.name);
+  each.bar.append(make('div', 'tr-fill'));
+  each.said = make('p', 'tr-note');
+  each.said.setAttribute('role', 'status');
+  each.tile.append(view, make('p', 'tr-who', each.file.name), each.bar, each.said);
+  tell(each, 'Waiting for the others', 0);
+}
+
+function tell(each, text, share) {
+  each.said.textContent = text;
+  each.bar.hidden = share === null;
+  if (share === null) return;
+  each.bar.firstChild.style.width = 100 * share + '%';
+  each.bar.setAttribute('aria-valuenow', Math.round(100 * share));
+}
+
+function send() {
+  const each = sending ? null : coming.find((one) => one.state === 'waiting');
+  if (!each) return;
+  sending = each;
+  each.state = 'travels';
+  tell(each, 'On its way', 0);
+  const form = new FormData(), request = each.request = new XMLHttpRequest();
+  form.append('files', each.file, each.file.name);
+  request.open('POST', 'gradio_api/upload');
+  request.upload.onprogress = ({ loaded, total }) => tell(each, 'On its way · ' + Math.round(100 * loaded / total) + ' %', loaded / total);
+  request.onload = () => {
+    let answer = null;
+    try { answer = JSON.parse(request.responseText); } catch { /* it is said below */ }
+    if (request.status !== 200 || !Array.isArray(answer)) return fail(each, answer?.detail || answer?.error || 'Troupe did not take it.');
+    each.state = 'taken';
+    tell(each, each.role === 'background' ? 'Opening it' : 'Cutting it out', 1);
+    each.tile.classList.add('working');
+    each.timer = setTimeout(() => fail(each, 'Troupe does not answer.'), PATIENCE);
+    trigger('edit', { action: 'upload', role: each.role, path: answer[0], name: each.file.name, value: each.key });
+    following();
+  };
+  request.onerror = () => fail(each, 'The connection broke.');
+  request.send(form);
+}
+
+function following() { sending = null; send(); }
+
+function fail(each, why) {
+  clearTimeout(each.timer);
+  each.state = 'failed';
+  each.tile.classList.remove('working');
+  tell(each, 'It did not arrive. ' + why, null);
+  each.said.className = 'tr-note warn';
+  const again = control('button', 'again', 'Try again to bring ' + each.file.name);
+  again.type = 'button';
+  again.className = 'tr-mini';
+  again.dataset.key = each.key;
+  again.append(make('span', '', 'Try again'));
+  each.tile.append(again);
+  if (sending === each) following();
+}
+
+// What is no picture stays beside the others, with the reason, until it is taken away.
+function refuse(each, why) {
+  clearTimeout(each.timer);
+  each.state = 'refused';
+  each.tile.classList.remove('working');
+  tell(each, why, null);
+  each.said.className = 'tr-note warn';
+}
+
+function sendAgain(key) {
+  const each = coming.find((one) => one.key === key);
+  if (!each) return;
+  each.tile.querySelector('[data-action="again"]').remove();
+  each.said.className = 'tr-note';
+  each.state = 'waiting';
+  tell(each, 'Waiting for the others', 0);
+  send();
+}
+
+function forget(key) {
+  const at = coming.findIndex((one) => one.key === key);
+  if (at < 0) return;
+  const [each] = coming.splice(at, 1);
+  clearTimeout(each.timer);
+  each.tile.remove();
+  if (sending !== each) return;
+  each.request.abort();
+  following();
+}
+
+addEventListener('beforeunload', (event) => {
+  if (coming.some((one) => one.state === 'waiting' || one.state === 'travels')) event.preventDefault();
+});
 
 const repaint = unpressed(board, paint);
-watch('value', () => { repaint(); tellKeptBack(); });
+watch('value', () => {
+  const { heard, refused } = props.value || {}, each = coming.find((one) => one.key === heard);
+  if (each && refused) refuse(each, refused); else forget(heard);
+  repaint();
+});
 paint();

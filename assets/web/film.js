@@ -20,7 +20,42 @@ function draw() {
   if (key === shown) return;
   shown = key;
   if (key) play(); else place.replaceChildren();
+  if (clip?.fresh) announce();
 }
+
+// A clip that has just been finished is announced where nobody sees it: further down on a phone, on another of Troupe's
+// tabs, in another of the browser's.
+const ready = document.createElement('button'), title = document.title;
+ready.type = 'button';
+ready.className = 'tr-ready';
+ready.textContent = 'Your clip is ready. Show it';
+ready.addEventListener('click', () => {
+  quiet();
+  if (!place.offsetParent) Array.from(document.querySelectorAll('#tr-rooms > .tab-wrapper button[role=tab], #tr-rooms button[role=tab]'))
+    .find((tab) => tab.textContent.trim() === 'Create')?.click();
+  setTimeout(() => { place.scrollIntoView({ behavior: 'smooth', block: 'center' }); film.focus({ preventScroll: true }); }, 50);
+});
+const seen = new IntersectionObserver((entries) => {
+  if (entries.some((entry) => entry.isIntersecting) && !document.hidden) quiet();
+}, { threshold: 0.3 });
+
+function announce() {
+  if (document.hidden) document.title = '✓ Your clip is ready · ' + title;
+  document.body.append(ready);
+  seen.observe(place);
+}
+
+function quiet() {
+  seen.disconnect();
+  ready.remove();
+  document.title = title;
+}
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden || !ready.isConnected) return;
+  document.title = title;
+  seen.disconnect();
+  seen.observe(place);  // it tells at once whether the film is in view
+});
 
 watch('value', draw);
 draw();

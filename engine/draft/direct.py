@@ -44,6 +44,12 @@ def direct(scene: Scene) -> Plan:
     return Plan(scene.direction.camera or _read_camera(prompt, shots, table), acts)
 
 
+def hears(scene: Scene) -> bool:
+    """Whether the prompt says anything that a draft can play: somebody's motion, or the camera's."""
+    table, prompt = words(), tokens(named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)]))
+    return any(match(table.motion, prompt, at) or match(table.camera, prompt, at) for at in range(len(prompt)))
+
+
 # ---------------------------------------------------------------------------
 # Reading
 

@@ -114,8 +114,8 @@ def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
     soft = cv2.GaussianBlur(padded, (0, 0), 0.7)[4:-4, 4:-4]
     alpha = np.clip((soft - 0.16) / 0.8, 0, 1)
     for side in shape.grazed:
-        part = 0.1 if side == "top" else 0.05  # ears and hair that end in a line look worse than feet that do
-        ramp = max(4, round(part * min(rows, columns)))
+        # A hat that touches the photo's edge is cut there, and would seem to dissolve; feet may sink into the ground.
+        ramp = max(4, round(0.05 * min(rows, columns))) if side == "bottom" else 3
         fade = np.clip((np.arange(ramp) + 0.5) / ramp, 0, 1).astype(np.float32)
         fade = fade * fade * (3 - 2 * fade)
         inwards = {"left": alpha.T, "right": alpha.T[::-1], "top": alpha, "bottom": alpha[::-1]}[side][:ramp]
