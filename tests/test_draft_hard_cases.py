@@ -30,6 +30,24 @@ def test_a_slim_thing_keeps_its_width_and_stands_on_its_shadow_while_it_turns():
     assert max(abs(foot - feet["idle"][0]) for foot in feet["turn"]) < 0.1 * widths["idle"][0]
 
 
+@pytest.mark.parametrize("side", ["top", "left", "right"])
+def test_a_hat_that_touches_the_photo_s_edge_stays_whole(side):
+    """As a portrait is framed: its cut-out reaches the border along a part of it."""
+    picture = Image.new("RGBA", (300, 400), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((90, 60, 210, 380), fill=RED)
+    pen.rectangle({"top": (120, 0, 180, 60), "left": (0, 100, 90, 160), "right": (210, 100, 299, 160)}[side], fill=RED)
+    spot = {"x": 0.5, "y": 0.9, "scale": 0.8}
+    scene, members = make(
+        actor("Mia", picture, motion="idle", placement=spot), BACKGROUND, video={"width": 256, "height": 256}, **STILL
+    )
+    red = reddish(next(frames(scene, members)))
+    rows, columns = np.nonzero(red.any(1))[0], np.nonzero(red.any(0))[0]
+    height, width = 380 if side == "top" else 320, {"top": 120, "left": 210, "right": 210}[side]
+    assert len(rows) == pytest.approx(0.8 * 256, abs=6)  # nothing of it is gone
+    assert len(columns) == pytest.approx(0.8 * 256 * width / height, abs=7)
+
+
 @pytest.mark.parametrize("size", [(400, 2), (2, 400), (3, 3), (1, 1)])
 def test_a_thin_or_tiny_picture_without_alpha_renders(size):
     card = Image.new("RGB", size, (30, 90, 200))

@@ -239,15 +239,25 @@ function send() {
     let answer = null;
     try { answer = JSON.parse(request.responseText); } catch { /* it is said below */ }
     if (request.status !== 200 || !Array.isArray(answer)) return fail(each, answer?.detail || answer?.error || 'Troupe did not take it.');
-    each.state = 'taken';
-    tell(each, each.role === 'background' ? 'Opening it' : 'Cutting it out', 1);
-    each.tile.classList.add('working');
-    each.timer = setTimeout(() => fail(each, 'Troupe does not answer.'), PATIENCE);
-    trigger('edit', { action: 'upload', role: each.role, path: answer[0], name: each.file.name, value: each.key });
+    each.state = 'here';
+    each.path = answer[0];
+    tell(each, 'Waiting for the others', 1);
     following();
+    take();
   };
   request.onerror = () => fail(each, 'The connection broke.');
   request.send(form);
+}
+
+// One after another, so that the cards come in the order in which the pictures were chosen.
+function take() {
+  const each = coming.some((one) => one.state === 'taken') ? null : coming.find((one) => one.state === 'here');
+  if (!each) return;
+  each.state = 'taken';
+  tell(each, each.role === 'background' ? 'Opening it' : 'Cutting it out', 1);
+  each.tile.classList.add('working');
+  each.timer = setTimeout(() => fail(each, 'Troupe does not answer.'), PATIENCE);
+  trigger('edit', { action: 'upload', role: each.role, path: each.path, name: each.file.name, value: each.key });
 }
 
 function following() { sending = null; send(); }
@@ -265,6 +275,7 @@ function fail(each, why) {
   again.append(make('span', '', 'Try again'));
   each.tile.append(again);
   if (sending === each) following();
+  take();
 }
 
 // What is no picture stays beside the others, with the reason, until it is taken away.
@@ -274,6 +285,7 @@ function refuse(each, why) {
   each.tile.classList.remove('working');
   tell(each, why, null);
   each.said.className = 'tr-note warn';
+  take();
 }
 
 function sendAgain(key) {
@@ -292,9 +304,8 @@ function forget(key) {
   const [each] = coming.splice(at, 1);
   clearTimeout(each.timer);
   each.tile.remove();
-  if (sending !== each) return;
-  each.request.abort();
-  following();
+  if (sending === each) { each.request.abort(); following(); }
+  take();
 }
 
 addEventListener('beforeunload', (event) => {

@@ -115,7 +115,7 @@ def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
     alpha = np.clip((soft - 0.16) / 0.8, 0, 1)
     for side in shape.grazed:
         # A hat that touches the photo's edge is cut there, and would seem to dissolve; feet may sink into the ground.
-        ramp = max(4, round(0.05 * min(rows, columns))) if side == "bottom" else 3
+        ramp = max(4, round(0.05 * min(rows, columns))) if side == "bottom" else 4
         fade = np.clip((np.arange(ramp) + 0.5) / ramp, 0, 1).astype(np.float32)
         fade = fade * fade * (3 - 2 * fade)
         inwards = {"left": alpha.T, "right": alpha.T[::-1], "top": alpha, "bottom": alpha[::-1]}[side][:ramp]
