@@ -66,9 +66,9 @@ class Display:
         shape = (video["width"], video["height"])
         return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
 
-    def job(self, desk: Desk, tab: str = "clip", shown: float = -1.0, fresh: bool = False) -> Updates:
+    def job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
         """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for. `shown`
-        is the preview that the browser has; `fresh`: it has seen the job run, and a finished clip is news."""
+        is the preview that the browser has."""
         page, snap = self.page, self._jobs.snapshot(desk.sheet.job)
         active = bool(snap and snap.active)
         updates: Updates = {
@@ -79,7 +79,7 @@ class Display:
         }  # fmt: skip
         if snap and snap.state == DONE:
             updates |= {
-                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=film_value(snap, fresh), visible=True),
+                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=film_value(snap), visible=True),
                 page.result: result_html(snap),
                 page.download: gr.update(value=download_html(snap), visible=True), page.again: gr.update(visible=True),
             }  # fmt: skip

@@ -125,9 +125,9 @@ def result_html(snap: Snapshot | None) -> str:
     return f'<div class="tr-result">{kind}<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
 
 
-def film_value(snap: Snapshot, fresh: bool = False) -> dict[str, Any]:
-    """What film.js plays of a finished clip; one that is `fresh` it announces."""
-    return {"id": snap.id, "version": snap.version, "poster": snap.poster is not None, "fresh": fresh}
+def film_value(snap: Snapshot) -> dict[str, Any]:
+    """What film.js plays of a finished clip."""
+    return {"id": snap.id, "version": snap.version, "poster": snap.poster is not None}
 
 
 def download_html(snap: Snapshot) -> str:

@@ -259,8 +259,7 @@ class Studio:
         return self.show.job(desk)
 
     def tick(self, desk_id: str, shown: float) -> Updates:
-        seen = shown if isinstance(shown, float | int) else -1.0
-        return self.show.job(self.desks.get(desk_id), shown=seen, fresh=True)
+        return self.show.job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
 
 
 def _data(event: gr.EventData) -> dict:

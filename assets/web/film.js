@@ -20,41 +20,48 @@ function draw() {
   if (key === shown) return;
   shown = key;
   if (key) play(); else place.replaceChildren();
-  if (clip?.fresh) announce();
+  quiet();
+  if (key && key !== remembered()) announce();
 }
 
-// A clip that has just been finished is announced where nobody sees it: further down on a phone, on another of Troupe's
-// tabs, in another of the browser's.
-const ready = document.createElement('button'), title = document.title;
+// A clip that nobody has seen yet is announced where it ends out of sight: further down on a phone, on another of
+// Troupe's tabs, in another of the browser's, or while the page was being loaded.
+const MEMORY = 'troupe-seen-clip', title = document.title, ready = document.createElement('button');
 ready.type = 'button';
 ready.className = 'tr-ready';
 ready.textContent = 'Your clip is ready. Show it';
 ready.addEventListener('click', () => {
-  quiet();
-  if (!place.offsetParent) Array.from(document.querySelectorAll('#tr-rooms > .tab-wrapper button[role=tab], #tr-rooms button[role=tab]'))
+  if (!place.offsetParent) Array.from(document.querySelectorAll('#tr-rooms button[role=tab]'))
     .find((tab) => tab.textContent.trim() === 'Create')?.click();
   setTimeout(() => { place.scrollIntoView({ behavior: 'smooth', block: 'center' }); film.focus({ preventScroll: true }); }, 50);
 });
-const seen = new IntersectionObserver((entries) => {
-  if (entries.some((entry) => entry.isIntersecting) && !document.hidden) quiet();
+const view = new IntersectionObserver((entries) => {
+  if (document.hidden || !entries.some((entry) => entry.isIntersecting)) return;
+  try { localStorage.setItem(MEMORY, shown); } catch { /* a browser that keeps nothing */ }
+  quiet();
 }, { threshold: 0.3 });
+
+function remembered() {
+  try { return localStorage.getItem(MEMORY); } catch { return shown; }
+}
 
 function announce() {
   if (document.hidden) document.title = '✓ Your clip is ready · ' + title;
-  document.body.append(ready);
-  seen.observe(place);
+  look();
+  setTimeout(() => { if (shown !== remembered()) document.body.append(ready); }, 800);  // unless it is in view anyway
 }
 
+function look() { view.disconnect(); view.observe(place); }  // it tells at once whether the film is in view
+
 function quiet() {
-  seen.disconnect();
+  view.disconnect();
   ready.remove();
   document.title = title;
 }
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden || !ready.isConnected) return;
+  if (document.hidden || !shown || shown === remembered()) return;
   document.title = title;
-  seen.disconnect();
-  seen.observe(place);  // it tells at once whether the film is in view
+  look();
 });
 
 watch('value', draw);
