@@ -1,0 +1,46 @@
+"""How much memory opening pictures may take: of one picture, and of all that are opened at once in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+DECODING = 245_000_000  # bytes that decoding one picture may take: 61 megapixels in Pillow's 4 bytes each
+TOGETHER = 290_000_000  # of all at once, with what is made of them
+
+
+class Gate:
+    """Lets work pass as long as the bytes that it is going to take fit together; in the order in which it came."""
+
+    def __init__(self, room: int = TOGETHER) -> None:
+        self._room, self._taken = room, 0
+        self._line: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, wanted: int) -> Iterator[None]:
+        """Wait until so many bytes are free, and hold them. More than there is at all counts as all of it."""
+        wanted, ticket = min(wanted, self._room), object()
+        with self._changed:
+            self._line.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._line[0] is ticket and self._taken + wanted <= self._room)
+                self._taken += wanted
+            finally:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= wanted
+                self._changed.notify_all()
+
+
+@cache
+def shared_gate() -> Gate:
+    """The process's own, made at the first use."""
+    return Gate()
