@@ -20,7 +20,7 @@ from app.create.sheet import Sheet, plain_text
 from engine import cutout, part
 from engine.cutout import Cutout
 from engine.errors import SceneError, TroupeError
-from engine.images import open_image
+from engine.images import open_image, open_with_notices
 from engine.prompt import replace_names
 from engine.scene import MOTIONS, Placement, Scene, scene_from_data
 
@@ -41,6 +41,7 @@ class Card:
     source: str = ""
     doubts: tuple[str, ...] = ()
     notice: str = ""
+    told: str = ""  # about its file: a part of it is missing, its colour profile cannot be used
     motion: str | None = None
     placement: dict | None = None
     description: str = ""
@@ -137,9 +138,10 @@ class Desk:
         """Take a picture into the cast and cut it out. Raises ImageError or SceneError, and then nothing changed."""
         self._check_room(role)
         with self._busy():
-            photo = open_image(upload)
+            opened = open_with_notices(upload)
+            photo = opened.picture
             photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-            card = Card(uuid.uuid4().hex[:12], role, "", sample=sample)
+            card = Card(uuid.uuid4().hex[:12], role, "", sample=sample, told=" ".join(opened.notices))
             result = None if role == "background" else self._cut(photo)
             with self.lock:
                 self._check_room(role)  # another upload may have been quicker
