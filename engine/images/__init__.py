@@ -18,8 +18,8 @@ fitting.py   cover, flatten, within, bounding box
 """
 
 from engine.images.fitting import ALPHA_FLOOR, bounding_box, cover, flatten, has_real_alpha, within
+from engine.images.gate import KEPT_PIXELS
 from engine.images.opening import (
-    KEPT_PIXELS,
     MAX_ASPECT,
     MAX_PIXELS,
     MIN_SIDE,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,11 +22,10 @@ class Pieces(io.RawIOBase):
     """Bytes and stretches of a file as one stream that can be read and sought in; nothing is copied ahead."""
 
     def __init__(self, file: BinaryIO, pieces: Sequence[Piece]) -> None:
-        self._file, self._parts, self._length, self._at = file, [], 0, 0
-        for piece in pieces:
-            length = len(piece) if isinstance(piece, bytes) else piece[1]
-            self._parts.append((self._length, length, piece))
-            self._length += length
+        self._file, self._at = file, 0
+        self._pieces = list(_merged(pieces))
+        lengths = [len(piece) if isinstance(piece, bytes) else piece[1] for piece in self._pieces]
+        self._starts = [0, *accumulate(lengths)]
 
     def readable(self) -> bool:
         return True
@@ -36,22 +37,39 @@ class Pieces(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence])
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._starts[-1]}[whence])
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # may give less than was asked for, as RawIOBase allows
-        for start, length, piece in self._parts:
-            if start <= self._at < start + length:
-                skip, wanted = self._at - start, min(len(buffer), start + length - self._at)
-                if isinstance(piece, bytes):
-                    found = piece[skip : skip + wanted]
-                else:
-                    self._file.seek(piece[0] + skip)
-                    found = self._file.read(wanted)
-                buffer[: len(found)] = found
-                self._at += len(found)
-                return len(found)
-        return 0
+        if self._at >= self._starts[-1]:
+            return 0
+        number = bisect_right(self._starts, self._at) - 1
+        piece, skip = self._pieces[number], self._at - self._starts[number]
+        wanted = min(len(buffer), self._starts[number + 1] - self._at)
+        if isinstance(piece, bytes):
+            found = piece[skip : skip + wanted]
+        else:
+            self._file.seek(piece[0] + skip)
+            found = self._file.read(wanted)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+def _merged(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Stretches that follow one another in the file as one; nothing empty."""
+    held: tuple[int, int] | None = None
+    for piece in pieces:
+        if not isinstance(piece, bytes) and held and sum(held) == piece[0]:
+            held = (held[0], held[1] + piece[1])
+            continue
+        if held and held[1]:
+            yield held
+        held = None if isinstance(piece, bytes) else piece
+        if isinstance(piece, bytes) and piece:
+            yield piece
+    if held and held[1]:
+        yield held
 
 
 def stream(file: BinaryIO, pieces: Sequence[Piece]) -> io.BufferedReader:

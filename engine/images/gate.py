@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from functools import cache
 
 DECODING = 245_000_000  # bytes that decoding one picture may take: 61 megapixels in Pillow's 4 bytes each
 TOGETHER = 290_000_000  # of all at once, with what is made of them
+KEPT_PIXELS = 16_000_000  # of the result: an ordinary phone's photo stays as it is; a frame has 2 million
+_MUCH = 30_000_000  # bytes after which the allocator is asked to give back what is free
 
 
 class Gate:
@@ -35,9 +39,19 @@ class Gate:
         try:
             yield
         finally:
+            if wanted > _MUCH:
+                _give_back()
             with self._changed:
                 self._taken -= wanted
                 self._changed.notify_all()
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: glibc keeps it for each thread, so that four threads in turn would hold four
+    times what one needs. Elsewhere the allocators do it by themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
 
 
 @cache

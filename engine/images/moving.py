@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from PIL import Image
 
-ROOM = 120_000_000  # bytes that decoding one frame may take for others to be looked at
+A_PIXEL = 16.5  # bytes, while the frames are looked at: a film's state and a frame in colour
 _MOST_FRAMES = 60
 _MOST_PIXELS = 300_000_000  # of all frames that are looked at
 _SEEN = 0.02  # share of the frame that must be there
-_SOLID = 200  # of 255
+_SOLID = 128  # of 255
 _AS_GOOD = 0.9  # of the fullest frame's
 _SIDE = 128  # pixels at which a frame is judged
 
@@ -18,7 +18,8 @@ _SIDE = 128  # pixels at which a frame is judged
 def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image.Image, str] | None:
     """The first frame that shows nearly as much as any does, and a sentence about it; None where the first one shows
     something, or no other does."""
-    if _shows(first) >= _SEEN:
+    there, solid = _shows(first)
+    if solid >= _SEEN:
         return None
     try:
         film = frames()
@@ -27,9 +28,9 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
         for index in range(count):
             film.seek(index)
             film.load()
-            shown.append(_shows(film))
+            shown.append(_shows(film)[0])
         fullest = max(shown)
-        if fullest <= max(_shows(first), 0.0):
+        if there >= _AS_GOOD * fullest:
             return None
         index = next(number for number, share in enumerate(shown) if share >= _AS_GOOD * fullest)
         film.seek(index)
@@ -40,16 +41,13 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
     return found, f"It is an animation that begins with nothing to see: its frame {index + 1} is used."
 
 
-def _shows(frame: Image.Image) -> float:
-    """How much of a frame can be seen, from 0 to 1; 0 where it is of one colour throughout."""
+def _shows(frame: Image.Image) -> tuple[float, float]:
+    """How much of a frame can be seen, from 0 to 1: all in all, and the share that is solid. Nothing where it is of one
+    colour throughout."""
     small = frame.convert("RGBA")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
-    red, green, blue, alpha = small.split()
-    low, high = alpha.getextrema()
-    flat = all(band.getextrema()[0] == band.getextrema()[1] for band in (red, green, blue))
-    if high == 0 or (flat and low == high):
-        return 0.0
-    solid = sum(alpha.histogram()[_SOLID:])
-    return (solid + sum(level * count for level, count in enumerate(alpha.histogram()[:_SOLID])) / 2550) / (
-        small.width * small.height
-    )
+    if all(low == high for low, high in small.getextrema()):
+        return 0.0, 0.0
+    counts = small.getchannel("A").histogram()
+    seen = sum(level * count for level, count in enumerate(counts)) / 255
+    return seen / sum(counts), sum(counts[_SOLID:]) / sum(counts)

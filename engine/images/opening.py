@@ -8,15 +8,14 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.images import kinds
+from engine.images import kinds, moving
 from engine.images.colour import Way, to_srgb
 from engine.images.files import open_file, shown_name
-from engine.images.gate import DECODING, shared_gate
+from engine.images.gate import DECODING, KEPT_PIXELS, shared_gate
 from engine.images.pixels import Layers, layers
 from engine.images.readers import Plan, plan
 
 MAX_PIXELS = 250_000_000  # above the largest cameras' and phones' 200 megapixels
-KEPT_PIXELS = 12_600_000  # of the result: an ordinary phone's photo stays as it is; a frame has 2 million
 MAX_ASPECT = 8.0
 MIN_SIDE = 16  # pixels
 
@@ -61,7 +60,8 @@ def open_with_notices(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Open
             _check(found, name, max_pixels)
             factor = _factor(found)
             making = _MAKING * _A_PIXEL * found.pixels // factor**2
-            with shared_gate().holding(max(found.cost, making)):
+            looking = moving.A_PIXEL * found.pixels if found.frames else 0
+            with shared_gate().holding(int(max(found.cost, making, min(looking, DECODING)))):
                 return _opened(found, factor)
         except ImageError:
             raise

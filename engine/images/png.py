@@ -73,9 +73,9 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
         raise kinds.damaged(name) if whole else kinds.cut_off(name)
     head, ended = front[:2], [_END]
     width, height, depth, colours, _, _, lace = struct.unpack(">IIBBBBB", header)
-    found = Survey("PNG", stream(file, [*front, *_merged(pieces), *ended]), whole=whole)
+    found = Survey("PNG", stream(file, [*front, *pieces, *ended]), whole=whole)
     found.colour, found.orientation = with_exif(_colour(said, broken), said.get(b"eXIf"))
-    moves = stream(file, [*head, *front[2:], *_merged(moving), *ended]) if len(moving) > len(pieces) else None
+    moves = stream(file, [*head, *front[2:], *moving, *ended]) if len(moving) > len(pieces) else None
     return found, Header(width, height, depth, colours, bool(lace), moves, tuple(pixels), tuple(front))
 
 
@@ -86,7 +86,9 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
     """
     wanted, got = _unpacked_size(header), 0
     # without zlib's frame: a wrong checksum at its end is no reason to drop the rows before it
-    unpack, pack, packed = zlib.decompressobj(-15), zlib.compressobj(1), io.BytesIO()
+    unpack, pack, whole = zlib.decompressobj(-15), zlib.compressobj(1), io.BytesIO()
+    whole.write(stream(file, header.front).read() + b"\0\0\0\0IDAT")
+    start = whole.tell()
     try:
         for number, block in enumerate(_blocks(file, header.pixels)):
             block = block[2:] if number == 0 else block
@@ -94,17 +96,20 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
                 part = unpack.decompress(block, min(1 << 20, wanted - got))
                 block = unpack.unconsumed_tail
                 got += len(part)
-                packed.write(pack.compress(part))
-                if not part and not block:
+                whole.write(pack.compress(part))
+                if not part:
                     break
     except zlib.error:
         pass
     for at in range(got, wanted, 1 << 20):
-        packed.write(pack.compress(bytes(min(1 << 20, wanted - at))))
-    packed.write(pack.flush())
-    data = packed.getvalue()
-    chunk = struct.pack(">I", len(data)) + b"IDAT" + data + struct.pack(">I", zlib.crc32(b"IDAT" + data))
-    return stream(file, [*header.front, chunk, _END]), (wanted - got) / max(1, wanted)
+        whole.write(pack.compress(bytes(min(1 << 20, wanted - at))))
+    whole.write(pack.flush())
+    length = whole.tell() - start
+    whole.write(b"\0\0\0\0" + _END)  # nobody looks at this checksum
+    whole.seek(start - 8)
+    whole.write(struct.pack(">I", length))
+    whole.seek(0)
+    return whole, (wanted - got) / max(1, wanted)
 
 
 def _chunks(file: BinaryIO, size: int, name: str) -> Iterator[tuple[int, int, bytes]]:
@@ -134,17 +139,6 @@ def _checked_header(header: bytes, name: str) -> bytes:
     if len(header) != 13 or header[9] not in _CHANNELS or header[8] not in (1, 2, 4, 8, 16):
         raise kinds.damaged(name)
     return header
-
-
-def _merged(chunks: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Chunks that follow one another as one stretch of the file."""
-    merged: list[tuple[int, int]] = []
-    for start, length in chunks:
-        if merged and sum(merged[-1]) == start:
-            merged[-1] = (merged[-1][0], merged[-1][1] + length)
-        else:
-            merged.append((start, length))
-    return merged
 
 
 def _blocks(file: BinaryIO, pixels: tuple[tuple[int, int], ...]) -> Iterator[bytes]:

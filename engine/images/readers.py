@@ -16,13 +16,12 @@ from PIL import Image
 from engine.errors import ImageError
 from engine.images import boxes, jpeg, kinds, moving, png, strips, tiff, webp
 from engine.images.colour import Way, way_of
-from engine.images.gate import DECODING
+from engine.images.gate import DECODING, KEPT_PIXELS
 from engine.images.pixels import Deep
 from engine.images.survey import Colour, with_exif, xmp_orientation
 
 _CUT_AT_MOST = 0.05  # of the height may be missing
 _ROWS_AT_MOST = 16  # those, however low the picture: one row of blocks
-_JPEG_KEPT = 12_600_000  # pixels: above it the decoder gives half, a quarter or an eighth of the sides
 _ONE_BYTE, _TWO_BYTES = ("1", "L", "P"), ("I;16", "I;16L", "I;16B", "I;16N")
 _DEEP_PNG = 4.2  # OpenCV: a channel
 _WEBP, _LARGE_WEBP, _LARGE = 16.4, 8.6, 14_000_000  # Pillow holds a whole film's state; OpenCV decodes stills alone
@@ -63,7 +62,9 @@ class Plan:
 
     def another_frame(self, picture: Image.Image) -> tuple[Image.Image, str] | None:
         """A frame to take instead of the first, where that shows nothing."""
-        return moving.better(self.frames, picture) if self.frames and self.cost < moving.ROOM else None
+        if self.frames is None or moving.A_PIXEL * self.pixels > DECODING:
+            return None
+        return moving.better(self.frames, picture)
 
 
 def plan(file: BinaryIO, size: int, name: str) -> Plan:
@@ -102,7 +103,7 @@ def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
     found, scan = jpeg.survey(file, size, name)
     picture = jpeg.open_stream(found.stream)
     stored, told = picture.size, []
-    jpeg.reduce_to(picture, _JPEG_KEPT)
+    jpeg.reduce_to(picture, KEPT_PIXELS)
     cost = 4 * picture.width * picture.height + scan.coefficients * stored[0] * stored[1]
 
     def decode() -> Image.Image:
@@ -134,6 +135,9 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
         try:
             return _loaded(picture)
         except (OSError, SyntaxError, ValueError, IndexError):
+            picture.close()  # what it had decoded is as large as what follows
+            if cost + 1.2 * size > DECODING:
+                raise (kinds.damaged(name) if found.whole else kinds.cut_off(name)) from None
             stream, missing = png.repaired(file, header)
         if missing > _CUT_AT_MOST:
             if found.whole:
@@ -235,7 +239,7 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
             if picture is None:
                 raise
         else:
-            cost = (samples.bytes_a_pixel + 0.5) * pixels + tiff.piece_bytes(page, samples.bytes_a_pixel)
+            cost = samples.bytes_a_pixel * pixels + strips.copies(page, size, samples)
 
             def decode() -> Deep:
                 read = strips.read(file, page, samples, name)
@@ -253,7 +257,8 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
             raise
 
     samples = max(1, page.one(tiff.SAMPLES, 1)) * max(page.tags.get(tiff.BITS, (8,)), default=8) / 8
-    cost = _a_pixel(picture.mode) * pixels + tiff.piece_bytes(page, samples)
+    packed = page.one(tiff.COMPRESSION, 1) != 1
+    cost = _a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, samples)
     deep = picture.mode in _TWO_BYTES and way.deep
     return Plan(picture.size, cost, "a TIFF", by_pillow, way, turned, told, deep=deep)
 

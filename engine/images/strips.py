@@ -74,6 +74,13 @@ def _numbers(bits: tuple[int, ...], sample_format: int) -> str:
     return f"{'/'.join(map(str, sorted({*bits})))} {how}bits"
 
 
+def copies(page: Page, size: int, samples: Samples) -> float:
+    """Bytes that exist at once beside the picture: a strip, as it was packed, and without its predictor."""
+    piece = tiff.piece_bytes(page, samples.bytes_a_pixel)
+    packed = min(size, 2 * piece) if page.one(tiff.COMPRESSION, 1) != 1 else 0
+    return packed + piece * (3 if page.one(tiff.PREDICTOR, 1) > 1 else 1)
+
+
 def read(file: BinaryIO, page: Page, samples: Samples, name: str) -> np.ndarray:
     """The page's numbers, (H, W, C): its colours, and its alpha where it has one. Raises ImageError."""
     width, height = page.size

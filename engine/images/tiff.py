@@ -111,11 +111,13 @@ def blob(file: BinaryIO, page: Page, tag: int, most: int = 8_000_000) -> bytes |
 
 
 def piece_bytes(page: Page, a_pixel: float) -> float:
-    """Bytes of the largest stretch that a decoder holds at once beside the picture: a tile, or a strip."""
+    """Bytes of the largest stretch that is unpacked at once: a tile or a strip, of one channel where they lie apart."""
     width, height = page.size
+    if page.one(PLANAR, 1) == 2:
+        a_pixel /= max(1, page.one(SAMPLES, 1))
     if TILE_WIDTH in page.tags:
         return a_pixel * page.one(TILE_WIDTH) * page.one(TILE_HEIGHT)
-    return a_pixel * width * min(page.one(STRIP_ROWS, height) or height, height) * (page.one(COMPRESSION, 1) != 1)
+    return a_pixel * width * min(page.one(STRIP_ROWS, height) or height, height)
 
 
 def is_cut(file: BinaryIO, page: Page, size: int) -> bool:

@@ -179,6 +179,35 @@ def png(width: int, height: int, depth: int, kind: int, *, gamma: bool = False) 
     return make
 
 
+def cut(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """The last hundredth is missing."""
+
+    def shortened(path: Path) -> None:
+        make(path)
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size * 99 // 100)
+
+    return shortened
+
+
+def planes(width: int, height: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        size = 2 * width * height
+        lists = (
+            struct.pack("<3H", 16, 16, 16)
+            + bytes(2)
+            + struct.pack("<6I", *(8 + n * size for n in range(3)), *[size] * 3)
+        )
+        at = 8 + 3 * size
+        entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, at), (259, 3, 1, 1), (262, 3, 1, 2)]
+        entries += [(273, 4, 3, at + 8), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 3, at + 20), (284, 3, 1, 2)]
+        table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+        data = pattern(width, height, 3, np.uint16).transpose(2, 0, 1).tobytes()
+        path.write_bytes(b"II*\0" + struct.pack("<I", at + len(lists)) + data + lists + table)
+
+    return make
+
+
 def film(width: int, height: int, frames: int) -> Callable[[Path], None]:
     """It fades in from nothing."""
 
@@ -223,6 +252,12 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "fading.gif": film(2000, 1500, 5),
     "fading.webp": film(2000, 1500, 5),
     "fading.png": film(2000, 1500, 5),
+    "14 MP fading.gif": film(4300, 3200, 3),
+    "14 MP fading.webp": film(4300, 3200, 3),
+    "14 MP fading.png": film(4300, 3200, 3),
+    "cut 50 MP.png": cut(saved(8192, 6144, compress_level=1)),
+    "cut 40 MP.jpg": cut(saved(7300, 5475, progressive=True)),
+    "12 MP 16 bit plane by plane.tif": planes(4000, 3000),
     "61 MP.bmp": saved(9504, 6336),
     "50 MP.tif": saved(8192, 6144),
     "50 MP LAB.tif": saved(8192, 6144, mode="LAB"),
