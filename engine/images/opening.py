@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,39 +54,40 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
 
 def open_with_notices(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Opened:
     """`open_image`, and what a person should know of the picture: that a part of it is missing, and the like."""
+    with _looked_through(path, max_pixels) as found:
+        factor = _factor(found)
+        making = _MAKING * _A_PIXEL * found.pixels // factor**2
+        looking = min(moving.A_PIXEL * found.pixels, DECODING) if found.frames else 0
+        with shared_gate().holding(int(max(found.cost, making, looking))):
+            return _opened(found, factor)
+
+
+def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise the ImageError that `open_image` would raise for what the file's header shows. Decodes nothing."""
+    with _looked_through(path, max_pixels):
+        pass
+
+
+@contextmanager
+def _looked_through(path: str | Path, max_pixels: int) -> Iterator[Plan]:
+    """The file's plan, checked, while the file is open. Whatever is raised meanwhile comes out as an ImageError."""
     name = shown_name(path)
     file, size = open_file(path, name)
     with file:
         try:
             found = plan(file, size, name)
             _check(found, name, max_pixels)
-            factor = _factor(found)
-            making = _MAKING * _A_PIXEL * found.pixels // factor**2
-            looking = moving.A_PIXEL * found.pixels if found.frames else 0
-            with shared_gate().holding(int(max(found.cost, making, min(looking, DECODING)))):
-                return _opened(found, factor)
+            yield found
         except ImageError:
             raise
         except MemoryError:
             raise ImageError(f"{name} does not fit into memory", "Save it smaller and try again.") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise _too_many_pixels(name, max_pixels) from None
+            remedy = f"Save it with at most {max_pixels // 1_000_000} megapixels."
+            raise ImageError(f"{name} has far too many pixels", remedy) from None
         except Exception as error:  # a hostile file makes decoders raise nearly anything
             cut = isinstance(error, OSError) and "truncated" in str(error)
             raise (kinds.cut_off(name) if cut else kinds.damaged(name)) from None
-
-
-def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise the ImageError that `open_image` would raise for what the file's header shows. Decodes nothing."""
-    name = shown_name(path)
-    file, size = open_file(path, name)
-    with file:
-        try:
-            _check(plan(file, size, name), name, max_pixels)
-        except (ImageError, MemoryError):
-            raise
-        except Exception:
-            raise kinds.damaged(name) from None
 
 
 def _check(found: Plan, name: str, max_pixels: int) -> None:
@@ -102,11 +105,6 @@ def _check(found: Plan, name: str, max_pixels: int) -> None:
         raise ImageError(problem, f"{remedy}.")
     if max(found.size) > MAX_ASPECT * min(found.size):
         raise ImageError(f"{name} is a strip ({measures})", f"Crop it: at most {MAX_ASPECT:g} times as long as wide.")
-
-
-def _too_many_pixels(name: str, max_pixels: int) -> ImageError:
-    limit = max_pixels // 1_000_000
-    return ImageError(f"{name} has far too many pixels", f"Save it with at most {limit} megapixels.")
 
 
 def _factor(found: Plan) -> int:
