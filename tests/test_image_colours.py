@@ -139,6 +139,34 @@ def deep_png(rows: np.ndarray, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
 
 
+@pytest.mark.parametrize("how", ["gAMA", "profile"])
+def test_sixteen_bits_of_grey_light_keep_the_dark_parts_apart(tmp_path, how):
+    dark = np.linspace(0, 0.1, 256)[None].repeat(32, axis=0)
+    picture = Image.fromarray(np.rint(light(dark) * 65535).astype(np.uint16))
+    options = {"icc_profile": grey_profile(gamma_curve(1))} if how == "profile" else {}
+    data = saved(picture, "PNG", **options)
+    (tmp_path / "a.png").write_bytes(data if options else with_chunks(data, gama(1)))
+    found = np.asarray(open_image(tmp_path / "a.png"))[0, :, 0].astype(int)
+    assert np.abs(found - dark[0] * 255).max() <= 1
+    assert len(np.unique(found)) == 27
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_grey_that_a_png_calls_see_through_is(tmp_path, bits):
+    import zlib
+
+    steps = np.tile(np.arange(32) // 16, (32, 1)) * (2**bits - 1)
+    binary = (steps[..., None] >> np.arange(bits)[::-1] & 1).astype(np.uint8).reshape(32, -1)
+    raw = b"".join(b"\0" + row.tobytes() for row in np.packbits(binary, axis=1))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 32, bits, 0, 0, 0, 0))
+    clear = chunk(b"tRNS", struct.pack(">H", 2**bits - 1))
+    body = head + clear + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    alpha = np.asarray(open_image(tmp_path / "a.png").getchannel("A"))
+    assert (alpha[:, :16] == 255).all()
+    assert (alpha[:, 16:] == 0).all()
+
+
 @pytest.mark.parametrize("bits", [8, 10])
 def test_a_heic_that_says_its_colours_in_numbers(tmp_path, bits):
     heif = pytest.importorskip("pillow_heif")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,6 +76,57 @@ def test_grey_with_alpha_and_16_bits(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", both, photometric="minisblack", extrasamples=["unassalpha"])
     opened = open_image(tmp_path / "a.tif")
     assert opened.getpixel((5, 5)) == (*[round(grey[5, 5] / 257)] * 3, 200)
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "ZIP", "16 bits, plane by plane", "floats"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_stands_upright(tmp_path, orientation, kind):
+    back = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
+            7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip
+    stored = patches().transpose(Image.Transpose[back[orientation]]) if orientation > 1 else patches()
+    pixels, options = np.asarray(stored), dict(RGB)
+    if kind == "ZIP":
+        options["compression"] = "zlib"
+    elif kind == "floats":
+        pixels = (pixels / 255).astype(np.float32)
+    elif kind != "8 bits":
+        pixels, options = apart(pixels.astype(np.uint16) * 257), dict(SEPARATE)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[(274, 3, 1, orientation, True)], **options)
+    assert error_of(tmp_path / "a.tif") < 1
+
+
+def by_hand(path, data: bytes, *entries: tuple[int, int, int, int], tail: bytes = b"") -> None:
+    """A TIFF of one strip. The value of an entry of several is a place in `tail`."""
+    table = 8 + len(data)
+    behind = table + 2 + 12 * (len(entries) + 2) + 4
+    whole = sorted([*entries, (273, 4, 1, 8), (279, 4, 1, len(data))])
+    packed = b"".join(
+        struct.pack("<HHII", tag, kind, count, value + (behind if count > 1 else 0))
+        for tag, kind, count, value in whole
+    )
+    head = b"II*\0" + struct.pack("<I", table) + data + struct.pack("<H", len(whole))
+    path.write_bytes(head + packed + bytes(4) + tail)
+
+
+def test_floats_whose_bytes_are_stored_as_differences(tmp_path):
+    rows = []
+    for row in FLOATS.astype(">f4"):
+        ordered = np.frombuffer(row.tobytes(), np.uint8).reshape(-1, 4).T.reshape(-1)  # the highest bytes first
+        rows.append(np.concatenate([ordered[:3], ordered[3:] - ordered[:-3]]).tobytes())
+    entries = [(256, 4, 1, 120), (257, 4, 1, 80), (258, 3, 3, 0), (259, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, 3),
+               (278, 4, 1, 80), (317, 3, 1, 3), (339, 3, 3, 6)]  # fmt: skip
+    by_hand(tmp_path / "a.tif", zlib.compress(b"".join(rows)), *entries, tail=struct.pack("<6H", 32, 32, 32, 3, 3, 3))
+    assert error_of(tmp_path / "a.tif") < 1
+
+
+def test_twelve_bits_are_as_bright_as_eight(tmp_path):
+    grey = np.asarray(patches().convert("L")).astype(int)
+    deep = (grey << 4 | grey >> 4).reshape(-1, 2)
+    packed = np.stack([deep[:, 0] >> 4, (deep[:, 0] & 15) << 4 | deep[:, 1] >> 8, deep[:, 1] & 255], axis=1)
+    entries = [(256, 4, 1, 120), (257, 4, 1, 80), (258, 3, 1, 12), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
+               (278, 4, 1, 80)]  # fmt: skip
+    by_hand(tmp_path / "a.tif", packed.astype(np.uint8).tobytes(), *entries)
+    assert error_of(tmp_path / "a.tif", np.repeat(grey[..., None], 3, axis=2)) < 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from engine.images import boxes, jpeg, kinds, moving, png, strips, tiff, webp
 from engine.images.colour import Way, way_of
 from engine.images.gate import DECODING, KEPT_PIXELS
 from engine.images.pixels import Deep
-from engine.images.survey import Colour, with_exif, xmp_orientation
+from engine.images.survey import Colour, with_exif
 
 _CUT_AT_MOST = 0.05  # of the height may be missing
 _ROWS_AT_MOST = 16  # those, however low the picture: one row of blocks
@@ -133,7 +133,7 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
         if deep and (read := _by_opencv(found.stream, np.uint16)) is not None:
             return read
         try:
-            return _loaded(picture)
+            return _with_clear_grey(_loaded(picture), header)
         except (OSError, SyntaxError, ValueError, IndexError):
             picture.close()  # what it had decoded is as large as what follows
             if cost + 1.2 * size > DECODING:
@@ -145,7 +145,7 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
             raise kinds.cut_off(name, f"{missing:.0%} of its rows are missing")
         if missing:
             told.append("The file is cut off: a little of the picture is missing.")
-        return _loaded(_open("PNG", stream))
+        return _with_clear_grey(_loaded(_open("PNG", stream)), header)
 
     cost = deep_cost if deep else _a_pixel(picture.mode) * pixels
     bits = f"a PNG with {header.depth} bits a channel" if header.depth == 16 else "a PNG"
@@ -154,6 +154,14 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
     return Plan(
         picture.size, cost, bits, decode, way, found.orientation, told, deep=is_deep and way.deep, frames=frames
     )
+
+
+def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
+    """Which grey is see-through, as the decoder gives greys: it scales those of 2 and 4 bits, and not this one."""
+    clear = picture.info.get("transparency")
+    if header.channels == 1 and header.kind == 0 and header.depth in (2, 4) and isinstance(clear, int):
+        picture.info["transparency"] = clear * 255 // (2**header.depth - 1)
+    return picture
 
 
 def _webp(file: BinaryIO, size: int, name: str) -> Plan:
@@ -226,10 +234,8 @@ def _heif(file: BinaryIO, size: int, name: str) -> Plan:
 def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
     page, count = tiff.choose(file, size, name)
     told = [f"The file holds {count} pictures; one of them is used."] if count > 1 else []
-    colour, turned = with_exif(Colour(icc=tiff.blob(file, page, tiff.ICC)), None)
-    way, turned = way_of(colour), page.one(tiff.ORIENTATION, 1)
-    if turned == 1 and (xmp := tiff.blob(file, page, tiff.XMP)):
-        turned = xmp_orientation(xmp)
+    icc = tiff.blob(file, page, tiff.ICC)
+    way = way_of(Colour(icc=icc, broken=icc is None and (tiff.ICC in page.tags or tiff.ICC in page.long)))
     picture = None if strips.pillow_is_wrong(page) else _page_by_pillow(file, page)
     pixels = page.pixels
     if picture is None or (way.deep and picture.mode in ("RGB", "RGBA") and max(page.tags.get(tiff.BITS, (8,))) > 8):
@@ -245,12 +251,16 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
                 read = strips.read(file, page, samples, name)
                 return Deep(read, samples.mode, samples.alpha, samples.associated, samples.inverted)
 
+            turned = page.one(tiff.ORIENTATION, 1)
             bits = f"a TIFF with {samples.kind.itemsize * 8} bits a channel"
             return Plan(page.size, cost, bits, decode, way, turned, told, deep=way.deep)
 
-    def by_pillow() -> Image.Image:
+    def by_pillow() -> Image.Image | Deep:
         try:
-            return _loaded(picture)
+            loaded = _loaded(picture)
+            if page.one(tiff.BITS, 1) == 12:  # Pillow leaves them as they are, a sixteenth of white at most
+                return Deep(np.asarray(loaded)[..., None] * 16 + np.asarray(loaded)[..., None] // 256, "L")
+            return loaded
         except OSError:
             if tiff.is_cut(file, page, size):
                 raise kinds.cut_off(name, "some of its rows are missing") from None
@@ -260,7 +270,8 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
     packed = page.one(tiff.COMPRESSION, 1) != 1
     cost = _a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, samples)
     deep = picture.mode in _TWO_BYTES and way.deep
-    return Plan(picture.size, cost, "a TIFF", by_pillow, way, turned, told, deep=deep)
+    # Pillow has turned it by the end of `load`
+    return Plan(picture.size, cost, "a TIFF", by_pillow, way, 1, told, deep=deep)
 
 
 def _page_by_pillow(file: BinaryIO, page: tiff.Page) -> Image.Image | None:
