@@ -45,7 +45,7 @@ def frame(kind: str) -> Image.Image:
     elif kind == "margin on one side":
         draw.rectangle((0, 0, 239, 215), fill=255)
     elif kind == "tilted":
-        draw.polygon([(30, 60), (180, 20), (215, 180), (65, 220)], fill=255)
+        draw.polygon([(30, 60), (180, 20), (220, 170), (70, 210)], fill=255)
     elif kind == "vignette":
         draw.ellipse((15, 15, 224, 224), fill=255)
         alpha = alpha.filter(ImageFilter.GaussianBlur(12))
@@ -116,6 +116,27 @@ def test_a_shape_as_people_and_things_have_is_the_cut_out():
     ring = frame("avatar")
     ImageDraw.Draw(ring).ellipse((70, 70, 170, 170), fill=0)
     picture.putalpha(ring)
+    assert cut_out(picture, models=Models(load)).source == "alpha"
+
+
+@pytest.mark.parametrize("sides", [5, 6, 8])
+def test_a_box_or_a_gem_is_no_frame(sides):
+    def load(model: str):
+        raise AssertionError("a model was asked for")
+
+    alpha = Image.new("L", SIZE, 0)
+    ImageDraw.Draw(alpha).regular_polygon((120, 120, 100), sides, fill=255)
+    picture = photo().convert("RGBA")
+    picture.putalpha(alpha)
+    assert cut_out(picture, models=Models(load)).source == "alpha"
+
+
+@pytest.mark.parametrize("name", ["box", "astronaut", "walker_man"])
+def test_the_samples_are_cut_out_already(name, repo):
+    def load(model: str):
+        raise AssertionError("a model was asked for")
+
+    picture = open_image(repo / "assets" / "samples" / "cast" / f"{name}.webp")
     assert cut_out(picture, models=Models(load)).source == "alpha"
 
 

@@ -22,7 +22,7 @@ from engine.images.gate import shared_gate
 from engine.scene import Element
 
 _MATTE = 75  # bytes a pixel that a clean edge takes, measured: `tests/bench/pictures.py`
-_LEAST_INSIDE, _MOST_INSIDE = 0.01, 0.9  # of a frame's area: else what was found is no subject within it
+_LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: else what was found is no subject within it
 
 
 def cut_out(
@@ -55,9 +55,10 @@ def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Mo
     found, own = _cut_photo(inside, quality, cache, models), np.asarray(photo.crop(box).getchannel("A"))
     alpha = np.minimum(_alpha(found.picture), own)
     share = np.count_nonzero(alpha >= 128) / max(1, np.count_nonzero(own >= 128))
-    if not _LEAST_INSIDE < share < _MOST_INSIDE:
+    if share > _MOST_INSIDE:
         return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
-    if found.source == "grabcut":  # a guess is no reason to cut into what may be a subject already
+    # a guess is no reason to cut into what may be a subject already
+    if share < _LEAST_INSIDE or found.source == "grabcut":
         return Cutout(
             bleed(photo), "alpha", (f"Only a frame is see-through, and no subject was found in it. {ADVICE}",)
         )

@@ -37,6 +37,8 @@ class Gate:
                 self._line.remove(ticket)
                 self._changed.notify_all()
         try:
+            if wanted > _MUCH:
+                _give_back()
             yield
         finally:
             if wanted > _MUCH:

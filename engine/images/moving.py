@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-A_PIXEL = 16.5  # bytes, while the frames are looked at: a film's state and a frame in colour
+A_PIXEL = 25.0  # bytes, while the frames are looked at: a film's state, a frame in colour, and the first picture
 _MOST_FRAMES = 60
 _MOST_PIXELS = 300_000_000  # of all frames that are looked at
 _SEEN = 0.02  # share of the frame that must be there
