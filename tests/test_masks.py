@@ -99,8 +99,9 @@ def test_a_dim_mask_is_stretched_and_it_is_told():
     assert not kept(soft)[0].any()
 
 
-def test_a_mask_that_comfyui_saved_is_what_was_painted():
-    saved = photo().convert("RGBA")
+@pytest.mark.parametrize("ground", ["photo", "white"])
+def test_a_mask_that_comfyui_saved_is_what_was_painted(ground):
+    saved = photo().convert("RGBA") if ground == "photo" else Image.new("RGBA", SIZE, (255, 255, 255, 255))
     saved.putalpha(shape(0, 255))
     result = apply_mask(photo(), saved)
     assert np.array_equal(np.asarray(result.picture.getchannel("A")) >= 128, np.asarray(shape()) > 0)

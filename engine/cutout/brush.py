@@ -22,7 +22,7 @@ def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
     label tools and of ComfyUI are understood; the notice says so where more than one thing could be meant.
     """
     photo = within(photo, WORKING_SIDE)
-    white, notice = understood(mask, photo)
+    white, notice = understood(mask)
     alpha = _painted(white, photo.size)
     if has_real_alpha(photo):
         alpha = alpha * _unit(photo.getchannel("A"))

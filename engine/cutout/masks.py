@@ -16,17 +16,15 @@ _DIM = 128  # a mask without anything as bright keeps nothing as it stands
 _HIGHEST_LABEL = 64  # beside the 255 that says "no class"
 _VOID = (224, 224, 192)  # PASCAL VOC's colour for the doubtful rim between two classes
 _GREY = 12  # levels that channels of a grey picture may differ by, as a JPEG makes them
-_SIDE = 128  # pixels at which a mask's colours are held against the photo's
-_SAME_PHOTO = 12.0  # levels, on average
 
 
-def understood(mask: Image.Image, photo: Image.Image) -> tuple[Image.Image, str]:
+def understood(mask: Image.Image) -> tuple[Image.Image, str]:
     """The mask as L, white being what stays, and a sentence where it was not read as it stands."""
     if mask.mode in ("RGBA", "LA") and mask.getchannel("A").getextrema()[0] < 255:
         alpha = mask.getchannel("A")
-        if is_inside_out(np.asarray(alpha)) and _shows(mask, photo):
+        if is_inside_out(np.asarray(alpha)):
             return Image.eval(alpha, lambda value: 255 - value), (
-                "The mask is see-through where it was painted, as ComfyUI makes them: that is what stays."
+                "The mask is see-through in its middle, as ComfyUI saves what was painted: that is what stays."
             )
         return alpha, ""
     colours = mask.convert("RGB")
@@ -68,11 +66,3 @@ def _is_grey(colours: Image.Image) -> bool:
     pixels = np.asarray(colours)
     lowest, highest = pixels.min(axis=2), pixels.max(axis=2)
     return bool((highest - lowest).max() <= _GREY)
-
-
-def _shows(mask: Image.Image, photo: Image.Image) -> bool:
-    """Whether the mask is the photo itself, with its colours also where it is see-through."""
-    side = (_SIDE, _SIDE)
-    own, other = (np.asarray(each.convert("RGB").resize(side), dtype=np.float32) for each in (mask, photo))
-    clear = np.asarray(mask.getchannel("A").resize(side)) < 128
-    return bool(clear.any() and np.abs(own - other)[clear].mean() < _SAME_PHOTO)
