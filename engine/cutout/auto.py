@@ -100,7 +100,7 @@ def cut_out_element(
     """Open an element's picture and cut it out as the element says: `auto`, `none`, or with a mask file.
 
     Paths are relative to `root`, the scene file's folder. A background is never cut out: its picture is RGB, in the
-    photo's full size. Raises ImageError, CutoutError.
+    size in which it was opened. The notice also says what is wrong with a file. Raises ImageError, CutoutError.
     """
     opened = open_with_notices(root / element.image)
     photo, told = opened.picture, opened.notices
