@@ -182,6 +182,12 @@ def test_a_sound_file_of_a_kind_that_is_not_read_is_not_called_damaged(tmp_path)
         assert "Save it as" in said
 
 
+def test_a_kind_that_this_pillow_lacks_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "a.webp").write_bytes(saved(patches(), "WEBP"))
+    monkeypatch.setattr("PIL.features.check", lambda feature: False)
+    assert "WebP, which cannot be read here" in refusal(tmp_path / "a.webp")
+
+
 # ---------------------------------------------------------------------------
 # Camera raw
 

@@ -6,7 +6,7 @@ gigabytes is refused for free. What a file says *about* its picture never decide
 opening.py   the door: a path -> a picture in sRGB, with notices
 files.py     the file, and the parts of it that a decoder gets to see
 kinds.py     what kind it is; the sentences for what cannot be used
-readers.py   for each kind: what decoding will cost, and how it is done
+readers.py, plan.py   for each kind: what decoding will cost, and how it is done
 jpeg.py, png.py, webp.py, boxes.py, tiff.py   what a file of each kind says
 strips.py    TIFFs that Pillow lacks or gets wrong
 moving.py    of an animation, the frame that shows something

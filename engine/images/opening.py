@@ -15,7 +15,8 @@ from engine.images.colour import Way, to_srgb
 from engine.images.files import open_file, shown_name
 from engine.images.gate import DECODING, KEPT_PIXELS, shared_gate
 from engine.images.pixels import Layers, layers
-from engine.images.readers import Plan, plan
+from engine.images.plan import Plan
+from engine.images.readers import plan
 
 MAX_PIXELS = 250_000_000  # above the largest cameras' and phones' 200 megapixels
 MAX_ASPECT = 8.0

@@ -5,66 +5,29 @@ The costs, in bytes a pixel, were measured with Pillow 12.3, pillow-heif 1.8 and
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from engine.errors import ImageError
-from engine.images import boxes, jpeg, kinds, moving, png, strips, tiff, webp
-from engine.images.colour import Way, way_of
+from engine.images import boxes, jpeg, kinds, png, strips, tiff, webp
+from engine.images.colour import way_of
 from engine.images.gate import DECODING, KEPT_PIXELS
 from engine.images.pixels import Deep
+from engine.images.plan import TWO_BYTES, Plan, by_opencv, bytes_a_pixel, loaded, open_header, rewound
 from engine.images.survey import Colour, with_exif
 
+_OPTIONAL = {"AVIF": "AVIF", "WEBP": "WebP"}  # some builds of Pillow lack them
 _CUT_AT_MOST = 0.05  # of the height may be missing
 _ROWS_AT_MOST = 16  # those, however low the picture: one row of blocks
-_ONE_BYTE, _TWO_BYTES = ("1", "L", "P"), ("I;16", "I;16L", "I;16B", "I;16N")
 _DEEP_PNG = 4.2  # OpenCV: a channel
 _WEBP, _LARGE_WEBP, _LARGE = 16.4, 8.6, 14_000_000  # Pillow holds a whole film's state; OpenCV decodes stills alone
-_AVIF = 8.2  # and its planes, of 1.5 to 6
+_AVIF, _SEE_THROUGH_AVIF = 8.2, 2.7  # and its planes, of 1.5 to 6
 _HEIF, _TILED_HEIF = 7.0, 4.8
 _SEE_THROUGH_HEIF = 2.4  # beside those
 _DEEP_HEIF = 9.0  # the same
-
-
-@dataclass
-class Plan:
-    """How a picture will be decoded. `size` (width, height) as stored; `cost` in bytes; `what`: the kind, for a person.
-
-    `smallest`: the decoder itself makes it smaller; `instead`: the kind of file that would
-    take less. `deep`: `decode` gives more than 8 bits where `way` asks for them.
-    """
-
-    size: tuple[int, int]
-    cost: float
-    what: str
-    decode: Callable[[], Image.Image | Deep] | None
-    way: Way = field(default_factory=Way)
-    orientation: int = 1
-    told: list[str] = field(default_factory=list)
-    smallest: bool = False
-    instead: str = "an ordinary JPEG"
-    deep: bool = False
-    frames: Callable[[], Image.Image] | None = None
-
-    @property
-    def pixels(self) -> int:
-        return self.size[0] * self.size[1]
-
-    def decoded(self) -> Image.Image | Deep:
-        """The pixels, once: they are not kept here, so that they are gone as soon as a smaller picture is made."""
-        decode, self.decode = self.decode, None
-        return decode()
-
-    def another_frame(self, picture: Image.Image) -> tuple[Image.Image, str] | None:
-        """A frame to take instead of the first, where that shows nothing."""
-        if self.frames is None or moving.A_PIXEL * self.pixels > DECODING:
-            return None
-        return moving.better(self.frames, picture)
 
 
 def plan(file: BinaryIO, size: int, name: str) -> Plan:
@@ -74,26 +37,9 @@ def plan(file: BinaryIO, size: int, name: str) -> Plan:
     kind = kinds.kind_of(head)
     if not kind:
         raise kinds.not_a_picture(head, name)
+    if kind in _OPTIONAL and not features.check(kind.lower()):
+        raise kinds.unsupported(name, f"a picture in {_OPTIONAL[kind]}", "Save it as JPEG or PNG.")
     return _PLANS[kind](file, size, name)
-
-
-def _open(kind: str, stream: BinaryIO) -> Image.Image:
-    """Read the header. Not by `Image.open`: its limit of pixels is one number for all formats, and tells of nothing."""
-    Image.init()  # until then Pillow knows only a handful of formats
-    if kind == "HEIF":
-        import pillow_heif  # here, because importing it loads a codec that most people never need
-
-        pillow_heif.register_heif_opener()  # idempotent
-    return Image.OPEN[kind][0](stream, "")
-
-
-def _loaded(picture: Image.Image) -> Image.Image:
-    picture.load()
-    return picture
-
-
-def _a_pixel(mode: str) -> int:
-    return 1 if mode in _ONE_BYTE else 2 if mode in _TWO_BYTES else 4
 
 
 # ---------------------------------------------------------------------------
@@ -115,7 +61,7 @@ def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
             if share:
                 what = "a little of the picture's lower edge" if rough else "a part of the picture's fine detail"
                 told.append(f"The file is cut off: {what} is missing.")
-        return _loaded(picture)
+        return loaded(picture)
 
     what = "a progressive JPEG" if scan.coefficients else "a JPEG"
     instead = "a JPEG that is not progressive"
@@ -124,16 +70,16 @@ def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
 
 def _png(file: BinaryIO, size: int, name: str) -> Plan:
     found, header = png.survey(file, size, name)
-    picture, told, way = _open("PNG", found.stream), [], way_of(found.colour)
+    picture, told, way = open_header("PNG", found.stream), [], way_of(found.colour)
     pixels = header.width * header.height
     deep_cost = _DEEP_PNG * header.channels * pixels + 2 * size
     deep = header.depth == 16 and header.channels > 1 and way.deep and deep_cost <= DECODING
 
     def decode() -> Image.Image | Deep:
-        if deep and (read := _by_opencv(found.stream, np.uint16)) is not None:
+        if deep and (read := by_opencv(found.stream, np.uint16)) is not None:
             return read
         try:
-            return _with_clear_grey(_loaded(picture), header)
+            return _with_clear_grey(loaded(picture), header)
         except (OSError, SyntaxError, ValueError, IndexError):
             picture.close()  # what it had decoded is as large as what follows
             if cost + 1.2 * size > DECODING:
@@ -145,12 +91,12 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
             raise kinds.cut_off(name, f"{missing:.0%} of its rows are missing")
         if missing:
             told.append("The file is cut off: a little of the picture is missing.")
-        return _with_clear_grey(_loaded(_open("PNG", stream)), header)
+        return _with_clear_grey(loaded(open_header("PNG", stream)), header)
 
-    cost = deep_cost if deep else _a_pixel(picture.mode) * pixels
+    cost = deep_cost if deep else bytes_a_pixel(picture.mode) * pixels
     bits = f"a PNG with {header.depth} bits a channel" if header.depth == 16 else "a PNG"
-    frames = (lambda: _open("PNG", header.moving)) if header.moving else None
-    is_deep = deep or picture.mode in _TWO_BYTES
+    frames = (lambda: open_header("PNG", header.moving)) if header.moving else None
+    is_deep = deep or picture.mode in TWO_BYTES
     return Plan(
         picture.size, cost, bits, decode, way, found.orientation, told, deep=is_deep and way.deep, frames=frames
     )
@@ -166,46 +112,47 @@ def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
 
 def _webp(file: BinaryIO, size: int, name: str) -> Plan:
     found, coding = webp.survey(file, size, name)
-    picture = _open("WEBP", found.stream)
+    picture = open_header("WEBP", found.stream)
     pixels = picture.width * picture.height
     large = coding.still and pixels > _LARGE
 
     def decode() -> Image.Image | Deep:
         if large:
             found.stream.seek(0)
-            read = _by_opencv(found.stream, np.uint8)
+            read = by_opencv(found.stream, np.uint8)
             if read is None:
                 raise kinds.damaged(name)
             return read
-        return _loaded(picture)
+        return loaded(picture)
 
     cost = (_LARGE_WEBP if large else _WEBP) * pixels + size
     frames = None
     if not coding.still:
-        frames = lambda: _open("WEBP", _rewound(found.stream))  # noqa: E731
+        frames = lambda: open_header("WEBP", rewound(found.stream))  # noqa: E731
     return Plan(picture.size, cost, "a WebP", decode, way_of(found.colour), found.orientation, frames=frames)
 
 
 def _avif(file: BinaryIO, size: int, name: str) -> Plan:
     meta = boxes.meta_of(file, size, name)
     file.seek(0)
-    picture = _open("AVIF", file)
+    picture = open_header("AVIF", file)
     colour = Colour(icc=picture.info.get("icc_profile"), cicp=boxes.cicp_of(meta))
     if colour.icc:  # the profile is the better description; what nclx adds is for the decoder
         colour = Colour(icc=colour.icc)
     colour, turned = with_exif(colour, picture.info.get("exif"))
-    cost = (_AVIF + boxes.planes_of(meta)) * picture.width * picture.height + 2 * size
+    a_pixel = _AVIF + boxes.planes_of(meta) + (_SEE_THROUGH_AVIF if picture.mode == "RGBA" else 0)
+    cost = a_pixel * picture.width * picture.height + 2 * size
     frames = None
     if getattr(picture, "is_animated", False):
-        frames = lambda: _open("AVIF", _rewound(file))  # noqa: E731
-    return Plan(picture.size, cost, "an AVIF", lambda: _loaded(picture), way_of(colour), turned, frames=frames)
+        frames = lambda: open_header("AVIF", rewound(file))  # noqa: E731
+    return Plan(picture.size, cost, "an AVIF", lambda: loaded(picture), way_of(colour), turned, frames=frames)
 
 
 def _heif(file: BinaryIO, size: int, name: str) -> Plan:
-    import pillow_heif
+    import pillow_heif  # here, because importing it loads a codec that most people never need
 
     boxes.meta_of(file, size, name)
-    container = pillow_heif.HeifFile(_rewound(file), convert_hdr_to_8bit=True, remove_stride=False)
+    container = pillow_heif.HeifFile(rewound(file), convert_hdr_to_8bit=True, remove_stride=False)
     main = container[container.primary_index]
     nclx = main.info.get("nclx_profile")
     cicp = boxes.as_still(nclx["color_primaries"], nclx["transfer_characteristics"]) if nclx else None
@@ -213,7 +160,7 @@ def _heif(file: BinaryIO, size: int, name: str) -> Plan:
     way = way_of(colour if colour.icc else Colour(cicp=cicp, adobe=colour.adobe))
     deep = main.info.get("bit_depth", 8) > 8 and way.deep
     if deep:
-        container = pillow_heif.HeifFile(_rewound(file), convert_hdr_to_8bit=False, remove_stride=False)
+        container = pillow_heif.HeifFile(rewound(file), convert_hdr_to_8bit=False, remove_stride=False)
         main = container[container.primary_index]
     a_pixel = _TILED_HEIF if "tiling" in main.info else _HEIF
     a_pixel += (_SEE_THROUGH_HEIF if main.has_alpha else 0) + (_DEEP_HEIF if deep else 0)
@@ -257,10 +204,10 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
 
     def by_pillow() -> Image.Image | Deep:
         try:
-            loaded = _loaded(picture)
+            found = loaded(picture)
             if page.one(tiff.BITS, 1) == 12:  # Pillow leaves them as they are, a sixteenth of white at most
-                return Deep(np.asarray(loaded)[..., None] * 16 + np.asarray(loaded)[..., None] // 256, "L")
-            return loaded
+                return Deep(np.asarray(found)[..., None] * 16 + np.asarray(found)[..., None] // 256, "L")
+            return found
         except OSError:
             if tiff.is_cut(file, page, size):
                 raise kinds.cut_off(name, "some of its rows are missing") from None
@@ -268,8 +215,8 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
 
     samples = max(1, page.one(tiff.SAMPLES, 1)) * max(page.tags.get(tiff.BITS, (8,)), default=8) / 8
     packed = page.one(tiff.COMPRESSION, 1) != 1
-    cost = _a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, samples)
-    deep = picture.mode in _TWO_BYTES and way.deep
+    cost = bytes_a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, samples)
+    deep = picture.mode in TWO_BYTES and way.deep
     # Pillow has turned it by the end of `load`
     return Plan(picture.size, cost, "a TIFF", by_pillow, way, 1, told, deep=deep)
 
@@ -278,7 +225,7 @@ def _page_by_pillow(file: BinaryIO, page: tiff.Page) -> Image.Image | None:
     """None where Pillow lacks the kind."""
     file.seek(0)
     try:
-        picture = _open("TIFF", file)
+        picture = open_header("TIFF", file)
         picture._frame_pos = [page.offset]  # what its own `get_child_images` does for a page below another
         picture._seek(0)
         return picture
@@ -289,14 +236,14 @@ def _page_by_pillow(file: BinaryIO, page: tiff.Page) -> Image.Image | None:
 def _plain(kind: str, what: str, a_pixel: float) -> Callable[[BinaryIO, int, str], Plan]:
     def make(file: BinaryIO, size: int, name: str) -> Plan:
         file.seek(0)
-        picture = _open(kind, file)
+        picture = open_header(kind, file)
         colour, turned = with_exif(Colour(icc=picture.info.get("icc_profile")), None)
-        cost = max(a_pixel, _a_pixel(picture.mode)) * picture.width * picture.height
+        cost = max(a_pixel, bytes_a_pixel(picture.mode)) * picture.width * picture.height
         frames = None
         if getattr(picture, "is_animated", False):
-            frames = lambda: _open(kind, _rewound(file))  # noqa: E731
+            frames = lambda: open_header(kind, rewound(file))  # noqa: E731
         way = way_of(colour)
-        return Plan(picture.size, cost, what, lambda: _loaded(picture), way, turned, frames=frames)
+        return Plan(picture.size, cost, what, lambda: loaded(picture), way, turned, frames=frames)
 
     return make
 
@@ -305,23 +252,3 @@ _PLANS = {
     "JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "AVIF": _avif, "HEIF": _heif, "TIFF": _tiff,
     "GIF": _plain("GIF", "a GIF", 2), "BMP": _plain("BMP", "a BMP", 4),
 }  # fmt: skip
-
-
-def _rewound(stream: BinaryIO) -> BinaryIO:
-    stream.seek(0)
-    return stream
-
-
-def _by_opencv(stream: io.BufferedIOBase, kind: type) -> Deep | None:
-    """A still as OpenCV decodes it: with all its bits, and without what a film's decoder holds beside. None where it
-    cannot."""
-    import cv2
-
-    stream.seek(0)
-    read = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    stream.seek(0)
-    if read is None or read.dtype != kind:
-        return None
-    if read.ndim == 2:
-        return Deep(read[..., None], "L")
-    return Deep(read, "RGB", read.shape[2] == 4, backwards=True)

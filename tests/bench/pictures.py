@@ -245,6 +245,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "28 MP lossless.webp": saved(6000, 4600, lossless=True, quality=0, method=0),
     "24 MP.avif": saved(6000, 4000, speed=10),
     "21 MP 4:4:4.avif": saved(5300, 4000, speed=10, subsampling="4:4:4"),
+    "19 MP RGBA.avif": saved(5000, 3800, 4, speed=10),
     "48 MP tiles.heic": saved(8064, 6048, tile=512),
     "34 MP.heic": saved(6700, 5000),
     "12 MP RGBA.heic": saved(4000, 3000, 4),
