@@ -53,11 +53,12 @@ def main() -> int:
             dear = folder / "61 MP.png"
             PICTURES[dear.name](dear)
             peaks["four of 61 MP.png at once"] = _measure("four of 61 MP.png at once", [dear] * 4)
-    decoding = {name: peak for name, peak in peaks.items() if "cut out" not in name}
+    decoding = {name: peak for name, peak in peaks.items() if name in PICTURES}
     worst = max(decoding, key=decoding.get)
     result = {
         "bench": "pictures", "pictures": len(decoding), "worst_mb": decoding[worst], "worst": worst,
-        "cut_out_mb": peaks.get("cut out"), "four_cut_outs_mb": peaks.get("four cut out at once"),
+        "four_at_once_mb": peaks.get("four of 61 MP.png at once"), "cut_out_mb": peaks.get("cut out"),
+        "four_cut_outs_mb": peaks.get("four cut out at once"),
     }  # fmt: skip
     print(json.dumps(result))
     return 0 if decoding[worst] <= 300 else 1
