@@ -154,11 +154,12 @@ def gather(
 
 def _member(element: Element, request: RenderRequest) -> tuple[Member, tuple[str, ...]]:
     from engine import cutout
-    from engine.images import open_image
+    from engine.images import open_with_notices
 
     if (request.engine or request.scene.engine) == "a2" and element.cutout == "none" and element.role != "background":
-        # In full size: the model's numbers depend on every pixel, and a cut-out's working size is smaller.
-        return Member(element, open_image(request.root / element.image).convert("RGBA")), ()
+        # As it was opened: the model's numbers depend on every pixel, and a cut-out's working size is smaller.
+        opened = open_with_notices(request.root / element.image)
+        return Member(element, opened.picture.convert("RGBA")), opened.notices
     cut = cutout.cut_out_element(element, request.root, quality=request.quality, cache=request.cache)
     return Member(element, cut.picture), tuple(notice for notice in (cut.notice, *cut.doubts) if notice)
 

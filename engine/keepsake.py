@@ -27,6 +27,7 @@ _QUALITY = 90
 _SCENE, _PICTURE = "scene.json", re.compile(r"\d\d\.webp")
 _MOST_BYTES = 64 * 10**6  # of all that a clip may bring
 _MOST_BOXES = 1000
+_AROUND, _END = 30 + 46, 22  # bytes of a ZIP beside names and contents: an entry's headers, and the list's end
 
 
 def pack(scene: Scene, members: Sequence[Member]) -> bytes:
@@ -99,7 +100,10 @@ def _files(content: bytes) -> dict[str, bytes]:
         entries = archive.infolist()
         if len(entries) > MAX_CAST + 1:
             raise ValueError("too many files")
-        for entry in entries:  # stored as they are: nothing can unfold to more than the clip itself holds
+        claimed = sum(entry.file_size + 2 * len(entry.filename.encode()) + _AROUND for entry in entries)
+        if claimed + _END > len(content):  # they overlap, each holding the next one
+            raise ValueError("more than there is")
+        for entry in entries:  # stored as they are, and apart: nothing can unfold to more than the clip itself holds
             if entry.compress_type != zipfile.ZIP_STORED or not (
                 entry.filename == _SCENE or _PICTURE.fullmatch(entry.filename)
             ):

@@ -528,3 +528,28 @@ def test_desks_that_nobody_uses_leave_the_memory_and_are_found_again(desks, pict
     assert gone() is None
     assert len(desks.get(first_id).cards) == 1
     assert desks.get(in_use.id) is in_use  # never two of the same, each with a lock of its own
+
+
+def test_a_card_says_what_is_wrong_with_its_file_however_it_is_used(desks, desk, tmp_path):
+    large = Image.effect_noise((640, 480), 40).convert("RGB")
+    large.save(tmp_path / "mia.jpg", quality=90)
+    data = (tmp_path / "mia.jpg").read_bytes()
+    (tmp_path / "mia.jpg").write_bytes(data[: -len(data) // 60])
+    place = desk.add("background", tmp_path / "mia.jpg")
+    assert "cut off" in note_of(again(desks, desk), place.id)
+
+
+def test_brush_strokes_the_wrong_way_round_are_doubted_on_the_card(desk, picture):
+    card = desk.add("character", picture())
+    desk.set_mode(card.id, "none")
+    outside, inside = Image.new("L", (120, 200), 255), Image.new("L", (120, 200), 0)
+    ImageDraw.Draw(inside).ellipse((30, 20, 90, 180), fill=255)
+    (desk.folder / f"{card.id}.photo.png").unlink()
+    Image.new("RGB", (120, 200), "navy").save(desk.folder / f"{card.id}.photo.png")
+    desk.retouch(card.id, outside, inside)
+    assert "inverted" in note_of(desk, card.id)
+
+
+def note_of(desk: Desk, card_id: str) -> str:
+    cards = [card for section in views.board_value(desk)["sections"] for card in section["cards"]]
+    return next(card["note"] for card in cards if card["id"] == card_id)

@@ -333,7 +333,7 @@ def test_what_belongs_to_whom_survives_a_restart_and_a_torn_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data"),
     [("page.html", b"<script>alert(1)</script>"), ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
-     ("photo.png", b"<html>"), ("notes.txt", b"hello"), ("empty.png", b""), ("huge.png", bomb(13_000)),
+     ("photo.png", b"<html>"), ("notes.txt", b"hello"), ("empty.png", b""), ("huge.png", bomb(16_000)),
      ("tool.exe", b"MZ\0\0"), ("paper.pdf", b"%PDF-1.7\n")],
 )  # fmt: skip
 def test_what_is_no_picture_is_refused_and_not_kept(guests, name, data):

@@ -186,7 +186,7 @@ def test_an_srgb_profile_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
-def test_of_an_animation_the_first_frame_is_taken(tmp_path, suffix):
+def test_of_an_animation_the_first_frame_is_taken_where_it_shows_something(tmp_path, suffix):
     first, second = Image.new("RGB", (64, 64), RED), Image.new("RGB", (64, 64), BLUE)
     path = tmp_path / f"moving.{suffix}"
     first.save(path, save_all=True, append_images=[second], duration=100)
@@ -263,7 +263,7 @@ def test_a_file_that_is_no_picture_is_named_and_refused(tmp_path, content, says)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tif", "avif", "heic"])
-def test_a_truncated_picture_is_refused(tmp_path, suffix):
+def test_a_picture_of_which_much_is_missing_is_refused(tmp_path, suffix):
     whole = tmp_path / f"whole.{suffix}"
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (128, 128, 3), dtype=np.uint8))
     if suffix == "heic":
@@ -276,7 +276,7 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
     for share in (0.02, 0.3, 0.6):
         path = tmp_path / f"cut.{suffix}"
         path.write_bytes(data[: max(16, int(len(data) * share))])
-        assert refused(path).problem == f"cut.{suffix} is damaged or incomplete"
+        assert refused(path).problem.startswith((f"cut.{suffix} is cut off", f"cut.{suffix} is damaged"))
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path):
@@ -319,7 +319,7 @@ def png(width: int, height: int, *, depth: int = 8, kind: int = 0, raw: bytes = 
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("side", [8000, 13_000, 60_000])
+@pytest.mark.parametrize("side", [15_700, 15_900, 60_000])
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side, monkeypatch):
     def decode(self):
         raise AssertionError("decoded")
@@ -327,14 +327,14 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
     (tmp_path / "bomb.png").write_bytes(png(side, side))
     error = refused(tmp_path / "bomb.png")
-    assert "50 megapixels" in error.remedy
+    assert "245 megapixels" in error.remedy if side == 15_700 else "250 megapixels" in error.remedy
 
 
 def test_the_pixel_cap_can_be_set_and_lies_where_it_is_said(tmp_path):
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     assert open_image(tmp_path / "a.png", max_pixels=10_000).size == (100, 100)
     assert "100 × 100" in refused(tmp_path / "a.png", max_pixels=9_999).problem
-    assert MAX_PIXELS == 50_000_000
+    assert MAX_PIXELS == 250_000_000
 
 
 @pytest.mark.parametrize(("size", "says"), [((900, 100), "strip"), ((100, 900), "strip"), ((15, 40), "small")])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -110,6 +112,25 @@ def test_clips_of_others_bring_nothing(tmp_path, folder):
 SCENE = '{"cast": [{"role": "object", "image": "00.webp"}], "prompt": "x"}'
 
 
+def overlapping(count, padding):
+    """A ZIP of which every entry's content holds all later entries, headers and all: 17 times what the file has."""
+    names = [f"{number:02d}.webp" for number in range(count)] + ["scene.json"]
+    inner, places, entries = SCENE.encode() + b" " * padding, [], []
+    for name in reversed(names):
+        head = (zlib.crc32(inner), len(inner), len(inner), len(name), 0)
+        local = struct.pack("<4s5HIIIHH", b"PK\3\4", 20, 0, 0, 0, 0, *head) + name.encode()
+        entries.append((name, head, len(local) + len(inner)))
+        inner = local + inner
+    for name, head, behind in entries:
+        place = len(inner) - behind
+        places.append(struct.pack("<4s6HIIIHHHHHII", b"PK\1\2", 20, 20, 0, 0, 0, 0, *head, 0, 0, 0, 0, place))
+        places[-1] += name.encode()
+    listing = b"".join(places)
+    end = struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, len(places), len(places), len(listing), len(inner), 0)
+    content = BOX + inner + listing + end
+    return (8 + len(content)).to_bytes(4, "big") + b"uuid" + content
+
+
 @pytest.mark.parametrize(
     "box",
     [
@@ -121,6 +142,8 @@ SCENE = '{"cast": [{"role": "object", "image": "00.webp"}], "prompt": "x"}'
         boxed({"scene.json": SCENE.replace('"image"', '"cutout": "/etc/passwd", "image"'), "00.webp": b"x"}),
         boxed({"scene.json": "{}", "00.webp": b"x"}),
         boxed({"00.webp": b"x"}),
+        overlapping(1, 0),
+        overlapping(15, 100_000),
         boxed({"scene.json": SCENE, **{f"{number:02d}.webp": b"x" for number in range(30)}}),
         boxed({"scene.json": SCENE, "00.webp": b"x"})[:-30],
         (8 + 16 + 9).to_bytes(4, "big") + b"uuid" + BOX + b"not a zip",

@@ -22,7 +22,7 @@ from engine import cutout, part
 from engine.cutout import Cutout
 from engine.draft.direct import direct
 from engine.errors import SceneError, TroupeError
-from engine.images import open_image
+from engine.images import open_image, open_with_notices
 from engine.prompt import folded, replace_names
 from engine.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
 
@@ -42,6 +42,7 @@ class Card:
     source: str = ""
     doubts: tuple[str, ...] = ()
     notice: str = ""
+    told: str = ""  # about its file: a part of it is missing, its colour profile cannot be used
     motion: str | None = None
     placement: dict | None = None
     rest: dict | None = None  # where it stood when somebody else was moved, and stays until the cast or format changes
@@ -146,9 +147,10 @@ class Desk:
         has another name here. Raises ImageError or SceneError, and then nothing changed."""
         self._check_room(role)
         with self._busy():
-            photo = open_image(upload)
+            opened = open_with_notices(upload)
+            photo = opened.picture
             photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-            card = Card(uuid.uuid4().hex[:12], role, "", sample=sample)
+            card = Card(uuid.uuid4().hex[:12], role, "", sample=sample, told=" ".join(opened.notices))
             result = None if role == "background" else self._cut(photo)
             with self.lock:
                 self._check_room(role)  # another upload may have been quicker

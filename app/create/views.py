@@ -57,10 +57,12 @@ def board_value(desk: Desk) -> dict[str, Any]:
 
 
 def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
-    doubtful = bool(card.doubts) and card.mode == "auto"
+    doubtful = bool(card.doubts) and card.mode != "none"
     notes = list(card.doubts) if doubtful else []
     if card.notice and card.mode == "auto":
         notes.append(card.notice)
+    if card.told:
+        notes.append(card.told)
     return {
         "id": card.id, "role": card.role, "name": card.name, "mode": card.mode, "motion": card.motion or "",
         "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card).thumb,

@@ -2,7 +2,9 @@
 
 result.py    what a cut-out is, and when it is doubtful
 auto.py      the way from a photo to its cut-out
+frame.py     see-through parts that only frame a picture
 brush.py     cut-outs by hand: mask files and brush strokes
+masks.py     masks as other programs write them
 preview.py   the checkerboard
 matte.py     a model's soft mask -> clean edge and colours
 models.py    rembg's models, loaded once

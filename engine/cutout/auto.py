@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,18 @@ from PIL import Image
 from engine.cutout import cache as kept
 from engine.cutout import fallback
 from engine.cutout.brush import apply_mask
+from engine.cutout.frame import is_only_a_frame
 from engine.cutout.matte import bleed, matte
 from engine.cutout.models import QUALITIES, Models, ladder, model_view, shared_models
-from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about, empty_doubt
+from engine.cutout.result import ADVICE, WORKING_SIDE, Cutout, doubts_about, empty_doubt
 from engine.cutout.weights import Unavailable
 from engine.errors import CutoutError
-from engine.images import flatten, has_real_alpha, open_image, within
+from engine.images import bounding_box, flatten, has_real_alpha, open_with_notices, within
+from engine.images.gate import shared_gate
 from engine.scene import Element
+
+_MATTE = 75  # bytes a pixel that a clean edge takes, measured: `tests/bench/pictures.py`
+_LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: else what was found is no subject within it
 
 
 def cut_out(
@@ -24,7 +30,8 @@ def cut_out(
 ) -> Cutout:
     """Remove the background of a picture from `open_image`.
 
-    A picture with real alpha is its own cut-out. Otherwise the quality's model does it ("fast", "standard", "best"),
+    A picture with real alpha is its own cut-out, unless only a frame is see-through: then it is cut out inside that.
+    Otherwise the quality's model does it ("fast", "standard", "best"),
     the next lower one where that is out of reach, and a plain-background key or GrabCut where none is; the notice
     says so. What a model made is kept in the folder `cache` and taken from there the next time. The photo is made
     smaller to `WORKING_SIDE` first. Safe to call from several threads. Raises CutoutError.
@@ -32,10 +39,39 @@ def cut_out(
     if quality not in QUALITIES:
         raise CutoutError(f"There is no cut-out quality {quality!r}", f"Use {', '.join(QUALITIES)}.")
     photo = within(photo, WORKING_SIDE)
-    if has_real_alpha(photo):
-        return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
-    photo = flatten(photo)
     models = models or shared_models()
+    if not has_real_alpha(photo):
+        return _cut_photo(flatten(photo), quality, cache, models)
+    if is_only_a_frame(photo):
+        return _cut_inside(photo, quality, cache, models)
+    return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
+
+
+def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Models) -> Cutout:
+    """Cut the subject out inside the frame that the file's alpha is; a ball or a box on its own has such a shape, too,
+    and is then all that there is."""
+    box = bounding_box(photo)
+    inside = bleed(photo.crop(box)).convert("RGB")
+    found, own = _cut_photo(inside, quality, cache, models), np.asarray(photo.crop(box).getchannel("A"))
+    alpha = np.minimum(_alpha(found.picture), own)
+    share = np.count_nonzero(alpha >= 128) / max(1, np.count_nonzero(own >= 128))
+    if share > _MOST_INSIDE:
+        return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
+    # a guess is no reason to cut into what may be a subject already
+    if share < _LEAST_INSIDE or found.source == "grabcut":
+        return Cutout(
+            bleed(photo), "alpha", (f"Only a frame is see-through, and no subject was found in it. {ADVICE}",)
+        )
+    cut = found.picture.copy()
+    cut.putalpha(Image.fromarray(alpha))
+    picture = Image.new("RGBA", photo.size)
+    picture.paste(cut, box[:2])
+    notice = "Only a frame of the picture is see-through, so its subject was cut out inside it."
+    return Cutout(bleed(picture), found.source, found.doubts, " ".join(filter(None, (notice, found.notice))))
+
+
+def _cut_photo(photo: Image.Image, quality: str, cache: Path | None, models: Models) -> Cutout:
+    """Cut an RGB photo out by the best of the quality's models that can be had, or without one."""
     wanted, faults = ladder(quality)[0], []
     for model in ladder(quality):
         try:
@@ -64,23 +100,30 @@ def cut_out_element(
     """Open an element's picture and cut it out as the element says: `auto`, `none`, or with a mask file.
 
     Paths are relative to `root`, the scene file's folder. A background is never cut out: its picture is RGB, in the
-    photo's full size. Raises ImageError, CutoutError.
+    size in which it was opened. The notice also says what is wrong with a file. Raises ImageError, CutoutError.
     """
-    photo = open_image(root / element.image)
+    opened = open_with_notices(root / element.image)
+    photo, told = opened.picture, opened.notices
     if element.role == "background":
-        return Cutout(flatten(photo), "none")
-    if element.cutout == "none":
-        return uncut(photo)
-    if element.cutout == "auto":
-        return cut_out(photo, quality=quality, cache=cache, models=models)
-    return apply_mask(photo, open_image(root / element.cutout))
+        cut = Cutout(flatten(photo), "none")
+    elif element.cutout == "none":
+        cut = uncut(photo)
+    elif element.cutout == "auto":
+        cut = cut_out(photo, quality=quality, cache=cache, models=models)
+    else:
+        mask = open_with_notices(root / element.cutout)
+        cut = apply_mask(photo, mask.picture)
+        told += mask.notices
+    return replace(cut, notice=" ".join(filter(None, (*told, cut.notice))))
 
 
 def _by_model(photo: Image.Image, model: str, cache: Path | None, models: Models) -> Image.Image:
     name = kept.key(photo, model) if cache else ""
     picture = kept.get(cache, name, photo.size) if cache else None
     if picture is None:
-        picture = matte(photo, models.mask(model, model_view(photo)))
+        mask = models.mask(model, model_view(photo))
+        with shared_gate().holding(_MATTE * photo.width * photo.height):
+            picture = matte(photo, mask)
         if cache:
             kept.put(cache, name, picture)
     return picture
@@ -88,9 +131,10 @@ def _by_model(photo: Image.Image, model: str, cache: Path | None, models: Models
 
 def _by_fallback(photo: Image.Image, fault: Unavailable) -> Cutout:
     """Not kept in the cache: the next time a model may be there."""
-    picture, source = fallback.key_plain_background(photo), "plain background"
-    if picture is None:
-        picture, source = fallback.grabcut(photo), "grabcut"
+    with shared_gate().holding(_MATTE * photo.width * photo.height):
+        picture, source = fallback.key_plain_background(photo), "plain background"
+        if picture is None:
+            picture, source = fallback.grabcut(photo), "grabcut"
     way = "its plain background was taken away" if source == "plain background" else "its subject was guessed"
     notice = f"The background remover is out of reach ({fault}), so {way}. {fault.remedy}"
     return Cutout(picture, source, doubts_about(_alpha(picture)), notice.rstrip())

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from engine.cutout.masks import understood
 from engine.cutout.matte import as_floats, bleed, compose, estimate_foreground
-from engine.cutout.result import WORKING_SIDE, Cutout, empty_doubt
+from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about_painted, empty_doubt
 from engine.errors import CutoutError
 from engine.images import flatten, has_real_alpha, within
 
@@ -17,18 +18,20 @@ _SAME_SHAPE = 0.03  # by how much a mask's aspect ratio may differ from the phot
 def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
     """The photo where the mask is white (or opaque, for a mask that is an alpha channel), soft where it is grey.
 
-    The mask has any size and is stretched over the photo. Where the photo itself is see-through it stays so.
+    The mask has any size and is stretched over the photo. Where the photo itself is see-through it stays so. Masks of
+    label tools and of ComfyUI are understood; the notice says so where more than one thing could be meant.
     """
     photo = within(photo, WORKING_SIDE)
-    alpha = _painted(mask, photo.size)
+    white, notice = understood(mask)
+    alpha = _painted(white, photo.size)
     if has_real_alpha(photo):
         alpha = alpha * _unit(photo.getchannel("A"))
-    doubts: tuple[str, ...] = ()
+    doubts = doubts_about_painted(_bytes(alpha))
     if empty_doubt(_bytes(alpha)):
         doubts = ("The mask leaves nothing of the photo. White is what stays; perhaps it is inverted.",)
     if abs(mask.width * photo.height / (mask.height * photo.width) - 1) > _SAME_SHAPE:
         doubts += ("The mask has another shape than its photo and was stretched. Paint it on the photo itself.",)
-    return Cutout(_recut(photo, alpha), "mask", doubts)
+    return Cutout(_recut(photo, alpha), "mask", doubts, notice)
 
 
 def retouch(photo: Image.Image, cutout: Cutout, add: Image.Image | None, remove: Image.Image | None) -> Cutout:
@@ -44,7 +47,7 @@ def retouch(photo: Image.Image, cutout: Cutout, add: Image.Image | None, remove:
     alpha = _unit(cutout.picture.getchannel("A"))
     added, removed = _painted(add, size), _painted(remove, size)
     alpha = np.minimum(np.maximum(alpha, added), 1 - removed)
-    return Cutout(_recut(photo, alpha), "mask", empty_doubt(_bytes(alpha)))
+    return Cutout(_recut(photo, alpha), "mask", doubts_about_painted(_bytes(alpha)))
 
 
 def _recut(photo: Image.Image, alpha: np.ndarray) -> Image.Image:

@@ -12,6 +12,9 @@ from PIL import Image
 _GUIDE_SIDE = 512  # pixels; the edge is sought at this size and applied at full size
 _SURE = 0.65  # of the model; at 0.5 it keeps scraps of the background that lie beside the subject
 _SPECK = 0.04  # of the largest part's area: smaller islands are the model's noise
+_CERTAIN, _SURELY = 0.9, 0.5  # of the model, on this share of an island: its soft edge is never certain
+_STANDS_OUT = 1.2  # times what colours vary by, inside and around
+_FEW, _MOST_ISLANDS = 12, 20  # pixels; islands that are looked at
 _PINHOLE = 0.002  # of the subject's area: smaller holes are noise, larger ones are a cup's handle
 
 
@@ -34,23 +37,35 @@ def refine(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
     guide = cv2.resize(colours, small, interpolation=cv2.INTER_AREA)
     coarse = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)
-    solid = clean(coarse > _SURE)
+    solid = clean(coarse > _SURE, guide=guide, certain=coarse > _CERTAIN)
     if not solid.any():
         return np.zeros_like(alpha)
     reach = max(2, max(small) // 100)
     inner, outer = grown(solid, -reach), grown(solid, reach)
     target = np.clip(_steepened(coarse, 0.2, 0.8), inner, outer)
     slope, offset = _guided_filter(guide, target, radius=max(2, max(small) // 96), eps=2e-4)
-    inner, outer, slope, offset = (cv2.resize(part, (width, height)) for part in (inner, outer, slope, offset))
-    refined = _steepened(np.einsum("hwc,hwc->hw", slope, colours) + offset, 0.2, 0.8)
-    refined = np.clip(refined, inner, outer)
-    kept = clean(refined > 0.5).astype(np.float32)
+    inner, outer, refined = (cv2.resize(part, (width, height)) for part in (inner, outer, offset))
+    for channel in range(3):  # one by one, for the memory
+        refined += cv2.resize(slope[..., channel], (width, height)) * colours[..., channel]
+    refined = np.clip(_steepened(refined, 0.2, 0.8), inner, outer)
+    known = cv2.resize(solid.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    kept = clean(refined > 0.5, certain=known).astype(np.float32)
     rim = max(3, max(alpha.shape) // 300)
     return np.maximum(refined * grown(kept, rim), grown(kept, -rim))
 
 
-def clean(solid: np.ndarray, pinhole: float = _PINHOLE) -> np.ndarray:
-    """A boolean mask (H, W) without islands, and without holes below the share `pinhole` of the subject."""
+def clean(
+    solid: np.ndarray,
+    pinhole: float = _PINHOLE,
+    *,
+    guide: np.ndarray | None = None,
+    certain: np.ndarray | None = None,
+) -> np.ndarray:
+    """A boolean mask (H, W) without islands, and without holes below the share `pinhole` of the subject.
+
+    An island stays, however small, where it lies in `certain` (H, W) and, with a `guide` of colours (H, W, 3), stands
+    out from what is around it: a star beside a runner, unlike a scrap of the background.
+    """
     solid = solid.astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
     if count < 2:
@@ -58,11 +73,32 @@ def clean(solid: np.ndarray, pinhole: float = _PINHOLE) -> np.ndarray:
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0  # label 0 is the rest
     keep = areas >= max(1.0, _SPECK * areas.max())
+    if certain is not None:
+        for label in np.argsort(areas)[::-1][keep.sum() : keep.sum() + _MOST_ISLANDS]:
+            keep[label] = areas[label] >= _FEW and _is_a_thing(labels, stats[label], label, guide, certain)
     solid = keep[labels].astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - solid, connectivity=4)
     holes = stats[:, cv2.CC_STAT_AREA] < pinhole * areas.max()
     holes[0] = False
     return (solid > 0) | holes[labels]
+
+
+def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarray | None, certain: np.ndarray) -> bool:
+    """Whether an island is one of its own: sure throughout, and of other colours than its surroundings."""
+    left, top, width, height, _ = box
+    reach = max(4, max(width, height) // 2)
+    window = np.s_[max(0, top - reach) : top + height + reach, max(0, left - reach) : left + width + reach]
+    island, around = labels[window] == label, labels[window] == 0
+    if certain[window][island].mean() < _SURELY:
+        return False
+    if guide is None:
+        return True
+    around &= grown(island, 2) == 0  # its soft edge belongs to neither
+    if not around.any():
+        return False
+    inner, outer = guide[window][island], guide[window][around]
+    apart = np.linalg.norm(inner.mean(axis=0) - outer.mean(axis=0))
+    return bool(apart > _STANDS_OUT * (np.linalg.norm(inner.std(axis=0)) + np.linalg.norm(outer.std(axis=0)) + 0.02))
 
 
 def grown(solid: np.ndarray, pixels: int) -> np.ndarray:
@@ -109,22 +145,24 @@ def estimate_foreground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     Blur fusion in two passes (Forte and Pitié, "Approximate Fast Foreground Colour Estimation", ICIP 2021).
     """
     longest = max(alpha.shape)
-    background = colours
-    foreground = colours
-    for radius in (max(8, longest // 12), max(2, longest // 170)):
-        foreground, background = _blur_fusion(colours, foreground, background, alpha, radius)
-    return np.where(alpha[..., None] >= 0.999, colours, foreground)
+    own = np.empty_like(colours)
+    for channel in range(3):  # one by one: all three at once would take three times the memory, and the same time
+        stored = foreground = background = np.ascontiguousarray(colours[..., channel])
+        for radius in (max(8, longest // 12), max(2, longest // 170)):
+            foreground, background = _blur_fusion(stored, foreground, background, alpha, radius)
+        own[..., channel] = np.where(alpha >= 0.999, stored, foreground)
+    return own
 
 
 def _blur_fusion(
     colours: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray, radius: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """One pass over one channel, all (H, W)."""
     kernel = (2 * radius + 1, 2 * radius + 1)
-    opacity = alpha[..., None]
-    weight = cv2.blur(alpha, kernel)[..., None]
-    foreground = cv2.blur(foreground * opacity, kernel) / (weight + 1e-5)
-    background = cv2.blur(background * (1 - opacity), kernel) / (1 - weight + 1e-5)
-    foreground += opacity * (colours - opacity * foreground - (1 - opacity) * background)
+    weight = cv2.blur(alpha, kernel)
+    foreground = cv2.blur(foreground * alpha, kernel) / (weight + 1e-5)
+    background = cv2.blur(background * (1 - alpha), kernel) / (1 - weight + 1e-5)
+    foreground += alpha * (colours - alpha * foreground - (1 - alpha) * background)
     return np.clip(foreground, 0, 1, out=foreground), background
 
 
@@ -157,10 +195,15 @@ def spread(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def as_floats(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    colours = np.array(image.convert("RGB"), dtype=np.float32)
+    colours /= 255
+    return colours
 
 
 def compose(colours: np.ndarray, alpha: np.ndarray) -> Image.Image:
     """RGBA image from colours and alpha."""
-    pixels = np.dstack([colours, alpha])
-    return Image.fromarray(np.rint(pixels * 255).clip(0, 255).astype(np.uint8), "RGBA")
+    pixels = np.empty((*alpha.shape, 4), np.uint8)
+    for channel in range(4):
+        values = alpha if channel == 3 else colours[..., channel]
+        pixels[..., channel] = np.rint(values * 255).clip(0, 255)
+    return Image.fromarray(pixels, "RGBA")

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from engine.images import ALPHA_FLOOR
+
 WORKING_SIDE = 1536  # pixels; frames have at most 1920, and a subject rarely fills one
 
 _EMPTY = 0.001  # share of the frame
 _EVERYTHING = 0.93
 _TOUCHES = 0.02  # share of a border's length
 
+_FEW = 12  # pixels
+_RIM, _MOSTLY, _DIFFERENT = 0.02, 0.6, 0.25  # of the shorter side; shares that are kept
+
 ADVICE = "Use the photo as it is, or paint the subject with the brush."
+_INVERTED = (
+    "The photo's borders stay and its middle is gone: perhaps the mask is inverted. White, or what is painted, stays."
+)
+_EMPTY_DOUBT = f"The cut-out is empty: nothing stands out from the background. {ADVICE}"
 
 
 @dataclass(frozen=True)
@@ -32,21 +41,49 @@ class Cutout:
 
 
 def empty_doubt(alpha: np.ndarray) -> tuple[str, ...]:
-    """The doubt that nothing is left. `alpha` is (H, W) uint8."""
-    if (alpha >= 128).mean() < _EMPTY:
-        return (f"The cut-out is empty: nothing stands out from the background. {ADVICE}",)
-    return ()
+    """The doubt that nothing is left of what the file or a person says is the subject: a ghost and a small thing in a
+    large frame are there. `alpha` is (H, W) uint8."""
+    return (_EMPTY_DOUBT,) if np.count_nonzero(alpha > ALPHA_FLOOR) < _FEW else ()
+
+
+def is_inside_out(alpha: np.ndarray) -> bool:
+    """Whether the background is kept and the subject is the hole, as an inverted mask has it. `alpha` is (H, W) uint8.
+
+    What is kept lies along the borders, and is missing in the middle; a bust's hole may reach the lower border.
+    """
+    kept = alpha >= 128
+    height, width = kept.shape
+    margin = max(1, round(_RIM * min(height, width)))
+    rim = np.ones_like(kept)
+    rim[margin:, margin : width - margin] = False  # the top and the sides
+    middle = kept[height // 4 : -(-3 * height // 4), width // 4 : -(-3 * width // 4)]
+    around, within = kept[rim].mean(), middle.mean()
+    return bool(around > _MOSTLY and around - within > _DIFFERENT and not kept.all())
 
 
 def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
     """What looks wrong with a cut-out that somebody's algorithm made. `alpha` is (H, W) uint8."""
-    empty = empty_doubt(alpha)
-    if empty:
-        return empty
     solid = alpha >= 128
-    doubts = []
+    if solid.mean() < _EMPTY:
+        return (_EMPTY_DOUBT,)
+    everything = ()
     if solid.mean() > _EVERYTHING:
-        doubts.append(f"The cut-out covers nearly the whole photo: hardly any background was found. {ADVICE}")
+        everything = (f"The cut-out covers nearly the whole photo: hardly any background was found. {ADVICE}",)
+    return everything + _border_doubt(solid)
+
+
+def doubts_about_painted(alpha: np.ndarray) -> tuple[str, ...]:
+    """What looks wrong with a cut-out that a person or another program has painted, (H, W) uint8. That all of the photo
+    stays may be meant."""
+    solid = alpha >= 128
+    if empty := empty_doubt(alpha):
+        return empty
+    if is_inside_out(alpha):
+        return (_INVERTED,)
+    return () if solid.mean() > _EVERYTHING else _border_doubt(solid)
+
+
+def _border_doubt(solid: np.ndarray) -> tuple[str, ...]:
     if all(border.mean() > _TOUCHES for border in (solid[0], solid[-1], solid[:, 0], solid[:, -1])):
-        doubts.append(f"The cut-out touches all four borders of the photo: some background may be left in it. {ADVICE}")
-    return tuple(doubts)
+        return (f"The cut-out touches all four borders of the photo: some background may be left in it. {ADVICE}",)
+    return ()

@@ -1,0 +1,51 @@
+"""See-through parts that only frame a picture: a round avatar, a card with rounded corners, a faded or empty margin.
+
+They say nothing about the subject, which still has its background inside the frame.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from PIL import Image
+
+_SIDE = 256  # pixels at which the shape is judged
+_FITS = (
+    0.97  # share of the area in which the shape and the nearest frame agree: a cardboard box from its corner has 0.9
+)
+_OPEN = 0.005  # share of the picture outside of it
+_LARGE = 0.25  # share of the picture inside of it
+_PLAIN = 6.0  # levels: a shape of one colour is a drawing, not a photo in a frame
+
+
+def is_only_a_frame(picture: Image.Image) -> bool:
+    """Whether the alpha of an RGBA picture is a frame: an ellipse or a rectangle, straight or tilted, its corners round
+    or not, without holes; and more than one colour inside."""
+    small = picture.copy()
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    pixels = np.asarray(small)
+    solid = pixels[..., 3] >= 128
+    if not _LARGE < solid.mean() < 1 - _OPEN:
+        return False
+    outlines, _ = cv2.findContours(solid.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if _agreement(solid, cv2.minAreaRect(max(outlines, key=len))) < _FITS:
+        return False
+    inside = cv2.erode(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    return bool(inside.any() and pixels[inside][:, :3].std(axis=0).max() > _PLAIN)
+
+
+def _agreement(solid: np.ndarray, around: tuple) -> float:
+    """How well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded rectangle of
+    its own area: their common area over that of both together."""
+    (x, y), sides, angle = around
+    width, height = (side + 1 for side in sides)
+    rows, columns = np.mgrid[: solid.shape[0], : solid.shape[1]]
+    turn = np.deg2rad(angle)
+    across = np.abs((columns - x) * np.cos(turn) + (rows - y) * np.sin(turn))
+    down = np.abs((rows - y) * np.cos(turn) - (columns - x) * np.sin(turn))
+    missing = max(0.0, width * height - np.count_nonzero(solid))
+    radius = min(np.sqrt(missing / (4 - np.pi)), width / 2, height / 2)  # of corners that would take so much away
+    beyond = np.hypot(np.maximum(across - width / 2 + radius, 0), np.maximum(down - height / 2 + radius, 0))
+    rounded = (beyond <= radius) & (across <= width / 2) & (down <= height / 2)
+    ellipse = (2 * across / width) ** 2 + (2 * down / height) ** 2 <= 1
+    return max(np.count_nonzero(solid & shape) / np.count_nonzero(solid | shape) for shape in (rounded, ellipse))

@@ -1,0 +1,53 @@
+"""Of an animation, the frame that shows something: many begin with nothing, from which the picture fades in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PIL import Image
+
+A_PIXEL = 25.0  # bytes, while the frames are looked at: a film's state, a frame in colour, and the first picture
+_MOST_FRAMES = 60
+_MOST_PIXELS = 300_000_000  # of all frames that are looked at
+_SEEN = 0.02  # share of the frame that must be there
+_SOLID = 128  # of 255
+_AS_GOOD = 0.9  # of the fullest frame's
+_SIDE = 128  # pixels at which a frame is judged
+
+
+def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image.Image, str] | None:
+    """The first frame that shows nearly as much as any does, and a sentence about it; None where the first one shows
+    something, or no other does."""
+    there, solid = _shows(first)
+    if solid >= _SEEN:
+        return None
+    try:
+        film = frames()
+        count = min(film.n_frames, _MOST_FRAMES, max(1, _MOST_PIXELS // (film.width * film.height)))
+        shown = []
+        for index in range(count):
+            film.seek(index)
+            film.load()
+            shown.append(_shows(film)[0])
+        fullest = max(shown)
+        if there >= _AS_GOOD * fullest:
+            return None
+        index = next(number for number, share in enumerate(shown) if share >= _AS_GOOD * fullest)
+        film.seek(index)
+        film.load()
+        found = film.copy()
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError):  # a film that breaks off: there is the first frame
+        return None
+    return found, f"It is an animation that begins with nothing to see: its frame {index + 1} is used."
+
+
+def _shows(frame: Image.Image) -> tuple[float, float]:
+    """How much of a frame can be seen, from 0 to 1: all in all, and the share that is solid. Nothing where it is of one
+    colour throughout."""
+    small = frame.convert("RGBA")
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    if all(low == high for low, high in small.getextrema()):
+        return 0.0, 0.0
+    counts = small.getchannel("A").histogram()
+    seen = sum(level * count for level, count in enumerate(counts)) / 255
+    return seen / sum(counts), sum(counts[_SOLID:]) / sum(counts)
