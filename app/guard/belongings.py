@@ -28,6 +28,7 @@ class Belongings:
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._load()
+        self._before = frozenset(visitor for owners in self._owners.values() for visitor in owners)
 
     # -- desks and jobs --------------------------------------------------------
 
@@ -41,6 +42,35 @@ class Belongings:
             if key not in self._owners:
                 self._give(key, visitor)
             return visitor in self._owners[key]
+
+    def has(self, key: str, visitor: str) -> bool:
+        """Whether this desk or job is the visitor's already."""
+        with self._lock:
+            return visitor in self._owners.get(key, ())
+
+    def is_known(self, visitor: str) -> bool:
+        """Whether anything was this visitor's when the server was started."""
+        return visitor in self._before
+
+    def give_who(self, who: str, visitor: str) -> None:
+        """Note that a visitor is one of somebody's cookies."""
+        if visitor:
+            self.give(f"who:{who}", visitor)
+
+    def theirs(self, who: str) -> set[str]:
+        """The desks and jobs, by their ids, of all of somebody's cookies."""
+        with self._lock:
+            visitors = self._owners.get(f"who:{who}", set())
+            return {
+                key.partition(":")[2]
+                for key, owners in self._owners.items()
+                if key.startswith(("desk:", "job:")) and not visitors.isdisjoint(owners)
+            }
+
+    def owner_of_session(self, key: str) -> str | None:
+        """Whose session or event this is; None: nobody's."""
+        with self._lock:
+            return self._sessions.get(key)
 
     def claim_session(self, key: str, visitor: str) -> bool:
         """`claim` for what a page makes up while it is open: sessions, events, upload progress."""
