@@ -6,10 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from app.create.desk import Desk
+from app.create.desk import LIMITS, Desk
 from app.create.desks import ID
 from app.create.sheet import ENGINES
 from app.create.studio import Studio
+from app.jobs.snapshot import Snapshot
 from app.safely import safely
 from app.uploads import handed_out, uploaded
 from engine.errors import SceneError
@@ -43,8 +44,11 @@ def add_endpoints(studio: Studio) -> None:
             raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
         pictures += [("background", background)] if background else []
-        desk = studio.desks.new(passing=True)
-        with desk.lock:
+        for role, most in LIMITS.items():  # before anything is written
+            if sum(each == role for each, _ in pictures) > most:
+                raise SceneError(role, f"there is room for {most} of them", "Leave some out.")
+        studio.check_room()
+        with studio.desks.passing() as desk, desk.lock:
             for number, (role, file) in enumerate(pictures):
                 _add(studio, desk, role, file, (names or [])[number : number + 1])
             for field, value in {"prompt": prompt, **values}.items():
@@ -53,7 +57,7 @@ def add_endpoints(studio: Studio) -> None:
 
     def job(job: str) -> dict[str, Any]:
         """How a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its seed."""
-        snap = studio.jobs.snapshot(job) if _is_mine(studio, job) else None
+        snap = _snapshot(studio, job)
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
         clip, problem = None, snap.error
@@ -67,7 +71,7 @@ def add_endpoints(studio: Studio) -> None:
 
     def stop(job: str) -> dict[str, Any]:
         """Stop a job; no partial clip is kept."""
-        if not _is_mine(studio, job):
+        if _snapshot(studio, job) is None:
             return {"state": "unknown"}
         studio.jobs.stop(job)
         snap = studio.jobs.snapshot(job)
@@ -77,8 +81,10 @@ def add_endpoints(studio: Studio) -> None:
         gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
 
 
-def _is_mine(studio: Studio, job: object) -> bool:
-    return isinstance(job, str) and bool(ID.fullmatch(job)) and studio.guard.mine(f"job:{job}")
+def _snapshot(studio: Studio, job: object) -> Snapshot | None:
+    """How one's own job stands; None where there is none, of which nothing is written down."""
+    snap = studio.jobs.snapshot(job) if isinstance(job, str) and ID.fullmatch(job) else None
+    return snap if snap is not None and studio.guard.mine(f"job:{job}") else None
 
 
 _KINDS = {str: "text", list: "a list", dict: "a file", float: "a number", int: "a whole number"}
