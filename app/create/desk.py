@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
-from app.create.sheet import Sheet, plain_text
+from app.create.sheet import Sheet, plain_name
 from engine import cutout, part
 from engine.cutout import Cutout
 from engine.errors import SceneError, TroupeError
@@ -145,7 +145,7 @@ class Desk:
                 self._check_room(role)  # another upload may have been quicker
                 if role == "background":
                     self.cards = [each for each in self.cards if each.role != role]
-                card.name = self.free_name(plain_text(name)[:MAX_NAME].strip() or _spoken(upload.stem) or role)
+                card.name = self.free_name(plain_name(name)[:MAX_NAME].strip() or _spoken(upload.stem) or role)
                 photo.save(self.folder / f"{card.id}.photo.png", compress_level=1)
                 if result:
                     self._keep(card, result)
@@ -165,7 +165,7 @@ class Desk:
         card = self.card(card_id)
         before, index, old = self.names, self.cards.index(card), card.name
         card.name = ""
-        card.name = self.free_name(" ".join(plain_text(name).split())[:MAX_NAME] or old)
+        card.name = self.free_name(" ".join(plain_name(name).split())[:MAX_NAME] or old)
         if card.name != old:
             self.sheet.prompt = replace_names(self.sheet.prompt, before, {index: card.name})
             card.sample = False
@@ -328,7 +328,7 @@ def checked_scene(desk: Desk, video: dict, seed: int, pictures: dict[str, str] |
 
 def _spoken(stem: str) -> str:
     """A file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
-    words = plain_text(re.sub(r"[_\-.]+", " ", stem).strip())
+    words = plain_name(re.sub(r"[_\-.]+", " ", stem).strip())
     numbered = re.match(r"(?i)(img|dsc[fn]?|pxl|vid|screenshot|photo|image)[\s\d]", words + " ")
     if not re.search(r"[^\W\d]{3,}", words) or numbered:
         return ""
