@@ -57,11 +57,16 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
             blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
         threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
-        print(f"Stopped. Your clips are in {outputs}")
+        _say_farewell(outputs)
     except KeyboardInterrupt:  # while it was still starting
-        print("Stopped.")
+        _say_farewell(outputs)
     finally:
         house.close()
+
+
+def _say_farewell(outputs: Path) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"Stopped. Your clips are in {outputs}", flush=True)
 
 
 def _end_like_ctrl_c() -> None:

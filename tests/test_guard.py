@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import re
 import struct
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +20,6 @@ from gradio_client import Client
 from gradio_client.utils import encode_file_path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from app.guard import access as access_module
 from app.guard.access import LONGEST, SAFETY, Access, Terms, decide, is_shared, new_password, spoken
@@ -35,11 +32,9 @@ from app.guard.veil import ALIAS, Veil
 from app.guard.visitors import OWNER, Visitor
 from engine.errors import SceneError, TroupeError
 from engine.scene import scene_from_data
+from tests.guests import API, LONG, PASSWORD, Guest, picture
 from tests.live import Live, chromium, serving
 
-PASSWORD = "kept-for-the-tests"
-LONG = 120.0  # seconds: a busy machine may take long over a first answer
-API = "gradio_api/"
 DESK = re.compile(r"[0-9a-f]{32}")
 
 
@@ -51,55 +46,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         endless = replace(Limits(), requests_at_once=10**6, requests_per_second_in_all=10**6)
         found.guard.rates = Rates(endless)
         yield found
-
-
-class Guest:
-    """A browser of a guest who has logged in, as raw HTTP."""
-
-    def __init__(self, live: Live, name: str = "guest") -> None:
-        self.live = live
-        self.http = httpx.Client(base_url=live.url, timeout=LONG, follow_redirects=True)
-        self.http.get("/")
-        self.http.post("/login", data={"username": name, "password": PASSWORD}).raise_for_status()
-
-    def upload(self, *files: tuple[str, bytes], kind: str = "image/png") -> httpx.Response:
-        return self.http.post(f"{API}upload", files=[("files", (name, data, kind)) for name, data in files])
-
-    def picture(self, name: str = "hero.png") -> str:
-        return self.upload((name, picture())).json()[0]
-
-    def call(self, name: str, *data: Any) -> str:
-        """The whole event stream of a named endpoint."""
-        event = self.http.post(f"{API}call/{name}", json={"data": list(data)})
-        if not event.is_success:
-            return event.text
-        return self.http.get(f"{API}call/{name}/{event.json()['event_id']}").text
-
-    def generate(self, path: str, seconds: float = 1.0) -> str:
-        said = self.call("generate", "The hero waves.", [{"path": path}], [], None, None, "16:9", seconds, 7, "draft")
-        return json.loads(said.rpartition("data: ")[2])[0]["job"]
-
-    def clip(self, job: str) -> dict:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            state = json.loads(self.call("job", job).rpartition("data: ")[2])[0]
-            if state["state"] not in ("waiting", "running"):
-                assert state["state"] == "done", state
-                return state["clip"]
-            time.sleep(0.2)
-        raise AssertionError("the job did not end")
-
-    def event(self, handler: str, *data: Any, session: str) -> str:
-        """The whole event stream of one of the page's own events."""
-        joined = self.join(handler, *data, session=session)
-        return self.http.get(f"{API}queue/data", params={"session_hash": session}).text if joined.is_success else ""
-
-    def join(self, handler: str, *data: Any, session: str) -> httpx.Response:
-        dependencies = self.http.get("config").json()["dependencies"]
-        number = next(each["id"] for each in dependencies if each["api_name"] == handler)
-        return self.http.post(
-            f"{API}queue/join", json={"data": list(data), "fn_index": number, "session_hash": session}
-        )
 
 
 @pytest.fixture
@@ -115,12 +61,6 @@ def plain(live: Live) -> Iterator[httpx.Client]:
     """A stranger who has not logged in."""
     with httpx.Client(base_url=live.url, timeout=LONG) as http:
         yield http
-
-
-def picture(colour: int = 0) -> bytes:
-    data = io.BytesIO()
-    Image.effect_noise((96, 128), 40 + colour % 100).save(data, "PNG")
-    return data.getvalue()
 
 
 def bomb(side: int) -> bytes:

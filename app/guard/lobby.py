@@ -38,19 +38,20 @@ class Lobby:
 
     def watch(self, server: Any) -> None:
         """From now on watch the connections of a uvicorn server that has been started."""
-        lobby = self
 
         class Watched(server.config.http_protocol_class):
+            lobby = self
+
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
-                lobby.look_at(self)
+                self.lobby.look_at(self)
 
             def data_received(self, data: bytes) -> None:
                 super().data_received(data)
-                lobby.look_at(self)
+                self.lobby.look_at(self)
 
             def connection_lost(self, exc: Exception | None) -> None:
-                lobby.gone(self)
+                self.lobby.gone(self)
                 super().connection_lost(exc)
 
         server.config.http_protocol_class = Watched  # it is read for each new connection

@@ -20,7 +20,7 @@ class OneLine(logging.Formatter):
     """An entry is one line, and its traceback those that Python makes: what strangers send begins no entry of its own,
     and colours nobody's terminal."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+    def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = "".join(
             letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in record.message
         )
