@@ -31,7 +31,7 @@ _READ_BELOW = (
     "/assets/", "/static/", "/svelte/", "/pwa_icon/", "/clips/", API + "heartbeat/", API + "call/", API + "file=",
 )  # fmt: skip
 _WRITTEN = {API + name for name in ("queue/join", "upload", "cancel", "reset", "component_server")}
-_COSTLY = {"/", "/login", "/config", API + "info", API + "openapi.json"}
+_COSTLY = {"/", "/config", API + "info", API + "openapi.json"}
 _FRAMES = ("iframe", "frame", "embed", "object")
 _FORWARDED = ("forwarded", "via", "x-real-ip")
 _OWN = "This Troupe is open for its own machine only. Start it with --host or --share for others."
@@ -80,7 +80,7 @@ class Doorkeeper:
             return answer
         if guard.has_ended and not visitor.is_owner:
             return entrance.message(_ENDED, 410, as_page)
-        if not is_in and not guard.rates.take(visitor.who, _cost(path, request.method), everybody="?"):
+        if not is_in and not guard.rates.take_outside(visitor.who):
             return entrance.too_much()
         if path == "/login" and request.method == "POST" and guard.access.accounts:
             if is_in and not visitor.is_owner and not guard.rates.take(visitor.who, PAGE):

@@ -22,7 +22,8 @@ from engine.errors import TroupeError
 MB = 1_000_000
 _DAY = 86_400.0  # seconds: Gradio deletes uploads after a day
 _KNOWN = 20_000  # visitors remembered
-PAGE = 5.0  # requests that one costs for which Gradio goes through the whole page, or a password is checked
+PAGE = 10.0  # requests that one costs for which Gradio goes through the whole page
+DOOR = 2.0  # and one of a stranger, to whom the page is not shown
 FILE = 0.2  # and one that reads a file or a stream
 
 
@@ -63,14 +64,20 @@ class Rates:
         self._held: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
 
-    def take(self, visitor: str, cost: float = 1.0, everybody: str = "*") -> bool:
-        """Take one request out of the visitor's bucket and that of `everybody`, which is another one for strangers;
-        False: it is empty."""
-        limits = self._limits
+    def take(self, visitor: str, cost: float = 1.0) -> bool:
+        """Take one request out of a guest's bucket and everybody's; False: it is empty."""
+        in_all = self._limits.requests_per_second_in_all
         with self._lock:
-            own = self._take(visitor, cost, limits.requests_per_second, limits.requests_at_once)
-            in_all = limits.requests_per_second_in_all
-            return own and self._take(everybody, cost, in_all, 10 * in_all)
+            return self._own(visitor, cost) and self._take("*", cost, in_all, 10 * in_all)
+
+    def take_outside(self, stranger: str) -> bool:
+        """The same of somebody who is not let in. They have no bucket together: some would keep the others from the
+        log-in page by it, and to refuse a request costs as much as that page."""
+        with self._lock:
+            return self._own(stranger, DOOR)
+
+    def _own(self, visitor: str, cost: float) -> bool:
+        return self._take(visitor, cost, self._limits.requests_per_second, self._limits.requests_at_once)
 
     def _take(self, key: str, cost: float, rate: float, most: float) -> bool:
         now = self._clock()
