@@ -27,7 +27,8 @@ from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.guard.limits import Limits
-from app.guard.lobby import MOST, Lobby, raise_handles, speak_seldom
+from app.guard.lobby import MOST, Lobby, speak_seldom
+from app.guard.process import keep_few_arenas, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
 from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
@@ -51,6 +52,7 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
     """Open the page and stay until Ctrl-C, or until SIGTERM or SIGHUP ask for the same. `host` and `port` may be None:
     then the environment decides (a Space)."""
     _end_like_ctrl_c()
+    keep_few_arenas()
     house = open_house(outputs)
     try:
         with _no_garbage():

@@ -17,7 +17,8 @@ import pytest
 from app.guard.access import Terms, decide
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.guard import Guard
-from app.guard.lobby import MOST, PATIENCE, Lobby, raise_handles
+from app.guard.lobby import MOST, PATIENCE, Lobby
+from app.guard.process import raise_handles
 from tests.guests import API, LONG, picture
 from tests.live import Live, serving
 from tests.served import served

@@ -178,6 +178,12 @@ def test_an_address_is_what_the_nearest_proxy_says_and_not_what_the_guest_does(p
     assert asked_from(request_with(peer, **headers), through_link=link) == found
 
 
+def test_on_a_space_everybody_comes_through_its_proxy_and_is_told_apart_all_the_same():
+    request = request_with(("10.20.1.2", 80), x_forwarded_for="8.8.8.8, 9.9.9.9, 10.20.7.7")
+    assert asked_from(request, on_space=True) == "9.9.9.9"
+    assert asked_from(request) == "10.20.1.2"
+
+
 def test_fourteen_cookies_of_one_person_have_one_share_and_the_owner_has_room(live, come):
     mia, tom, owner = come("guest"), come("tom"), come()
     passes = {name: value for name, value in mia.http.cookies.items() if "pass" in name}

@@ -37,11 +37,12 @@ _RECENT = 100  # desks kept in memory: each call of the API makes one, and all o
 
 class Desks:
     """The desks, each in a folder named by its id. `mine("desk:<id>", exists)` says whether whoever asks may have a
-    desk; `made()` is told that one is about to be made, and raises TroupeError where none may be."""
+    desk; `made("desk:<id>")` is told of one that is about to be made, and raises TroupeError where none may
+    be."""
 
     def __init__(
         self, folder: Path, mine: Callable[[str, bool], bool] = lambda key, exists: True,
-        made: Callable[[], None] = lambda: None,
+        made: Callable[[str], None] = lambda key: None,
     ) -> None:  # fmt: skip
         self.folder, self.trash, self._mine, self._made = folder, folder.parent / "trash" / "desks", mine, made
         self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
@@ -75,7 +76,7 @@ class Desks:
         TroupeError."""
         desk_id = uuid.uuid4().hex
         if not passing:
-            self._made()
+            self._made(f"desk:{desk_id}")
             self._mine(f"desk:{desk_id}", True)  # from now on
         desk = self._get(desk_id)
         if passing:

@@ -5,7 +5,8 @@ The other end, frps, is Go's ReverseProxy (huggingface/frp, pkg/util/vhost/http.
 X-Forwarded-For, behind whatever the guest has written there. The links are https and frps listens on http, so that peer
 is the machine that ends TLS, at a private address, and the guest's stands before it. So the header counts only where a
 tunnel or proxy on this machine can have written it, from its end: the last entry, and behind a link the last one that
-is a public address. What a guest writes stands further to the left and counts for nothing.
+is a public address. What a guest writes stands further to the left and counts for nothing. A Space is reached through
+its host's proxies only, so there the same holds for whoever hands a request on.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ _LOOPBACK = ("127.0.0.1", "::1", "")
 _HOPS = 8  # entries looked at, from the end
 
 
-def asked_from(request: Request, through_link: bool = False) -> str:
+def asked_from(request: Request, through_link: bool = False, on_space: bool = False) -> str:
     """The address that a request came from, or its network where one person has many. `through_link`: a public link is
     open, so that what comes from this machine may come from its tunnel."""
     peer, port = request.client or ("", 0)
     said = ",".join(request.headers.getlist("x-forwarded-for"))
     entries = [entry for part in said.split(",") if (entry := network(part.strip()))][-_HOPS:]
     # uvicorn has put the last entry in the place of a peer on this machine already, with a port that nobody has
-    if not entries or (peer not in _LOOPBACK and port != 0):
+    is_handed_on = on_space or peer in _LOOPBACK or port == 0
+    if not (entries and is_handed_on):
         return network(peer) or peer[:64]
-    if through_link:
+    if through_link or on_space:
         return next((entry for entry in reversed(entries) if _is_public(entry)), entries[-1])
     return entries[-1]
 

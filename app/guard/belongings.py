@@ -52,19 +52,13 @@ class Belongings:
         """Whether anything was this visitor's when the server was started."""
         return visitor in self._before
 
-    def give_who(self, who: str, visitor: str) -> None:
-        """Note that a visitor is one of somebody's cookies."""
-        if visitor:
-            self.give(f"who:{who}", visitor)
-
     def theirs(self, who: str) -> set[str]:
-        """The desks and jobs, by their ids, of all of somebody's cookies."""
+        """The ids of the desks and jobs that were `made:` by somebody, over all of their cookies."""
         with self._lock:
-            visitors = self._owners.get(f"who:{who}", set())
             return {
-                key.partition(":")[2]
+                key.rpartition(":")[2]
                 for key, owners in self._owners.items()
-                if key.startswith(("desk:", "job:")) and not visitors.isdisjoint(owners)
+                if key.startswith("made:") and who in owners
             }
 
     def owner_of_session(self, key: str) -> str | None:

@@ -71,7 +71,7 @@ class Guard:
 
     def address(self, request: Request) -> str:
         """Where a request comes from, as limits count it."""
-        return asked_from(request, through_link=self.access.hours is not None)
+        return asked_from(request, through_link=self.access.hours is not None, on_space=self.access.embedded)
 
     # -- what handlers ask -------------------------------------------------------
 
@@ -112,13 +112,13 @@ class Guard:
 
     # -- how much a guest may have -------------------------------------------------
 
-    def new_desk(self) -> None:
-        """A desk is about to be made for the current visitor. Raises TroupeError where they had many."""
+    def new_desk(self, key: str) -> None:
+        """A desk `desk:<id>` is about to be made for the current visitor. Raises TroupeError where they had many."""
         if self.access.shared:
             visitor = self.current()
             if not visitor.is_owner and not self._desks.take(visitor.who):
                 raise TroupeError("Too many pages were opened from where you are today", "Use one that is open.")
-            self.belongings.give_who(self._filed(visitor), visitor.id)
+            self.belongings.give(f"made:{key}", self._filed(visitor))
 
     def check_disk(self, visitor: Visitor | None = None) -> None:
         """Raises TroupeError where the visitor (the current one) keeps too much here, or the disk is nearly full."""
@@ -142,7 +142,7 @@ class Guard:
             self.check_disk(visitor)
 
             def started(job: str) -> None:
-                self.belongings.give_who(self._filed(visitor), visitor.id)
+                self.belongings.give(f"made:job:{job}", self._filed(visitor))
                 self.belongings.give(f"job:{job}", visitor.id)
                 joined(job)
 

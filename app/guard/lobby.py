@@ -85,21 +85,6 @@ class Lobby:
             asyncio.get_running_loop().call_later(_LOOK, self._look)
 
 
-def raise_handles() -> int:
-    """Take as many handles as this process may have; how many that is. Windows has no such limit."""
-    try:
-        import resource
-    except ImportError:
-        return 1_000_000
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 10_240 if hard == resource.RLIM_INFINITY else hard  # macOS says "infinite" and takes so many
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1_000_000 if soft == resource.RLIM_INFINITY else soft
-
-
 class _Seldom(logging.Filter):
     """Says what strangers can bring about as often as they like once a minute, in one line of ours."""
 
