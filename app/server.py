@@ -28,7 +28,7 @@ from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.guard.limits import Limits
 from app.guard.lobby import MOST, Lobby, speak_seldom
-from app.guard.process import keep_few_arenas, raise_handles
+from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
 from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
@@ -169,6 +169,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
 
     handles = raise_handles()
     speak_seldom()
+    quiet_libtiff()
     guard = Guard(access, outputs, replace(Limits(), open_in_all=min(Limits().open_in_all, handles // 2)))
     library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples", guard.is_owner)
     for problem in library.problems:

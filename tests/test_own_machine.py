@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.guard.access import Terms, decide
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.guard import Guard
 from app.guard.lobby import MOST, PATIENCE, Lobby
-from app.guard.process import raise_handles
+from app.guard.process import quiet_libtiff, raise_handles
 from tests.guests import API, LONG, picture
 from tests.live import Live, serving
 from tests.served import served
@@ -217,3 +220,15 @@ def test_one_line_a_minute_is_enough_about_connections(live, capfd):
     assert console.count("Too many connections") <= 1
     assert len(console.splitlines()) <= 2
     assert "Traceback" not in console
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere Pillow may use another libtiff")
+def test_broken_pictures_say_nothing_on_the_console_by_themselves(capfd):
+    data = io.BytesIO()
+    Image.effect_noise((64, 64), 30).save(data, "TIFF", compression="tiff_lzw")
+    broken = data.getvalue()[:100] + b"\xff" * 40 + data.getvalue()[140:]
+    quiet_libtiff()
+    for _ in range(3):
+        with contextlib.suppress(OSError), Image.open(io.BytesIO(broken)) as picture:
+            picture.load()
+    assert "".join(capfd.readouterr()) == ""

@@ -495,3 +495,20 @@ def test_a_link_that_could_not_be_made_ends_nobodys_time(tmp_path, monkeypatch):
 def test_the_log_in_page_is_shown_in_nobodys_frame(live):
     headers = {"sec-fetch-dest": "iframe", "sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site"}
     assert httpx.get(live.url, headers=headers, timeout=LONG).status_code == 403
+
+
+# ---------------------------------------------------------------------------
+# What is shown
+
+
+def test_a_name_turns_nobodys_reading_direction(live, come):
+    mia = come("guest")
+    turned = "\u202egnp.exe\u2066\u200f"
+    opened = mia.event("page_open", None, session="bidi")
+    desk = next(path.name for path in live.outputs.glob("desks/*") if path.name in opened)
+    (upload,) = mia.upload((f"{turned}.png", picture())).json()
+    file = {"path": upload, "meta": {"_type": "gradio.FileData"}}
+    assert "process_completed" in mia.event("page_upload", desk, [file], session="bidi-2")
+    name = json.loads((live.outputs / "desks" / desk / "desk.json").read_text())["cards"][0]["name"]
+    assert name
+    assert not set(name) & set(turned) - set("gnp.exe")

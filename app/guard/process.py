@@ -1,10 +1,14 @@
-"""What the server's process may take of its machine: handles as many as there are, memory no more than it uses."""
+"""What the server's process takes of its machine: handles as many as there are, memory no more than it uses, and of
+the console only what a person should read."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import sys
+from pathlib import Path
+
+import PIL
 
 _M_ARENA_MAX = -8  # malloc.h
 _ARENAS = 2
@@ -31,3 +35,16 @@ def keep_few_arenas() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def quiet_libtiff() -> None:
+    """Keep libtiff, which Pillow brings along, from writing to the console what it thinks of each broken picture that
+    is sent here: the page says that in words. Where Pillow uses another one (Windows', a system's), it goes on."""
+    place = Path(PIL.__file__).resolve().parent
+    for path in [*place.parent.glob("pillow.libs/libtiff*"), *place.glob(".dylibs/libtiff*")]:
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(path))  # the one that is loaded, or will be
+            for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+                handler = getattr(library, name)
+                handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+                handler(None)
