@@ -36,13 +36,13 @@ _RECENT = 100  # desks kept in memory: each call of the API makes one, and all o
 
 
 class Desks:
-    """The desks, each in a folder named by its id. `mine("desk:<id>", exists)` says whether whoever asks may have a
-    desk; `made("desk:<id>")` is told of one that is about to be made, and raises TroupeError where none may
-    be."""
+    """The desks, each in a folder named by its id. `mine("desk:<id>", is_kept)` says whether whoever asks may have a
+    desk, which may lie here with something on it; `made()` is told that one is about to be made, and raises TroupeError
+    where none may be."""
 
     def __init__(
-        self, folder: Path, mine: Callable[[str, bool], bool] = lambda key, exists: True,
-        made: Callable[[str], None] = lambda key: None,
+        self, folder: Path, mine: Callable[[str, bool], bool] = lambda key, is_kept: True,
+        made: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.folder, self.trash, self._mine, self._made = folder, folder.parent / "trash" / "desks", mine, made
         self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
@@ -52,13 +52,15 @@ class Desks:
     def get(self, desk_id: object) -> Desk:
         """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id, or a
         stranger's."""
-        is_id = isinstance(desk_id, str) and ID.fullmatch(desk_id)
-        if not is_id or not self._mine(f"desk:{desk_id}", self._is_there(desk_id)):
+        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._is_mine(desk_id):
             raise TroupeError("This page has lost its desk", "Reload it.")
+        if not (desk_id in self._open or (self.folder / desk_id).exists() or (self.trash / desk_id).exists()):
+            self._made()
         return self._get(desk_id)
 
-    def _is_there(self, desk_id: str) -> bool:
-        return desk_id in self._open or any((place / desk_id).is_dir() for place in (self.folder, self.trash))
+    def _is_mine(self, desk_id: str) -> bool:
+        is_kept = any((place / desk_id / "desk.json").exists() for place in (self.folder, self.trash))
+        return self._mine(f"desk:{desk_id}", is_kept)
 
     def _get(self, desk_id: str) -> Desk:
         with self._lock:
@@ -76,11 +78,9 @@ class Desks:
         TroupeError."""
         desk_id = uuid.uuid4().hex
         if not passing:
-            self._made(f"desk:{desk_id}")
-            self._mine(f"desk:{desk_id}", True)  # from now on
+            return self.get(desk_id)
         desk = self._get(desk_id)
-        if passing:
-            (desk.folder / _PASSING).touch()
+        (desk.folder / _PASSING).touch()
         return desk
 
     @contextlib.contextmanager

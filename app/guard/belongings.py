@@ -43,10 +43,10 @@ class Belongings:
                 self._give(key, visitor)
             return visitor in self._owners[key]
 
-    def has(self, key: str, visitor: str) -> bool:
-        """Whether this desk or job is the visitor's already."""
+    def is_given(self, key: str) -> bool:
+        """Whether this desk or job is anybody's already."""
         with self._lock:
-            return visitor in self._owners.get(key, ())
+            return key in self._owners
 
     def is_known(self, visitor: str) -> bool:
         """Whether anything was this visitor's when the server was started."""

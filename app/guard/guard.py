@@ -97,13 +97,20 @@ class Guard:
         visitor = self.current()
         return Asker(visitor.who, visitor.is_owner)
 
-    def mine(self, key: str, exists: bool = True) -> bool:
-        """Whether a desk or job, such as `desk:<id>`, is the current visitor's. What is there and nobody's becomes
-        theirs; of what is not (`exists`) nothing is written down."""
+    def mine(self, key: str, is_kept: bool = True) -> bool:
+        """Whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody has becomes theirs. What is
+        not kept on the disk is theirs until the server ends, and not written down: anybody can ask for any id."""
         if not self.access.shared:
             return True
-        visitor = self.current()
-        return self.belongings.claim(key, visitor.id) if exists else self.belongings.has(key, visitor.id)
+        visitor, belongings = self.current(), self.belongings
+        if not is_kept and not belongings.is_given(key):
+            return belongings.claim_session(key, visitor.id)
+        if not belongings.is_given(key) and belongings.owner_of_session(key) not in (None, visitor.id):
+            return False  # somebody has it open who has not kept anything of it until now
+        is_theirs = belongings.claim(key, visitor.id)
+        if is_theirs and key.startswith("desk:") and not visitor.is_owner:
+            belongings.give(f"made:{key}", self._filed(visitor))
+        return is_theirs
 
     def may_see_job(self, request: Any, job: str) -> bool:
         """Whether who sent this request may have a job's files."""
@@ -112,13 +119,11 @@ class Guard:
 
     # -- how much a guest may have -------------------------------------------------
 
-    def new_desk(self, key: str) -> None:
-        """A desk `desk:<id>` is about to be made for the current visitor. Raises TroupeError where they had many."""
-        if self.access.shared:
-            visitor = self.current()
-            if not visitor.is_owner and not self._desks.take(visitor.who):
-                raise TroupeError("Too many pages were opened from where you are today", "Use one that is open.")
-            self.belongings.give(f"made:{key}", self._filed(visitor))
+    def new_desk(self) -> None:
+        """A desk is about to be made for the current visitor. Raises TroupeError where they had many."""
+        visitor = self.current()
+        if not visitor.is_owner and not self._desks.take(visitor.who):
+            raise TroupeError("Too many pages were opened from where you are today", "Use one that is open.")
 
     def check_disk(self, visitor: Visitor | None = None) -> None:
         """Raises TroupeError where the visitor (the current one) keeps too much here, or the disk is nearly full."""
