@@ -11,11 +11,12 @@ from app.create.desks import ID
 from app.create.sheet import ENGINES, SECONDS
 from app.create.shoot import new_seed
 from app.create.studio import Studio
+from app.jobs.snapshot import Snapshot
 from app.safely import safely
 from app.uploads import handed_out, uploaded
 from engine.errors import SceneError
 from engine.presets import FORMATS
-from engine.scene import MAX_PROMPT, MAX_SEED
+from engine.scene import MAX_CAST, MAX_PROMPT, MAX_SEED
 
 
 def add_endpoints(studio: Studio) -> None:
@@ -52,8 +53,10 @@ def add_endpoints(studio: Studio) -> None:
         values["seed"] = new_seed() if seed == -1 else seed
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
         pictures += [("background", background)] if background else []
-        desk = studio.desks.new(passing=True)
-        with desk.lock:
+        if len(pictures) > MAX_CAST:  # before anything is written
+            raise SceneError("", f"There is room for a cast of {MAX_CAST}: these are {len(pictures)}", "Leave some out.")
+        studio.check_room()
+        with studio.desks.passing() as desk, desk.lock:
             for number, (role, file) in enumerate(pictures):
                 _add(studio, desk, role, file, (names or [])[number : number + 1])
             for field, value in {"prompt": prompt, **values}.items():
@@ -62,7 +65,7 @@ def add_endpoints(studio: Studio) -> None:
 
     def job(job: str) -> dict[str, Any]:
         """How a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its seed."""
-        snap = studio.jobs.snapshot(job) if _is_mine(studio, job) else None
+        snap = _snapshot(studio, job)
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
         clip, problem = None, snap.error
@@ -76,7 +79,7 @@ def add_endpoints(studio: Studio) -> None:
 
     def stop(job: str) -> dict[str, Any]:
         """Stop a job; no partial clip is kept."""
-        if not _is_mine(studio, job):
+        if _snapshot(studio, job) is None:
             return {"state": "unknown"}
         studio.jobs.stop(job)
         snap = studio.jobs.snapshot(job)
@@ -86,8 +89,10 @@ def add_endpoints(studio: Studio) -> None:
         gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
 
 
-def _is_mine(studio: Studio, job: object) -> bool:
-    return isinstance(job, str) and bool(ID.fullmatch(job)) and studio.guard.mine(f"job:{job}")
+def _snapshot(studio: Studio, job: object) -> Snapshot | None:
+    """How one's own job stands; None where there is none, of which nothing is written down."""
+    snap = studio.jobs.snapshot(job) if isinstance(job, str) and ID.fullmatch(job) else None
+    return snap if snap is not None and studio.guard.mine(f"job:{job}") else None
 
 
 _KINDS = {str: "text", list: "a list", dict: "a file", float: "a number", int: "a whole number"}
@@ -102,5 +107,8 @@ def _check(**inputs: tuple[object, type]) -> None:
 
 
 def _add(studio: Studio, desk: Desk, role: str, file: object, name: list) -> None:
-    path = file.get("path") if isinstance(file, dict) else None
-    desk.add(role, uploaded(path, studio.uploads), name[0] if name and isinstance(name[0], str) else "")
+    path, called = (file.get("path"), file.get("orig_name")) if isinstance(file, dict) else (None, None)
+    desk.add(
+        role, uploaded(path, studio.uploads), name[0] if name and isinstance(name[0], str) else "",
+        called=called if isinstance(called, str) else "",
+    )  # fmt: skip

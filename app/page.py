@@ -22,7 +22,7 @@ from app.help.page import build_help
 from app.models.getting import Getting
 from app.models.room import build_models
 from app.own import WEB
-from app.safely import safely
+from app.safely import SafeBlocks, safely
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rooms:
 def build_page(rooms: Rooms) -> gr.Blocks:
     """The whole page, wired to its rooms. It shows nothing to act on until the browser's desk has been opened."""
     studio, is_owner = rooms.studio, rooms.studio.guard.is_owner
-    with gr.Blocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
+    with SafeBlocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
         bring = build_bring()

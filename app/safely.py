@@ -12,9 +12,13 @@ from typing import Any
 
 import gradio as gr
 
+from app.create.sheet import plain_name, plain_text
 from engine.errors import TroupeError
 
 log = logging.getLogger("troupe")
+
+_SHOWN = 200  # letters of what somebody sent
+_UNFIT = "This call cannot be understood. 'Use via API' on the page shows how."
 
 
 def safely(handler: Callable, markup: bool = True) -> Callable:
@@ -37,6 +41,26 @@ def safely(handler: Callable, markup: bool = True) -> Callable:
     return call
 
 
+class SafeBlocks(gr.Blocks):
+    """Blocks for which a call that does not fit is the caller's mistake: one line in the log, however long what they
+    sent, where Gradio prints a traceback with all of it. Mistakes of ours are still printed."""
+
+    async def preprocess_data(self, block_fn: Any, *args: Any, **more: Any) -> Any:
+        try:
+            return await super().preprocess_data(block_fn, *args, **more)
+        except Exception as error:
+            said = plain_text(str(error))[:_SHOWN]
+            log.info("a call of %r does not fit: %s: %r", block_fn.api_name, type(error).__name__, said)
+            said = html.escape(said) if isinstance(error, gr.Error) else _UNFIT
+            raise gr.Error(said, title="Not yet", print_exception=False) from None
+
+    async def call_function(self, block_fn: Any, *args: Any, **more: Any) -> Any:
+        known = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        if not known.fn:  # what the browser does by itself
+            raise gr.Error(_UNFIT, title="Not yet", print_exception=False)
+        return await super().call_function(block_fn, *args, **more)
+
+
 @contextmanager
 def _told(markup: bool) -> Iterator[None]:
     try:
@@ -44,9 +68,8 @@ def _told(markup: bool) -> Iterator[None]:
     except gr.Error:
         raise
     except TroupeError as error:
-        raise gr.Error(
-            html.escape(str(error)) if markup else str(error), title="Not yet", print_exception=False
-        ) from None
+        said = plain_name(str(error))
+        raise gr.Error(html.escape(said) if markup else said, title="Not yet", print_exception=False) from None
     except OSError as error:
         log.exception("a handler could not read or write")
         reason = html.escape(error.strerror or type(error).__name__)

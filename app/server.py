@@ -6,13 +6,14 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 import webbrowser
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ from app.guard.disk import Disk, sweep
 from app.guard.doorkeeper import Doorkeeper
 from app.guard.ending import close_tunnels, end_in_time
 from app.guard.guard import Guard
+from app.guard.limits import Limits
+from app.guard.lobby import MOST, Lobby, speak_seldom
+from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
+from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
 from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
 from app.jobs.process import EngineProcess
@@ -40,6 +45,7 @@ log = logging.getLogger("troupe.server")
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
+QUEUE = 1_000  # events; guests have far fewer (app/guard/limits.py), the rest is the owner's
 _FOLDERS = {"TROUPE_CACHE", "U2NET_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TMPDIR"}
 # The name is said to Gradio anew: it asks IPv4 whether the port is free at what this variable names.
 _OF_GRADIO = ("GRADIO_SERVER_NAME", "GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE",
@@ -47,18 +53,35 @@ _OF_GRADIO = ("GRADIO_SERVER_NAME", "GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO
 
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
-    """Open the page and stay until Ctrl-C. `host` and `port` may be None: then the environment decides (a Space)."""
+    """Open the page and stay until Ctrl-C, or until SIGTERM or SIGHUP ask for the same. `host` and `port` may be None:
+    then the environment decides (a Space)."""
+    _end_like_ctrl_c()
+    keep_few_arenas()
     house = open_house(outputs)
     try:
         with _no_garbage():
             blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
         threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
         blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
-        print(f"Stopped. Your clips are in {outputs}")
+        _say_farewell(outputs)
     except KeyboardInterrupt:  # while it was still starting
-        print("Stopped.")
+        _say_farewell(outputs)
     finally:
         house.close()
+
+
+def _say_farewell(outputs: Path) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"Stopped. Your clips are in {outputs}", flush=True)
+
+
+def _end_like_ctrl_c() -> None:
+    """A service manager, and a terminal that is closed, end Troupe as a person does: what runs is put down, and the
+    last line says where the clips are."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows: no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -81,6 +104,7 @@ class House:
     engine: EngineProcess | InlineEngine
     planner: Planner
     log: logging.Handler
+    umask: int  # of the process before
 
     def close(self) -> None:
         """Interrupt the running job, keep everything, end the engine and let others have the folder."""
@@ -88,11 +112,21 @@ class House:
         self.engine.close()
         self.jobs.close()  # a job that did not stop by itself has ended with its engine
         stop_log(self.log)
+        os.umask(self.umask)
 
 
 def open_house(outputs: Path) -> House:
     """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
     outputs = _without_links(outputs)
+    umask = os.umask(0o077)  # what people make here is for nobody else who has an account on this machine
+    try:
+        return _open_house(outputs, umask)
+    except BaseException:
+        os.umask(umask)
+        raise
+
+
+def _open_house(outputs: Path, umask: int) -> House:
     _prepare_folders(outputs)
     handler = keep_log(outputs / "logs")
     try:
@@ -104,7 +138,7 @@ def open_house(outputs: Path) -> House:
     sweep(outputs / "uploads")
     if jobs.notice:
         log.warning(jobs.notice)
-    return House(jobs, engine, planner, handler)
+    return House(jobs, engine, planner, handler, umask)
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
@@ -143,12 +177,16 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: obje
     from app.settings import Settings
     from app.theme import troupe_theme
 
-    guard = Guard(access, outputs)
+    handles = raise_handles()
+    speak_seldom()
+    quiet_libtiff()
+    guard = Guard(access, outputs, replace(Limits(), open_in_all=min(Limits().open_in_all, handles // 2)))
     library = Library(ROOT / "presets", outputs / "presets", ROOT / "assets" / "samples", guard.is_owner)
     for problem in library.problems:
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
-    desks, choices = Desks(outputs / "desks", guard.mine), Settings(outputs / "settings.json")
+    house.jobs.asker = guard.asker
+    desks, choices = Desks(outputs / "desks", guard.mine, guard.new_desk), Settings(outputs / "settings.json")
     model = Model(choices, outputs / "loras", house.planner, guard.is_owner)
     studio = Studio(desks, house.jobs, library, tray, guard, model)
     exports = Exports(outputs / "exports")
@@ -158,26 +196,33 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: obje
     gallery, getting = Gallery(studio, exports), Getting(choices)
     rooms = Rooms(studio, gallery, keeping, getting, house.planner, house.engine.release, outputs)
     blocks = build_page(rooms)
-    blocks.queue(api_open=False, default_concurrency_limit=8, max_size=200)
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(ANALYTICS)  # read by the next line
+    blocks.queue(api_open=False, default_concurrency_limit=8, max_size=QUEUE)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
     settings: dict[str, object] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
-            "middleware": [Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads")],
+            "middleware": [
+                Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads"),
+                Middleware(Sessions),
+            ],
             "routes": [
                 state_route(house.jobs, guard.may_see_job),
                 media_route(house.jobs, outputs / "exports", guard.may_see_job),
             ],
         },
-        "server_name": address.in_url(host),
+        "server_name": address.in_url(host), "state_session_capacity": CAPACITY,
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
         "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
     }  # fmt: skip
     with _room_for_a_link(outputs, bool(more.get("share"))):
         _, _, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
     url = address.for_a_browser(host, blocks.server_port)
+    Lobby(min(MOST, handles // 4)).watch(blocks.server)
+    if not public:
+        guard.link_failed()
     log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")
     house.jobs.lock.tell(url)
     house.jobs.start()

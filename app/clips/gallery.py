@@ -17,6 +17,7 @@ from app.clips.exports import Exports
 from app.clips.views import gallery_value, queue_value
 from app.create.desk import Desk
 from app.create.desks import open_scene
+from app.create.sheet import plain_text
 from app.create.shoot import new_seed, take_back
 from app.create.studio import Studio
 from app.jobs.snapshot import INTERRUPTED, Snapshot
@@ -66,7 +67,7 @@ class Gallery:
         owner, parts = self._owner(desk_id), self.parts
         chosen = engine if engine in ("draft", "a2") else None
         limit = limit if isinstance(limit, int) and 0 < limit <= 2000 else PAGE
-        found = self._jobs.history(owner, str(search or "")[:200], chosen, favourites is True, limit=limit + 1)
+        found = self._jobs.history(owner, plain_text(search)[:200], chosen, favourites is True, limit=limit + 1)
         sought = bool(search) or chosen is not None or favourites is True
         hint = "Nothing fits. Search for fewer words." if sought else "No clips yet. Make one on the Create tab."
         return {
@@ -204,7 +205,7 @@ class Gallery:
             gone = {"id": job_id, "kind": kind, "state": "failed", "words": "There is no such clip. Reload the page."}
             yield {grid: self.show(desk_id, *query)[grid] | {"saved": gone}}
             return
-        with closing(self._exports.make(snap, kind)) as steps:
+        with self._studio.guard.exporting(), closing(self._exports.make(snap, kind)) as steps:
             for step in steps:
                 yield {grid: self.show(desk_id, *query)[grid] | {"saved": step}}
 

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
-from app.create.sheet import Sheet, plain_text
+from app.create.sheet import Sheet, plain_name
 from engine import cutout, part
 from engine.cutout import Cutout
 from engine.draft.direct import direct
@@ -156,7 +156,7 @@ class Desk:
                 self._check_room(role)  # another upload may have been quicker
                 if role == "background":
                     self.cards = [each for each in self.cards if each.role != role]
-                said = plain_text(name)[:MAX_NAME].strip() or _spoken(Path(called or upload.name).stem)
+                said = plain_name(name)[:MAX_NAME].strip() or _spoken(Path(called or upload.name).stem)
                 card.name = self.free_name(said or role)
                 photo.save(self.folder / f"{card.id}.photo.png", compress_level=1)
                 if result:
@@ -179,7 +179,7 @@ class Desk:
         card = self.card(card_id)
         before, index, old = self.names, self.cards.index(card), card.name
         card.name = ""
-        card.name = self.free_name(" ".join(plain_text(name).split())[:MAX_NAME] or old)
+        card.name = self.free_name(" ".join(plain_name(name).split())[:MAX_NAME] or old)
         if card.name != old:
             self.sheet.prompt = replace_names(self.sheet.prompt, before, {index: card.name})
             card.sample = False
@@ -368,7 +368,7 @@ _NUMBERED = (
 
 def _spoken(stem: str) -> str:
     """A file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
-    words = unicodedata.normalize("NFC", plain_text(re.sub(r"[_\-.]+", " ", stem).strip()))
+    words = unicodedata.normalize("NFC", plain_name(re.sub(r"[_\-.]+", " ", stem).strip()))
     numbered = re.match(rf"(?i)({_NUMBERED})[\s\d(]", words + " ")
     # two or one say something where a letter is a syllable or a word: letters that know no capitals
     speaks = re.search(r"[^\W\d]{3,}", words) or any(unicodedata.category(one) == "Lo" for one in words)

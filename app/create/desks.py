@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -34,10 +34,15 @@ _RECENT = 100  # desks kept in memory: each call of the API makes one, and all o
 
 
 class Desks:
-    """The desks, each in a folder named by its id. `mine("desk:<id>")` says whether whoever asks may have a desk."""
+    """The desks, each in a folder named by its id. `mine("desk:<id>", is_kept)` says whether whoever asks may have a
+    desk, which may lie here with something on it; `made()` is told that one is about to be made, and raises TroupeError
+    where none may be."""
 
-    def __init__(self, folder: Path, mine: Callable[[str], bool] = lambda key: True) -> None:
-        self.folder, self.trash, self._mine = folder, folder.parent / "trash" / "desks", mine
+    def __init__(
+        self, folder: Path, mine: Callable[[str, bool], bool] = lambda key, is_kept: True,
+        made: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.folder, self.trash, self._mine, self._made = folder, folder.parent / "trash" / "desks", mine, made
         self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
         self._recent: OrderedDict[str, Desk] = OrderedDict()
         self._lock = threading.Lock()
@@ -45,8 +50,17 @@ class Desks:
     def get(self, desk_id: object) -> Desk:
         """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id, or a
         stranger's."""
-        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._mine(f"desk:{desk_id}"):
+        if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._is_mine(desk_id):
             raise TroupeError("This page has lost its desk", "Reload it.")
+        if not (desk_id in self._open or (self.folder / desk_id).exists() or (self.trash / desk_id).exists()):
+            self._made()
+        return self._get(desk_id)
+
+    def _is_mine(self, desk_id: str) -> bool:
+        is_kept = any((place / desk_id / "desk.json").exists() for place in (self.folder, self.trash))
+        return self._mine(f"desk:{desk_id}", is_kept)
+
+    def _get(self, desk_id: str) -> Desk:
         with self._lock:
             desk = self._open.get(desk_id)
             if desk is None:
@@ -58,11 +72,26 @@ class Desks:
             return desk
 
     def new(self, passing: bool = False) -> Desk:
-        """A fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only."""
-        desk = self.get(uuid.uuid4().hex)
-        if passing:
-            (desk.folder / _PASSING).touch()
+        """A fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only. Raises
+        TroupeError."""
+        desk_id = uuid.uuid4().hex
+        if not passing:
+            return self.get(desk_id)
+        desk = self._get(desk_id)
+        (desk.folder / _PASSING).touch()
         return desk
+
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[Desk]:
+        """A desk for one clip; it is gone afterwards, whatever becomes of the clip, which has copies of its own."""
+        desk = self.new(passing=True)
+        try:
+            yield desk
+        finally:
+            with self._lock:
+                self._open.pop(desk.id, None)
+                self._recent.pop(desk.id, None)
+            shutil.rmtree(desk.folder, ignore_errors=True)
 
     def asleep(self, seconds: float, passing: float) -> list[Path]:
         """Folders of the desks that nobody has opened for so long, since this server began either; of passing desks for

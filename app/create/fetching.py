@@ -65,14 +65,19 @@ class Fetching:
             self._stopped = self._quality
 
 
-def choose_quality(fetching: Fetching, desk: Desk, value: str) -> Iterator[tuple[str, str]]:
-    """Another background remover for a desk. One that is not here is fetched first; until it is here, the one before
-    goes on. Choosing anything else stops the fetching. Yields (what to say, the quality that now counts)."""
+def choose_quality(fetching: Fetching, desk: Desk, value: str, may_fetch: bool = True) -> Iterator[tuple[str, str]]:
+    """Another background remover for a desk. One that is not here is fetched first, for whoever `may_fetch` onto this
+    machine; until it is here, the one before goes on. Choosing anything else stops the fetching. Yields (what to say,
+    the quality that now counts)."""
     if value not in cutout.QUALITIES:
         return
     if cutout.is_here(value):
-        fetching.stop()
+        if may_fetch:
+            fetching.stop()
         yield "", _settled(desk, value)
+        return
+    if not may_fetch:
+        yield "It is not on this machine, and only its owner can fetch it. The one before goes on.", desk.sheet.quality
         return
     fetching.start(value)
     while (seconds := fetching.seconds(value)) is not None:

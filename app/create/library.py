@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from app.create.desk import Card, Desk
-from app.create.sheet import plain_text
+from app.create.sheet import plain_name
 from app.pictures import data_url, shrunk
 from engine.errors import PresetError
 from engine.presets import Preset, Presets, Slot, direct, load_presets, save_preset
@@ -81,7 +81,7 @@ class Library:
 
     def keep(self, desk: Desk, title: str) -> None:
         """Save the desk's settings as a preset of the person's own. Raises PresetError."""
-        title = " ".join(plain_text(title).split())
+        title = " ".join(plain_name(title).split())
         if self._own is None or not self._is_owner():
             raise PresetError("A shared Troupe keeps no presets", "Start your own copy to keep some.")
         if not title:

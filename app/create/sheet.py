@@ -23,6 +23,8 @@ WISHES = {
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
 SAMPLING = {"steps": (1, 100), "guidance": (1.0, 15.0), "flow_shift": (0.5, 20.0)}  # for the model
 
+_TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
 
 @dataclass
 class Sheet:
@@ -169,6 +171,11 @@ class Sheet:
 def plain_text(value: object) -> str:
     """Text that every file can hold: half a surrogate pair becomes a question mark."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def plain_name(value: object) -> str:
+    """`plain_text` without the marks that turn the direction of what follows, so that "exe.png" reads as what it is."""
+    return plain_text(value).translate(_TURNING)
 
 
 def _is_near(value: object, number: int) -> bool:

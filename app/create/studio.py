@@ -59,7 +59,7 @@ class Studio:
         desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
         prompt = gr.update(value=desk.sheet.prompt, interactive=True)
         ready = {self.page.prompt: prompt, self.page.opening: {"open": True}}
-        if notice := self.jobs.take_notice():
+        if self.guard.is_owner() and (notice := self.jobs.take_notice()):
             gr.Warning(html.escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
         has_clip = bool(snap and (snap.active or snap.state == DONE))
@@ -191,7 +191,7 @@ class Studio:
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
         """Another background remover, fetched where need be while the page says for how long."""
-        for said, quality in choose_quality(self.fetching, self.desks.get(desk_id), value):
+        for said, quality in choose_quality(self.fetching, self.desks.get(desk_id), value, self.guard.is_owner()):
             note = f'<p class="tr-note" role="status">{said}</p>' if said else ""
             yield {self.page.quality_note: note, self.page.quality: quality}
 
@@ -226,6 +226,11 @@ class Studio:
         return {self.page.presets: self.library.strip(desk.sheet.preset), self.page.preset_name: ""}
 
     # -- the job ------------------------------------------------------------------------
+
+    def check_room(self) -> None:
+        """Raises TroupeError where no room is left for a clip of whoever asks."""
+        with self.guard.turn(self.show.is_active):
+            self.jobs.check_room("")
 
     def shoot(self, desk: Desk) -> Job:
         """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""

@@ -39,12 +39,15 @@ class Access:
     hours: float | None = None
     embedded: bool = False  # in a frame on another site, as a Space is
 
-    def admits(self, user: str, password: str) -> bool:
-        """Whether an account fits. The time it takes says nothing about how nearly."""
-        fits = False
-        for name, secret in self.accounts:
-            fits |= (not name or _same(user, name)) & _same(password, secret)
-        return fits
+    def account(self, user: str, password: str) -> int | None:
+        """The number of the account that fits, from 0; None: none does. The time it takes says nothing about how
+        nearly."""
+        fits = [
+            number
+            for number, (name, secret) in enumerate(self.accounts)
+            if (not name or _same(user, name)) & _same(password, secret)
+        ]
+        return fits[0] if fits else None
 
     def is_owner(self, key: str) -> bool:
         return bool(self.owner_key) and _same(key, self.owner_key)

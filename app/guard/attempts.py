@@ -1,11 +1,14 @@
-"""Log-in attempts, limited: per address with a growing wait, and in all.
+"""Log-in attempts, limited per address with a growing wait; in all they are only slowed.
 
-Behind a public link everybody may come from one address, and a guest must not be locked out for long by somebody
-else's guessing. So no wait is longer than a minute, and the waits alone make a generated password safe for ages.
+A limit for everybody together would let one stranger shut the door for all guests. A made-up password has 50 bits and
+needs none; for one that somebody has chosen, each address has few tries, and when many addresses try at once their
+tries pass one after the other. A browser that was let in once has its own count, so that guesses of others who share
+its address, as a household or an office does, do not keep it out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
@@ -14,7 +17,9 @@ from dataclasses import dataclass
 
 FREE = 5  # wrong tries of one address before it has to wait
 LONGEST = 60.0  # seconds
-IN_ALL = 30  # wrong tries of everybody within a minute
+MANY = 30  # wrong tries of everybody within a minute, after which tries pass one by one
+SPACING = 0.2  # seconds between two such tries
+_WAITING = 100  # tries that may stand in line then
 _FORGET = 900.0  # seconds after which an address starts anew
 _ADDRESSES = 10_000  # remembered
 
@@ -27,39 +32,67 @@ class _Record:
 
 
 class Attempts:
-    """`clock` gives seconds; only differences count."""
+    """`clock` gives seconds; only differences count. Who tries is an address, or a visitor who was let in before."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._let_in: OrderedDict[str, None] = OrderedDict()
         self._recent: list[float] = []
+        self._in_line, self._turn = 0, asyncio.Lock()
         self._lock = threading.Lock()
 
-    def wait(self, address: str) -> float:
-        """Seconds until this address may try again; 0: now."""
+    def counted_by(self, visitor: str, address: str) -> str:
+        """Whose tries these are."""
+        with self._lock:
+            return f"visitor:{visitor}" if visitor and visitor in self._let_in else address
+
+    def wait(self, who: str) -> float:
+        """Seconds until they may try again; 0: now."""
         now = self._clock()
         with self._lock:
-            record = self._records.get(address)
-            own = record.until - now if record and now - record.last < _FORGET else 0.0
-            self._recent = [when for when in self._recent if now - when < 60]
-            all_of_us = self._recent[-IN_ALL] + 60 - now if len(self._recent) >= IN_ALL else 0.0
-        return max(0.0, own, all_of_us)
+            record = self._records.get(who)
+            return max(0.0, record.until - now) if record and now - record.last < _FORGET else 0.0
 
-    def wrong(self, address: str) -> None:
+    async def slowed(self) -> bool:
+        """Stand in line where many wrong passwords come in; False: the line is too long."""
+        now = self._clock()
+        self._recent = [when for when in self._recent[-MANY:] if now - when < 60]
+        if len(self._recent) < MANY:
+            return True
+        if self._in_line >= _WAITING:
+            return False
+        self._in_line += 1
+        try:
+            async with self._turn:
+                await asyncio.sleep(SPACING)
+        finally:
+            self._in_line -= 1
+        return True
+
+    def wrong(self, who: str) -> None:
         """Note a wrong password: from the sixth on, each wait is twice the one before."""
         now = self._clock()
         with self._lock:
-            record = self._records.pop(address, None)
+            record = self._records.pop(who, None)
             if record is None or now - record.last >= _FORGET:
                 record = _Record()
             record.wrong, record.last = record.wrong + 1, now
             if record.wrong >= FREE:
                 record.until = now + min(LONGEST, 2.0 ** min(record.wrong - FREE + 1, 10))
-            self._records[address] = record
+            _put(self._records, who, record)
             self._recent.append(now)
-            while len(self._records) > _ADDRESSES:
-                self._records.popitem(last=False)
 
-    def right(self, address: str) -> None:
+    def right(self, who: str, visitor: str) -> None:
+        """Note a right one."""
         with self._lock:
-            self._records.pop(address, None)
+            self._records.pop(who, None)
+            if visitor:
+                self._let_in.pop(visitor, None)
+                _put(self._let_in, visitor, None)
+
+
+def _put(book: OrderedDict, key: str, value: object) -> None:
+    book[key] = value
+    while len(book) > _ADDRESSES:
+        book.popitem(last=False)

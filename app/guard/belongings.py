@@ -28,6 +28,7 @@ class Belongings:
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._load()
+        self._before = frozenset(visitor for owners in self._owners.values() for visitor in owners)
 
     # -- desks and jobs --------------------------------------------------------
 
@@ -41,6 +42,29 @@ class Belongings:
             if key not in self._owners:
                 self._give(key, visitor)
             return visitor in self._owners[key]
+
+    def is_given(self, key: str) -> bool:
+        """Whether this desk or job is anybody's already."""
+        with self._lock:
+            return key in self._owners
+
+    def is_known(self, visitor: str) -> bool:
+        """Whether anything was this visitor's when the server was started."""
+        return visitor in self._before
+
+    def theirs(self, who: str) -> set[str]:
+        """The ids of the desks and jobs that were `made:` by somebody, over all of their cookies."""
+        with self._lock:
+            return {
+                key.rpartition(":")[2]
+                for key, owners in self._owners.items()
+                if key.startswith("made:") and who in owners
+            }
+
+    def owner_of_session(self, key: str) -> str | None:
+        """Whose session or event this is; None: nobody's."""
+        with self._lock:
+            return self._sessions.get(key)
 
     def claim_session(self, key: str, visitor: str) -> bool:
         """`claim` for what a page makes up while it is open: sessions, events, upload progress."""

@@ -16,6 +16,7 @@ from app.guard import entrance
 from app.guard.access import is_this_machine
 from app.guard.counter import Counter
 from app.guard.guard import Guard
+from app.guard.limits import FILE, PAGE
 from app.guard.visitors import KEY, OWNER, Visitor
 
 API = "/gradio_api/"
@@ -30,6 +31,11 @@ _READ_BELOW = (
     "/assets/", "/static/", "/svelte/", "/pwa_icon/", "/clips/", API + "heartbeat/", API + "call/", API + "file=",
 )  # fmt: skip
 _WRITTEN = {API + name for name in ("queue/join", "upload", "cancel", "reset", "component_server")}
+_COSTLY = {"/", "/config", API + "info", API + "openapi.json"}
+_FRAMES = ("iframe", "frame", "embed", "object")
+_FORWARDED = ("forwarded", "via", "x-real-ip")
+_OWN = "This Troupe is open for its own machine only. Start it with --host or --share for others."
+_ENDED = "This link has ended. Ask for a new one."
 _STARTUP = API + "startup-events"  # Gradio's own first call, without which the queue does not run
 
 
@@ -40,19 +46,22 @@ class Doorkeeper:
         self.app, self.guard, self._counter = app, guard, Counter(app, guard)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":  # nothing here speaks it
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        if not self.guard.access.shared:
+        request, guard = Request(scope, receive), self.guard
+        send = self._with_headers(request, send)
+        if not guard.access.shared:
             scope[KEY] = OWNER
-            answer = _keep_to_this_machine(request)
+            answer = _keep_to_this_machine(request) or _keep_out_of_frames(request)
             await (answer or self.app)(scope, receive, send)
             return
-        visitor, is_in = self.guard.passes.recognise(request, _is_foreign(request, ("same-origin", "none")))
+        visitor, is_in = guard.passes.recognise(request, _is_foreign(request), guard.address(request))
         scope[KEY] = visitor
         answer = await self._turn_away(request, visitor, is_in)
-        send = self._with_headers(request, send)
         if answer is not None:
             await answer(scope, receive, send)
         elif scope["path"] == _STARTUP:
@@ -65,12 +74,18 @@ class Doorkeeper:
         guard, path, as_page = self.guard, request.scope["path"].rstrip("/") or "/", entrance.wants_page(request)
         if path == _STARTUP:
             return None
-        if path == "/" and "owner" in request.query_params:
+        if path == "/" and "owner" in request.query_params:  # first of all: nothing that strangers do shuts it
             return entrance.owner_link(guard, request)
+        if not guard.access.embedded and (answer := _keep_out_of_frames(request)):
+            return answer
         if guard.has_ended and not visitor.is_owner:
-            return entrance.message("This link has ended. Ask for a new one.", 410, as_page)
+            return entrance.message(_ENDED, 410, as_page)
+        if not is_in and not guard.rates.take_outside(visitor.who):
+            return entrance.too_much()
         if path == "/login" and request.method == "POST" and guard.access.accounts:
-            return await entrance.log_in(guard, request)
+            if is_in and not visitor.is_owner and not guard.rates.take(visitor.who, PAGE):
+                return entrance.too_much()
+            return await entrance.log_in(guard, request, visitor)
         if not is_in:
             return entrance.page(guard) if path in ("/", "/login") else entrance.message("Log in first.", 401, False)
         if not _is_needed(path, request.method):
@@ -78,37 +93,60 @@ class Doorkeeper:
         return None
 
     async def _let_in(self, request: Request, visitor: Visitor, send: Any) -> None:
-        rates, asks = self.guard.rates, request.method == "POST"
+        rates, cost = self.guard.rates, _cost(request.scope["path"].rstrip("/") or "/", request.method)
         if visitor.is_owner:
             await self._counter.serve(request, visitor, send)
             return
-        if (asks and not rates.take(visitor.id)) or not rates.enter(visitor.id):
-            answer = entrance.message("Too much at once. Wait a few seconds and try again.", 429, False)
-            answer.headers["Retry-After"] = "5"
-            await answer(request.scope, request.receive, send)
+        if not rates.take(visitor.who, cost) or not rates.enter(visitor.who):
+            await entrance.too_much()(request.scope, request.receive, send)
             return
         try:
-            await self._counter.serve(request, visitor, send)
+            await self._serve_in_time(request, visitor, send)
         finally:
-            rates.leave(visitor.id)
+            rates.leave(visitor.who)
+
+    async def _serve_in_time(self, request: Request, visitor: Visitor, send: Any) -> None:
+        """Serve a guest until their time is over: a stream that is open then ends."""
+        begun = done = False
+
+        async def sending(message: Any) -> None:
+            nonlocal begun, done
+            await send(message)
+            begun, done = True, message["type"] == "http.response.body" and not message.get("more_body")
+
+        with self.guard.stays.stay(self.guard.seconds_left) as scope:
+            await self._counter.serve(request, visitor, sending)
+        if scope.cancelled_caught and not begun:
+            await entrance.message(_ENDED, 410, False)(request.scope, request.receive, send)
+        elif scope.cancelled_caught and not done:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _with_headers(self, request: Request, send: Any) -> Any:
-        """What every answer carries: a visitor's cookie where a page or client begins, and who may frame or guess."""
-        begins = request.scope["path"] in ("/", "/config", "/config/")
+        """What every answer carries: who may frame or guess, and a visitor's cookie where a page or client begins."""
+        guard = self.guard
+        begins = guard.access.shared and request.scope["path"] in ("/", "/config", "/config/")
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                if not self.guard.access.embedded:
+                if not guard.access.embedded:
                     headers["X-Frame-Options"] = "SAMEORIGIN"
+                    headers.append("Content-Security-Policy", "frame-ancestors 'self'")
                 if begins and "set-cookie" not in headers:
-                    for cookie in self.guard.passes.cookies(request):
+                    for cookie in guard.passes.cookies(request):
                         headers.append("Set-Cookie", cookie)
             await send(message)
 
         return sending
+
+
+def _cost(path: str, method: str) -> float:
+    """What a request takes out of a visitor's share: most, what Gradio goes through its whole page for."""
+    if path in _COSTLY:
+        return PAGE
+    return 1.0 if method == "POST" else FILE
 
 
 def _is_needed(path: str, method: str) -> bool:
@@ -117,24 +155,34 @@ def _is_needed(path: str, method: str) -> bool:
     return method == "POST" and (path in _WRITTEN or path.startswith(API + "call/"))
 
 
-def _is_foreign(request: Request, own: tuple[str, ...]) -> bool:
-    """Whether a page of another site asks. Browsers say where a request comes from; opening a link is no such thing."""
+def _is_foreign(request: Request) -> bool:
+    """Whether a page of another site asks. Browsers say where a request comes from; opening a link is no such thing. A
+    page of another port of this machine is another site's, too: whatever runs there."""
     site = request.headers.get("sec-fetch-site", "none")
     opened = request.headers.get("sec-fetch-mode") == "navigate" and request.method in ("GET", "HEAD")
-    return site not in own and not opened
+    return site not in ("same-origin", "none") and not opened
+
+
+def _keep_out_of_frames(request: Request) -> Response | None:
+    """A refusal where another site wants Troupe within its page: it could then lay it under somebody's clicks."""
+    own = request.headers.get("sec-fetch-site", "none") == "same-origin"
+    if request.headers.get("sec-fetch-dest") in _FRAMES and not own:
+        return entrance.message("Troupe opens in no other site's page. Open it by itself.", 403, True)
+    return None
 
 
 def _keep_to_this_machine(request: Request) -> Response | None:
     """A refusal for pages of other sites, which a browser on this machine could be made to send here, also by a name
-    of theirs that leads to this machine's address."""
+    of theirs that leads to this machine's address; and for what comes through a proxy, from nobody knows where."""
     said = request.headers.get("host", "")
     host = said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
-    if _is_foreign(request, ("same-origin", "same-site", "none")):
+    if _is_foreign(request):
         return entrance.message("Another site's page cannot use this Troupe.", 403, False)
+    if any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
+        return entrance.message(_OWN, 403, entrance.wants_page(request))
     try:
         ipaddress.ip_address(host)
     except ValueError:
         if host and not is_this_machine(host):
-            said = "This Troupe is open for its own machine only. Start it with --host or --share for others."
-            return entrance.message(said, 403, entrance.wants_page(request))
+            return entrance.message(_OWN, 403, entrance.wants_page(request))
     return None

@@ -1,4 +1,5 @@
-"""A public link that ends: at its time the guests are out, the tunnel is closed, and the console says so."""
+"""A public link that ends: at its time the guests are out, streams that they have open included, the tunnel is closed,
+and the console says so."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) ->
     def watch() -> None:
         pause = threading.Event()
         while not guard.has_ended:
-            pause.wait(look)
+            pause.wait(min(look, max(0.01, guard.seconds_left or 0.0)))
+        guard.stays.end_all()
         close()
         print(
             f"The public link has ended after {in_words(guard.access.hours)}. The page stays open for you here; start "

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 from urllib.parse import parse_qs
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from app.guard.guard import Guard
-from app.guard.visitors import asked_from
+from app.guard.visitors import Visitor
 
 _FORM_BYTES = 8_192
+_FORM_SECONDS = 10.0  # within which a log-in form has to arrive
 _STYLE = (
     "body{margin:0;min-height:100vh;display:grid;place-items:center;background:#faf8f5;color:#272132;"
     "font:16px/1.5 system-ui,sans-serif}main{width:min(320px,86vw)}h1{font-size:26px;margin:0 0 4px}"
@@ -55,38 +57,53 @@ def wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
-async def log_in(guard: Guard, request: Request) -> Response:
+async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
     """A password was sent: by our form, or by Gradio's client, which posts the same fields and keeps the cookies."""
-    address, as_page = asked_from(request), wants_page(request)
-    wait = guard.attempts.wait(address)
-    if wait > 0:
-        said = (
-            f"Too many wrong passwords. Try again in {wait:.0f} seconds." if wait >= 1.5 else "Try again in a second."
-        )
-        answer = page(guard, said, 429) if as_page else message(said, 429, False)
-        answer.headers["Retry-After"] = str(max(1, round(wait)))
-        return answer
+    attempts, as_page = guard.attempts, wants_page(request)
+    who = attempts.counted_by(visitor.id, guard.address(request))
+    if wait := attempts.wait(who):
+        return _wait(wait, as_page, guard)
     fields = await _form(request)
-    if fields is None or not guard.access.admits(
-        fields.get("username", "").strip(), fields.get("password", "").strip()
-    ):
-        guard.attempts.wrong(address)
-        said = "That is not the password." if fields is not None else "This is not a log-in form."
+    if not await attempts.slowed():
+        return _later("Many are trying to log in. Try again in a few seconds.", 5, as_page, guard)
+    if wait := attempts.wait(who):  # others of them were wrong meanwhile; from here on nobody comes in between
+        return _wait(wait, as_page, guard)
+    account = guard.access.account(fields.get("username", "").strip(), fields.get("password", "").strip())
+    if account is None:
+        attempts.wrong(who)
+        said = "That is not the password." if fields else "This is not a log-in form."
         return page(guard, said) if as_page else message(said, 401, False)
-    guard.attempts.right(address)
+    attempts.right(who, visitor.id)
     answer = RedirectResponse("./", 303) if as_page else JSONResponse({"success": True})
-    return _with_cookies(answer, guard.passes.cookies(request, guard.passes.issue()))
+    return _with_cookies(answer, guard.passes.cookies(request, guard.passes.issue(account)))
 
 
 def owner_link(guard: Guard, request: Request) -> Response:
-    """The link from the console was opened: the browser is the owner's from now on, and the key leaves its address."""
-    address = asked_from(request)
-    if guard.attempts.wait(address) > 0 or not guard.access.is_owner(request.query_params.get("owner", "")):
-        guard.attempts.wrong(address)
+    """The link from the console was opened: the browser is the owner's from now on, and the key leaves its address. Its
+    192 bits are nobody's to guess, so the right one always opens, whatever strangers have tried, and wrong ones are not
+    counted."""
+    if not guard.access.is_owner(request.query_params.get("owner", "")):
         said = "That is not this Troupe's own link. It changes with every start: look into the console."
         return message(said, 401, wants_page=True)
     answer = RedirectResponse("./", 303)
-    return _with_cookies(answer, guard.passes.cookies(request, guard.passes.issue(is_owner=True)))
+    return _with_cookies(answer, guard.passes.cookies(request, guard.passes.issue(None)))
+
+
+def too_much() -> Response:
+    answer = message("Too much at once. Wait a few seconds and try again.", 429, False)
+    answer.headers["Retry-After"] = "5"
+    return answer
+
+
+def _wait(wait: float, as_page: bool, guard: Guard) -> Response:
+    said = f"Too many wrong passwords. Try again in {wait:.0f} seconds." if wait >= 1.5 else "Try again in a second."
+    return _later(said, wait, as_page, guard)
+
+
+def _later(said: str, wait: float, as_page: bool, guard: Guard) -> Response:
+    answer = page(guard, said, 429) if as_page else message(said, 429, False)
+    answer.headers["Retry-After"] = str(max(1, round(wait)))
+    return answer
 
 
 def _with_cookies(answer: Response, cookies: list[str]) -> Response:
@@ -95,13 +112,15 @@ def _with_cookies(answer: Response, cookies: list[str]) -> Response:
     return answer
 
 
-async def _form(request: Request) -> dict[str, str] | None:
+async def _form(request: Request) -> dict[str, str]:
+    """The fields that were sent; none where it is no form, or does not arrive in time."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _FORM_BYTES:
-            return None
     try:
+        async with asyncio.timeout(_FORM_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _FORM_BYTES:
+                    return {}
         return {key: values[0] for key, values in parse_qs(body.decode("utf-8"), max_num_fields=20).items()}
-    except ValueError:
-        return None
+    except (ValueError, TimeoutError, ClientDisconnect):
+        return {}

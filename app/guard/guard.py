@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import Request
+
 from app.guard.access import LOCAL, Access
+from app.guard.address import asked_from
 from app.guard.attempts import Attempts
 from app.guard.belongings import Belongings
-from app.guard.limits import Limits, Line, Rates, Uploads
+from app.guard.drawings import Drawings
+from app.guard.key import visitors_key
+from app.guard.limits import Daily, Limits, Line, Rates, Uploads
+from app.guard.quota import Quota
+from app.guard.sessions import PerVisitor
+from app.guard.stays import Stays
 from app.guard.veil import Veil
 from app.guard.visitors import KEY, OWNER, Passes, Visitor
+from app.jobs.turns import Asker
+from engine.errors import TroupeError
 from engine.surroundings import home
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,9 +41,14 @@ class Guard:
         uploads = (outputs / "uploads").resolve()  # it can be a link to another disk, and Gradio names files both ways
         self.belongings = Belongings(outputs / "belongings.jsonl", uploads)
         self.veil = Veil(uploads, [outputs, ROOT, *filter(None, [home()])])
-        self.passes, self.attempts = Passes(access), Attempts()
+        self._key = visitors_key(outputs / "visitors.key") if access.shared else b""
+        self.passes, self.attempts = Passes(access, self._key, self.belongings.is_known), Attempts()
         self.rates, self.uploads = Rates(self.limits), Uploads(self.limits, outputs)
-        self._line = Line(self.limits.jobs)
+        self.drawings, self.sessions = Drawings(self.limits.drawing_bytes), PerVisitor(self.limits.sessions)
+        self.stays = Stays()
+        self._line, self._quota = Line(self.limits.jobs), Quota(self.limits, outputs)
+        self._exports = Line(self.limits.exports, "Another clip of yours is being saved")
+        self._desks = Daily(self.limits.desks)
         self.ends_at = None if access.hours is None else clock() + 3600 * access.hours
 
     @classmethod
@@ -43,6 +60,19 @@ class Guard:
     def has_ended(self) -> bool:
         """Whether the time of the guests is over."""
         return self.ends_at is not None and self._clock() >= self.ends_at
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the guests' time is over; None: it never is."""
+        return None if self.ends_at is None else max(0.0, self.ends_at - self._clock())
+
+    def link_failed(self) -> None:
+        """There is no public link, so nobody's time ends with it."""
+        self.ends_at = None
+
+    def address(self, request: Request) -> str:
+        """Where a request comes from, as limits count it."""
+        return asked_from(request, through_link=self.access.hours is not None, on_space=self.access.embedded)
 
     # -- what handlers ask -------------------------------------------------------
 
@@ -63,19 +93,50 @@ class Guard:
         """Whether the handler that is running now works for the owner."""
         return self.current().is_owner
 
-    def mine(self, key: str) -> bool:
-        """Whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody has becomes theirs."""
-        return not self.access.shared or self.belongings.claim(key, self.current().id)
+    def asker(self) -> Asker:
+        """The same, as the queue wants to know it."""
+        visitor = self.current()
+        return Asker(visitor.who, visitor.is_owner)
+
+    def mine(self, key: str, is_kept: bool = True) -> bool:
+        """Whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody has becomes theirs. What is
+        not kept on the disk is theirs until the server ends, and not written down: anybody can ask for any id."""
+        if not self.access.shared:
+            return True
+        visitor, belongings = self.current(), self.belongings
+        if not is_kept and not belongings.is_given(key):
+            return belongings.claim_session(key, visitor.id)
+        if not belongings.is_given(key) and belongings.owner_of_session(key) not in (None, visitor.id):
+            return False  # somebody has it open who has not kept anything of it until now
+        is_theirs = belongings.claim(key, visitor.id)
+        if is_theirs and key.startswith("desk:") and not visitor.is_owner:
+            belongings.give(f"made:{key}", self._filed(visitor))
+        return is_theirs
 
     def may_see_job(self, request: Any, job: str) -> bool:
         """Whether who sent this request may have a job's files."""
         visitor = self.visitor(request)
         return visitor.is_owner or self.belongings.claim(f"job:{job}", visitor.id)
 
+    # -- how much a guest may have -------------------------------------------------
+
+    def new_desk(self) -> None:
+        """A desk is about to be made for the current visitor. Raises TroupeError where they had many."""
+        visitor = self.current()
+        if not visitor.is_owner and not self._desks.take(visitor.who):
+            raise TroupeError("Too many pages were opened from where you are today", "Use one that is open.")
+
+    def check_disk(self, visitor: Visitor | None = None) -> None:
+        """Raises TroupeError where the visitor (the current one) keeps too much here, or the disk is nearly full."""
+        visitor = visitor or self.current()
+        if not visitor.is_owner:
+            self._quota.check(self.belongings.theirs(self._filed(visitor)).__contains__)
+
     @contextmanager
     def turn(self, is_active: Callable[[str], bool]) -> Iterator[Callable[[str], None]]:
-        """Room for one more clip of the current visitor; raises TroupeError where they have enough under way. Yields
-        what is to be told the new job's id, which then is theirs. `is_active(job id)` asks the board."""
+        """Room for one more clip of the current visitor; raises TroupeError where they have enough under way, or on
+        the disk. Yields what is to be told the new job's id, which then is theirs. `is_active(job id)` asks the
+        board."""
         if not self.access.shared:
             yield lambda job: None
             return
@@ -83,10 +144,27 @@ class Guard:
         if visitor.is_owner:
             yield lambda job: self.belongings.give(f"job:{job}", visitor.id)
             return
-        with self._line.turn(visitor.id, is_active) as joined:
+        with self._line.turn(visitor.who, is_active) as joined:
+            self.check_disk(visitor)
 
             def started(job: str) -> None:
+                self.belongings.give(f"made:job:{job}", self._filed(visitor))
                 self.belongings.give(f"job:{job}", visitor.id)
                 joined(job)
 
             yield started
+
+    @contextmanager
+    def exporting(self) -> Iterator[None]:
+        """Room for an export of the current visitor's; raises TroupeError where there is none."""
+        visitor = self.current()
+        if visitor.is_owner:
+            yield
+            return
+        with self._exports.turn(visitor.who, lambda job: False):
+            self.check_disk(visitor)
+            yield
+
+    def _filed(self, visitor: Visitor) -> str:
+        """Who somebody is, as it is written down: not their address."""
+        return hmac.new(self._key, visitor.who.encode(), hashlib.sha256).hexdigest()[:32]

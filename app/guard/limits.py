@@ -1,4 +1,9 @@
-"""How much one visitor, and all together, may ask of this machine. Guests only: the owner has no limits."""
+"""How much one visitor, and all together, may ask of this machine. Guests only: the owner has no limits.
+
+A visitor here is who they are (`Visitor.who`): the account they logged in with and the address they come from. Cookies
+cost nothing, so a guest with fourteen of them has one share, and guests of one household who use one password share it;
+the owner can give each an account of their own (--auth, several times).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,9 @@ from engine.errors import TroupeError
 MB = 1_000_000
 _DAY = 86_400.0  # seconds: Gradio deletes uploads after a day
 _KNOWN = 20_000  # visitors remembered
+PAGE = 10.0  # requests that one costs for which Gradio goes through the whole page
+DOOR = 2.0  # and one of a stranger, to whom the page is not shown
+FILE = 0.2  # and one that reads a file or a stream
 
 
 @dataclass(frozen=True)
@@ -26,40 +34,59 @@ class Limits:
     files: int = 300
     upload_bytes: int = 1_000 * MB
     upload_bytes_in_all: int = 10_000 * MB
-    free_disk: int = 2_000 * MB  # what uploads leave free
+    free_disk: int = 2_000 * MB  # what guests leave free
+    disk_bytes: int = 3_000 * MB  # of a visitor's desks, clips and exports together
+    desks: int = 200  # made within a day
     requests_per_second: float = 20.0
     requests_at_once: int = 150
     requests_per_second_in_all: float = 200.0
-    open: int = 80  # connections; one that keeps no cookie shares them with all others of its kind
+    open: int = 80  # connections
     open_in_all: int = 600
+    events: int = 16  # that wait or are worked on; a page that opens asks for half a dozen
+    events_in_all: int = 150
+    sessions: int = 40  # of pages, in Gradio's memory
     jobs: int = 3
+    exports: int = 1
     body_bytes: int = 4 * MB  # of a call; pictures are uploaded
+    bodies_bytes: int = 16 * MB  # of calls that are on their way
+    bodies_bytes_in_all: int = 128 * MB
+    drawing_bytes: int = 24 * MB  # of drawings that no handler has taken yet
 
 
 class Rates:
-    """Requests of each visitor and of all, as buckets that fill again; and who has how many connections open."""
+    """Requests of each visitor and of all, as buckets that fill again; who has how many connections open, and how many
+    bytes of calls on their way."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # visitor -> left, when
         self._open: dict[str, int] = defaultdict(int)
+        self._held: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
 
-    def take(self, visitor: str) -> bool:
-        """Take one request out of the visitor's bucket and everybody's; False: it is empty."""
-        limits = self._limits
+    def take(self, visitor: str, cost: float = 1.0) -> bool:
+        """Take one request out of a guest's bucket and everybody's; False: it is empty."""
+        in_all = self._limits.requests_per_second_in_all
         with self._lock:
-            own = self._take(visitor, limits.requests_per_second, limits.requests_at_once)
-            return own and self._take("*", limits.requests_per_second_in_all, 10 * limits.requests_per_second_in_all)
+            return self._own(visitor, cost) and self._take("*", cost, in_all, 10 * in_all)
 
-    def _take(self, key: str, rate: float, most: float) -> bool:
+    def take_outside(self, stranger: str) -> bool:
+        """The same of somebody who is not let in. They have no bucket together: some would keep the others from the
+        log-in page by it, and to refuse a request costs as much as that page."""
+        with self._lock:
+            return self._own(stranger, DOOR)
+
+    def _own(self, visitor: str, cost: float) -> bool:
+        return self._take(visitor, cost, self._limits.requests_per_second, self._limits.requests_at_once)
+
+    def _take(self, key: str, cost: float, rate: float, most: float) -> bool:
         now = self._clock()
         left, when = self._buckets.pop(key, (most, now))
         left = min(most, left + (now - when) * rate)
-        self._buckets[key] = max(0.0, left - 1), now
+        self._buckets[key] = max(0.0, left - cost), now
         while len(self._buckets) > _KNOWN:
             self._buckets.popitem(last=False)
-        return left >= 1
+        return left >= cost
 
     def enter(self, visitor: str) -> bool:
         """Count a connection in; False: there are too many. Who entered must leave."""
@@ -72,60 +99,125 @@ class Rates:
 
     def leave(self, visitor: str) -> None:
         with self._lock:
-            self._open["*"] -= 1
-            self._open[visitor] -= 1
-            if not self._open[visitor]:
-                del self._open[visitor]
+            for key in ("*", visitor):
+                self._open[key] -= 1
+                if not self._open[key]:
+                    del self._open[key]
+
+    def hold(self, visitor: str, size: int) -> bool:
+        """Count so many bytes of a call in; False: too many are on their way. What is held must be let go."""
+        with self._lock:
+            own, in_all = self._held[visitor] + size, self._held["*"] + size
+            if own > self._limits.bodies_bytes or in_all > self._limits.bodies_bytes_in_all:
+                return False
+            self._held[visitor], self._held["*"] = own, in_all
+            return True
+
+    def let_go(self, visitor: str, size: int) -> None:
+        with self._lock:
+            for key in ("*", visitor):
+                self._held[key] -= size
+                if not self._held[key]:
+                    del self._held[key]
+
+
+class Daily:
+    """How often each visitor has done something within a day."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
+        self._done: OrderedDict[str, list[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, visitor: str) -> bool:
+        """Once more; False: it was often enough."""
+        now = self._clock()
+        with self._lock:
+            done = [when for when in self._done.pop(visitor, []) if now - when < _DAY]
+            self._done[visitor] = done
+            while len(self._done) > _KNOWN:
+                self._done.popitem(last=False)
+            if len(done) >= self._most:
+                return False
+            done.append(now)
+            return True
 
 
 class Uploads:
-    """What each visitor, and all of them, have uploaded within a day."""
+    """What each visitor, and all of them, have uploaded within a day, what is on its way included."""
 
     def __init__(self, limits: Limits, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._folder, self._clock = limits, folder, clock
         self._taken: list[tuple[float, str, int, int]] = []  # when, who, bytes, files
+        self._coming: dict[str, tuple[str, int]] = {}  # uploads on their way: who, bytes; each is a file at least
         self._lock = threading.Lock()
 
     def check(self, visitor: str, size: int, files: int = 1) -> None:
         """Raises TroupeError where `files` more of `size` bytes together are too much."""
-        limits = self._limits
         with self._lock:
-            since = self._clock() - _DAY
-            self._taken = [entry for entry in self._taken if entry[0] > since]
-            own = [entry for entry in self._taken if entry[1] == visitor]
-            own_bytes, in_all = sum(entry[2] for entry in own), sum(entry[2] for entry in self._taken)
-            own_files = sum(entry[3] for entry in own)
-        if own_files + files > limits.files:
+            self._check(visitor, size, files)
+
+    def check_files(self, visitor: str, files: int) -> None:
+        """Raises TroupeError where so many files of an upload that has come in are too many."""
+        with self._lock:
+            own = sum(entry[3] for entry in self._taken if entry[1] == visitor)
+        if own + files > self._limits.files:
+            raise TroupeError(f"These are too many pictures: {self._limits.files} a day are taken", "Send fewer.")
+
+    @contextmanager
+    def coming(self, visitor: str, size: int) -> Iterator[Callable[[int], None]]:
+        """Room for an upload of `size` bytes while it comes in; TroupeError where there is none. Yields what is to be
+        told the number of its files, once they are taken: it raises TroupeError where these are too many."""
+        place = uuid.uuid4().hex
+        with self._lock:
+            self._check(visitor, size, 1)
+            self._coming[place] = visitor, size
+
+        def taken(files: int) -> None:
+            with self._lock:
+                del self._coming[place]
+                self._check(visitor, size, files, on_disk=True)
+                self._taken.append((self._clock(), visitor, size, files))
+
+        try:
+            yield taken
+        finally:
+            with self._lock:
+                self._coming.pop(place, None)
+
+    def _check(self, visitor: str, size: int, files: int, on_disk: bool = False) -> None:
+        limits, since = self._limits, self._clock() - _DAY
+        self._taken = [entry for entry in self._taken if entry[0] > since]
+        own = [entry[2:] for entry in self._taken if entry[1] == visitor]
+        own += [(coming, 1) for who, coming in self._coming.values() if who == visitor]
+        coming = sum(each for _, each in self._coming.values())
+        if sum(entry[1] for entry in own) + files > limits.files:
             raise TroupeError(f"These are too many pictures: {limits.files} a day are taken", "Send fewer.")
-        if own_bytes + size > limits.upload_bytes:
+        if sum(entry[0] for entry in own) + size > limits.upload_bytes:
             problem = f"These pictures are too large: {limits.upload_bytes // MB} MB a day are taken"
             raise TroupeError(problem, "Save them smaller.")
-        if in_all + size > limits.upload_bytes_in_all:
+        if sum(entry[2] for entry in self._taken) + coming + size > limits.upload_bytes_in_all:
             raise TroupeError("This Troupe has taken all the pictures that it takes in a day", "Try again tomorrow.")
-        if shutil.disk_usage(self._folder).free - size < limits.free_disk:
+        if shutil.disk_usage(self._folder).free - coming - (0 if on_disk else size) < limits.free_disk:
             raise TroupeError("The disk of this Troupe is full", "Tell its owner.")
-
-    def note(self, visitor: str, size: int, files: int) -> None:
-        with self._lock:
-            self._taken.append((self._clock(), visitor, size, files))
 
 
 class Line:
-    """The clips that each visitor has under way, over all of their desks and calls."""
+    """What each visitor has under way, over all of their desks, calls and cookies. `said` is how it is refused."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, said: str = "{} of your clips are being made already") -> None:
+        self._most, self._said = most, said
         self._jobs: dict[str, list[str]] = defaultdict(list)
         self._lock = threading.Lock()
 
     @contextmanager
     def turn(self, visitor: str, is_active: Callable[[str], bool]) -> Iterator[Callable[[str], None]]:
-        """Room for one more clip, or TroupeError. Yields what is to be told the new job's id."""
+        """Room for one more, or TroupeError. Yields what is to be told the new job's id."""
         place = f"?{uuid.uuid4().hex}"  # held while the job has no id yet, so that two calls at once count as two
         with self._lock:
             active = [job for job in self._jobs[visitor] if job.startswith("?") or is_active(job)]
             if len(active) >= self._most:
-                raise TroupeError(f"{len(active)} of your clips are being made already", "Wait for one to finish.")
+                raise TroupeError(self._said.format(len(active)), "Wait for one to finish.")
             self._jobs[visitor] = [*active, place]
 
         def joined(job: str) -> None:

@@ -36,6 +36,10 @@ class Outgoing:
         else:
             await self._events(message)
 
+    async def end(self) -> None:
+        """End an answer that was begun and cannot be finished."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def _forward(self, message: Any) -> None:
         self.has_started = True
         await self._send(message)

@@ -1,16 +1,17 @@
-"""Who is asking: a visitor, known by a cookie that nobody can guess, and whether it is the owner.
+"""Who is asking: a visitor, known by a cookie that this server has issued, and whether it is the owner.
 
 A browser keeps the cookie, and so does Gradio's client for Python. What comes without one shares the visitor "" with
-everything else that does: there, only unguessable ids and paths keep one from another.
+everything else that does: there, only unguessable ids and paths keep one from another. What a person may ask of the
+machine is counted by none of that, since anybody can throw a cookie away, but by the account and the address.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import secrets
-import threading
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -20,54 +21,72 @@ from app.guard.access import Access
 COOKIE = "troupe-visitor"
 KEY = "troupe.visitor"  # where a request's scope holds its Visitor
 _YEAR = 365 * 86_400  # seconds
-_SECRET = re.compile(r"[0-9a-f]{32}")
-_PASSES = 5_000  # remembered
+_SIGNED = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})")
+_BARE = re.compile(r"[0-9a-f]{32}")  # as cookies were before they were signed
+_PASS = re.compile(r"(owner|[0-9]{1,6})\.[0-9a-f]{32}\.[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """`id` is what belongings are filed under; it is not the cookie and opens nothing."""
+    """`id` is what belongings are filed under; it is not the cookie and opens nothing. `who` is what limits count by:
+    the account that they logged in with, and where they come from; empty where everything is one person's."""
 
     id: str
     is_owner: bool = False
+    who: str = ""
 
 
 OWNER = Visitor("owner", True)  # on a server that is not shared
 
 
 class Passes:
-    """What was given to those who logged in; ended with the server, or taken back."""
+    """The cookies of one server. `key` signs those of visitors and is kept over a restart; passes end with the server.
 
-    def __init__(self, access: Access) -> None:
+    Both are signed, not remembered, so that no number of log-ins pushes anybody's out. `is_known(id)`: whether there
+    are belongings of a visitor, whose cookie may be one from before they were signed.
+    """
+
+    def __init__(self, access: Access, key: bytes, is_known: Callable[[str], bool] = lambda visitor: False) -> None:
         self.cookie = f"troupe-pass-{secrets.token_hex(4)}"  # two Troupes on one machine share a browser's cookies
-        self._access = access
-        self._passes: OrderedDict[str, bool] = OrderedDict()
-        self._lock = threading.Lock()
+        self._access, self._key, self._is_known = access, key, is_known
+        self._passing = secrets.token_bytes(32)
 
-    def issue(self, is_owner: bool = False) -> str:
-        secret = secrets.token_hex(16)
-        with self._lock:
-            self._passes[_digest(secret)] = is_owner
-            while len(self._passes) > _PASSES:
-                self._passes.popitem(last=False)
-        return secret
+    def issue(self, account: int | None) -> str:
+        """A pass for who has logged in with that account of the access, counted from 0; None: for the owner."""
+        said = f"{'owner' if account is None else account}.{secrets.token_hex(16)}"
+        return f"{said}.{_signature(self._passing, said)}"
 
-    def recognise(self, request: Request, foreign: bool) -> tuple[Visitor, bool]:
+    def recognise(self, request: Request, foreign: bool, address: str) -> tuple[Visitor, bool]:
         """The visitor, and whether they are let in. `foreign`: another site's page asks; its cookies do not count."""
         cookies = {} if foreign else request.cookies
-        secret = cookies.get(COOKIE, "")
-        pass_held = self._passes.get(_digest(cookies.get(self.cookie, "")))
-        visitor = Visitor(_digest(secret) if _SECRET.fullmatch(secret) else "", bool(pass_held))
-        return visitor, pass_held is not None or not self._access.accounts
+        secret, account = self._secret(cookies.get(COOKIE, "")), self._account(cookies.get(self.cookie, ""))
+        visitor = _digest(secret) if secret else ""
+        if account == "owner":
+            return Visitor(visitor, True, "owner"), True
+        is_in = bool(account) or not self._access.accounts
+        return Visitor(visitor, False, f"{account or ('-' if is_in else '?')}@{address}"), is_in
 
     def cookies(self, request: Request, pass_secret: str = "") -> list[str]:
-        """The Set-Cookie values a response needs: the visitor's where there is none yet, and a new pass."""
-        found = []
-        if not _SECRET.fullmatch(request.cookies.get(COOKIE, "")):
-            found.append(f"{COOKIE}={secrets.token_hex(16)}; Max-Age={_YEAR}; {self._flags}")
+        """The Set-Cookie values a response needs: the visitor's where there is none that counts, and a new pass."""
+        found, held = [], request.cookies.get(COOKIE, "")
+        if not (_SIGNED.fullmatch(held) and self._secret(held)):
+            secret = self._secret(held) or secrets.token_hex(16)
+            found.append(f"{COOKIE}={secret}.{_signature(self._key, secret)}; Max-Age={_YEAR}; {self._flags}")
         if pass_secret:
             found.append(f"{self.cookie}={pass_secret}; {self._flags}")
         return found
+
+    def _secret(self, cookie: str) -> str:
+        """What a visitor's cookie holds, where this server has issued it; else nothing."""
+        if match := _SIGNED.fullmatch(cookie):
+            return match[1] if hmac.compare_digest(match[2], _signature(self._key, match[1])) else ""
+        return cookie if _BARE.fullmatch(cookie) and self._is_known(_digest(cookie)) else ""
+
+    def _account(self, cookie: str) -> str:
+        """The account a pass was issued for, or "owner"; nothing for no pass of this server's."""
+        match = _PASS.fullmatch(cookie)
+        said, _, signature = cookie.rpartition(".")
+        return match[1] if match and hmac.compare_digest(signature, _signature(self._passing, said)) else ""
 
     @property
     def _flags(self) -> str:
@@ -76,11 +95,8 @@ class Passes:
         return f"Path=/; HttpOnly; {site}"
 
 
-def asked_from(request: Request) -> str:
-    """The address that a request came from. A tunnel or proxy on this machine says it in its last X-Forwarded-For."""
-    peer = request.client.host if request.client else ""
-    said = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return said[:64] if said and (peer in ("127.0.0.1", "::1") or not peer) else peer
+def _signature(key: bytes, said: str) -> str:
+    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
 
 
 def _digest(secret: str) -> str:

@@ -16,6 +16,17 @@ _TAIL = 400_000  # bytes of a log's end that are looked at
 _ENGINE_ERROR = re.compile(r"troupe: |Fatal Python error|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b|CUDA|Killed")
 
 
+class OneLine(logging.Formatter):
+    """An entry is one line, and its traceback those that Python makes: what strangers send begins no entry of its own,
+    and colours nobody's terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in record.message
+        )
+        return super().formatMessage(record)
+
+
 def keep_log(folder: Path) -> logging.Handler:
     """From now on write what Troupe logs to a file in `folder`; the handler, to be removed with `stop_log`. The console
     is told of warnings and worse, as it is without a log."""
@@ -24,7 +35,7 @@ def keep_log(folder: Path) -> logging.Handler:
     handler = logging.handlers.RotatingFileHandler(
         folder / NAME, maxBytes=_BYTES, backupCount=_OLDER, encoding="utf-8", delay=True
     )
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(OneLine(_FORMAT))
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not end a handler
     logger = logging.getLogger("troupe")
     logger.setLevel(logging.INFO)

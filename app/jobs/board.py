@@ -31,7 +31,8 @@ from app.jobs.snapshot import (
     WAITING,
     Snapshot,
 )
-from app.jobs.store import StoreError, now, open_store
+from app.jobs.store import JobRow, StoreError, now, open_store
+from app.jobs.turns import Asker, place_in_line
 from app.jobs.worker import Job, Worker
 from engine.errors import TroupeError
 
@@ -55,6 +56,8 @@ class JobBoard(Past):
 
     def __init__(self, outputs: Path, render: Callable, *, per_desk: int = 3, in_all: int = 30) -> None:
         self._per_desk, self._in_all = per_desk, in_all
+        self.asker: Callable[[], Asker] | None = None  # who asks now, on a server; without it nobody takes turns
+        self._askers: dict[str, str] = {}  # job in the queue -> who; a restart forgets it, and then the desk counts
         self._folders = folders = Folders(outputs)
         self.lock = FolderLock(outputs)
         try:
@@ -93,7 +96,9 @@ class JobBoard(Past):
         return self._folders.new(slug)
 
     def check_room(self, owner: str) -> None:
-        """Raises QueueFull when no further job of this owner is taken now."""
+        """Raises QueueFull when no further job of this owner is taken now. Whoever owns the machine always has room."""
+        if self.asker is not None and self.asker().is_owner:
+            return
         if self._store.count_queued(owner) >= self._per_desk:
             raise QueueFull(f"{self._per_desk} of your clips are being made already", "Wait for one to finish.")
         if (count := self._store.count_queued()) >= self._in_all:
@@ -102,9 +107,9 @@ class JobBoard(Past):
     def submit(
         self, job_id: str, folder: Path, owner: str, request: Any, instead_of: str | None = None, plan: Any = None
     ) -> Job:
-        """Put a job at the end of the queue; its pictures are in `folder` already. `instead_of` is a waiting job whose
-        place it takes, and which goes to the trash: that is how a job is edited. `plan` is JSON data about how the
-        engine will go about it. Raises QueueFull, or TroupeError where the disk does not take it in."""
+        """Put a job in the queue, in its owner's turn; its pictures are in `folder` already. `instead_of` is a waiting
+        job whose place it takes, and which goes to the trash: that is how a job is edited. `plan` is JSON data about
+        how the engine will go about it. Raises QueueFull, or TroupeError where the disk does not take it in."""
         papers = Papers(job_id, owner, options_of(request), now())
         row = replace(row_of(papers, folder, request.scene), plan=json.dumps(plan))
         try:
@@ -118,10 +123,14 @@ class JobBoard(Past):
                 old = self._mine(instead_of, owner, IN_LINE) if instead_of is not None else None
                 if old is None:
                     self.check_room(owner)
+                    self._remember(row)
                 else:
+                    self._askers[row.id] = self._askers.pop(old.id, old.owner)
                     row = replace(row, position=old.position)
                     self._store.change(old.id, state=STOPPED, trashed=now(), ended=now())
                 self._store.add(row)
+                if old is None:
+                    self._take_turn(row)
             job = self._worker.handle(row)
             job.request = request_of(row, folder)
         self._folders.accept(folder)
@@ -165,16 +174,20 @@ class JobBoard(Past):
         self._leave(job_id, PAUSED, wait, owner)
 
     def resume(self, job_id: str, owner: str | None = None) -> Job:
-        """Let a held job run in its turn, or put a stopped, interrupted or failed one at the end of the queue again; it
-        goes on from the steps it has saved. Raises TroupeError."""
+        """Let a held job run in its turn, or put a stopped, interrupted or failed one in the queue again; it goes on
+        from the steps it has saved. Raises TroupeError."""
         with self._worker.changed:
             with self._store.changing():
                 row = self._mine(job_id, owner, (PAUSED, WAITING, STOPPED, INTERRUPTED, FAILED))
                 if row.state in OVER:
                     self.check_room(row.owner)
+                    self._remember(row)
                     line = self._store.line()
                     self._store.change(row.id, position=1 + max((each.position for each in line), default=0))
+                is_back = row.state in OVER
                 self._store.change(row.id, state=WAITING, error="", ended="")
+                if is_back:
+                    self._take_turn(row)
             self._write_down(row, went_on=0)  # whoever asks for it starts a new count
             job = self._worker.handle(row)
         self._worker.start()
@@ -250,6 +263,29 @@ class JobBoard(Past):
             mine.insert(max(0, min(target(at), len(mine) - 1)), mine.pop(at))
             places = iter(mine)
             self._store.line_up([next(places) if owner is None or row.owner == owner else row.id for row in line])
+
+    def _remember(self, row: JobRow) -> None:
+        """Whose the job is that is being put in the queue, among those who take turns."""
+        queued = {each.id for each in self._store.queued()}
+        self._askers = {job: who for job, who in self._askers.items() if job in queued}
+        self._askers[row.id] = self.asker().who if self.asker is not None else ""
+
+    def _take_turn(self, row: JobRow) -> None:
+        """Bring a job from the end of the line to where its turn is; the others keep their order."""
+        if not self._askers[row.id]:  # everything is one person's
+            return
+        line = {each.id: each for each in self._store.line() if each.id != row.id}
+        running = {each.id: each for each in self._store.running()}
+
+        def whose(job: str) -> str:
+            return self._askers.get(job) or (line.get(job) or running.get(job) or row).owner
+
+        waiting = [job for job, each in line.items() if each.state == WAITING]
+        place = place_in_line(waiting, list(running), whose(row.id), whose)
+        if place < len(waiting):
+            ids = list(line)
+            ids.insert(ids.index(waiting[place]), row.id)
+            self._store.line_up(ids)
 
     def _set_paused(self, paused: bool) -> None:
         with self._worker.changed:

@@ -1,0 +1,139 @@
+"""Uploads on their way in: as much as was said, as much as there is room for, and nothing but what can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+
+from app.guard.guard import Guard
+from app.guard.refused import Refused
+from app.guard.visitors import Visitor
+from engine.errors import ImageError, TroupeError
+from engine.images import check_image
+
+_STALLED = 60.0  # seconds without a byte, after which a guest's upload is given up
+
+
+class Incoming:
+    """The uploads of one server."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def take_in(self, request: Request, visitor: Visitor, pass_on: Callable) -> None:
+        """Take pictures in, as many as there is room for; what is refused is deleted at once, and Refused is raised.
+        `pass_on(receive, edit, refusal)` hands the upload on, and the answer through `edit`, unless there is a
+        refusal."""
+        length = request.headers.get("content-length", "")
+        # beside Transfer-Encoding a length says nothing: the server goes by the former
+        if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
+            raise Refused(411, "An upload has to say how large it is.")
+        size = int(length)
+        try:
+            if visitor.is_owner:
+                await self._hand_on(request, visitor, size, pass_on, lambda files: None)
+                return
+            await anyio.to_thread.run_sync(self._guard.check_disk, visitor)
+            with self._guard.uploads.coming(visitor.who, size) as taken:
+                await self._hand_on(request, visitor, size, pass_on, taken)
+        except TroupeError as error:
+            raise Refused(413, str(error)) from None
+
+    async def _hand_on(
+        self, request: Request, visitor: Visitor, size: int, pass_on: Callable, taken: Callable[[int], None]
+    ) -> None:
+        refused: list[Exception] = []
+
+        async def kept(raw: bytes) -> bytes:
+            try:
+                await anyio.to_thread.run_sync(self._keep, json.loads(raw), taken, visitor)
+            except (Refused, TroupeError) as error:
+                refused.append(error)
+                return b""
+            except (ValueError, TypeError):  # Gradio's own refusal
+                pass
+            return raw
+
+        receive = _counted(request.receive, size, None if visitor.is_owner else _STALLED)
+        await pass_on(receive, kept, lambda: refused[0] if refused else None)
+        if refused:
+            raise refused[0]
+
+    def _keep(self, paths: object, taken: Callable[[int], None], visitor: Visitor) -> None:
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise TypeError
+        try:
+            self._guard.uploads.check_files(visitor.who, 0 if visitor.is_owner else len(paths))
+            problems = {path: said for path in paths if (said := _problem(path))}
+            if problems and len(problems) == len(paths):
+                raise Refused(415, next(iter(problems.values())))
+            taken(len(paths))
+        except (Refused, TroupeError):
+            self._drop(paths)
+            raise
+        for path in problems:  # the others are taken; the handler says of each empty one that it is
+            Path(path).write_bytes(b"")
+        for path in paths:
+            self._guard.belongings.give_file(path, visitor.id)
+
+    def _drop(self, paths: list[str]) -> None:
+        """Delete what was refused, but nothing that somebody uploaded before under the same name."""
+        for path in paths:
+            if not self._guard.belongings.is_owned(path):
+                Path(path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # other names of the same picture may be in there
+                    Path(path).parent.rmdir()
+
+
+def until_gone(receive: Any, then: Callable[[], None]) -> Callable:
+    """What is received; `then` is told when the other side has gone."""
+
+    async def receiving() -> Any:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            then()
+        return message
+
+    return receiving
+
+
+def _counted(receive: Any, most: int, patience: float | None) -> Callable:
+    """What is received, as long as it is no more than was said, and does not stall."""
+    left, is_whole = most, False
+
+    async def receiving() -> Any:
+        nonlocal left, is_whole
+        try:
+            async with asyncio.timeout(None if is_whole else patience):
+                message = await receive()
+        except TimeoutError:
+            raise Refused(408, "Nothing more of this upload has arrived. Try again.") from None
+        left -= len(message.get("body", b""))
+        is_whole = not message.get("more_body", False)
+        if left < 0:
+            raise Refused(413, "This upload is larger than it said.")
+        return message
+
+    return receiving
+
+
+def _problem(path: str) -> str:
+    """Why an upload is nothing that can be used; nothing where it is a picture, or a film whose scene may be opened."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(12)[4:8] == b"ftyp" and path.lower().endswith(".mp4"):  # HEIC and AVIF begin like it, too
+                return ""
+    except OSError:
+        pass
+    try:
+        check_image(path)
+    except ImageError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,31 @@
+"""The key that signs visitors' cookies: kept beside the outputs, so that guests find their clips after a restart."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+
+from engine import part
+
+log = logging.getLogger("troupe.guard")
+
+_BYTES = 32
+
+
+def visitors_key(file: Path) -> bytes:
+    """The key in `file`; a fresh one where there is none that can be read. It is never told to anybody."""
+    try:
+        key = file.read_bytes()
+        if len(key) == _BYTES:
+            return key
+    except OSError:
+        pass
+    key = secrets.token_bytes(_BYTES)
+    try:
+        with part.whole(file) as growing:
+            growing.touch(mode=0o600)
+            growing.write_bytes(key)
+    except OSError:  # it still counts until the server ends
+        log.warning("the key of visitors' cookies cannot be written down: %s", file)
+    return key

@@ -1,0 +1,118 @@
+"""Connections on which no request has arrived yet. Who holds them is not known, so they are few, and not for long: each
+costs a handle, and a server without handles answers nobody.
+
+Where there are too many, the one that has waited longest goes. A browser sends its request at once, so even then it
+gets in, and so does the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+MOST = 256  # that wait at once; fewer where there are few handles
+PATIENCE = 15.0  # seconds within which the head of a request has to arrive
+_LOOK = 1.0  # seconds between two looks at who waits
+_EVERY = 60.0  # seconds between two lines about the same
+_NOISY = {
+    "socket.accept() out of system resource": "Too many connections are open; new ones wait. ulimit -n sets how many "
+    "are possible.",
+    "Invalid HTTP request received.": "Something that is no HTTP request was received, and refused.",
+    "Unsupported upgrade request.": "A connection of a kind that is not spoken here was asked for, and refused.",
+    "No supported WebSocket library": "",
+}
+
+
+class Lobby:
+    """Of one server, in whose loop all of this happens."""
+
+    def __init__(self, most: int = MOST, patience: float = PATIENCE, clock: Callable = time.monotonic) -> None:
+        self._most, self._patience, self._clock = most, patience, clock
+        self._waiting: OrderedDict[Any, float] = OrderedDict()  # connections, and since when, the oldest first
+        self._is_looking = False
+
+    def watch(self, server: Any) -> None:
+        """From now on watch the connections of a uvicorn server that has been started."""
+
+        class Watched(server.config.http_protocol_class):
+            lobby = self
+
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                self.lobby.look_at(self)
+
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                self.lobby.look_at(self)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                self.lobby.gone(self)
+                super().connection_lost(exc)
+
+        server.config.http_protocol_class = Watched  # it is read for each new connection
+
+    def look_at(self, connection: Any) -> None:
+        """A connection was opened, or something came in on it."""
+        cycle = connection.cycle
+        if cycle is not None and not cycle.response_complete:  # a request is being answered
+            self._waiting.pop(connection, None)
+            return
+        if connection not in self._waiting and not connection.transport.is_closing():
+            self._waiting[connection] = self._clock()
+            if len(self._waiting) > self._most:
+                _close(self._waiting.popitem(last=False)[0])
+            if not self._is_looking:
+                self._is_looking = True
+                asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def gone(self, connection: Any) -> None:
+        self._waiting.pop(connection, None)
+
+    def _look(self) -> None:
+        late = self._clock() - self._patience
+        for connection, since in list(self._waiting.items()):
+            if since > late:
+                break
+            del self._waiting[connection]
+            _close(connection)
+        self._is_looking = bool(self._waiting)
+        if self._is_looking:
+            asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+
+class _Seldom(logging.Filter):
+    """Says what strangers can bring about as often as they like once a minute, in one line of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        found = next((begins for begins in _NOISY if message.startswith(begins)), None)
+        if found is None:
+            return True
+        now = time.monotonic()
+        if not _NOISY[found] or now - self._said.get(found, -_EVERY) < _EVERY:
+            return False
+        self._said[found] = now
+        record.msg, record.args, record.exc_info, record.exc_text = _NOISY[found], (), None, None
+        return True
+
+
+def speak_seldom() -> None:
+    """Keep the console from growing with each connection that strangers open."""
+    for name in ("asyncio", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _Seldom) for each in logger.filters):
+            logger.addFilter(_Seldom())
+
+
+def _close(connection: Any) -> None:
+    with contextlib.suppress(Exception):  # it may be closing by itself
+        connection.transport.abort()

@@ -1,0 +1,187 @@
+"""What Gradio remembers of a session, let go when it is over.
+
+Each POST to /call/<endpoint> without a session of its own is one to Gradio: a copy of the whole page's config, about
+380 kB, kept until ten thousand of them exist. Here it goes when the answer was fetched; what nobody fetches goes after
+a while. Gradio's own books that only grow are kept short, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.responses import JSONResponse, StreamingResponse
+
+API = "/gradio_api/"
+CAPACITY = 200  # sessions of pages that Gradio keeps, the ones that were used last
+ANALYTICS = 100  # events whose times Gradio keeps; all of them are gone through after every event
+_UNFETCHED = 100  # finished calls whose answer nobody has fetched yet
+_PATIENCE = 600.0  # seconds that an answer waits to be fetched
+_MOMENT = 1.0  # seconds
+_MANY = 1_000  # entries of a book that is then gone through
+_GONE = {"msg": "unexpected_error", "event_id": None, "message": "404: Not Found", "success": False,
+         "session_not_found": True}  # fmt: skip  # what Gradio's page knows, and reloads by
+
+
+class Sessions:
+    """Hands everything on to `app`, the inner end of the door, and tidies up behind it."""
+
+    def __init__(self, app: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self.app, self._clock = app, clock
+        self._calls: OrderedDict[str, float] = OrderedDict()  # events of passing sessions, and when they were asked for
+        self._uploads: OrderedDict[str, None] = OrderedDict()  # uploads that were watched
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").rstrip("/")
+        if scope["type"] != "http" or not path.startswith(API):
+            await self.app(scope, receive, send)
+            return
+        room, _, rest = path.removeprefix(API).partition("/")
+        if room == "call" and scope["method"] == "POST":
+            await self._call(scope, receive, send)
+        elif room == "call":
+            await self._answer(scope, receive, send, rest.rpartition("/")[2])
+        elif room == "queue" and rest == "data":
+            await self._stream(scope, receive, send)
+        elif room in ("upload", "upload_progress"):
+            await self._upload(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    # -- calls -------------------------------------------------------------------
+
+    async def _call(self, scope: Any, receive: Any, send: Any) -> None:
+        """A call of a public endpoint: its event is its session, unless it names another one."""
+        self._tidy(scope["app"])
+
+        async def learning(message: Any) -> None:
+            if message["type"] == "http.response.body" and (event := _event_in(message.get("body", b""))):
+                self._calls[event] = self._clock()
+            await send(message)
+
+        await self.app(scope, receive, learning)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any, event: str) -> None:
+        """What came of a call. Gradio would begin an answer about an event that it does not know, and break it off."""
+        if not _is_known(scope["app"], event):
+            await JSONResponse({"detail": "There is no such event."}, 404)(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if event in self._calls:
+                self._calls[event] = -math.inf  # it was fetched
+                self._tidy(scope["app"])
+                if event in self._calls:  # Gradio closes its books on an event a moment after it has answered
+                    asyncio.get_running_loop().call_later(_MOMENT, self._tidy, scope["app"])
+
+    async def _stream(self, scope: Any, receive: Any, send: Any) -> None:
+        """The events of a page's session. One that is not known is told so in the page's own terms: it reloads."""
+        name = _query(scope, "session_hash")
+        if name and name not in scope["app"].get_blocks()._queue.pending_messages_per_session:
+            told = StreamingResponse(iter([f"data: {json.dumps(_GONE)}\n\n"]), media_type="text/event-stream")
+            await told(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _tidy(self, app: Any) -> None:
+        """Forget calls that are over and were not asked about, and what else only grows."""
+        late = self._clock() - _PATIENCE
+        over = len(self._calls) - _UNFETCHED
+        for number, (event, since) in enumerate(list(self._calls.items())):
+            if (number < over or since <= late) and _forget(app, event):
+                del self._calls[event]
+        events = app.get_blocks()._queue.pending_event_ids_session
+        if len(events) > _MANY:
+            for name in [name for name, ids in events.items() if not ids]:
+                del events[name]
+        if len(app.iterators_to_reset) > _MANY:  # of runs that were cancelled, and never asked for again
+            app.iterators_to_reset.clear()
+
+    # -- uploads -----------------------------------------------------------------
+
+    async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
+        """An upload, or somebody who watches one: Gradio keeps a signal for every name that it was ever told."""
+        name = _query(scope, "upload_id")
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if name:
+                self._uploads[name] = None
+                self._uploads.move_to_end(name)
+            while len(self._uploads) > _UNFETCHED:
+                _forget_upload(self._uploads.popitem(last=False)[0])
+
+
+class PerVisitor:
+    """The sessions that each visitor has opened, so that one alone cannot push the others' out of Gradio's memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: dict[str, OrderedDict[str, None]] = {}
+
+    def touch(self, who: str, name: str, state_holder: Any) -> None:
+        """Note that a session is used; the visitor's oldest go where there are too many."""
+        names = self._names.pop(who, OrderedDict())
+        self._names[who] = names  # the last who came
+        names[name] = None
+        names.move_to_end(name)
+        while len(names) > self._most:
+            _drop_state(state_holder, names.popitem(last=False)[0])
+        while len(self._names) > _MANY:
+            del self._names[next(iter(self._names))]
+
+
+def _forget(app: Any, event: str) -> bool:
+    """Let go of a passing session; False while its event is still being worked on."""
+    queue = app.get_blocks()._queue  # there is no public way to it
+    if event in queue.event_ids_to_events:
+        return False
+    _drop_state(app.state_holder, event)
+    for book in (queue.pending_messages_per_session, queue.pending_event_ids_session, queue.event_analytics):
+        book.pop(event, None)
+    return True
+
+
+def _drop_state(state_holder: Any, session: str) -> None:
+    with state_holder.lock:
+        state_holder.session_data.pop(session, None)
+        state_holder.time_last_used.pop(session, None)
+
+
+def _is_known(app: Any, event: str) -> bool:
+    queue = app.get_blocks()._queue
+    return (
+        event in queue.event_ids_to_events
+        or event in queue.pending_messages_per_session
+        or any(event in events for events in queue.pending_event_ids_session.values())
+    )
+
+
+def _forget_upload(name: str) -> None:
+    from gradio.routes import file_upload_statuses
+
+    file_upload_statuses.stop_tracking(name)
+    file_upload_statuses._signals.pop(name, None)
+
+
+def _event_in(body: bytes) -> str:
+    """The event that a call's answer names; empty where it names none."""
+    if len(body) > 200:
+        return ""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return ""
+    event = data.get("event_id") if isinstance(data, dict) else None
+    return event if isinstance(event, str) else ""
+
+
+def _query(scope: Any, name: str) -> str:
+    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get(name, [""])[0]
