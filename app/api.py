@@ -54,7 +54,8 @@ def add_endpoints(studio: Studio) -> None:
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
         pictures += [("background", background)] if background else []
         if len(pictures) > MAX_CAST:  # before anything is written
-            raise SceneError("", f"There is room for a cast of {MAX_CAST}: these are {len(pictures)}", "Leave some out.")
+            problem = f"There is room for a cast of {MAX_CAST}: these are {len(pictures)}"
+            raise SceneError("", problem, "Leave some out.")
         studio.check_room()
         with studio.desks.passing() as desk, desk.lock:
             for number, (role, file) in enumerate(pictures):

@@ -323,8 +323,8 @@ def test_a_call_leaves_no_desk_and_one_that_cannot_be_does_nothing_first(live, c
     mia = come("guest")
     upload = mia.picture()
     before = set(live.outputs.glob("desks/*"))
-    said = mia.call("generate", "x", [{"path": upload}] * 7, [], None, None, "16:9", 1.0, 1, "draft")
-    assert "room for 6" in said
+    said = mia.call("generate", "x", [{"path": upload}] * 17, [], None, None, "16:9", 1.0, 1, "draft")
+    assert "room for a cast of 16" in said
     mia.clip(mia.generate(upload))
     assert set(live.outputs.glob("desks/*")) == before
 
