@@ -53,16 +53,17 @@ class Guest:
             time.sleep(0.2)
         raise AssertionError("the job did not end")
 
-    def event(self, handler: str, *data: Any, session: str) -> str:
-        """The whole event stream of one of the page's own events."""
-        joined = self.join(handler, *data, session=session)
+    def event(self, handler: str, *data: Any, session: str, told: dict | None = None) -> str:
+        """The whole event stream of one of the page's own events; `told` is what one of our components says with it."""
+        joined = self.join(handler, *data, session=session, told=told)
         return self.http.get(f"{API}queue/data", params={"session_hash": session}).text if joined.is_success else ""
 
-    def join(self, handler: str, *data: Any, session: str) -> httpx.Response:
+    def join(self, handler: str, *data: Any, session: str, told: dict | None = None) -> httpx.Response:
         dependencies = self.http.get("config").json()["dependencies"]
         number = next(each["id"] for each in dependencies if each["api_name"] == handler)
         return self.http.post(
-            f"{API}queue/join", json={"data": list(data), "fn_index": number, "session_hash": session}
+            f"{API}queue/join",
+            json={"data": list(data), "fn_index": number, "session_hash": session, "event_data": told},
         )
 
 

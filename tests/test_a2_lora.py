@@ -388,7 +388,7 @@ def test_euler_stands_on_the_noise_levels_that_the_distillation_used():
     from engine.a2.sampling import make_scheduler
     from engine.scene import Sampling
 
-    scheduler = make_scheduler("euler", Sampling(steps=4, flow_shift=5.0), torch.device("cpu"))
+    scheduler = make_scheduler("euler", Sampling(steps=4, flow_shift=5.0))
     levels = [5 * s / (1 + 4 * s) for s in (1, 0.75, 0.5, 0.25)]
     torch.testing.assert_close(scheduler.sigmas, torch.tensor([*levels, 0.0]))
     torch.testing.assert_close(scheduler.timesteps, 1000 * torch.tensor(levels))

@@ -185,8 +185,8 @@ def test_another_visitors_upload_cannot_be_used_in_a_call(guests):
     assert "not a file of yours" in said
     real = str(mia.live.outputs / "uploads") + upload.removeprefix(ALIAS)
     assert "not a file of yours" in tom.call("generate", real, [], [])
-    for data in ([{"path": upload}], [[{"path": upload, "meta": {"_type": "gradio.FileData"}}]]):
-        assert tom.join("page_upload", "cd" * 16, data, session="tom-1").status_code == 403
+    for told in ({"path": upload}, {"path": real}, {"action": "upload", "role": "object", "path": [{"path": upload}]}):
+        assert tom.join("page_edit", "cd" * 16, "", session="tom-1", told=told).status_code == 403
 
 
 def test_the_same_picture_uploaded_by_two_is_each_ones_own(guests):

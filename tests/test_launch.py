@@ -22,7 +22,7 @@ import launch
 from app import port as ports
 from app.guard.access import Terms
 from engine.errors import TroupeError
-from engine.installing import satisfied
+from engine.installing import pip_environment, satisfied
 
 TELLS = """
 import json, os, sys
@@ -154,12 +154,17 @@ def test_the_python_inside_can_be_used_directly(ready):
     assert (done.returncode, done.stderr) == (7, "")
 
 
-@pytest.mark.parametrize("option", ["TARGET", "PREFIX", "ROOT", "DRY_RUN", "NO_DEPS", "USER"])
-def test_pip_s_variables_cannot_send_the_requirements_elsewhere(fresh, tmp_path, option):
-    value = "1" if option in ("DRY_RUN", "NO_DEPS", "USER") else str(tmp_path / "elsewhere")
-    fresh.renders(**{f"PIP_{option}": value})
+def test_pip_s_variables_cannot_send_the_requirements_elsewhere(fresh, tmp_path):
+    places = {f"PIP_{name}": str(tmp_path / "elsewhere") for name in ("TARGET", "PREFIX", "ROOT")}
+    fresh.renders(**places, PIP_DRY_RUN="1", PIP_NO_DEPS="1", PIP_USER="1")
     assert not (tmp_path / "elsewhere").exists()
     assert fresh.renders(PIP_FIND_LINKS="")[1] == ""
+
+
+@pytest.mark.parametrize("option", ["TARGET", "PREFIX", "ROOT", "DRY_RUN", "NO_DEPS", "USER"])
+def test_each_of_pip_s_variables_is_taken_out_or_overruled(monkeypatch, option):
+    monkeypatch.setenv(f"PIP_{option}", "1")
+    assert pip_environment().get(f"PIP_{option}") == ("0" if option in ("DRY_RUN", "NO_DEPS", "USER") else None)
 
 
 def test_what_lies_on_python_s_path_does_not_count_as_installed(fresh, tmp_path, wheels):

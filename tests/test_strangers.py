@@ -516,8 +516,8 @@ def test_a_name_turns_nobodys_reading_direction(live, come):
     opened = mia.event("page_open", None, session="bidi")
     desk = next(path.name for path in live.outputs.glob("desks/*") if path.name in opened)
     (upload,) = mia.upload((f"{turned}.png", picture())).json()
-    file = {"path": upload, "meta": {"_type": "gradio.FileData"}}
-    assert "process_completed" in mia.event("page_upload", desk, [file], session="bidi-2")
+    told = {"action": "upload", "role": "character", "path": upload, "name": f"{turned}.png", "value": "1"}
+    assert "process_completed" in mia.event("page_edit", desk, "", session="bidi-2", told=told)
     name = json.loads((live.outputs / "desks" / desk / "desk.json").read_text())["cards"][0]["name"]
     assert name
     assert not set(name) & set(turned) - set("gnp.exe")

@@ -186,12 +186,15 @@ def test_the_real_model_cuts_out_real_photos(fast_weights):
     assert halfway < 0.02, "a clean edge, no haze"
 
 
-def test_loading_a_model_changes_no_environment_and_compiles_nothing(fast_weights, repo):
+def test_loading_a_model_changes_nothing_in_the_environment_but_that_nobody_reports_and_compiles_nothing(fast_weights, repo):
     script = (
         "import os, cv2; before = dict(os.environ)\n"
         "from engine.cutout.models import load_session\n"
         "load_session('u2netp')\n"
-        "assert dict(os.environ) == before\n"
+        "changed = {name for name in os.environ if os.environ[name] != before.get(name)}\n"
+        "assert changed <= {'ORT_DISABLE_TELEMETRY', 'GRADIO_ANALYTICS_ENABLED', 'HF_HUB_DISABLE_TELEMETRY',"
+        " 'DO_NOT_TRACK'}, changed\n"
+        "assert before.keys() <= os.environ.keys()\n"
         "import numba; assert not numba.config.DISABLE_JIT\n"
         "import sys; m = sys.modules['pymatting.foreground.estimate_foreground_ml']\n"
         "assert type(m._estimate_fb_ml).__name__ == 'function'\n"

@@ -26,7 +26,7 @@ function draw() {
 
 // A clip that nobody has seen yet is announced where it ends out of sight: further down on a phone, on another of
 // Troupe's tabs, in another of the browser's, or while the page was being loaded.
-const MEMORY = 'troupe-seen-clip', title = document.title, ready = document.createElement('button');
+const MEMORY = 'troupe-seen-clip', ready = document.createElement('button');
 ready.type = 'button';
 ready.className = 'tr-ready';
 ready.textContent = 'Your clip is ready. Show it';
@@ -46,7 +46,6 @@ function remembered() {
 }
 
 function announce() {
-  if (document.hidden) document.title = '✓ Your clip is ready · ' + title;
   look();
   setTimeout(() => { if (shown !== remembered()) document.body.append(ready); }, 800);  // unless it is in view anyway
 }
@@ -56,12 +55,9 @@ function look() { view.disconnect(); view.observe(place); }  // it tells at once
 function quiet() {
   view.disconnect();
   ready.remove();
-  document.title = title;
 }
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden || !shown || shown === remembered()) return;
-  document.title = title;
-  look();
+  if (!document.hidden && shown && shown !== remembered()) look();
 });
 
 watch('value', draw);
