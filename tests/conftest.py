@@ -39,11 +39,31 @@ for _name in ("NO_PROXY", "no_proxy"):
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "localhost,127.0.0.1,::1")))
 
 
-# A shell's background job starts with Ctrl-C ignored, one under nohup with SIGHUP, and so would every process that a test
-# starts and interrupts.
+# A shell's background job starts with Ctrl-C ignored, one under nohup with SIGHUP, and so would every process that a
+# test starts and interrupts.
 for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL)):
     if (_number := getattr(signal, _name, None)) is not None and signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+# Whose tests start servers, browsers and other processes, install something, or run the model: left out with --quick.
+_SLOW = {
+    "a2_command", "a2_decoding", "a2_golden", "a2_inline", "a2_planned", "a2_process", "a2_quantize", "a2_rescue",
+    "a2_resume", "a2_slabs", "api", "bench_gpu", "browser", "clips", "clips_browser", "disk", "guard", "image_memory",
+    "installed", "kill", "launch", "models", "models_command", "models_page", "own_machine", "page_tells", "process",
+    "render_command", "sessions", "space", "strangers", "surroundings",
+}  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only what takes no time: for people at work")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick the slow files are not even read, unless they were named."""
+    named = any(Path(argument.split("::")[0]).name == collection_path.name for argument in config.args)
+    slow = collection_path.stem.removeprefix("test_") in _SLOW
+    return True if config.option.quick and slow and not named else None
 
 
 @pytest.hookimpl(tryfirst=True)

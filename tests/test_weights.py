@@ -186,7 +186,7 @@ def test_the_real_model_cuts_out_real_photos(fast_weights):
     assert halfway < 0.02, "a clean edge, no haze"
 
 
-def test_loading_a_model_changes_nothing_in_the_environment_but_that_nobody_reports_and_compiles_nothing(fast_weights, repo):
+def test_loading_a_model_lets_nobody_report_changes_nothing_else_and_compiles_nothing(fast_weights, repo):
     script = (
         "import os, cv2; before = dict(os.environ)\n"
         "from engine.cutout.models import load_session\n"
