@@ -49,7 +49,7 @@ def add_endpoints(studio: Studio) -> None:
         if not SECONDS[0] <= seconds <= SECONDS[1]:
             raise SceneError("seconds", f"{seconds:g} is no length", f"Use {SECONDS[0]:g} to {SECONDS[1]:g}.")
         if not -1 <= seed <= MAX_SEED:
-            raise SceneError("seed", f"{seed} is no seed", f"Use 0 to {MAX_SEED}, or -1 for any.")
+            raise SceneError("seed", f"{str(seed)[:30]} is no seed", f"Use 0 to {MAX_SEED}, or -1 for any.")
         values["seed"] = new_seed() if seed == -1 else seed
         pictures = [("character", each) for each in characters] + [("object", each) for each in objects]
         pictures += [("background", background)] if background else []

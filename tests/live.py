@@ -24,11 +24,12 @@ QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-
 
 @dataclass
 class Live:
-    """Where a served Troupe is: its address, its outputs and its Blocks."""
+    """Where a served Troupe is: its address, its outputs, its Blocks, and what works behind them."""
 
     url: str
     outputs: Path
     blocks: Any
+    house: Any = None
 
     @property
     def guard(self) -> Any:
@@ -48,7 +49,7 @@ def serving(outputs: Path, **more: Any) -> Iterator[Live]:
         with kept_port() as port, a_slow_start():  # Gradio's own search leaves a socket open at each taken port
             own = {"server_name": "127.0.0.1", "server_port": port, "inbrowser": False}
             blocks = launch(outputs, house, **own, **more)
-        yield Live(blocks.local_url, outputs, blocks)
+        yield Live(blocks.local_url, outputs, blocks, house)
     finally:
         if blocks is not None:
             blocks.close(verbose=False)

@@ -477,7 +477,8 @@ def test_the_size_of_an_opened_clip_stays_until_another_format_is_chosen(desk, p
     assert checked_scene(desk, views.video_of(desk), 1).video.frames == 961
     desk.put("format", "9:16")
     assert (views.video_of(desk)["width"], views.video_of(desk)["fps"]) == (480, 15)
-    assert [key for _, key in views.format_choices(desk)] == ["16:9", "9:16", "1:1"]
+    desk.put("format", "own")  # it is still offered
+    assert (views.video_of(desk)["width"], views.video_of(desk)["fps"]) == (640, 30)
 
 
 def test_a_seed_that_a_browser_cannot_hold_stays_when_it_comes_back(desk):

@@ -56,6 +56,15 @@ def test_a_page_of_another_port_of_this_machine_is_another_sites(live, site):
     assert httpx.post(f"{live.url}{API}queue/join", json={}, headers=sent, timeout=LONG).status_code == 403
 
 
+def test_where_a_browser_does_not_say_from_where_it_asks_its_origin_does(live):
+    """As it does not at a plain address of the network."""
+    for origin in ("http://evil.example", "null", live.url.rstrip("/").replace(str(live.blocks.server_port), "8130")):
+        upload = {"files": ("a.png", b"x")}
+        answer = httpx.post(f"{live.url}{API}upload", files=upload, headers={"origin": origin}, timeout=LONG)
+        assert answer.status_code == 403, origin
+    assert get(live, origin=live.url.rstrip("/")).status_code == 200
+
+
 def test_the_page_itself_a_link_to_it_and_a_program_come_in(live):
     assert get(live, sec_fetch_site="same-origin", sec_fetch_mode="cors").status_code == 200
     assert get(live, "", sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="document").is_success

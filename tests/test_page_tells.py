@@ -134,6 +134,45 @@ def test_what_is_no_picture_stays_with_its_reason_until_it_is_taken_away(page, t
     page.locator(".tr-coming").wait_for(state="detached")
 
 
+def test_what_the_door_refuses_comes_with_its_reason_and_no_second_try(page, tmp_path):
+    page.route(
+        "**/gradio_api/upload*",
+        lambda route: route.fulfill(status=415, content_type="text/plain", body="mia.png is text, not a picture."),
+    )
+    upload(page, "character", small(tmp_path, "mia"))
+    page.locator(".tr-coming .warn", has_text="mia.png is text, not a picture.").wait_for()
+    assert page.get_by_role("button", name="Try again to bring").count() == 0
+
+
+def test_of_several_pictures_for_the_background_the_others_are_told(page, tmp_path):
+    input_ = page.locator('input[data-testid="Upload background-upload-button"]')
+    input_.evaluate("each => { each.multiple = true }")  # as a drop of several is
+    input_.set_input_files([str(small(tmp_path, name)) for name in ("one", "two")])
+    page.locator(".tr-background .tr-card").wait_for()
+    page.locator(".tr-background .tr-coming", has_text="this one was left out").wait_for()
+
+
+def test_a_picture_that_is_called_back_while_it_is_cut_out_leaves_no_card(page, tmp_path):
+    held = []
+    page.route("**/gradio_api/queue/join*", lambda route: held.append(route))
+    upload(page, "character", small(tmp_path, "mia"), small(tmp_path, "ann"))
+    page.locator(".tr-coming .tr-note", has_text="Cutting it out").wait_for()
+    page.get_by_role("button", name="Do not bring mia.png").click()
+    page.unroute("**/gradio_api/queue/join*")  # what was held goes on
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.tr-character .tr-name')].map((each) => each.value).join() === 'Ann'"
+    )
+    assert page.locator(".tr-coming").count() == 0
+
+
+def test_the_focus_stays_with_its_control_when_pictures_arrive(page, tmp_path):
+    add = page.locator('.tr-character .tr-add')
+    add.focus()
+    upload(page, "object", small(tmp_path, "cup"))
+    page.locator(".tr-object .tr-card").wait_for()
+    assert page.evaluate("document.activeElement.dataset.role") == "character"
+
+
 def test_leaving_while_a_picture_is_on_its_way_is_asked_about(page, photo):
     slow_line(page, 20_000)
     page.locator("#tr-board, .tr-board").first.click()  # a browser asks only who has touched the page

@@ -189,6 +189,7 @@ def test_fourteen_cookies_of_one_person_have_one_share_and_the_owner_has_room(li
     passes = {name: value for name, value in mia.http.cookies.items() if "pass" in name}
     jobs: list[tuple[Guest, str]] = []
     said = ""
+    live.house.jobs.pause_queue()  # or one may be done before the next is asked for
     for _ in range(14):
         again = Guest.__new__(Guest)
         again.live, again.http = live, httpx.Client(base_url=live.url, timeout=LONG, cookies=passes)
@@ -199,14 +200,17 @@ def test_fourteen_cookies_of_one_person_have_one_share_and_the_owner_has_room(li
             jobs.append((again, re.search(r"[0-9a-f]{32}", said)[0]))
         else:
             again.http.close()
-    assert len(jobs) == Limits().jobs
-    assert "clips are being made already" in said
-    for other in (tom, owner):
-        job = other.generate(other.picture(), seconds=1.0)
-        other.call("stop", job)
-    for guest, job in jobs:
-        guest.call("stop", job)
-        guest.http.close()
+    try:
+        assert len(jobs) == Limits().jobs
+        assert "clips are being made already" in said
+        for other in (tom, owner):
+            job = other.generate(other.picture(), seconds=1.0)
+            other.call("stop", job)
+    finally:
+        for guest, job in jobs:
+            guest.call("stop", job)
+            guest.http.close()
+        live.house.jobs.resume_queue()
 
 
 def test_a_flood_of_pages_is_slowed_for_strangers_and_guests_and_the_owner_goes_on(live, come):

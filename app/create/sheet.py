@@ -36,7 +36,7 @@ class Sheet:
     preset: str = ""
     engine: str = "draft"
     format: str = "16:9"
-    video: dict[str, int] | None = None  # a `Video` where the format is OWN; 0 frames: as many as the seconds take
+    video: dict[str, int] | None = None  # the `Video` behind the format OWN; 0 frames: as many as the seconds take
     seconds: float = 5.4
     camera: str | None = None
     bpm: float = 110
@@ -97,7 +97,10 @@ class Sheet:
         elif name == "camera":
             self.camera = value if value in CAMERAS else None
         elif name == "format" and value in FORMATS:
-            self.format, self.video = str(value), None
+            self.format = str(value)
+            self.seconds = _within(self.seconds, *SECONDS, self.seconds)
+        elif name == "format" and value == OWN and self.video:
+            self.format = OWN
         elif name == "quality" and value in cutout.QUALITIES:
             self.quality = str(value)
 
@@ -112,10 +115,13 @@ class Sheet:
 
     def made(self) -> dict[str, int]:
         """The clip's pixels, frames and frames per second, as fields of a `Video`."""
-        width, height = FORMATS.get(self.format, (0, 0))
-        video = self.video or {"width": width, "height": height, "fps": FPS, "trim_head": Video().trim_head}
+        if self.format == OWN and self.video:
+            video = dict(self.video)
+        else:
+            width, height = FORMATS[self.format]
+            video = {"width": width, "height": height, "fps": FPS, "trim_head": Video().trim_head}
         if video.get("frames"):
-            return dict(video)
+            return video
         if self.engine == "a2":  # what is cut off at the front is made on top
             return video | {"frames": frames_for(self.seconds, video["fps"], video["trim_head"])}
         return video | {"frames": frames_of(self.seconds, video["fps"])}
@@ -128,7 +134,7 @@ class Sheet:
     @property
     def longest(self) -> float:
         """The most seconds that can be asked for: a clip that was opened keeps its length, and its rate."""
-        if not self.video:
+        if self.format != OWN or not self.video:
             return SECONDS[1]
         made = MAX_FRAMES - (self.video["trim_head"] if self.engine == "a2" else 0)
         return max(self.seconds, min(SECONDS[1], math.floor(10 * made / self.video["fps"]) / 10))
@@ -136,7 +142,9 @@ class Sheet:
     @property
     def usual_format(self) -> str:
         """The format, or the one that is most like it, for what knows no others (a preset)."""
-        return self.nearest(self.video["width"], self.video["height"]) if self.video else self.format
+        if self.format != OWN or not self.video:
+            return self.format
+        return self.nearest(self.video["width"], self.video["height"])
 
     @property
     def usual_seconds(self) -> float:
@@ -155,7 +163,7 @@ class Sheet:
     def is_sound(self) -> bool:
         """Whether a sheet that was read from disk can be used."""
         known = self._has_shape() and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
-        numbers = (bool(self.video) or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM[0] <= self.bpm <= BPM[1]
+        numbers = (self.format == OWN or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM[0] <= self.bpm <= BPM[1]
         slots = len(self.loras) == len(self.strengths) == LORAS and self.attention in ATTENTIONS
         slots = slots and all(getattr(self, name) in choices for name, choices in WISHES.items())
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
@@ -163,9 +171,9 @@ class Sheet:
 
     def _has_shape(self) -> bool:
         """Whether the format is known. Raises ValueError for a video that cannot be."""
-        if self.format != OWN:
-            return self.format in FORMATS and self.video is None
-        return self.video is not None and Video.model_validate(self.made()) is not None
+        if self.video is not None:
+            Video.model_validate({**self.video, "frames": self.video["frames"] or 5})
+        return self.format in FORMATS or (self.format == OWN and self.video is not None)
 
 
 def plain_text(value: object) -> str:

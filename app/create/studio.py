@@ -67,14 +67,14 @@ class Studio:
 
     def _take_upload(self, desk: Desk, data: dict) -> Updates:
         """A picture has arrived. The board says which of those that the browser has sent it was."""
-        problem, name = "", data.get("name")
+        problem, made, name = "", "", data.get("name")
         try:
             path = uploaded(data.get("path"), self.uploads)
-            desk.add(str(data.get("role")), path, called=name if isinstance(name, str) else "")
+            made = desk.add(str(data.get("role")), path, called=name if isinstance(name, str) else "").id
         except TroupeError as error:
             problem = str(error)
         shown = self.show.cast(desk, [problem] if problem else [])
-        shown[self.page.board] |= {"heard": str(data.get("value"))[:40], "refused": problem}
+        shown[self.page.board] |= {"heard": str(data.get("value"))[:40], "refused": problem, "made": made}
         if not problem:
             del shown[self.page.cast_message]  # it may say what is wrong with another one that came a moment ago
         return shown

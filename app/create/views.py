@@ -48,7 +48,7 @@ def board_value(desk: Desk) -> dict[str, Any]:
     sections = []
     for role, (title, add, hint) in SECTIONS.items():
         cards = desk.of_role(role)
-        room = role == "background" or desk.has_room
+        room = desk.has_room or (role == "background" and bool(cards))
         sections.append(
             {"role": role, "title": title, "add": add, "hint": hint if not cards else "", "room": room,
              "cards": [_card_value(desk, card) for card in cards]}

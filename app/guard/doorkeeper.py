@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -158,9 +159,19 @@ def _is_needed(path: str, method: str) -> bool:
 def _is_foreign(request: Request) -> bool:
     """Whether a page of another site asks. Browsers say where a request comes from; opening a link is no such thing. A
     page of another port of this machine is another site's, too: whatever runs there."""
-    site = request.headers.get("sec-fetch-site", "none")
+    site = request.headers.get("sec-fetch-site") or _site_by_origin(request)
     opened = request.headers.get("sec-fetch-mode") == "navigate" and request.method in ("GET", "HEAD")
     return site not in ("same-origin", "none") and not opened
+
+
+def _site_by_origin(request: Request) -> str:
+    """What `Sec-Fetch-Site` would say; browsers leave it out at a plain address of the network. Programs send
+    neither."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return "none"
+    asked = {request.headers.get("host", ""), request.headers.get("x-forwarded-host", "")}
+    return "same-origin" if urlsplit(origin).netloc in asked - {""} else "cross-site"
 
 
 def _keep_out_of_frames(request: Request) -> Response | None:

@@ -95,11 +95,16 @@ function tile(section) {
   return add;
 }
 
+// What a control belongs to: a card, a picture on its way, or a section.
+function whose(control) {
+  return control.closest('.tr-card')?.dataset.id || control.dataset.key || control.dataset.role || '';
+}
+
 function paint() {
   const value = props.value || { sections: [], motions: [] };
   const focus = document.activeElement;
   const held = board.contains(focus) && focus.dataset.action
-    ? [focus.closest('.tr-card')?.dataset.id, focus.dataset.action, focus.value] : null;
+    ? [whose(focus), focus.dataset.action, focus.value] : null;
   board.replaceChildren();
   board.classList.toggle('empty', value.sections.every((section) => !section.cards.length));
   for (const section of value.sections) {
@@ -109,14 +114,14 @@ function paint() {
     part.append(make('h3', '', section.title));
     const cards = make('div', 'tr-cards');
     for (const card of section.cards) cards.append(draw(card));
-    for (const file of coming) if (file.role === section.role) cards.append(file.tile);
+    for (const file of coming) if (file.role === section.role && file.state !== 'unwanted') cards.append(file.tile);
     if (section.room) cards.append(tile(section));
     part.append(cards);
     board.append(part);
   }
   if (!held) return;
   for (const again of board.querySelectorAll('[data-action="' + held[1] + '"]')) {
-    if (again.closest('.tr-card')?.dataset.id !== held[0]) continue;
+    if (whose(again) !== held[0]) continue;
     if (held[1] === 'name') again.value = held[2];
     again.focus({ preventScroll: true });
   }
@@ -139,7 +144,12 @@ board.addEventListener('click', (event) => {
   if (!target) return;
   const action = target.dataset.action;
   if (action === 'add') { inputs[target.dataset.role].click(); return; }
-  if (action === 'forget') { forget(target.dataset.key); return; }
+  if (action === 'forget') {
+    const section = target.closest('.tr-section');
+    forget(target.dataset.key);
+    section.querySelector('.tr-add')?.focus({ preventScroll: true });
+    return;
+  }
   if (action === 'again') { sendAgain(target.dataset.key); return; }
   const on = target.getAttribute('aria-checked') === 'true';
   trigger('edit', { action, id: idOf(target), value: action === 'mode' ? (on ? 'auto' : 'none') : null });
@@ -185,11 +195,12 @@ let sending = null, count = 0;
 function bring(role, files) {
   const large = files.filter((file) => file.size >= LARGEST).map((file) => file.name).join(', ');
   if (large) trigger('edit', { action: 'too large', value: large });
-  for (const file of (role === 'background' ? files.slice(0, 1) : files)) {
+  for (const file of files) {
     if (file.size >= LARGEST) continue;
     const each = { key: Date.now() + '.' + count++, role, file, state: 'waiting', tile: make('article', 'tr-coming') };
     coming.push(each);
     place(each);
+    if (role === 'background' && file !== files[0]) refuse(each, 'A scene has one background: this one was left out.');
   }
   repaint();
   send();
@@ -236,9 +247,15 @@ function send() {
   request.open('POST', 'gradio_api/upload');
   request.upload.onprogress = ({ loaded, total }) => tell(each, 'On its way · ' + Math.round(100 * loaded / total) + ' %', loaded / total);
   request.onload = () => {
-    let answer = null;
-    try { answer = JSON.parse(request.responseText); } catch { /* it is said below */ }
-    if (request.status !== 200 || !Array.isArray(answer)) return fail(each, answer?.detail || answer?.error || 'Troupe did not take it.');
+    let answer = request.responseText;
+    try { answer = JSON.parse(answer); } catch { /* the door speaks in plain text */ }
+    if (request.status !== 200 || !Array.isArray(answer)) {
+      const why = answer.detail || answer.error || (typeof answer === 'string' && answer.length < 300 && answer);
+      const final = request.status >= 400 && request.status < 500 && request.status !== 429 && request.status !== 401;
+      if (!final) return fail(each, why || 'Troupe did not take it.');
+      refuse(each, why || 'Troupe does not take it.');
+      return following();
+    }
     each.state = 'here';
     each.path = answer[0];
     tell(each, 'Waiting for the others', 1);
@@ -251,7 +268,7 @@ function send() {
 
 // One after another, so that the cards come in the order in which the pictures were chosen.
 function take() {
-  const each = coming.some((one) => one.state === 'taken') ? null : coming.find((one) => one.state === 'here');
+  const each = coming.some((one) => one.state === 'taken' || one.state === 'unwanted') ? null : coming.find((one) => one.state === 'here');
   if (!each) return;
   each.state = 'taken';
   tell(each, each.role === 'background' ? 'Opening it' : 'Cutting it out', 1);
@@ -301,21 +318,28 @@ function sendAgain(key) {
 function forget(key) {
   const at = coming.findIndex((one) => one.key === key);
   if (at < 0) return;
-  const [each] = coming.splice(at, 1);
+  const each = coming[at];
   clearTimeout(each.timer);
   each.tile.remove();
+  if (each.state === 'taken' && each.key !== props.value?.heard) {  // its card comes, and goes
+    each.state = 'unwanted';
+    return;
+  }
+  coming.splice(at, 1);
   if (sending === each) { each.request.abort(); following(); }
   take();
 }
 
 addEventListener('beforeunload', (event) => {
-  if (coming.some((one) => one.state === 'waiting' || one.state === 'travels')) event.preventDefault();
+  if (coming.some((one) => !['refused', 'failed', 'unwanted'].includes(one.state))) event.preventDefault();
 });
 
 const repaint = unpressed(board, paint);
 watch('value', () => {
-  const { heard, refused } = props.value || {}, each = coming.find((one) => one.key === heard);
-  if (each && refused) refuse(each, refused); else forget(heard);
+  const { heard, refused, made } = props.value || {}, each = coming.find((one) => one.key === heard);
+  const unwanted = each?.state === 'unwanted';
+  if (each && refused && !unwanted) refuse(each, refused); else forget(heard);
+  if (unwanted && made) trigger('edit', { action: 'remove', id: made });
   repaint();
 });
 paint();

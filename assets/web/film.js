@@ -27,6 +27,9 @@ function draw() {
 // A clip that nobody has seen yet is announced where it ends out of sight: further down on a phone, on another of
 // Troupe's tabs, in another of the browser's, or while the page was being loaded.
 const MEMORY = 'troupe-seen-clip', ready = document.createElement('button');
+const news = document.createElement('div');  // there before its words are, or nobody hears them
+news.setAttribute('role', 'status');
+document.body.append(news);
 ready.type = 'button';
 ready.className = 'tr-ready';
 ready.textContent = 'Your clip is ready. Show it';
@@ -47,7 +50,7 @@ function remembered() {
 
 function announce() {
   look();
-  setTimeout(() => { if (shown !== remembered()) document.body.append(ready); }, 800);  // unless it is in view anyway
+  setTimeout(() => { if (shown !== remembered()) news.append(ready); }, 800);  // unless it is in view anyway
 }
 
 function look() { view.disconnect(); view.observe(place); }  // it tells at once whether the film is in view
