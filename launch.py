@@ -195,7 +195,7 @@ def test(argv: "list[str]") -> int:
     """The style check, then the tests; both run, and either can fail the whole. All tests take several processors where
     there are some; those that were chosen run in one process, which is sooner at work."""
     python = [sys.executable, "-m"]
-    argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it is ours to test
     statuses = [
         subprocess.call([*python, "ruff", "check", "."], cwd=str(HERE), env=environment),
