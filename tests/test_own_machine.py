@@ -65,6 +65,25 @@ def test_where_a_browser_does_not_say_from_where_it_asks_its_origin_does(live):
     assert get(live, origin=live.url.rstrip("/")).status_code == 200
 
 
+def test_who_leaves_in_the_middle_of_an_upload_leaves_no_trace_on_the_console(live, caplog):
+    head = (
+        f"POST /{API}upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        "Content-Length: 5000000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"a.png\"\r\n"
+        "Content-Type: image/png\r\n\r\n"
+    )
+    with caplog.at_level("ERROR"):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", live.blocks.server_port)) as line:
+                line.sendall(head.encode() + b"x" * 100_000)
+                time.sleep(0.2)
+        uploads = live.outputs / "uploads"
+        deadline = time.monotonic() + 120
+        while list(uploads.glob("tmp*")) and time.monotonic() < deadline:  # what had come of it is thrown away
+            time.sleep(0.1)
+        assert get(live).status_code == 200
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_the_page_itself_a_link_to_it_and_a_program_come_in(live):
     assert get(live, sec_fetch_site="same-origin", sec_fetch_mode="cors").status_code == 200
     assert get(live, "", sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="document").is_success

@@ -5,12 +5,13 @@ ASGI middleware inside Gradio's server. On a server that is its owner's alone it
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.guard import entrance
@@ -53,6 +54,10 @@ class Doorkeeper:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        with contextlib.suppress(ClientDisconnect):  # somebody left in the middle of a word: a closed tab, a phone
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         request, guard = Request(scope, receive), self.guard
         send = self._with_headers(request, send)
         if not guard.access.shared:
