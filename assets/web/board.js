@@ -245,7 +245,9 @@ function send() {
   const form = new FormData(), request = each.request = new XMLHttpRequest();
   form.append('files', each.file, each.file.name);
   request.open('POST', 'gradio_api/upload');
-  request.upload.onprogress = ({ loaded, total }) => tell(each, 'On its way · ' + Math.round(100 * loaded / total) + ' %', loaded / total);
+  request.upload.onprogress = ({ loaded, total }) => {
+    tell(each, 'On its way · ' + Math.round(100 * loaded / total) + ' %', loaded / total);
+  };
   request.onload = () => {
     let answer = request.responseText;
     try { answer = JSON.parse(answer); } catch { /* the door speaks in plain text */ }
@@ -268,7 +270,8 @@ function send() {
 
 // One after another, so that the cards come in the order in which the pictures were chosen.
 function take() {
-  const each = coming.some((one) => one.state === 'taken' || one.state === 'unwanted') ? null : coming.find((one) => one.state === 'here');
+  if (coming.some((one) => one.state === 'taken' || one.state === 'unwanted')) return;
+  const each = coming.find((one) => one.state === 'here');
   if (!each) return;
   each.state = 'taken';
   tell(each, each.role === 'background' ? 'Opening it' : 'Cutting it out', 1);
