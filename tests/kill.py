@@ -66,9 +66,7 @@ def _after(lines: int) -> Callable[[str], bool]:
     return due
 
 
-def _live(
-    arguments: list[str], end: Callable[[str], bool] | None, later: random.Random | None, tally: Tally
-) -> bool:
+def _live(arguments: list[str], end: Callable[[str], bool] | None, later: random.Random | None, tally: Tally) -> bool:
     """One life; it is killed at the line for which `end` says so, or up to a few lines `later`. Returns whether it came
     to its end."""
     command = [sys.executable, "-m", "tests.kill", *arguments]
@@ -134,8 +132,7 @@ def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
     found += [f"{folder.name} belongs to no job" for folder in folders if folder not in known]
     for job in jobs:
         if job.clip:
-            expected = {"hero.png", "place.png", "scene.json", "job.json", "job.log", "preview.webp",
-                        job.clip.name}
+            expected = {"hero.png", "place.png", "scene.json", "job.json", "job.log", "preview.webp", job.clip.name}
             found += [f"{path.name} was left" for path in job.clip.parent.iterdir()
                       if path.name not in expected | {job.clip.with_suffix(".jpg").name}]  # fmt: skip
     return found

@@ -20,9 +20,7 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self.known = {
-            tensor.untyped_storage()._cdata
-            for module in known
-            for tensor in (*module.parameters(), *module.buffers())
+            tensor.untyped_storage()._cdata for module in known for tensor in (*module.parameters(), *module.buffers())
         }
         self.holders: dict[int, int] = {}
         self.sizes: dict[int, int] = {}

@@ -30,7 +30,11 @@ class Served:
 
 @contextmanager
 def served(
-    outputs: Path | None, *flags: str, port: int = 0, project: Path = ROOT, through: Sequence[str] = (),
+    outputs: Path | None,
+    *flags: str,
+    port: int = 0,
+    project: Path = ROOT,
+    through: Sequence[str] = (),
     **environment: str | None,
 ) -> Iterator[Served]:
     """Start it and wait until the page is open; it is ended with the block. Without `outputs` it takes its own, with a

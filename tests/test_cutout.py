@@ -169,9 +169,7 @@ def test_an_unknown_quality_is_refused():
         cut_out(photo(), quality="ultra")
 
 
-@settings(
-    max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(0, 2**32 - 1))
 def test_any_mask_on_any_photo_gives_a_picture_of_the_photos_size(width, height, seed):
     rng = np.random.default_rng(seed)

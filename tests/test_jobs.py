@@ -541,8 +541,6 @@ def test_a_job_that_was_killed_goes_on_first_by_itself_but_not_for_ever(open_boa
     assert open_board().snapshot(caught.id).state == WAITING
 
 
-
-
 def _as_if_killed(board: JobBoard, job_id: str, **columns: object) -> None:
     """The store as a kill leaves it."""
     db = sqlite3.connect(board._store.path)

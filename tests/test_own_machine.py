@@ -68,7 +68,7 @@ def test_where_a_browser_does_not_say_from_where_it_asks_its_origin_does(live):
 def test_who_leaves_in_the_middle_of_an_upload_leaves_no_trace_on_the_console(live, caplog):
     head = (
         f"POST /{API}upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-        "Content-Length: 5000000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"a.png\"\r\n"
+        'Content-Length: 5000000\r\n\r\n--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
         "Content-Type: image/png\r\n\r\n"
     )
     with caplog.at_level("ERROR"):

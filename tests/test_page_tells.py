@@ -166,7 +166,7 @@ def test_a_picture_that_is_called_back_while_it_is_cut_out_leaves_no_card(page, 
 
 
 def test_the_focus_stays_with_its_control_when_pictures_arrive(page, tmp_path):
-    add = page.locator('.tr-character .tr-add')
+    add = page.locator(".tr-character .tr-add")
     add.focus()
     upload(page, "object", small(tmp_path, "cup"))
     page.locator(".tr-object .tr-card").wait_for()

@@ -145,9 +145,10 @@ def test_an_impossible_choice_is_said_with_numbers_and_what_would_do():
     most = int(re.search(r"with (\d+) resident blocks", plan.sentence()).group(1))
     assert make_plan(hardware(7.5, 30), Clip(), overrides=Overrides(resident_blocks=most)).fits
     assert not make_plan(hardware(7.5, 30), Clip(), overrides=Overrides(resident_blocks=most + 1)).fits
-    assert "41 resident blocks were asked for; the model has 40" in make_plan(
-        hardware(90, 90), Clip(), overrides=Overrides(resident_blocks=41)
-    ).sentence()
+    assert (
+        "41 resident blocks were asked for; the model has 40"
+        in make_plan(hardware(90, 90), Clip(), overrides=Overrides(resident_blocks=41)).sentence()
+    )
 
 
 def test_where_nothing_fits_each_remedy_is_true():

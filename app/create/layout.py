@@ -19,8 +19,7 @@ QUALITIES = [
 ]
 ENGINES = [("Draft", "draft"), ("SkyReels-A2", "a2")]
 ENDING = (
-    '<label><input type="checkbox"><span>Tell me when it is done</span></label>'
-    '<p class="tr-note" role="status"></p>'
+    '<label><input type="checkbox"><span>Tell me when it is done</span></label><p class="tr-note" role="status"></p>'
 )
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
 
@@ -86,15 +85,26 @@ def _shot() -> dict:
         with gr.Accordion("Model settings", open=False):
             with gr.Row():
                 found["steps"] = gr.Slider(
-                    *SAMPLING["steps"], 50, step=1, label="Steps", min_width=150,
+                    *SAMPLING["steps"],
+                    50,
+                    step=1,
+                    label="Steps",
+                    min_width=150,
                     info="More takes longer; the authors use 50.",
                 )
                 found["guidance"] = gr.Slider(
-                    *SAMPLING["guidance"], 5.0, step=0.5, label="Guidance", min_width=150,
+                    *SAMPLING["guidance"],
+                    5.0,
+                    step=0.5,
+                    label="Guidance",
+                    min_width=150,
                     info="How strictly the prompt is followed. At 1 a step takes half the time.",
                 )
             found["flow_shift"] = gr.Slider(
-                *SAMPLING["flow_shift"], 8.0, step=0.5, label="Flow shift",
+                *SAMPLING["flow_shift"],
+                8.0,
+                step=0.5,
+                label="Flow shift",
                 info="Higher spends more steps on the layout, lower on detail.",
             )
             found |= _faster() | _another_way()

@@ -169,8 +169,7 @@ def plan_html(plan: Plan | None) -> str:
     free = plan.budget.vram if card else plan.budget.ram
     whole = max(size, *(stage.vram if card else stage.ram for stage in plan.stages), 1)
     rows = "".join(
-        _bar(STAGES[stage.name], stage.vram if card else stage.ram, free, whole, stage.seconds)
-        for stage in plan.stages
+        _bar(STAGES[stage.name], stage.vram if card else stage.ram, free, whole, stage.seconds) for stage in plan.stages
     )
     sentence = plan.sentence()
     head = "It " + sentence if sentence.startswith(("fits", "does not fit")) else sentence

@@ -168,7 +168,6 @@ class Sheet:
         slots = slots and all(getattr(self, name) in choices for name, choices in WISHES.items())
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
-
     def _has_shape(self) -> bool:
         """Whether the format is known. Raises ValueError for a video that cannot be."""
         if self.video is not None:

@@ -79,8 +79,14 @@ def wire(page: Page, studio: Studio) -> list:
         # a slider's number box changes without a release; everything else tells what a person put in
         events = [component.release, component.change] if name in SLIDERS else [component.input]
         for event in events:
-            outputs = {"format": shape, "seconds": shape, "engine": shape, "seed": [page.seed], "steps": [page.plan],
-                       "guidance": [page.plan]}.get(name, [])
+            outputs = {
+                "format": shape,
+                "seconds": shape,
+                "engine": shape,
+                "seed": [page.seed],
+                "steps": [page.plan],
+                "guidance": [page.plan],
+            }.get(name, [])
             on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
     on(
         page.quality.input,

@@ -15,9 +15,7 @@ _DOING = {"text": "reading the prompt", "references": "encoding the pictures", "
 _MIN_SIDE = 256  # pixels; below it no one would want the clip
 
 
-def problems_of(
-    work: Work, settings: Settings, stages: Sequence[Stage], budget: Budget, download: int
-) -> list[str]:
+def problems_of(work: Work, settings: Settings, stages: Sequence[Stage], budget: Budget, download: int) -> list[str]:
     """What is short, the largest lack of each kind."""
     found = []
     card = max(stages, key=lambda stage: stage.vram)

@@ -170,4 +170,3 @@ def _time(seconds: float | None) -> str:
         return f"about {max(1, round(seconds))} seconds"
     minutes = round(seconds / 60)
     return f"about {minutes} minutes" if minutes < 120 else f"about {seconds / 3600:.1f} hours"
-

@@ -143,9 +143,7 @@ def _text(config: Mapping[str, Any]) -> TextEncoder:
     buckets = config.get("relative_attention_num_buckets", 32)
     linear, rows = 4 * dim * inner + 3 * dim * ff, 3 * inner + 2 * dim + 2 * ff
     table = config["vocab_size"] * dim
-    weights = Weights(
-        layers * linear, layers * rows, layers * (2 * dim + buckets * heads), table + dim, layers, table
-    )
+    weights = Weights(layers * linear, layers * rows, layers * (2 * dim + buckets * heads), table + dim, layers, table)
     return TextEncoder(layers, dim, ff, heads, weights)
 
 
