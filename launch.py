@@ -150,7 +150,7 @@ def port_number(text: str) -> int:
 
 def serve(argv: "list[str]") -> int:
     from app.guard.access import Terms
-    from app.port import serve_on_free_port
+    from app.start import serve_on_free_port
     from engine.errors import TroupeError
 
     options = serve_options(argv)

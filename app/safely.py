@@ -12,8 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.create.sheet import plain_name, plain_text
 from engine.errors import TroupeError
+from engine.words import plain_name, plain_text
 
 log = logging.getLogger("troupe")
 

@@ -31,9 +31,9 @@ from app.guard.limits import Limits
 from app.guard.lobby import MOST, Lobby, speak_seldom
 from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
-from app.help.logs import ENGINE, keep_log, stop_log
 from app.jobs.board import JobBoard
 from app.jobs.process import EngineProcess
+from app.logs import ENGINE, keep_log, stop_log
 from engine import VERSION
 from engine.errors import TroupeError
 from engine.surroundings import settle

@@ -1,10 +1,14 @@
-"""How much and how long, for a person: the same words on the page and in a terminal."""
+"""Words for a person, and from one: how much and how long, the same on the page and in a terminal; and what people
+wrote, as it may be kept and shown."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import subprocess
+
+# marks that turn the direction in which a line is read
+_TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 def duration(seconds: float) -> str:
@@ -33,3 +37,13 @@ def command_line(*parts: object) -> str:
 def sentence(text: str) -> str:
     """The text with its first letter as a capital, the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def plain_text(value: object) -> str:
+    """Text that every file can hold: half a surrogate pair becomes a question mark."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def plain_name(value: object) -> str:
+    """`plain_text` without the marks that turn the direction of what follows, so that "exe.png" reads as what it is."""
+    return plain_text(value).translate(_TURNING)

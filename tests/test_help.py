@@ -14,7 +14,7 @@ import pytest
 from app.help import doctor
 from app.help.diagnostics import diagnostics, without_private
 from app.help.doctor import Finding
-from app.help.logs import ENGINE, NAME, keep_log, last_engine_errors, last_errors, stop_log, turn_over
+from app.logs import ENGINE, NAME, keep_log, last_engine_errors, last_errors, stop_log, turn_over
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -731,7 +731,7 @@ def test_a_second_start_on_the_same_folder_is_one_line_and_a_killed_first_frees_
     first = subprocess.Popen([sys.executable, "-c", hold, str(outputs)], cwd=repo, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "held\n"
-        start = ("import sys; from pathlib import Path; from app.port import serve_on_free_port as serve\n"
+        start = ("import sys; from pathlib import Path; from app.start import serve_on_free_port as serve\n"
                  "from app.guard.access import Terms\n"
                  "try:\n    serve(None, None, share=False, browser=False, outputs=Path(sys.argv[1]), terms=Terms())\n"
                  "except Exception as error:\n    sys.exit(f'troupe: {error}')")  # fmt: skip

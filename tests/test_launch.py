@@ -21,6 +21,7 @@ import pytest
 import launch
 from app import port as ports
 from app.guard.access import Terms
+from app.start import serve_on_free_port
 from engine.errors import TroupeError
 from engine.installing import pip_environment, satisfied
 
@@ -71,7 +72,7 @@ class Copy:
         self.venv = folder / ".venv"
         if not folder.exists():
             for file in (
-                "launch.py", "app/address.py", "app/port.py", "app/guard/access.py", "app/jobs/lock.py",
+                "launch.py", "app/address.py", "app/port.py", "app/start.py", "app/guard/access.py", "app/jobs/lock.py",
                 "engine/children.py", "engine/errors.py", "engine/installing.py", "engine/surroundings.py",
             ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -523,7 +524,7 @@ def served(monkeypatch) -> list[tuple]:
 
 
 def serve_at(port: int | None, tmp_path: Path, host: str | None = None) -> None:
-    ports.serve_on_free_port(host, port, share=False, browser=False, outputs=tmp_path, terms=Terms())
+    serve_on_free_port(host, port, share=False, browser=False, outputs=tmp_path, terms=Terms())
 
 
 def test_a_taken_port_gives_way_to_the_next_and_says_so(taken, served, tmp_path, capsys):

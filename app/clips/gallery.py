@@ -17,7 +17,6 @@ from app.clips.exports import Exports
 from app.clips.views import gallery_value, queue_value
 from app.create.desk import Desk
 from app.create.desks import open_scene
-from app.create.sheet import plain_text
 from app.create.shoot import new_seed, take_back
 from app.create.studio import Studio
 from app.jobs.snapshot import INTERRUPTED, Snapshot
@@ -26,6 +25,7 @@ from engine.errors import TroupeError, VideoError
 from engine.export import KINDS
 from engine.keepsake import unpack
 from engine.video import read_scene
+from engine.words import plain_text
 
 PAGE = 24  # clips shown at once
 _BUSY, _IDLE = 1.5, 10.0  # seconds between two looks at the queue, while something is made and while not

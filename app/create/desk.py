@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
-from app.create.sheet import Sheet, plain_name
+from app.create.sheet import Sheet
 from engine import cutout, part
 from engine.cutout import Cutout
 from engine.draft.direct import direct
@@ -25,6 +25,7 @@ from engine.errors import SceneError, TroupeError
 from engine.images import open_image, open_with_notices
 from engine.prompt import folded, replace_names
 from engine.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
+from engine.words import plain_name
 
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
 MAX_NAME = 60

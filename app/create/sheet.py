@@ -11,6 +11,7 @@ from engine import cutout
 from engine.a2.options import Attention, frames_for
 from engine.presets import FORMATS, FPS, frames_of
 from engine.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
+from engine.words import plain_text
 
 OWN = "own"  # the format of a clip that was opened and is in none of ours
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
@@ -22,8 +23,6 @@ WISHES = {
 }  # fmt: skip
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
 SAMPLING = {"steps": (1, 100), "guidance": (1.0, 15.0), "flow_shift": (0.5, 20.0)}  # for the model
-
-_TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 @dataclass
@@ -173,16 +172,6 @@ class Sheet:
         if self.video is not None:
             Video.model_validate({**self.video, "frames": self.video["frames"] or 5})
         return self.format in FORMATS or (self.format == OWN and self.video is not None)
-
-
-def plain_text(value: object) -> str:
-    """Text that every file can hold: half a surrogate pair becomes a question mark."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
-
-
-def plain_name(value: object) -> str:
-    """`plain_text` without the marks that turn the direction of what follows, so that "exe.png" reads as what it is."""
-    return plain_text(value).translate(_TURNING)
 
 
 def _is_near(value: object, number: int) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app.help.doctor import ROOT, examine
-from app.help.logs import last_engine_errors, last_errors
 from app.jobs.journal import last_failure
+from app.logs import last_engine_errors, last_errors
 from engine import VERSION, surroundings
 
 PACKAGES = ("gradio", "pydantic", "numpy", "pillow", "rembg", "onnxruntime", "imageio-ffmpeg", "torch", "diffusers",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.help.logs import turn_over
+from app.logs import turn_over
 from engine import channel
 from engine.children import environment
 
