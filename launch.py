@@ -192,14 +192,14 @@ def doctor(argv: "list[str]") -> int:
 
 
 def test(argv: "list[str]") -> int:
-    """The style check, then the tests; both run, and either can fail the whole. All tests take several processors where
+    """The style checks, then the tests; all run, and each can fail the whole. All tests take several processors where
     there are some; those that were chosen run in one process, which is sooner at work."""
     python = [sys.executable, "-m"]
     argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it is ours to test
     statuses = [
-        subprocess.call([*python, "ruff", "check", "."], cwd=str(HERE), env=environment),
-        subprocess.call([*python, "pytest", *argv], cwd=str(HERE), env=environment),
+        subprocess.call([*python, *check], cwd=str(HERE), env=environment)
+        for check in (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["pytest", *argv])
     ]
     return next((status for status in statuses if status), 0)
 

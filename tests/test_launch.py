@@ -237,7 +237,7 @@ def test_a_persons_own_venv_is_trusted_when_it_has_everything(ready):
 def test_test_installs_its_tools_and_runs_both(ready):
     done = ready.run("test", "-k", "some thing")
     runs = [line for line in done.stdout.splitlines() if line.startswith("RUN")]
-    assert runs == ["RUN ruff ['check', '.']", "RUN pytest ['-k', 'some thing']"]
+    assert runs == ["RUN ruff ['format', '--check', '.']", "RUN ruff ['check', '.']", "RUN pytest ['-k', 'some thing']"]
     assert done.returncode == 5
     again = ready.run("test", PIP_FIND_LINKS="")
     assert "Installing" not in again.stderr

@@ -103,10 +103,12 @@ function whose(control) {
 function paint() {
   const value = props.value || { sections: [], motions: [] };
   const focus = document.activeElement;
-  const held = board.contains(focus) && focus.dataset.action
-    ? [whose(focus), focus.dataset.action, focus.value] : null;
+  const held = board.contains(focus) && focus.dataset.action ? [whose(focus), focus.dataset.action, focus.value] : null;
   board.replaceChildren();
-  board.classList.toggle('empty', value.sections.every((section) => !section.cards.length));
+  board.classList.toggle(
+    'empty',
+    value.sections.every((section) => !section.cards.length),
+  );
   for (const section of value.sections) {
     const part = make('section', 'tr-section tr-' + section.role);
     part.dataset.role = section.role;
@@ -131,9 +133,12 @@ const inputs = {};
 for (const role of ['character', 'object', 'background']) {
   const input = make('input', 'tr-file');
   Object.assign(input, { type: 'file', multiple: role !== 'background', hidden: true, tabIndex: -1 });
-  input.accept = 'image/*,.heic,.heif,.avif';  // a hint for the file dialog; what a file really is the engine decides
+  input.accept = 'image/*,.heic,.heif,.avif'; // a hint for the file dialog; what a file really is the engine decides
   input.dataset.testid = 'Upload ' + role + '-upload-button';
-  input.addEventListener('change', () => { bring(role, Array.from(input.files)); input.value = ''; });
+  input.addEventListener('change', () => {
+    bring(role, Array.from(input.files));
+    input.value = '';
+  });
   inputs[role] = input;
   element.append(input);
 }
@@ -143,14 +148,20 @@ board.addEventListener('click', (event) => {
   const target = event.target.closest('button[data-action]');
   if (!target) return;
   const action = target.dataset.action;
-  if (action === 'add') { inputs[target.dataset.role].click(); return; }
+  if (action === 'add') {
+    inputs[target.dataset.role].click();
+    return;
+  }
   if (action === 'forget') {
     const section = target.closest('.tr-section');
     forget(target.dataset.key);
     section.querySelector('.tr-add')?.focus({ preventScroll: true });
     return;
   }
-  if (action === 'again') { sendAgain(target.dataset.key); return; }
+  if (action === 'again') {
+    sendAgain(target.dataset.key);
+    return;
+  }
   const on = target.getAttribute('aria-checked') === 'true';
   trigger('edit', { action, id: idOf(target), value: action === 'mode' ? (on ? 'auto' : 'none') : null });
   if (action === 'retouch') showBrush();
@@ -158,7 +169,10 @@ board.addEventListener('click', (event) => {
 
 board.addEventListener('change', (event) => {
   const action = event.target.dataset.action;
-  if (action === 'name' && !event.target.value.trim()) { event.target.value = event.target.dataset.was; return; }
+  if (action === 'name' && !event.target.value.trim()) {
+    event.target.value = event.target.dataset.was;
+    return;
+  }
   if (action === 'name' || action === 'motion') {
     trigger('edit', { action, id: idOf(event.target), value: event.target.value });
   }
@@ -188,12 +202,17 @@ function showBrush(tries = 20) {
 // -- pictures on their way -----------------------------------------------------
 // Each has a place in its section from the moment it was chosen until the board that holds its card has come. They
 // travel one after another: a slow line would bring all of them late.
-const LARGEST = 40 * 1024 * 1024, PATIENCE = 300000;  // bytes; milliseconds for an answer
+const LARGEST = 40 * 1024 * 1024,
+  PATIENCE = 300000; // bytes; milliseconds for an answer
 const coming = [];
-let sending = null, count = 0;
+let sending = null,
+  count = 0;
 
 function bring(role, files) {
-  const large = files.filter((file) => file.size >= LARGEST).map((file) => file.name).join(', ');
+  const large = files
+    .filter((file) => file.size >= LARGEST)
+    .map((file) => file.name)
+    .join(', ');
   if (large) trigger('edit', { action: 'too large', value: large });
   for (const file of files) {
     if (file.size >= LARGEST) continue;
@@ -207,11 +226,12 @@ function bring(role, files) {
 }
 
 function place(each) {
-  const view = make('div', 'tr-glimpse'), picture = make('img');
+  const view = make('div', 'tr-glimpse'),
+    picture = make('img');
   picture.alt = '';
   picture.src = URL.createObjectURL(each.file);
   picture.onload = () => URL.revokeObjectURL(picture.src);
-  picture.onerror = () => picture.remove();  // a kind that this browser does not show
+  picture.onerror = () => picture.remove(); // a kind that this browser does not show
   const away = control('button', 'forget', 'Do not bring ' + each.file.name);
   away.type = 'button';
   away.className = 'tr-away';
@@ -242,15 +262,21 @@ function send() {
   sending = each;
   each.state = 'travels';
   tell(each, 'On its way', 0);
-  const form = new FormData(), request = each.request = new XMLHttpRequest();
+  const form = new FormData(),
+    request = new XMLHttpRequest();
+  each.request = request;
   form.append('files', each.file, each.file.name);
   request.open('POST', 'gradio_api/upload');
   request.upload.onprogress = ({ loaded, total }) => {
-    tell(each, 'On its way · ' + Math.round(100 * loaded / total) + ' %', loaded / total);
+    tell(each, 'On its way · ' + Math.round((100 * loaded) / total) + ' %', loaded / total);
   };
   request.onload = () => {
     let answer = request.responseText;
-    try { answer = JSON.parse(answer); } catch { /* the door speaks in plain text */ }
+    try {
+      answer = JSON.parse(answer);
+    } catch {
+      /* the door speaks in plain text */
+    }
     if (request.status !== 200 || !Array.isArray(answer)) {
       const why = answer.detail || answer.error || (typeof answer === 'string' && answer.length < 300 && answer);
       const final = request.status >= 400 && request.status < 500 && request.status !== 429 && request.status !== 401;
@@ -280,7 +306,10 @@ function take() {
   trigger('edit', { action: 'upload', role: each.role, path: each.path, name: each.file.name, value: each.key });
 }
 
-function following() { sending = null; send(); }
+function following() {
+  sending = null;
+  send();
+}
 
 function fail(each, why) {
   clearTimeout(each.timer);
@@ -324,12 +353,16 @@ function forget(key) {
   const each = coming[at];
   clearTimeout(each.timer);
   each.tile.remove();
-  if (each.state === 'taken' && each.key !== props.value?.heard) {  // its card comes, and goes
+  if (each.state === 'taken' && each.key !== props.value?.heard) {
+    // its card comes, and goes
     each.state = 'unwanted';
     return;
   }
   coming.splice(at, 1);
-  if (sending === each) { each.request.abort(); following(); }
+  if (sending === each) {
+    each.request.abort();
+    following();
+  }
   take();
 }
 
@@ -339,9 +372,11 @@ addEventListener('beforeunload', (event) => {
 
 const repaint = unpressed(board, paint);
 watch('value', () => {
-  const { heard, refused, made } = props.value || {}, each = coming.find((one) => one.key === heard);
+  const { heard, refused, made } = props.value || {},
+    each = coming.find((one) => one.key === heard);
   const unwanted = each?.state === 'unwanted';
-  if (each && refused && !unwanted) refuse(each, refused); else forget(heard);
+  if (each && refused && !unwanted) refuse(each, refused);
+  else forget(heard);
   if (unwanted && made) trigger('edit', { action: 'remove', id: made });
   repaint();
 });

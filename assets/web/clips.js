@@ -1,8 +1,10 @@
 // The gallery: posters that play under the pointer, one clip looked at closely, two compared in step.
 // Titles and prompts come from people: they are only ever set as text.
 const room = element.querySelector('.tr-clips');
-let open = null, pair = [], wanted = null;
-const saved = {};  // clip id -> what became of its last export
+let open = null,
+  pair = [],
+  wanted = null;
+const saved = {}; // clip id -> what became of its last export
 
 function make(tag, className, text) {
   const made = document.createElement(tag);
@@ -37,7 +39,11 @@ function video(clip) {
 function card(clip) {
   const made = make('article', 'tr-clip' + (clip.id === open ? ' on' : ''));
   made.dataset.id = clip.id;
-  const view = button('look', '', { label: 'Look at ' + (clip.title || 'this clip'), hint: clip.title, className: 'tr-poster' });
+  const view = button('look', '', {
+    label: 'Look at ' + (clip.title || 'this clip'),
+    hint: clip.title,
+    className: 'tr-poster',
+  });
   if (clip.poster) {
     const poster = make('img');
     poster.src = clipFile(clip, 'poster');
@@ -46,8 +52,10 @@ function card(clip) {
     view.append(poster);
   } else view.append(make('span', 'tr-nothing', clip.words));
   view.append(make('i', '', clip.kind));
-  const star = button('star', clip.favourite ? '★' : '☆',
-    { label: clip.favourite ? 'No longer a favourite' : 'Make it a favourite', className: 'tr-star' });
+  const star = button('star', clip.favourite ? '★' : '☆', {
+    label: clip.favourite ? 'No longer a favourite' : 'Make it a favourite',
+    className: 'tr-star',
+  });
   star.setAttribute('aria-pressed', String(clip.favourite));
   const line = make('div', 'tr-clipline');
   line.append(make('span', '', clip.title || 'Untitled'), star);
@@ -69,7 +77,9 @@ function film(clip) {
     made.autoplay = true;
     made.preload = 'metadata';
     if (clip.poster) made.poster = clipFile(clip, 'poster');
-    mind(made, left, () => { made.src = clipFile(clip, 'clip', Date.now()); });
+    mind(made, left, () => {
+      made.src = clipFile(clip, 'clip', Date.now());
+    });
     left.append(made);
   } else left.append(make('p', 'tr-message', clip.words));
   return left;
@@ -81,12 +91,17 @@ function words(clip) {
   for (const notice of clip.notices) right.append(make('p', 'tr-note', notice));
   const actions = make('div', 'tr-actions');
   actions.append(button('open', 'Open as scene', { hint: 'Put its cast, words and settings on the desk' }));
-  if (clip.promotable) actions.append(button('promote', 'Make it with SkyReels-A2', { hint: 'The same scene and seed, with the video model' }));
+  if (clip.promotable)
+    actions.append(
+      button('promote', 'Make it with SkyReels-A2', { hint: 'The same scene and seed, with the video model' }),
+    );
   if (clip.resumable) actions.append(button('resume', clip.kept ? 'Go on from where it was' : 'Make it again'));
   if (clip.playable) {
     actions.append(button('vary', 'Again with another seed', { hint: 'Queue the same scene with a seed of its own' }));
     const compared = pair.includes(clip.id);
-    actions.append(button('compare', compared ? 'Do not compare' : 'Compare', { hint: 'Choose two clips to see them side by side' }));
+    actions.append(
+      button('compare', compared ? 'Do not compare' : 'Compare', { hint: 'Choose two clips to see them side by side' }),
+    );
   }
   actions.append(button('delete', 'Delete', { hint: 'Move it to the trash' }));
   right.append(actions);
@@ -128,16 +143,27 @@ function exports(clip) {
 function compare(clips) {
   const panel = make('section', 'tr-compare');
   panel.setAttribute('aria-label', 'Two clips side by side');
-  const films = clips.map((clip) => { const made = video(clip); made.preload = 'auto'; made.loop = false; return made; });
+  const films = clips.map((clip) => {
+    const made = video(clip);
+    made.preload = 'auto';
+    made.loop = false;
+    return made;
+  });
   const views = make('div', 'tr-pair');
   clips.forEach((clip, i) => {
     const view = make('figure');
-    view.append(films[i], make('figcaption', '', clip.kind + ' · seed ' + clip.seed + ' · ' + (clip.title || 'Untitled')));
+    view.append(
+      films[i],
+      make('figcaption', '', clip.kind + ' · seed ' + clip.seed + ' · ' + (clip.title || 'Untitled')),
+    );
     views.append(view);
   });
   const play = button('play', 'Pause', { hint: 'Play or pause both' });
   const scrub = make('input');
-  scrub.type = 'range'; scrub.min = 0; scrub.max = 1000; scrub.value = 0;
+  scrub.type = 'range';
+  scrub.min = 0;
+  scrub.max = 1000;
+  scrub.value = 0;
   scrub.setAttribute('aria-label', 'Where both clips are');
   const row = make('div', 'tr-actions');
   row.append(play, scrub, button('uncompare', 'Close', { hint: 'Stop comparing' }));
@@ -149,20 +175,34 @@ function compare(clips) {
   const set = (on) => {
     playing = on;
     play.textContent = on ? 'Pause' : 'Play';
-    if (on) run(); else films.forEach((each) => each.pause());
+    if (on) run();
+    else for (const each of films) each.pause();
   };
-  const seek = (seconds) => films.forEach((each) => { each.currentTime = Math.min(seconds, Math.max(0, each.duration - 0.02)); });
+  const seek = (seconds) =>
+    films.forEach((each) => {
+      each.currentTime = Math.min(seconds, Math.max(0, each.duration - 0.02));
+    });
   for (const each of films) {
     each.addEventListener('timeupdate', () => {
-      const lead = clock(), other = films.find((film) => film !== lead);
+      const lead = clock(),
+        other = films.find((film) => film !== lead);
       if (each !== lead || !lead.duration || scrub.matches(':active')) return;
       scrub.value = (1000 * lead.currentTime) / lead.duration;
-      if (lead.currentTime < other.duration && Math.abs(other.currentTime - lead.currentTime) > 0.06) other.currentTime = lead.currentTime;
+      if (lead.currentTime < other.duration && Math.abs(other.currentTime - lead.currentTime) > 0.06)
+        other.currentTime = lead.currentTime;
     });
-    each.addEventListener('ended', () => { if (each === clock() && playing) { seek(0); run(); } });
+    each.addEventListener('ended', () => {
+      if (each === clock() && playing) {
+        seek(0);
+        run();
+      }
+    });
   }
   play.addEventListener('click', () => set(!playing));
-  scrub.addEventListener('input', () => { set(false); seek((scrub.value / 1000) * clock().duration); });
+  scrub.addEventListener('input', () => {
+    set(false);
+    seek((scrub.value / 1000) * clock().duration);
+  });
   run();
   return panel;
 }
@@ -170,7 +210,10 @@ function compare(clips) {
 // Each part of the room is drawn anew only where it has changed, so that a film that plays goes on playing.
 const parts = {};
 function part(name, key, draw) {
-  if (!parts[name]) { parts[name] = { key: null, place: make('div', 'tr-part') }; room.append(parts[name].place); }
+  if (!parts[name]) {
+    parts[name] = { key: null, place: make('div', 'tr-part') };
+    room.append(parts[name].place);
+  }
   if (parts[name].key === key) return;
   parts[name].key = key;
   parts[name].place.replaceChildren(...draw());
@@ -180,7 +223,10 @@ function drawUndo(undo) {
   const line = make('div', 'tr-message tr-undoline');
   line.setAttribute('role', 'status');
   line.dataset.id = undo.id;
-  line.append(make('span', '', 'Moved to the trash: ' + (undo.title || 'untitled')), button('restore', 'Undo', { hint: 'Bring it back' }));
+  line.append(
+    make('span', '', 'Moved to the trash: ' + (undo.title || 'untitled')),
+    button('restore', 'Undo', { hint: 'Bring it back' }),
+  );
   return [line];
 }
 
@@ -197,7 +243,7 @@ function drawLook(clip) {
   return [panel];
 }
 
-const cards = new Map();  // clip id -> [what it was drawn from, its card]
+const cards = new Map(); // clip id -> [what it was drawn from, its card]
 function drawGrid() {
   const grid = parts.grid?.place.querySelector('.tr-grid') || make('div', 'tr-grid');
   const drawn = all().map((clip) => {
@@ -206,28 +252,36 @@ function drawGrid() {
     return cards.get(clip.id)[1];
   });
   grid.replaceChildren(...drawn);
-  return drawn.length ? [grid] : [make('p', 'tr-empty', props.value?.hint)];  // no hint: nobody has looked yet
+  return drawn.length ? [grid] : [make('p', 'tr-empty', props.value?.hint)]; // no hint: nobody has looked yet
 }
 
 function hold() {
   const focus = room.contains(document.activeElement) ? document.activeElement : null;
   if (!focus) return () => {};
-  const id = focus.closest('[data-id]')?.dataset.id, { action, kind } = focus.dataset;
+  const id = focus.closest('[data-id]')?.dataset.id,
+    { action, kind } = focus.dataset;
   return () => {
     if (room.contains(document.activeElement)) return;
-    Array.from(room.querySelectorAll('[data-action]')).find((each) => each.dataset.action === action
-      && each.dataset.kind === kind && each.closest('[data-id]')?.dataset.id === id)?.focus({ preventScroll: true });
+    Array.from(room.querySelectorAll('[data-action]'))
+      .find(
+        (each) =>
+          each.dataset.action === action && each.dataset.kind === kind && each.closest('[data-id]')?.dataset.id === id,
+      )
+      ?.focus({ preventScroll: true });
   };
 }
 
 function paint() {
-  const value = props.value || { clips: [] }, focusAgain = hold();
+  const value = props.value || { clips: [] },
+    focusAgain = hold();
   pair = pair.filter(find);
-  const both = pair.map(find), looked = open && find(open);
+  const both = pair.map(find),
+    looked = open && find(open);
   part('undo', JSON.stringify(value.undo || null), () => (value.undo ? drawUndo(value.undo) : []));
   part('pair', pair.join(), () => drawPair(both));
   part('look', looked ? looked.id + looked.playable : '', () => (looked ? drawLook(looked) : []));
-  const said = looked && JSON.stringify([looked, pair, saved[looked.id]]), panel = parts.look.place.querySelector('.tr-look');
+  const said = looked && JSON.stringify([looked, pair, saved[looked.id]]),
+    panel = parts.look.place.querySelector('.tr-look');
   if (looked && panel.dataset.said !== said) {
     panel.querySelector('.tr-lookwords').replaceWith(words(looked));
     panel.dataset.said = said;
@@ -252,19 +306,28 @@ function take(now) {
 room.addEventListener('click', (event) => {
   const target = event.target.closest('button[data-action]');
   if (!target) return;
-  const { action, kind } = target.dataset, id = target.closest('[data-id]')?.dataset.id || null;
+  const { action, kind } = target.dataset,
+    id = target.closest('[data-id]')?.dataset.id || null;
   if (action === 'look') {
     open = open === id ? null : id;
     paint();
     parts.look.place.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
-  } else if (action === 'shut') { open = null; paint(); }
-  else if (action === 'compare') {
+  } else if (action === 'shut') {
+    open = null;
+    paint();
+  } else if (action === 'compare') {
     pair = pair.includes(id) ? pair.filter((each) => each !== id) : [...pair, id].slice(-2);
     paint();
     if (pair.length === 2) parts.pair.place.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
-  } else if (action === 'uncompare') { pair = []; paint(); }
-  else if (action !== 'play') {
-    if (action === 'export') { wanted = id + kind; saved[id] = { id, kind, state: 'busy', words: '0 %' }; paint(); }
+  } else if (action === 'uncompare') {
+    pair = [];
+    paint();
+  } else if (action !== 'play') {
+    if (action === 'export') {
+      wanted = id + kind;
+      saved[id] = { id, kind, state: 'busy', words: '0 %' };
+      paint();
+    }
     trigger('act', { action, id, kind: kind || null });
   }
 });
@@ -275,18 +338,27 @@ function enliven(view) {
   if (!clip?.playable || view.querySelector('video')) return;
   const made = video(clip);
   made.preload = 'auto';
-  if (clip.poster) made.poster = clipFile(clip, 'poster');  // until the film is there
+  if (clip.poster) made.poster = clipFile(clip, 'poster'); // until the film is there
   view.append(made);
   made.play().catch(() => {});
 }
-for (const [kind, alive] of [['pointerover', true], ['focusin', true], ['pointerout', false], ['focusout', false]]) {
+for (const [kind, alive] of [
+  ['pointerover', true],
+  ['focusin', true],
+  ['pointerout', false],
+  ['focusout', false],
+]) {
   room.addEventListener(kind, (event) => {
     const view = event.target.closest?.('.tr-poster');
     if (!view || view.contains(event.relatedTarget)) return;
-    if (alive) enliven(view); else view.querySelector('video')?.remove();
+    if (alive) enliven(view);
+    else view.querySelector('video')?.remove();
   });
 }
 
 const draw = unpressed(room, paint);
-watch('value', () => { if (props.value?.saved) take(props.value.saved); draw(); });
+watch('value', () => {
+  if (props.value?.saved) take(props.value.saved);
+  draw();
+});
 paint();

@@ -2,7 +2,7 @@
 // dropped beside everything must not take the page's place, as browsers would have it.
 const sign = element.querySelector('.tr-drop');
 const MP4 = /\.mp4$/i;
-const LARGEST = 40 * 1000 * 1000;  // what the server takes
+const LARGEST = 40 * 1000 * 1000; // what the server takes
 let away = 0;
 
 const carries = (event) => event.dataTransfer?.types.includes('Files');
@@ -15,25 +15,33 @@ const isClip = (event) => {
 function show(on) {
   clearTimeout(away);
   sign.classList.toggle('on', on);
-  if (on) away = setTimeout(() => show(false), 400);  // leaving the window is not told everywhere
+  if (on) away = setTimeout(() => show(false), 400); // leaving the window is not told everywhere
 }
 
-document.addEventListener('dragover', (event) => {
-  if (!carries(event) || !isClip(event)) return;
-  event.preventDefault();
-  event.stopPropagation();
-  event.dataTransfer.dropEffect = 'copy';
-  show(true);
-}, true);
+document.addEventListener(
+  'dragover',
+  (event) => {
+    if (!carries(event) || !isClip(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    event.dataTransfer.dropEffect = 'copy';
+    show(true);
+  },
+  true,
+);
 
-document.addEventListener('drop', (event) => {
-  show(false);
-  const files = carries(event) ? Array.from(event.dataTransfer.files) : [];
-  if (!files.length || !files.every((file) => file.type === 'video/mp4' || MP4.test(file.name))) return;
-  event.preventDefault();
-  event.stopPropagation();
-  bring(files[0]);
-}, true);
+document.addEventListener(
+  'drop',
+  (event) => {
+    show(false);
+    const files = carries(event) ? Array.from(event.dataTransfer.files) : [];
+    if (!files.length || !files.every((file) => file.type === 'video/mp4' || MP4.test(file.name))) return;
+    event.preventDefault();
+    event.stopPropagation();
+    bring(files[0]);
+  },
+  true,
+);
 
 // Nobody has taken it on its way up: it is not for this page.
 document.addEventListener('dragover', (event) => {
@@ -46,7 +54,10 @@ document.addEventListener('drop', (event) => {
 });
 
 function bring(file) {
-  if (file.size >= LARGEST) { trigger('refuse', { name: file.name }); return; }
+  if (file.size >= LARGEST) {
+    trigger('refuse', { name: file.name });
+    return;
+  }
   const input = document.querySelector('input[data-testid="Open a clip-upload-button"]');
   if (!input) return;
   const one = new DataTransfer();

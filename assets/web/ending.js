@@ -3,26 +3,39 @@
 // The page's clock stands still in a hidden tab. There the server is asked to speak up instead, once: it holds the
 // answer back until there is something new. So nothing polls, one connection is open, and only while the tab is hidden,
 // a clip is being made, and the person wants to be told.
-const box = element.querySelector('input'), note = element.querySelector('.tr-note');
+const box = element.querySelector('input'),
+  note = element.querySelector('.tr-note');
 const KEY = 'troupe-tell';
 const NAME = 'Troupe';
 const place = document.querySelector('#tr-go');
-let now = null, told = null, held = null;
+let now = null,
+  told = null,
+  held = null;
 
-const title = (words) => { document.title = words ? words + ' · ' + NAME : NAME; };
+const title = (words) => {
+  document.title = words ? words + ' · ' + NAME : NAME;
+};
 const wants = () => box.checked && 'Notification' in window && Notification.permission === 'granted';
 
 function notify(job, words) {
   if (told === job || !wants()) return;
   told = job;
   try {
-    const said = new Notification(NAME, { body: words, tag: 'troupe-' + job });  // the tag: several tabs, one message
-    said.onclick = () => { window.focus(); said.close(); };
-  } catch { /* phones take them from service workers only */ }
+    const said = new Notification(NAME, { body: words, tag: 'troupe-' + job }); // the tag: several tabs, one message
+    said.onclick = () => {
+      window.focus();
+      said.close();
+    };
+  } catch {
+    /* phones take them from service workers only */
+  }
 }
 
-const WORDS = { done: ['Done', 'Your clip is done.'], failed: ['Not made', 'Your clip could not be made.'],
-  interrupted: ['Cut off', 'Your clip was cut off.'] };
+const WORDS = {
+  done: ['Done', 'Your clip is done.'],
+  failed: ['Not made', 'Your clip could not be made.'],
+  interrupted: ['Cut off', 'Your clip was cut off.'],
+};
 
 function over(job, state) {
   const [short, long] = WORDS[state] || ['', ''];
@@ -41,7 +54,8 @@ function read() {
   if (now && !['waiting', 'running'].includes(now.state)) {
     if (was) over(was.job, now.state);
     now = null;
-  } else if (now && document.hidden && !wants()) title('Working');  // from now on no number would be true
+  } else if (now && document.hidden && !wants())
+    title('Working'); // from now on no number would be true
   else if (now) under(now.state, now.percent);
   else if (was) over(was.job, 'done');
   listen();
@@ -57,35 +71,59 @@ async function listen() {
       const answer = await fetch('clips/' + job + '/state?seen=' + seen, { signal: held.signal, cache: 'no-store' });
       if (!answer.ok) break;
       const { state, percent } = await answer.json();
-      if (!['waiting', 'running'].includes(state)) { over(job, state); break; }
+      if (!['waiting', 'running'].includes(state)) {
+        over(job, state);
+        break;
+      }
       seen = percent;
       under(state, percent);
     }
-  } catch { /* looked at again, or the server is gone: the page's own clock will tell */ }
+  } catch {
+    /* looked at again, or the server is gone: the page's own clock will tell */
+  }
   held = null;
 }
 
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden) {
     held?.abort();
-    trigger('look');  // a clip may have been started in another tab
+    trigger('look'); // a clip may have been started in another tab
   }
   read();
 });
 for (const kind of ['pointerdown', 'keydown']) {
-  document.addEventListener(kind, () => { if (!now) title(''); }, true);  // it was seen
+  document.addEventListener(
+    kind,
+    () => {
+      if (!now) title('');
+    },
+    true,
+  ); // it was seen
 }
 
 box.addEventListener('change', async () => {
   note.textContent = '';
-  if (box.checked && await Notification.requestPermission() !== 'granted') {
+  if (box.checked && (await Notification.requestPermission()) !== 'granted') {
     box.checked = false;
     note.textContent = 'This browser does not allow notifications from this address.';
   }
-  try { localStorage.setItem(KEY, box.checked ? '1' : ''); } catch { /* a private window forgets */ }
+  try {
+    localStorage.setItem(KEY, box.checked ? '1' : '');
+  } catch {
+    /* a private window forgets */
+  }
 });
-try { box.checked = localStorage.getItem(KEY) === '1' && Notification.permission === 'granted'; } catch { /* none */ }
+try {
+  box.checked = localStorage.getItem(KEY) === '1' && Notification.permission === 'granted';
+} catch {
+  /* none */
+}
 if (!('Notification' in window)) element.querySelector('label').hidden = true;
 
-new MutationObserver(read).observe(place, { childList: true, subtree: true, attributes: true, attributeFilter: ['data-percent', 'data-state', 'data-job'] });
+new MutationObserver(read).observe(place, {
+  childList: true,
+  subtree: true,
+  attributes: true,
+  attributeFilter: ['data-percent', 'data-state', 'data-job'],
+});
 read();

@@ -24,8 +24,10 @@ row.addEventListener('click', (event) => {
   const name = event.target.closest('.tr-chip')?.dataset.name;
   const box = document.querySelector('#tr-prompt textarea');
   if (!name || !box) return;
-  const start = box.selectionStart ?? box.value.length, end = box.selectionEnd ?? start;
-  const before = box.value.slice(0, start), after = box.value.slice(end);
+  const start = box.selectionStart ?? box.value.length,
+    end = box.selectionEnd ?? start;
+  const before = box.value.slice(0, start),
+    after = box.value.slice(end);
   const text = (before && !/\s$/.test(before) ? ' ' : '') + name + (after && !/^[\s.,;:!?]/.test(after) ? ' ' : '');
   box.value = before + text + after;
   box.dispatchEvent(new Event('input', { bubbles: true }));
@@ -35,7 +37,13 @@ row.addEventListener('click', (event) => {
 
 // What was typed while the server was away is kept in this tab until the server has it.
 const KEPT = 'troupe-prompt';
-const storage = (() => { try { return window.sessionStorage; } catch { return null; } })();
+const storage = (() => {
+  try {
+    return window.sessionStorage;
+  } catch {
+    return null;
+  }
+})();
 let opened = false;
 
 document.addEventListener('input', (event) => {
@@ -47,7 +55,8 @@ function reconcile() {
   const kept = storage?.getItem(KEPT);
   if (kept === props.value.saved) storage?.removeItem(KEPT);
   else if (!opened && kept) {
-    setTimeout(() => {  // after Gradio has written the server's text
+    setTimeout(() => {
+      // after Gradio has written the server's text
       const box = document.querySelector('#tr-prompt textarea');
       if (!box || box.value === kept) return;
       box.value = kept;
@@ -58,5 +67,8 @@ function reconcile() {
 }
 
 const draw = unpressed(row, paint);
-watch('value', () => { draw(); reconcile(); });
+watch('value', () => {
+  draw();
+  reconcile();
+});
 paint();

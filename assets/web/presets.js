@@ -24,7 +24,10 @@ function paint() {
         picture.loading = 'lazy';
         card.append(picture);
       }
-      for (const [tag, text] of [['b', preset.title], ['i', preset.format]]) {
+      for (const [tag, text] of [
+        ['b', preset.title],
+        ['i', preset.format],
+      ]) {
         const line = document.createElement(tag);
         line.textContent = text;
         card.append(line);
@@ -39,10 +42,12 @@ function paint() {
   const picked = all.find((preset) => preset.key === value.selected);
   line.textContent = picked ? picked.title + ': ' + picked.line : value.hint || '';
   strip.append(line);
-  strip.querySelectorAll('.tr-strip').forEach((row, i) => { row.scrollLeft = scrolled[i] || 0; });
+  strip.querySelectorAll('.tr-strip').forEach((row, i) => {
+    row.scrollLeft = scrolled[i] || 0;
+  });
 }
 
-let chosen = null;  // the card that was clicked, until the page is told
+let chosen = null; // the card that was clicked, until the page is told
 let choosing = null;
 
 function choose() {
@@ -55,14 +60,19 @@ strip.addEventListener('click', (event) => {
   const card = event.target.closest('.tr-preset');
   if (!card) return;
   for (const each of strip.querySelectorAll('.tr-preset')) each.setAttribute('aria-pressed', String(each === card));
-  clearTimeout(choosing);  // of several quick clicks the last one is meant
+  clearTimeout(choosing); // of several quick clicks the last one is meant
   chosen = card.dataset.key;
   choosing = setTimeout(choose, 180);
 });
 
-document.addEventListener('click', (event) => {  // whatever is pressed next is meant for this preset
-  if (!strip.contains(event.target)) choose();
-}, true);
+document.addEventListener(
+  'click',
+  (event) => {
+    // whatever is pressed next is meant for this preset
+    if (!strip.contains(event.target)) choose();
+  },
+  true,
+);
 
 watch('value', unpressed(strip, paint));
 paint();

@@ -24,7 +24,8 @@ function row(job) {
   words.append(make('b', '', job.title || 'Untitled'), make('span', '', job.words));
   item.append(words);
   if (job.state === 'running') {
-    const bar = make('div', 'tr-progress'), fill = make('div', 'tr-fill');
+    const bar = make('div', 'tr-progress'),
+      fill = make('div', 'tr-fill');
     fill.style.width = job.percent + '%';
     bar.setAttribute('role', 'progressbar');
     bar.setAttribute('aria-valuenow', String(job.percent));
@@ -33,7 +34,8 @@ function row(job) {
     item.append(bar);
   }
   const actions = make('div', 'tr-actions');
-  for (const [action, text, hint] of job.actions) actions.append(button(action, text, hint + ': ' + (job.title || 'untitled')));
+  for (const [action, text, hint] of job.actions)
+    actions.append(button(action, text, hint + ': ' + (job.title || 'untitled')));
   item.append(actions);
   return item;
 }
@@ -41,7 +43,8 @@ function row(job) {
 function paint() {
   const value = props.value || { jobs: [] };
   const held = list.contains(document.activeElement)
-    ? [document.activeElement.closest('.tr-job')?.dataset.id, document.activeElement.dataset.action] : null;
+    ? [document.activeElement.closest('.tr-job')?.dataset.id, document.activeElement.dataset.action]
+    : null;
   list.replaceChildren();
   if (value.trouble) {
     const trouble = make('p', 'tr-message bad', value.trouble);
@@ -51,15 +54,20 @@ function paint() {
   if (value.jobs.length) {
     const head = make('div', 'tr-queuehead');
     head.append(make('h3', '', value.paused ? 'Queue, paused' : 'Queue'));
-    if (value.owner) head.append(value.paused ? button('go', 'Go on', 'Go on with the queue')
-      : button('pause', 'Pause', 'Pause the queue after the clip that is being made'));
+    if (value.owner)
+      head.append(
+        value.paused
+          ? button('go', 'Go on', 'Go on with the queue')
+          : button('pause', 'Pause', 'Pause the queue after the clip that is being made'),
+      );
     const items = make('ol', 'tr-jobs');
     items.append(...value.jobs.map(row));
     list.append(head, items);
   }
   if (!held) return;
-  const again = Array.from(list.querySelectorAll('[data-action]')).find((each) =>
-    each.dataset.action === held[1] && each.closest('.tr-job')?.dataset.id === held[0]);
+  const again = Array.from(list.querySelectorAll('[data-action]')).find(
+    (each) => each.dataset.action === held[1] && each.closest('.tr-job')?.dataset.id === held[0],
+  );
   again?.focus({ preventScroll: true });
 }
 

@@ -5,10 +5,18 @@ const frame = element.querySelector('.tr-frame');
 const bar = element.querySelector('.tr-bar');
 const live = element.querySelector('.tr-live');
 const ICONS = {
-  flip: 'M12 3v18M9 7 4 17h5zM15 7l5 10h-5z', bigger: 'M12 5v14M5 12h14', smaller: 'M5 12h14',
-  front: 'M12 19V5M6 11l6-6 6 6', back: 'M12 5v14M6 13l6 6 6-6', auto: 'M4 12a8 8 0 1 0 3-6M4 4v5h5',
+  flip: 'M12 3v18M9 7 4 17h5zM15 7l5 10h-5z',
+  bigger: 'M12 5v14M5 12h14',
+  smaller: 'M5 12h14',
+  front: 'M12 19V5M6 11l6-6 6 6',
+  back: 'M12 5v14M6 13l6 6 6-6',
+  auto: 'M4 12a8 8 0 1 0 3-6M4 4v5h5',
 };
-let actors = [], selected = null, drag = null, settling = null, stale = false;
+let actors = [],
+  selected = null,
+  drag = null,
+  settling = null,
+  stale = false;
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const find = (id) => actors.find((actor) => actor.id === id);
@@ -26,13 +34,29 @@ function settle(actor) {
   spot.style.zIndex = String(1 + actor.depth);
   spot.firstChild.style.transform = actor.flip ? 'scaleX(-1)' : '';
   const percent = (value) => Math.round(100 * value);
-  spot.setAttribute('aria-label', actor.name + ', ' + percent(actor.x) + ' percent across, ' + percent(actor.y)
-    + ' percent down, ' + percent(actor.scale) + ' percent tall' + (actor.layer ? ', layer ' + actor.layer : '') + (actor.flip ? ', flipped' : ''));
+  spot.setAttribute(
+    'aria-label',
+    actor.name +
+      ', ' +
+      percent(actor.x) +
+      ' percent across, ' +
+      percent(actor.y) +
+      ' percent down, ' +
+      percent(actor.scale) +
+      ' percent tall' +
+      (actor.layer ? ', layer ' + actor.layer : '') +
+      (actor.flip ? ', flipped' : ''),
+  );
 }
 
 function tell(actor) {
   trigger('place', {
-    id: actor.id, x: actor.x, y: actor.y, scale: actor.scale, flip: actor.flip, layer: actor.layer,
+    id: actor.id,
+    x: actor.x,
+    y: actor.y,
+    scale: actor.scale,
+    flip: actor.flip,
+    layer: actor.layer,
   });
   live.textContent = node(actor.id)?.getAttribute('aria-label') || '';
 }
@@ -62,20 +86,32 @@ function choose(id) {
   const actor = find(id);
   const name = document.createElement('span');
   name.className = 'tr-who';
-  name.textContent = actor ? actor.name
-    : actors.length ? 'Drag anyone on the stage. Arrow keys, + and − work too.' : '';
+  name.textContent = actor
+    ? actor.name
+    : actors.length
+      ? 'Drag anyone on the stage. Arrow keys, + and − work too.'
+      : '';
   bar.append(name);
   if (!actor) {
     if (actors.length) bar.append(button('auto', 'Place everyone automatically'));
     return;
   }
-  bar.append(button('smaller', 'Smaller'), button('bigger', 'Bigger'), button('flip', 'Flip'),
-    button('back', 'Send backward'), button('front', 'Bring forward'), button('auto', 'Place automatically'));
+  bar.append(
+    button('smaller', 'Smaller'),
+    button('bigger', 'Bigger'),
+    button('flip', 'Flip'),
+    button('back', 'Send backward'),
+    button('front', 'Bring forward'),
+    button('auto', 'Place automatically'),
+  );
   if (held) bar.querySelector('[data-action="' + held + '"]')?.focus({ preventScroll: true });
 }
 
 function paint() {
-  if (drag || settling) { stale = true; return; }
+  if (drag || settling) {
+    stale = true;
+    return;
+  }
   const value = props.value || {};
   const focused = document.activeElement?.closest?.('.tr-actor')?.dataset.id;
   actors = (value.actors || []).map((actor) => ({ ...actor }));
@@ -118,7 +154,10 @@ function paint() {
 }
 
 function act(actor, action) {
-  if (action === 'auto') { trigger('place', { id: actor.id, auto: true }); return; }
+  if (action === 'auto') {
+    trigger('place', { id: actor.id, auto: true });
+    return;
+  }
   if (action === 'flip') actor.flip = !actor.flip;
   if (action === 'bigger') actor.scale = clamp(actor.scale * 1.08, 0.05, 3);
   if (action === 'smaller') actor.scale = clamp(actor.scale / 1.08, 0.05, 3);
@@ -136,13 +175,23 @@ bar.addEventListener('click', (event) => {
 
 frame.addEventListener('pointerdown', (event) => {
   const spot = event.target.closest('.tr-actor');
-  if (!spot) { choose(null); return; }
+  if (!spot) {
+    choose(null);
+    return;
+  }
   const actor = find(spot.dataset.id);
   choose(actor.id);
   spot.focus({ preventScroll: true });
   drag = {
-    actor, spot, scaling: event.target.classList.contains('tr-corner'), moved: false,
-    startX: event.clientX, startY: event.clientY, x: actor.x, y: actor.y, scale: actor.scale,
+    actor,
+    spot,
+    scaling: event.target.classList.contains('tr-corner'),
+    moved: false,
+    startX: event.clientX,
+    startY: event.clientY,
+    x: actor.x,
+    y: actor.y,
+    scale: actor.scale,
   };
   spot.setPointerCapture(event.pointerId);
   event.preventDefault();
@@ -151,7 +200,8 @@ frame.addEventListener('pointerdown', (event) => {
 frame.addEventListener('pointermove', (event) => {
   if (!drag) return;
   const box = frame.getBoundingClientRect();
-  const dx = (event.clientX - drag.startX) / box.width, dy = (event.clientY - drag.startY) / box.height;
+  const dx = (event.clientX - drag.startX) / box.width,
+    dy = (event.clientY - drag.startY) / box.height;
   if (Math.abs(dx) + Math.abs(dy) > 0.002) drag.moved = true;
   if (drag.scaling) {
     drag.actor.scale = clamp(drag.scale - dy, 0.05, 3);
@@ -167,7 +217,13 @@ function drop() {
   if (!drag) return;
   const { actor, moved } = drag;
   drag = null;
-  if (moved) { tell(actor); catchUp(actor); } else if (stale && !settling) { stale = false; paint(); }
+  if (moved) {
+    tell(actor);
+    catchUp(actor);
+  } else if (stale && !settling) {
+    stale = false;
+    paint();
+  }
 }
 frame.addEventListener('pointerup', drop);
 frame.addEventListener('pointercancel', drop);
@@ -181,12 +237,13 @@ function catchUp({ id, x, y, scale, flip, layer }) {
   if (actor) settle(Object.assign(actor, { x, y, scale, flip, layer }));
 }
 
-let resting = null;  // who is moved by wheel or keys
+let resting = null; // who is moved by wheel or keys
 
-function soon(actor) {  // they repeat: tell the server once they rest
+function soon(actor) {
+  // they repeat: tell the server once they rest
   if (resting && resting !== actor) {
     const { x, y, scale, flip, layer } = actor;
-    flush();  // which may draw everyone anew
+    flush(); // which may draw everyone anew
     actor = Object.assign(find(actor.id) || actor, { x, y, scale, flip, layer });
   }
   resting = actor;
@@ -203,15 +260,19 @@ function flush() {
   tell(actor);
   catchUp(actor);
 }
-document.addEventListener('click', flush, true);  // whatever is pressed next is meant for who stands there now
+document.addEventListener('click', flush, true); // whatever is pressed next is meant for who stands there now
 
-frame.addEventListener('wheel', (event) => {
-  const actor = find(event.target.closest('.tr-actor')?.dataset.id);
-  if (!actor || actor.id !== selected) return;
-  event.preventDefault();
-  actor.scale = clamp(actor.scale * (event.deltaY < 0 ? 1.04 : 1 / 1.04), 0.05, 3);
-  soon(actor);
-}, { passive: false });
+frame.addEventListener(
+  'wheel',
+  (event) => {
+    const actor = find(event.target.closest('.tr-actor')?.dataset.id);
+    if (!actor || actor.id !== selected) return;
+    event.preventDefault();
+    actor.scale = clamp(actor.scale * (event.deltaY < 0 ? 1.04 : 1 / 1.04), 0.05, 3);
+    soon(actor);
+  },
+  { passive: false },
+);
 
 frame.addEventListener('focusin', (event) => {
   const id = event.target.closest('.tr-actor')?.dataset.id;
