@@ -1,0 +1,59 @@
+"""The house's own rules: how its files are written, what may import what, and what the page gets by without."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIOME = "@biomejs/biome@2.6.8"  # formats and checks the page's scripts, as assets/web/biome.json says
+HEAVY = ("accelerate", "diffusers", "optimum", "peft", "safetensors", "torch", "transformers")
+# What the page still loads of the model's rooms, most of it for a number or two. Names leave this list, none is added.
+LOADED_BY_THE_PAGE = {
+    "engine.a2", "engine.a2.adapters", "engine.a2.checkpoint", "engine.a2.conditioning", "engine.a2.decoding",
+    "engine.a2.files", "engine.a2.lora_files", "engine.a2.options", "engine.a2.packing", "engine.a2.preview",
+    "engine.a2.references", "engine.a2.streaming", "engine.memory", "engine.memory.advice", "engine.memory.cache",
+    "engine.memory.calibration", "engine.memory.choosing", "engine.memory.footprint", "engine.memory.hardware",
+    "engine.memory.host", "engine.memory.loading", "engine.memory.plan", "engine.memory.quantize",
+    "engine.memory.settings", "engine.memory.shapes", "engine.memory.shortage", "engine.memory.speed",
+    "engine.memory.stages",
+}  # fmt: skip
+
+
+def check(repo: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, encoding="utf-8", timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_types(repo):
+    check(repo, sys.executable, "-m", "mypy")
+
+
+def test_nothing_points_back_and_there_is_no_circle_of_imports(repo):
+    code = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    check(repo, sys.executable, "-c", code)
+
+
+def test_page_and_server_load_nothing_of_the_model_s_libraries_and_no_more_of_its_rooms(repo):
+    code = "import sys, json, app.start, app.server, app.page; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo, stdout=subprocess.PIPE, timeout=600, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & set(HEAVY)
+    assert {name for name in loaded if name.startswith(("engine.a2", "engine.memory"))} == LOADED_BY_THE_PAGE
+
+
+def test_the_page_s_scripts(repo):
+    npx = shutil.which("npx")
+    say = pytest.fail if os.environ.get("CI") else pytest.skip
+    if not npx:
+        say("no npx here: install Node.js to check the page's scripts")
+    biome = [npx, "--yes", BIOME]
+    found = subprocess.run([*biome, "--version"], cwd=repo, capture_output=True, text=True, timeout=600)
+    if found.returncode:
+        say(f"{BIOME} cannot be had here: {found.stderr[-300:]}")
+    check(repo / "assets" / "web", *biome, "ci", "--error-on-warnings", "--colors=off", ".")
