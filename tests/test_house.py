@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 BIOME = "@biomejs/biome@2.6.8"  # formats and checks the page's scripts, as assets/web/biome.json says
 HEAVY = ("accelerate", "diffusers", "optimum", "peft", "safetensors", "torch", "transformers")
@@ -45,6 +46,16 @@ def test_page_and_server_load_nothing_of_the_model_s_libraries_and_no_more_of_it
     loaded = set(json.loads(done.stdout))
     assert not loaded & set(HEAVY)
     assert {name for name in loaded if name.startswith(("engine.a2", "engine.memory"))} == LOADED_BY_THE_PAGE
+
+
+def test_the_tested_set_has_a_version_of_each_requirement_within_its_range(repo):
+    lines = (repo / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
+    for file in sorted(repo.glob("requirements*.txt")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            wanted = Requirement(line.split("#")[0])
+            found = tested.get(wanted.name.lower().replace("_", "-"), "none")
+            assert wanted.specifier.contains(found), f"{file.name}: {line}, tested with {found}"
 
 
 def test_the_page_s_scripts(repo):
