@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from app.jobs.board import JobBoard
 from app.jobs.snapshot import RUNNING
 from app.settings import Settings
 from engine import door
+from tests.waits import until
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 120.0  # seconds for a clip that takes a blink
@@ -151,10 +151,7 @@ class Room:
 
     def until(self, what: Callable[[], bool]) -> None:
         """Wait for something that takes a moment."""
-        deadline = time.monotonic() + PATIENCE
-        while not what():
-            assert time.monotonic() < deadline, "it did not happen"
-            time.sleep(0.02)
+        until(what, seconds=PATIENCE)
 
 
 def main(outputs: Path, port: int) -> None:

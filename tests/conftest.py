@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +51,9 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal
 _SLOW = {
     "a2_checkpoint", "a2_command", "a2_decoding", "a2_golden", "a2_inline", "a2_memory", "a2_planned", "a2_process",
     "a2_quantize", "a2_rescue", "a2_resume", "a2_sampling", "a2_slabs", "a2_step_cache", "api", "bench_gpu",
-    "browser", "clips", "clips_browser", "disk", "guard", "house", "image_memory", "installed", "kill", "launch", "models",
-    "models_command", "models_page", "own_machine", "page_tells", "process", "render_command", "sessions", "space",
-    "strangers", "surroundings",
+    "browser", "clips", "clips_browser", "disk", "guard", "house", "image_memory", "installed", "kill", "launch",
+    "models", "models_command", "models_page", "own_machine", "page_tells", "process", "render_command", "sessions",
+    "space", "strangers", "surroundings",
 }  # fmt: skip
 
 
@@ -78,6 +79,15 @@ def pytest_configure(config: pytest.Config) -> None:
         except RuntimeError as nowhere:
             raise pytest.UsageError(str(nowhere)) from None
         config.option.basetemp = str(place / NAME)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium for a file's tests."""
+    from tests.live import chromium
+
+    with chromium() as found:
+        yield found
 
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -11,9 +11,9 @@ import httpx
 from PIL import Image
 
 from tests.live import Live
+from tests.waits import LONG
 
 PASSWORD = "kept-for-the-tests"
-LONG = 120.0  # seconds: a busy machine may take long over a first answer
 API = "gradio_api/"
 
 

@@ -18,6 +18,7 @@ import pytest
 from tests.served import kept_port
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+OPEN = "#tr-prompt textarea:not([disabled])"  # the desk has been opened: what is on the page is the desk's
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 
@@ -80,3 +81,8 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def upload(page: Any, role: str, *paths: Path) -> None:
+    """Choose pictures for the section of that role, as the file dialog does."""
+    page.locator(f'input[data-testid="Upload {role}-upload-button"]').set_input_files([str(path) for path in paths])

@@ -20,11 +20,10 @@ from app import server
 from app.jobs.board import STOPPED, JobBoard
 from app.server import House
 from engine.video import read_frames, read_scene
-from tests.live import Live, chromium, serving
+from tests.live import OPEN, Live, serving, upload
 
 LONG = 120_000  # milliseconds: CI shares two cores
 CUT_OFF = re.compile(r"AbortError|Connection errored out|BrokenConnectionError")
-OPEN = "#tr-prompt textarea:not([disabled])"  # the desk has been opened: what is on the page is the desk's
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,6 @@ def live(tmp_path_factory: pytest.TempPathFactory, houses: list[House]) -> Itera
 @pytest.fixture
 def jobs(live: Live, houses: list[House]) -> JobBoard:
     return houses[0].jobs
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @dataclass(frozen=True)
@@ -126,10 +119,6 @@ def photos(tmp_path: Path) -> dict[str, Path]:
     Image.fromarray(shade.astype(np.uint8)).save(paths["street"])
     paths["broken"].write_text("I am not a picture")
     return paths
-
-
-def upload(page: Any, role: str, *paths: Path) -> None:
-    page.locator(f'input[data-testid="Upload {role}-upload-button"]').set_input_files([str(path) for path in paths])
 
 
 def pick(page: Any, title: str) -> None:

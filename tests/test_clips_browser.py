@@ -23,7 +23,7 @@ from app.server import House
 from engine.scene import Video
 from engine.video import write_video
 from tests.clips_room import Gate
-from tests.live import Live, chromium, serving
+from tests.live import Live, serving
 
 LONG = 120_000  # milliseconds: CI shares two cores
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,12 +82,6 @@ def live(tmp_path_factory: pytest.TempPathFactory, gate: Gate, houses: list[Hous
         with serving(tmp_path_factory.mktemp("outputs")) as found:
             yield found
             gate.open.set()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from gradio_client import Client, handle_file
 from app.guard.access import Terms
 from app.own import WEB
 from engine.video import read_scene
-from tests.live import Live, chromium, serving
+from tests.live import Live, serving
 from tests.places import HOME, NAME, REPO, a_place, copy_project, files_in, is_below, read_only
 from tests.served import hero, served
 
@@ -60,12 +60,6 @@ def project() -> Iterator[Path]:
         say(f"the home folder {HOME} cannot be written, and this is about Troupe in it")
     with a_place([HOME]) as place:
         yield copy_project(REPO, place / NAME / "troupe")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @contextmanager

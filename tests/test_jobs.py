@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +34,7 @@ from engine.a2.options import A2Options
 from engine.door import Progress, RenderRequest, Result
 from engine.errors import DiskFull, Stopped, TroupeError, VideoError
 from engine.scene import Scene, load_scene, scene_from_data
-
-LONG = 120.0  # seconds: how long a test waits for what should come at once
+from tests.waits import LONG, until
 
 
 @dataclass
@@ -96,13 +94,6 @@ def send(board: JobBoard, desk: str = "a", made_of: Scene | None = None, **more)
     job_id, folder = board.new_folder("clip")
     (folder / "cup.png").write_bytes(b"a picture")
     return board.submit(job_id, folder, desk, RenderRequest(made_of or scene(), folder, folder / "clip_42.mp4"), **more)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def line(board: JobBoard) -> list[str]:

@@ -13,15 +13,9 @@ import pytest
 from engine.models import look
 from engine.models.store import Store
 from tests.hub import MODEL, FakeHub, serving_hub
-from tests.live import Live, chromium, serving
+from tests.live import Live, serving
 
 LONG = 180_000  # milliseconds: CI shares two cores
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

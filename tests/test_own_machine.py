@@ -25,19 +25,13 @@ from app.guard.process import quiet_libtiff, raise_handles
 from tests.guests import API, LONG, picture
 from tests.live import Live, serving
 from tests.served import served
+from tests.waits import until
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with serving(tmp_path_factory.mktemp("home") / "outputs") as found:
         yield found
-
-
-def until(said: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG
-    while not said():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def get(live: Live, path: str = "config", **headers: str) -> httpx.Response:

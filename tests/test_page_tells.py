@@ -10,23 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from tests.live import Live, chromium, serving
+from tests.live import OPEN, Live, serving, upload
+from tests.served import hero
 
 LONG = 120_000  # milliseconds
-OPEN = "#tr-prompt textarea:not([disabled])"
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with serving(tmp_path_factory.mktemp("outputs")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
         yield found
 
 
@@ -57,17 +51,6 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "mia.png"
 
 
-def small(folder: Path, name: str) -> Path:
-    picture = Image.new("RGBA", (120, 240), (0, 0, 0, 0))
-    ImageDraw.Draw(picture).rounded_rectangle((30, 10, 90, 230), 30, fill=(200, 60, 90, 255))
-    picture.save(folder / f"{name}.png")
-    return folder / f"{name}.png"
-
-
-def upload(page: Any, role: str, *paths: Path) -> None:
-    page.locator(f'input[data-testid="Upload {role}-upload-button"]').set_input_files([str(path) for path in paths])
-
-
 def slow_line(page: Any, bytes_per_second: int) -> Any:
     line = page.context.new_cdp_session(page)
     line.send("Network.enable")
@@ -84,7 +67,7 @@ def slow_line(page: Any, bytes_per_second: int) -> Any:
 
 def test_a_picture_shows_itself_at_once_and_tells_how_far_it_is(page, photo, tmp_path):
     slow_line(page, 150_000)
-    upload(page, "character", photo, small(tmp_path, "ann"))
+    upload(page, "character", photo, hero(tmp_path / "ann.png"))
     coming = page.locator(".tr-character .tr-coming")
     coming.nth(1).wait_for()
     assert coming.nth(0).locator("img").get_attribute("src").startswith("blob:")
@@ -101,7 +84,7 @@ def test_a_picture_shows_itself_at_once_and_tells_how_far_it_is(page, photo, tmp
 
 def test_a_picture_on_its_way_can_be_called_back_and_the_next_one_comes(page, photo, tmp_path):
     slow_line(page, 40_000)
-    upload(page, "object", photo, small(tmp_path, "cup"))
+    upload(page, "object", photo, hero(tmp_path / "cup.png"))
     page.locator(".tr-coming .tr-note", has_text="On its way · ").first.wait_for()
     page.get_by_role("button", name="Do not bring mia.png").click()
     page.locator(".tr-object .tr-card").wait_for()
@@ -117,7 +100,7 @@ def test_a_picture_that_did_not_arrive_says_so_and_comes_when_asked_again(page, 
         route.abort() if len(broken) == 1 else route.continue_()
 
     page.route("**/gradio_api/upload*", break_once)
-    upload(page, "character", small(tmp_path, "mia"))
+    upload(page, "character", hero(tmp_path / "mia.png"))
     page.locator(".tr-coming", has_text="It did not arrive. The connection broke.").wait_for()
     page.get_by_role("button", name="Try again to bring mia.png").click()
     page.locator(".tr-character .tr-card").wait_for()
@@ -126,7 +109,7 @@ def test_a_picture_that_did_not_arrive_says_so_and_comes_when_asked_again(page, 
 
 def test_what_is_no_picture_stays_with_its_reason_until_it_is_taken_away(page, tmp_path):
     (tmp_path / "notes.png").write_text("I am not a picture")
-    upload(page, "character", tmp_path / "notes.png", small(tmp_path, "mia"))
+    upload(page, "character", tmp_path / "notes.png", hero(tmp_path / "mia.png"))
     page.locator(".tr-character .tr-card").wait_for()
     page.locator(".tr-coming", has_text="notes.png").locator(".warn").wait_for()
     assert "notes.png" in page.locator("#tr-cast-message").inner_text()
@@ -139,7 +122,7 @@ def test_what_the_door_refuses_comes_with_its_reason_and_no_second_try(page, tmp
         "**/gradio_api/upload*",
         lambda route: route.fulfill(status=415, content_type="text/plain", body="mia.png is text, not a picture."),
     )
-    upload(page, "character", small(tmp_path, "mia"))
+    upload(page, "character", hero(tmp_path / "mia.png"))
     page.locator(".tr-coming .warn", has_text="mia.png is text, not a picture.").wait_for()
     assert page.get_by_role("button", name="Try again to bring").count() == 0
 
@@ -147,7 +130,7 @@ def test_what_the_door_refuses_comes_with_its_reason_and_no_second_try(page, tmp
 def test_of_several_pictures_for_the_background_the_others_are_told(page, tmp_path):
     input_ = page.locator('input[data-testid="Upload background-upload-button"]')
     input_.evaluate("each => { each.multiple = true }")  # as a drop of several is
-    input_.set_input_files([str(small(tmp_path, name)) for name in ("one", "two")])
+    input_.set_input_files([str(hero(tmp_path / f"{name}.png")) for name in ("one", "two")])
     page.locator(".tr-background .tr-card").wait_for()
     page.locator(".tr-background .tr-coming", has_text="this one was left out").wait_for()
 
@@ -155,7 +138,7 @@ def test_of_several_pictures_for_the_background_the_others_are_told(page, tmp_pa
 def test_a_picture_that_is_called_back_while_it_is_cut_out_leaves_no_card(page, tmp_path):
     held = []
     page.route("**/gradio_api/queue/join*", lambda route: held.append(route))
-    upload(page, "character", small(tmp_path, "mia"), small(tmp_path, "ann"))
+    upload(page, "character", hero(tmp_path / "mia.png"), hero(tmp_path / "ann.png"))
     page.locator(".tr-coming .tr-note", has_text="Cutting it out").wait_for()
     page.get_by_role("button", name="Do not bring mia.png").click()
     page.unroute("**/gradio_api/queue/join*")  # what was held goes on
@@ -168,7 +151,7 @@ def test_a_picture_that_is_called_back_while_it_is_cut_out_leaves_no_card(page, 
 def test_the_focus_stays_with_its_control_when_pictures_arrive(page, tmp_path):
     add = page.locator(".tr-character .tr-add")
     add.focus()
-    upload(page, "object", small(tmp_path, "cup"))
+    upload(page, "object", hero(tmp_path / "cup.png"))
     page.locator(".tr-object .tr-card").wait_for()
     assert page.evaluate("document.activeElement.dataset.role") == "character"
 
@@ -189,7 +172,7 @@ def test_leaving_while_a_picture_is_on_its_way_is_asked_about(page, photo):
 
 
 def test_a_file_s_name_reaches_the_card_in_every_script(page, tmp_path):
-    small(tmp_path, "plain").rename(tmp_path / "मीरा.png")
+    hero(tmp_path / "plain.png").rename(tmp_path / "मीरा.png")
     upload(page, "character", tmp_path / "मीरा.png")
     page.locator(".tr-character .tr-card").wait_for()
     assert page.locator(".tr-character .tr-name").input_value() == "मीरा"
@@ -200,8 +183,8 @@ def test_a_file_s_name_reaches_the_card_in_every_script(page, tmp_path):
 
 
 def test_who_is_not_dragged_stays_where_they_are_on_the_stage_and_in_the_clip(page, live, tmp_path):
-    upload(page, "character", *[small(tmp_path, name) for name in ("mia", "ben")])
-    upload(page, "object", *[small(tmp_path, name) for name in ("cup", "logo")])
+    upload(page, "character", *[hero(tmp_path / f"{name}.png") for name in ("mia", "ben")])
+    upload(page, "object", *[hero(tmp_path / f"{name}.png") for name in ("cup", "logo")])
     page.locator(".tr-actor").nth(3).wait_for()
 
     def spots() -> dict[str, str]:
@@ -247,7 +230,7 @@ def test_a_clip_that_ends_out_of_sight_is_announced_on_a_phone(browser, live, tm
         page = context.new_page()
         page.goto(live.url)
         page.locator(OPEN).wait_for()
-        upload(page, "character", small(tmp_path, "mia"))
+        upload(page, "character", hero(tmp_path / "mia.png"))
         page.locator(".tr-character .tr-card").wait_for()
         page.locator("#tr-seconds input[type=number]").fill("12")
         page.locator("#tr-seconds input[type=number]").press("Enter")
@@ -309,7 +292,7 @@ def test_a_desk_that_never_comes_is_told_and_nothing_else_is_promised(context, l
 
 
 def test_a_prompt_in_which_the_draft_understands_nothing_is_told(page, tmp_path):
-    upload(page, "character", small(tmp_path, "mia"))
+    upload(page, "character", hero(tmp_path / "mia.png"))
     page.locator(".tr-character .tr-card").wait_for()
     page.locator(OPEN).fill("Mia dreht sich langsam im Kreis.")
     page.locator("#tr-names", has_text="The draft reads English and finds nothing").wait_for()

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from engine.channel import EngineFault
 from engine.door import Progress, RenderRequest
 from engine.errors import EngineUnavailable, SceneError, Stopped, VideoError
 from engine.scene import scene_to_json
+from tests.waits import until
 
 PATIENCE = 120.0  # seconds; only what is broken waits so long
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -103,13 +103,6 @@ def fake(engines) -> Callable[..., EngineProcess]:
         return engines([sys.executable, "-c", FAKE.format(what=what)], **more)
 
     return make
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
 
 
 def members_of_group(number: int) -> list[str]:
@@ -238,27 +231,24 @@ def test_a_fault_of_the_engine_is_told_with_its_traceback(haunted, request_for):
     assert engine._child.pid == first  # a Python exception costs no process
 
 
-def test_an_error_that_spoils_the_card_comes_whole_and_the_next_job_gets_another_process(haunted, request_for):
-    """After an illegal access every call to the card fails with the same error, also those that tidy up."""
+@pytest.mark.parametrize(
+    ("refused", "then", "told"),
+    [
+        ("CUDA error: an illegal memory access was encountered", "refuse(None)", "illegal memory access"),
+        ("a driver in trouble", "raise ValueError('the first fault')", "the first fault"),
+    ],
+)
+def test_an_error_comes_whole_though_nothing_can_be_tidied_up_and_the_next_job_gets_another_process(
+    haunted, request_for, refused, then, told
+):
+    """After an illegal access every call to the card fails with the same error, also those that let go of the model."""
     engine = haunted(
         "import engine.garage\n"
-        "    def refuse(self): raise RuntimeError('CUDA error: an illegal memory access was encountered')\n"
+        f"    def refuse(self): raise RuntimeError({refused!r})\n"
         "    engine.garage.Garage.release = refuse\n"
-        "    refuse(None)"
+        f"    {then}"
     )
-    with pytest.raises(EngineFault, match="illegal memory access"):
-        engine.render(request_for())
-    assert engine.render(request_for()).frames == 8
-
-
-def test_a_model_that_cannot_be_let_go_does_not_hide_what_happened(haunted, request_for):
-    engine = haunted(
-        "import engine.garage\n"
-        "    def refuse(self): raise RuntimeError('a driver in trouble')\n"
-        "    engine.garage.Garage.release = refuse\n"
-        "    raise ValueError('the first fault')"
-    )
-    with pytest.raises(EngineFault, match="the first fault"):
+    with pytest.raises(EngineFault, match=told):
         engine.render(request_for())
     assert engine.render(request_for()).frames == 8
 

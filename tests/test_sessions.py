@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from app.guard import sessions
 from app.guard.sessions import PerVisitor
 from tests.guests import API, LONG, picture
 from tests.live import Live, serving
+from tests.waits import until
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def http(live: Live) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=live.url, timeout=LONG) as found:
         yield found
-
-
-def until(said: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG
-    while not said():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def ask(http: httpx.Client) -> str:

@@ -27,6 +27,7 @@ from app.guard.visitors import COOKIE, Passes
 from engine.errors import TroupeError
 from tests.guests import API, LONG, PASSWORD, Guest, Owner, picture
 from tests.live import Live, serving
+from tests.waits import until
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +60,6 @@ def come(live: Live) -> Iterator[Callable[..., Guest]]:
 def request_with(peer: tuple[str, int] = ("127.0.0.1", 5), **headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request({"type": "http", "headers": raw, "client": peer, "method": "GET", "path": "/"})
-
-
-def until(said: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG
-    while not said():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # ---------------------------------------------------------------------------
