@@ -54,7 +54,7 @@ def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Mo
     inside = bleed(photo.crop(box)).convert("RGB")
     found, own = _cut_photo(inside, quality, cache, models), np.asarray(photo.crop(box).getchannel("A"))
     alpha = np.minimum(_alpha(found.picture), own)
-    share = np.count_nonzero(alpha >= 128) / max(1, np.count_nonzero(own >= 128))
+    share = np.count_nonzero(alpha >= 128) / max(1, int(np.count_nonzero(own >= 128)))
     if share > _MOST_INSIDE:
         return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
     # a guess is no reason to cut into what may be a subject already

@@ -34,7 +34,7 @@ def is_only_a_frame(picture: Image.Image) -> bool:
     return bool(inside.any() and pixels[inside][:, :3].std(axis=0).max() > _PLAIN)
 
 
-def _agreement(solid: np.ndarray, around: tuple) -> float:
+def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
     """How well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded rectangle of
     its own area: their common area over that of both together."""
     (x, y), sides, angle = around

@@ -66,7 +66,7 @@ def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
     solid = alpha >= 128
     if solid.mean() < _EMPTY:
         return (_EMPTY_DOUBT,)
-    everything = ()
+    everything: tuple[str, ...] = ()
     if solid.mean() > _EVERYTHING:
         everything = (f"The cut-out covers nearly the whole photo: hardly any background was found. {ADVICE}",)
     return everything + _border_doubt(solid)

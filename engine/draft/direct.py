@@ -28,7 +28,8 @@ def direct(scene: Scene) -> Plan:
     """Read the scene's direction; what is set explicitly wins over what the prompt says."""
     table = words()
     said = named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)])
-    prompt, names = tokens(said), {(name_token(i),): i for i in range(len(scene.cast))}
+    prompt = tokens(said)
+    names: dict[tuple[str, ...], int] = {(name_token(i),): i for i in range(len(scene.cast))}
     owners = {at for at, token in enumerate(raw_tokens(said)) if token.endswith("'s")}
     shots = _shots(prompt, names, table)
     motions, holders = _read_acts(scene, _Text(prompt, names, table, shots, owners))
@@ -130,7 +131,9 @@ def _read_acts(scene: Scene, text: _Text) -> tuple[dict[int, str], dict[int, int
     """Motions and holders by cast index. Subjects stand before their verb ("Mia and Ken dance"), or right after it
     where nobody was named yet ("dancing Mia"); a verb without a name keeps the subject ("Mia sings and sways")."""
     prompt, names, table = text.prompt, text.names, text.table
-    motions, holders, reader = {}, {}, _Reader()
+    motions: dict[int, str] = {}
+    holders: dict[int, int] = {}
+    reader = _Reader()
     at = 0
     while at < len(prompt):
         if n := match(names, prompt, at):

@@ -45,8 +45,11 @@ class Header:
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
     """Walk the chunks. Raises ImageError where they hold no picture."""
     front: list[Piece] = [_SIGNATURE]
-    pieces, moving, pixels, said, whole = [], [], [], {}, False
-    header, broken = b"", False
+    pieces: list[Piece] = []
+    moving: list[Piece] = []
+    pixels: list[tuple[int, int]] = []
+    said: dict[bytes, bytes] = {}
+    header, broken, whole = b"", False, False
     for start, length, kind in _chunks(file, size, name):
         chunk = (start - 8, 12 + length)
         if kind == b"IHDR" and not header:
