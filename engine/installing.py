@@ -134,7 +134,7 @@ def missing(files: Sequence[Path]) -> Iterable[str]:
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]  # pip's copy of it
+        from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]  # the same
     for line in "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
         if not line:

@@ -76,7 +76,7 @@ def make_scheduler(name: str, sampling: Sampling) -> Any:
     solves a small system, for which the card's library would want some hundred MB when the card is full."""
     import diffusers
 
-    classes: Any = diffusers  # these have types in parts only
+    classes: Any = diffusers  # their types are those of stand-ins, for where torch is missing
     if name == "unipc":
         scheduler = classes.UniPCMultistepScheduler(
             num_train_timesteps=TRAIN_STEPS,

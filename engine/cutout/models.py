@@ -142,7 +142,7 @@ def _session_class(model: str) -> type[Any]:
 def _placed(base: type[Any], folder: Path, path: Path | None) -> type[Any]:
     """rembg's session class with our weights folder instead of the one it reads from the environment."""
 
-    class Placed(base):  # type: ignore[misc]  # rembg has no types
+    class Placed(base):  # type: ignore[misc]  # a class that is known at run time only: rembg has no types
         @classmethod
         def download_models(cls, *args: Any, **kwargs: Any) -> str:
             return str(path) if path else super().download_models(*args, **kwargs)

@@ -144,7 +144,8 @@ def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:
     flat = abs(math.cos(2 * math.pi * stance.pose.spin))
     if flat > 0.999:
         return seen
-    shaded: np.ndarray = cv2.multiply(seen, (*[0.72 + 0.28 * flat] * 3, 1.0))  # type: ignore[call-overload]  # a scalar
+    light = (*[0.72 + 0.28 * flat] * 3, 1.0)
+    shaded: np.ndarray = cv2.multiply(seen, light)  # type: ignore[call-overload]  # its types know no scalar
     return shaded
 
 

@@ -204,4 +204,4 @@ def _main(device: str, precision: Precision) -> None:
 if __name__ == "__main__":
     import sys
 
-    _main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]
+    _main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]  # of PRECISION's words, as the docstring asks
