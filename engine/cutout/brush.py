@@ -8,11 +8,12 @@ from PIL import Image
 
 from engine.cutout.masks import understood
 from engine.cutout.matte import as_floats, bleed, compose, estimate_foreground
-from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about_painted, empty_doubt
+from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about_painted
 from engine.errors import CutoutError
 from engine.images import flatten, has_real_alpha, lowest, within
 
 _SAME_SHAPE = 0.03  # by how much a mask's aspect ratio may differ from the photo's
+_NOTHING_LEFT = "The mask leaves nothing of the photo. White is what stays; perhaps it is inverted."
 
 
 def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
@@ -26,9 +27,7 @@ def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
     alpha = _painted(white, photo.size)
     if has_real_alpha(photo):
         alpha = alpha * _unit(photo.getchannel("A"))
-    doubts = doubts_about_painted(_bytes(alpha))
-    if empty_doubt(_bytes(alpha)):
-        doubts = ("The mask leaves nothing of the photo. White is what stays; perhaps it is inverted.",)
+    doubts = doubts_about_painted(_bytes(alpha), _NOTHING_LEFT)
     if abs(mask.width * photo.height / (mask.height * photo.width) - 1) > _SAME_SHAPE:
         doubts += ("The mask has another shape than its photo and was stretched. Paint it on the photo itself.",)
     return Cutout(_recut(photo, alpha), "mask", doubts, notice)

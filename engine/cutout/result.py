@@ -72,12 +72,12 @@ def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
     return everything + _border_doubt(solid)
 
 
-def doubts_about_painted(alpha: np.ndarray) -> tuple[str, ...]:
-    """What looks wrong with a cut-out that a person or another program has painted, (H, W) uint8. That all of the photo
-    stays may be meant."""
+def doubts_about_painted(alpha: np.ndarray, empty: str = _EMPTY_DOUBT) -> tuple[str, ...]:
+    """What looks wrong with a cut-out that a person or another program has painted, (H, W) uint8; `empty` is said where
+    nothing is left. That all of the photo stays may be meant."""
     solid = alpha >= 128
-    if empty := empty_doubt(alpha):
-        return empty
+    if empty_doubt(alpha):
+        return (empty,)
     if is_inside_out(alpha):
         return (_INVERTED,)
     return () if solid.mean() > _EVERYTHING else _border_doubt(solid)

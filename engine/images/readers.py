@@ -121,7 +121,6 @@ def _webp(file: BinaryIO, size: int, name: str) -> Plan:
 
     def decode() -> Image.Image | Deep:
         if large:
-            found.stream.seek(0)
             read = by_opencv(found.stream, np.uint8)
             if read is None:
                 raise kinds.damaged(name)
