@@ -83,7 +83,8 @@ def main(argv: "list[str]") -> int:
         return 1
     except KeyboardInterrupt as stopped:
         say("troupe: stopped. Start it again to go on.")
-        return 128 + (stopped.args or (signal.SIGINT,))[0]
+        number: int = (stopped.args or (signal.SIGINT,))[0]
+        return 128 + number
 
 
 def on_signals(handler: "Callable[[int, object], None] | None") -> None:
@@ -256,7 +257,8 @@ def version() -> str:
 
 def stamp() -> "dict[str, str]":
     try:
-        return json.loads(STAMP.read_text(encoding="utf-8"))
+        found: dict[str, str] = json.loads(STAMP.read_text(encoding="utf-8"))
+        return found
     except (OSError, ValueError):
         return {}
 
@@ -315,8 +317,8 @@ def ask(dev: bool) -> str:
 
     try:
         command = [str(PYTHON), str(HERE / "launch.py"), "--satisfied", *map(str, lists(dev))]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        status = subprocess.call(command, env=pip_environment(), **quiet)
+        nowhere = subprocess.DEVNULL
+        status = subprocess.call(command, env=pip_environment(), stdout=nowhere, stderr=nowhere)
     except OSError:
         return "broken"
     return {0: "ready", 3: "lacking"}.get(status, "broken")
@@ -394,7 +396,7 @@ def locked() -> "Iterator[None]":
 
 def try_lock(file: "IO[str]") -> bool:
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             file.seek(0)

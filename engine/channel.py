@@ -237,7 +237,7 @@ def _typed(kind: Any, data: Any, where: str) -> Any:
     raise ChannelError(f"{where}: {str(data)[:60]!r} is no {getattr(kind, '__name__', kind)}")
 
 
-def _one_of(choices: tuple, data: Any, where: str) -> Any:
+def _one_of(choices: tuple[Any, ...], data: Any, where: str) -> Any:
     for choice in choices:
         try:
             return _typed(choice, data, where)
@@ -246,14 +246,14 @@ def _one_of(choices: tuple, data: Any, where: str) -> Any:
     raise fault
 
 
-def _tuple(choices: tuple, data: list, where: str) -> tuple:
+def _tuple(choices: tuple[Any, ...], data: list[Any], where: str) -> tuple[Any, ...]:
     kinds = (choices[0],) * len(data) if choices[1:] == (...,) else choices
     if len(kinds) != len(data):
         raise ChannelError(f"{where}: {len(data)} values instead of {len(kinds)}")
     return tuple(_typed(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, data, strict=True)))
 
 
-def _dataclass(kind: Any, data: dict, where: str) -> Any:
+def _dataclass(kind: Any, data: dict[str, Any], where: str) -> Any:
     kinds = get_type_hints(kind)
     odd = {f.name for f in fields(kind)} ^ data.keys()
     if odd:

@@ -213,7 +213,9 @@ def _report(result: Result) -> None:
 
 def _stamp(state: str | None) -> tuple[int, int] | None:
     """By which it is seen whether a file was written meanwhile."""
-    with contextlib.suppress(OSError, TypeError, ValueError):
+    if state is None:
+        return None
+    with contextlib.suppress(OSError, ValueError):
         found = os.stat(state)
         return found.st_mtime_ns, found.st_size
     return None
@@ -221,7 +223,7 @@ def _stamp(state: str | None) -> tuple[int, int] | None:
 
 def _stopped(state: str | None, before: tuple[int, int] | None) -> str:
     """What a stopped run leaves behind."""
-    if _stamp(state) not in (None, before):
+    if state is not None and _stamp(state) not in (None, before):
         return f"Stopped. {shlex.quote(state)} keeps the run: the same command goes on there."
     return "Stopped. Nothing was written."
 

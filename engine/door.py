@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 from engine import VERSION
 from engine.a2.options import A2Options
@@ -19,6 +20,9 @@ from engine.engines import ENGINES, Watch
 from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
 from engine.garage import Garage
 from engine.scene import Element, Scene, label, scene_from_data
+
+if TYPE_CHECKING:
+    from engine.video import Metadata
 
 Stop = Callable[[], bool]
 
@@ -217,7 +221,7 @@ def _cast(
 # What is kept
 
 
-def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: bool):
+def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: bool) -> Metadata:
     """The note about how it was made is always there, so that a draft says that it is one; it tells nothing else."""
     from engine import keepsake
     from engine.video import Metadata

@@ -15,6 +15,10 @@ TroupeError
 plain line that a page or a terminal can show unchanged.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 
 class TroupeError(Exception):
     """Something a person can act on: `problem` says what is wrong, `remedy` what to do."""
@@ -43,7 +47,8 @@ class SceneError(TroupeError):
         self.field = field = _plain_line(field)
         super().__init__(f"{field}: {problem}" if field else problem, remedy)
 
-    def __reduce__(self):  # the message was built from the field: rebuild from the finished parts
+    # The message was built from the field: rebuild from the finished parts.
+    def __reduce__(self) -> tuple[Callable[..., SceneError], tuple[str, str, str]]:
         return _rebuild_scene_error, (self.field, self.problem, self.remedy)
 
 

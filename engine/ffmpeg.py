@@ -26,7 +26,8 @@ def executable() -> str:
     import imageio_ffmpeg
 
     try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        found: str = imageio_ffmpeg.get_ffmpeg_exe()
+        return found
     except RuntimeError:
         raise EncoderMissing("there is no ffmpeg binary to make videos with", _another()) from None
 

@@ -48,13 +48,11 @@ class Install:
 
 
 def install(
-    wanted: Install, tell: Callable[[str], None], started: Callable[[subprocess.Popen], None] | None = None
+    wanted: Install, tell: Callable[[str], None], started: Callable[[subprocess.Popen[bytes]], None] | None = None
 ) -> None:
     """Run pip to its end; `tell` hears every line, `started` gets the process. Raises InstallFailed."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    python = [str(wanted.python), "-m"]
-    if subprocess.call([*python, "pip", "--version"], **quiet):  # the Python below .venv was exchanged for another
-        subprocess.call([*python, "ensurepip", "--upgrade"], **quiet)
+    if _quietly(wanted.python, "pip", "--version"):  # the Python below .venv was exchanged for another
+        _quietly(wanted.python, "ensurepip", "--upgrade")
     said = []
     with wanted.log.open("w", encoding="utf-8") as log:
         pip = subprocess.Popen(
@@ -65,7 +63,7 @@ def install(
         try:
             if started:
                 started(pip)
-            for raw in pip.stdout:
+            for raw in pip.stdout or ():  # a pipe, as it was asked for
                 line = raw.decode("utf-8", "replace").rstrip()
                 tell(line)
                 if not line.startswith("Progress "):
@@ -75,10 +73,16 @@ def install(
             pip.kill()
             raise
         finally:
-            pip.stdout.close()
+            if pip.stdout:
+                pip.stdout.close()
             pip.wait()
     if pip.returncode:
         raise InstallFailed(why_it_failed("\n".join(said), wanted))
+
+
+def _quietly(python: Path, *module: str) -> int:
+    """The status with which a module of that Python ends."""
+    return subprocess.call([str(python), "-m", *module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def pip_environment() -> dict[str, str]:
@@ -130,7 +134,7 @@ def missing(files: Sequence[Path]) -> Iterable[str]:
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        from pip._vendor.packaging.requirements import Requirement
+        from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]  # the same
     for line in "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
         if not line:

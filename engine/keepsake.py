@@ -18,7 +18,7 @@ from PIL import Image
 
 from engine.cast import Member
 from engine.errors import SceneError, VideoError
-from engine.images import ALPHA_FLOOR, within
+from engine.images import ALPHA_FLOOR, lowest, within
 from engine.scene import MAX_CAST, Scene, scene_from_json, scene_to_json
 
 BOX = uuid.UUID("5f1d7a52-7e0c-4f0e-9d0a-74726f757065").bytes
@@ -53,7 +53,7 @@ def _webp(picture: Image.Image) -> bytes:
 
 
 def _is_cut_out(picture: Image.Image) -> bool:
-    return picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255 - ALPHA_FLOOR
+    return picture.mode == "RGBA" and lowest(picture.getchannel("A")) < 255 - ALPHA_FLOOR
 
 
 def unpack(clip: Path, folder: Path) -> Path | None:

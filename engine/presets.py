@@ -123,7 +123,7 @@ class Preset(_Frozen):
         """The prompt with each slot replaced by a name, or by the slot's noun where there is no name. A name that is a
         common noun ("cup": it starts in lower case) gets its article."""
 
-        def put(found: re.Match) -> str:
+        def put(found: re.Match[str]) -> str:
             slot = self.named_slots[found[1]]
             words = _with_article(names.get(found[1], "").strip()) or slot.noun or _NOUNS[slot.role]
             starts = re.search(r"(^|[.!?]\s+)$", self.prompt[: found.start()])

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 _UNSPACED = (
     "\u2e80-\u2fd5\u3005-\u3007\u3021-\u3029\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Han
@@ -28,7 +28,8 @@ _HYPHENS = "\\-\u2010\u2011\u2012\u2013"
 _ZWJ, _EMOJI_FORM, _SKIN = "\u200d", "\ufe0f", "\U0001f3fb-\U0001f3ff"  # what makes another emoji of the one before
 
 
-class Mention(NamedTuple):
+@dataclass(frozen=True)
+class Mention:
     """One mention: `prompt[start:end]` is the name, `index` its place in the list of names."""
 
     start: int
@@ -47,7 +48,8 @@ def find_names(prompt: str, names: Sequence[str]) -> list[Mention]:
     if not longest_first:
         return []
     choices = "|".join(f"(?P<n{i}>{_pattern(names[i])})" for i in longest_first)
-    return [Mention(*match.span(), int(match.lastgroup[1:])) for match in re.finditer(choices, prompt, re.IGNORECASE)]
+    found = re.finditer(choices, prompt, re.IGNORECASE)
+    return [Mention(*match.span(), int(match.lastgroup[1:])) for match in found if match.lastgroup]
 
 
 def replace_names(prompt: str, names: Sequence[str], replacements: dict[int, str]) -> str:

@@ -213,7 +213,11 @@ def _noting_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return unique
     twins = _Twins(unique)
     seen: set[str] = set()
-    twins.key = next(key for key, _ in pairs if key in seen or seen.add(key))
+    for key, _ in pairs:
+        if key in seen:
+            twins.key = key
+            break
+        seen.add(key)
     return twins
 
 
@@ -278,9 +282,11 @@ _REMEDIES = {
 }
 
 
-def _known_keys(location: tuple) -> str:
+def _known_keys(location: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = Scene
-    inner = {"cast": Element, "placement": Placement, "video": Video, "sampling": Sampling, "direction": Direction}
+    inner: dict[int | str, type[BaseModel]] = {
+        "cast": Element, "placement": Placement, "video": Video, "sampling": Sampling, "direction": Direction
+    }  # fmt: skip
     for part in location[:-1]:
         model = inner.get(part, model)
     return ", ".join(model.model_fields)

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import BinaryIO
 
 from engine.channel import (
@@ -96,7 +97,7 @@ class Worker:
                 self._garage.release()
                 self._say(Released())
             else:
-                sound = perform(order, self._say, lambda job=order.job: self._is_unwanted(job), self._garage)
+                sound = perform(order, self._say, partial(self._is_unwanted, order.job), self._garage)
                 self._busy.clear()
                 self._unwanted.discard(order.job)
                 if not sound:

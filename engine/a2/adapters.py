@@ -79,7 +79,8 @@ def _restore(transformer: Any, names: Iterable[str], weights: Weights) -> None:
     import torch
     from safetensors import safe_open
 
-    parameters, files = dict(transformer.named_parameters()), {}
+    parameters = dict(transformer.named_parameters())
+    files: dict[Path, list[str]] = {}
     for name in names:
         files.setdefault(weights.tensors[name][1], []).append(name)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.hardware import too_old
-from engine.memory.loading import Quantisation, load_quantised
+from engine.memory.loading import Alter, Quantisation, load_quantised
 from engine.memory.quantize import BLOCKS, Precision, check_quanto
 from engine.memory.shortage import is_shortage
 
@@ -187,7 +187,7 @@ def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
         checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
 
 
-def _fusing(loras: Sequence[Lora], weights: Weights) -> tuple[Fused, Callable | None]:
+def _fusing(loras: Sequence[Lora], weights: Weights) -> tuple[Fused, Alter | None]:
     """What the LoRAs will have done, and what does it to every tensor that is read; None where there are none."""
     if not identity(loras):
         return Fused(), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.a2.checkpoint import FRAMES_A_LATENT, LATENT_CHANNELS, PIXELS_A_LATENT, Checkpoint
 from engine.a2.preview import fit_colours
@@ -113,8 +113,9 @@ def encode_text(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
         return_tensors="pt",
     )
     device, mask = checkpoint.compute.device, tokens.attention_mask
-    states = checkpoint.text_encoder(tokens.input_ids.to(device), mask.to(device)).last_hidden_state
-    states = states.float().cpu() * mask.to(torch.float32)[..., None]
+    read = checkpoint.text_encoder(tokens.input_ids.to(device), mask.to(device)).last_hidden_state
+    states: torch.Tensor = read.float().cpu() * mask.to(torch.float32)[..., None]
+    del read
     checkpoint.texts[text] = states
     while len(checkpoint.texts) > _TEXTS_KEPT:
         del checkpoint.texts[next(iter(checkpoint.texts))]
@@ -142,7 +143,7 @@ def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> 
     """CLIP's penultimate hidden states of all pictures, joined along the token axis: (1, n x tokens, dim)."""
     pixels = checkpoint.image_processor(images=list(pictures), return_tensors="pt").pixel_values
     pixels = pixels.to(checkpoint.compute.device, checkpoint.image_encoder.dtype)
-    states = checkpoint.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+    states: torch.Tensor = checkpoint.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
     return states.float().cpu().flatten(0, 1)[None]
 
 
@@ -182,11 +183,12 @@ def to_pixels(picture: Image.Image) -> torch.Tensor:
     return 2 * (torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255) - 1
 
 
-def latent_statistics(vae: object) -> tuple[torch.Tensor, torch.Tensor]:
+def latent_statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """The VAE's mean and standard deviation, (1, 16, 1, 1, 1) each: latents are normalised with them."""
     import torch
 
-    return tuple(
+    mean, deviation = (
         torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
         for values in (vae.config.latents_mean, vae.config.latents_std)
     )
+    return mean, deviation

@@ -77,17 +77,17 @@ def decode(
 def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tensor:
     """The decoder's first half: one latent frame (1, 16, 1, h, w) to its features (1, c, 1, h, w)."""
     x = _causal(vae.decoder.conv_in, vae.post_quant_conv(latent), cache, 0)
-    return vae.decoder.mid_block(x, feat_cache=cache, feat_idx=[1])
+    features: torch.Tensor = vae.decoder.mid_block(x, feat_cache=cache, feat_idx=[1])
+    return features
 
 
 def _enlarge(
-    decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable | None, park: bool
+    decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable[[], bool] | None, park: bool
 ) -> np.ndarray:
     """The second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
     import torch
 
     height, width = features.shape[3] * PIXELS_A_LATENT, features.shape[4] * PIXELS_A_LATENT
-    whole: torch.Tensor | None = None
     for tile in tiles:
         if stop is not None and stop():
             raise Stopped
@@ -101,7 +101,7 @@ def _enlarge(
         if len(tiles) == 1:
             whole = pixels
             break
-        if whole is None:
+        if tile is tiles[0]:
             whole = pixels.new_zeros(3, pixels.shape[1], height, width)
         whole[:, :, _pixels(tile.rows), _pixels(tile.columns)] += pixels * tile.weight.to(pixels)
         if park:
@@ -121,7 +121,8 @@ def _causal(convolution: Any, x: torch.Tensor, cache: list[Any], place: int) -> 
 
     past = cache[place]
     cache[place] = (x if past is None else torch.cat([past, x], dim=2))[:, :, -2:].clone()
-    return convolution(x, past)
+    convolved: torch.Tensor = convolution(x, past)
+    return convolved
 
 
 # ---------------------------------------------------------------------------

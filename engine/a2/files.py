@@ -131,7 +131,8 @@ def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if size >= 8 and 0 < length <= min(size - 8, _MAX_HEADER) else None
+            known = size >= 8 and 0 < length <= min(size - 8, _MAX_HEADER)
+            header: Any = json.loads(file.read(length)) if known else None
     except FileNotFoundError:
         raise _missing(root, name) from None
     except OSError as error:

@@ -131,7 +131,9 @@ def _settings(path: Path) -> dict[str, Any]:
 def _understand(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Changes:
     """Sort a file's tensors into changes of parameters by diffusers' names."""
     changes = Changes()
-    pairs, alphas, differences = {}, {}, {}
+    pairs: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
+    alphas: dict[str, float] = {}
+    differences: dict[str, tuple[torch.Tensor, str | None]] = {}
     for raw, tensor in tensors.items():
         name = _plain(raw)
         if match := _PAIR.fullmatch(name):
@@ -144,11 +146,13 @@ def _understand(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Cha
             differences[f"{match[1]}.{_OF_DIFFERENCE[match[2]]}"] = tensor, scaled_as
         else:
             raise _Unknown(raw)
-    if halves := [module for module, pair in pairs.items() if any(side is None or side.ndim != 2 for side in pair)]:
-        raise _Unknown(halves[0])
+    whole: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for module, (down, up) in pairs.items():
+        if down is None or up is None or down.ndim != 2 or up.ndim != 2:
+            raise _Unknown(module)
+        whole[module] = down, up
     factors: dict[str | None, float] = {None: 1.0}
-    for module, target in zip(pairs, _modules(list(pairs)), strict=True):
-        down, up = pairs[module]
+    for (module, (down, up)), target in zip(whole.items(), _modules(list(whole)), strict=True):
         alpha = alphas.get(module, _alpha(config, target, down.shape[0]))
         root = config.get("use_rslora") and module not in alphas
         factors[module] = alpha / (math.sqrt(down.shape[0]) if root else down.shape[0])
@@ -183,7 +187,7 @@ def _modules(modules: list[str]) -> list[str]:
     if any(module.startswith("diffusion_model.") for module in modules):
         # It wants to see a block, and either both of these or none.
         numbers = {f"diffusion_model.blocks.0.cross_attn.{part}": -1 for part in ("k_img", "v_img")} | numbers
-    marks = {}
+    marks: dict[str, torch.Tensor] = {}
     for module, number in numbers.items():  # it renames; the number tells which one became which
         marks |= {f"{module}.lora_{side}.weight": torch.full((1, 1), float(number)) for side in "AB"}
     renamed = WanLoraLoaderMixin.lora_state_dict(marks)
@@ -200,7 +204,9 @@ def _parameter(name: str) -> str:
 
     if name.startswith("transformer."):
         return name.removeprefix("transformer.")
-    return next(iter(convert_wan_transformer_to_diffusers({name.removeprefix("diffusion_model."): None})))
+    of_wan = {name.removeprefix("diffusion_model."): None}
+    renamed: dict[str, None] = convert_wan_transformer_to_diffusers(of_wan)  # type: ignore[no-untyped-call]  # no types
+    return next(iter(renamed))
 
 
 def _alpha(config: dict[str, Any], module: str, rank: int) -> float:

@@ -152,7 +152,7 @@ def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
         return load_checkpoint(folder, compute, tell, watch.stop, options.loras, options.cache)
 
 
-def weights_of(options: A2Options) -> tuple[A2Options, tuple]:
+def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:
     """What `load` depends on: equal where one loaded checkpoint serves both."""
     found = files_below(find_checkpoint(options.model), os.stat)
     files = sorted((path, status.st_size, status.st_mtime_ns) for path, status in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.a2 import recipe
@@ -38,7 +39,7 @@ def shoot(
     while True:
         now, work.alone, work.remark = descent.way.options, descent.way.alone, descent.remark
         try:
-            checkpoint = garage.fetch(recipe.weights_of(now), lambda now=now: recipe.load(now, watch))
+            checkpoint = garage.fetch(recipe.weights_of(now), partial(recipe.load, now, watch))
             shot = recipe.shoot(scene, members, now, watch, checkpoint, work)
             break
         except Shortage as error:

@@ -76,15 +76,16 @@ def make_scheduler(name: str, sampling: Sampling) -> Any:
     solves a small system, for which the card's library would want some hundred MB when the card is full."""
     import diffusers
 
+    classes: Any = diffusers  # their types are those of stand-ins, for where torch is missing
     if name == "unipc":
-        scheduler = diffusers.UniPCMultistepScheduler(
+        scheduler = classes.UniPCMultistepScheduler(
             num_train_timesteps=TRAIN_STEPS,
             prediction_type="flow_prediction",
             use_flow_sigmas=True,
             flow_shift=sampling.flow_shift,
         )
     elif name == "euler":
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=sampling.flow_shift)
+        scheduler = classes.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=sampling.flow_shift)
         # Even steps before the shift, from all noise: left to itself it spends its last step on almost none.
         levels = [1 - step / sampling.steps for step in range(sampling.steps)]
         scheduler.set_timesteps(sigmas=levels, device="cpu")
@@ -177,13 +178,14 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
         text = texts[name] if name in texts else torch.cat([texts["cond"], texts["uncond"]])
         batch = len(text)
         x = torch.cat([latents.to(dtype), condition], dim=1)  # (1, 36, T, h, w)
-        return transformer(
+        flow: torch.Tensor = transformer(
             hidden_states=x.expand(batch, -1, -1, -1, -1),
             timestep=run.scheduler.timesteps[step].to(device).expand(batch),
             encoder_hidden_states=text,
             encoder_hidden_states_image=image.expand(batch, -1, -1),
             return_dict=False,
         )[0].float()
+        return flow
 
     return forward
 

@@ -125,7 +125,7 @@ def load_run(
             if not isinstance(facts, dict) or (facts["version"], facts["belongs"]) != (_VERSION, belongs):
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        kept = {item.name: tensors.get(f"conditioning.{item.name}") for item in fields(Conditioning)}
+        kept: dict[str, Any] = {item.name: tensors.get(f"conditioning.{item.name}") for item in fields(Conditioning)}
         restored = make_scheduler(scheduler, sampling)
         vars(restored).update(_unpack(facts["history"], tensors, torch.device("cpu")))
         cache = Kept(**_unpack(facts["cache"], tensors, device)) if facts["cache"] is not None else None

@@ -31,10 +31,10 @@ def cut_out(
     """Remove the background of a picture from `open_image`.
 
     A picture with real alpha is its own cut-out, unless only a frame is see-through: then it is cut out inside that.
-    Otherwise the quality's model does it ("fast", "standard", "best"),
-    the next lower one where that is out of reach, and a plain-background key or GrabCut where none is; the notice
-    says so. What a model made is kept in the folder `cache` and taken from there the next time. The photo is made
-    smaller to `WORKING_SIDE` first. Safe to call from several threads. Raises CutoutError.
+    Otherwise the quality's model does it ("fast", "standard", "best"), the next lower one where that is out of reach,
+    and a plain-background key or GrabCut where none is; the notice says so. What a model made is kept in the folder
+    `cache` and taken from there the next time. The photo is made smaller to `WORKING_SIDE` first. Safe to call from
+    several threads. Raises CutoutError.
     """
     if quality not in QUALITIES:
         raise CutoutError(f"There is no cut-out quality {quality!r}", f"Use {', '.join(QUALITIES)}.")
@@ -54,7 +54,7 @@ def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Mo
     inside = bleed(photo.crop(box)).convert("RGB")
     found, own = _cut_photo(inside, quality, cache, models), np.asarray(photo.crop(box).getchannel("A"))
     alpha = np.minimum(_alpha(found.picture), own)
-    share = np.count_nonzero(alpha >= 128) / max(1, np.count_nonzero(own >= 128))
+    share = np.count_nonzero(alpha >= 128) / max(1, int(np.count_nonzero(own >= 128)))
     if share > _MOST_INSIDE:
         return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
     # a guess is no reason to cut into what may be a subject already

@@ -8,11 +8,12 @@ from PIL import Image
 
 from engine.cutout.masks import understood
 from engine.cutout.matte import as_floats, bleed, compose, estimate_foreground
-from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about_painted, empty_doubt
+from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about_painted
 from engine.errors import CutoutError
-from engine.images import flatten, has_real_alpha, within
+from engine.images import flatten, has_real_alpha, lowest, within
 
 _SAME_SHAPE = 0.03  # by how much a mask's aspect ratio may differ from the photo's
+_NOTHING_LEFT = "The mask leaves nothing of the photo. White is what stays; perhaps it is inverted."
 
 
 def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
@@ -26,9 +27,7 @@ def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
     alpha = _painted(white, photo.size)
     if has_real_alpha(photo):
         alpha = alpha * _unit(photo.getchannel("A"))
-    doubts = doubts_about_painted(_bytes(alpha))
-    if empty_doubt(_bytes(alpha)):
-        doubts = ("The mask leaves nothing of the photo. White is what stays; perhaps it is inverted.",)
+    doubts = doubts_about_painted(_bytes(alpha), _NOTHING_LEFT)
     if abs(mask.width * photo.height / (mask.height * photo.width) - 1) > _SAME_SHAPE:
         doubts += ("The mask has another shape than its photo and was stretched. Paint it on the photo itself.",)
     return Cutout(_recut(photo, alpha), "mask", doubts, notice)
@@ -63,7 +62,7 @@ def _painted(mask: Image.Image | None, size: tuple[int, int]) -> np.ndarray:
     """The strokes over a photo of `size`, (H, W) in 0..1. A mask that is enlarged gets a soft edge, not stairs."""
     if mask is None:
         return np.zeros((size[1], size[0]), np.float32)
-    drawn = mask.mode in ("RGBA", "LA") and mask.getchannel("A").getextrema()[0] < 255
+    drawn = mask.mode in ("RGBA", "LA") and lowest(mask.getchannel("A")) < 255
     mask = mask.getchannel("A") if drawn else mask.convert("L")
     way = cv2.INTER_AREA if mask.width > size[0] else cv2.INTER_LINEAR
     return cv2.resize(_unit(mask), size, interpolation=way)
@@ -74,4 +73,5 @@ def _unit(channel: Image.Image) -> np.ndarray:
 
 
 def _bytes(alpha: np.ndarray) -> np.ndarray:
-    return np.rint(alpha * 255).clip(0, 255).astype(np.uint8)
+    levels: np.ndarray = np.rint(alpha * 255).clip(0, 255).astype(np.uint8)
+    return levels

@@ -52,7 +52,8 @@ def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
     _, labels = cv2.connectedComponents(wide, connectivity=4)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     reached = np.isin(labels, np.unique(edge[edge > 0]))
-    return (grown(reached, gap) > 0) & passable
+    background: np.ndarray = (grown(reached, gap) > 0) & passable
+    return background
 
 
 def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
@@ -80,7 +81,7 @@ def _three_sides_plain(inliers: np.ndarray, ring: np.ndarray) -> bool:
     """A bust fills much of the lower border; the other three are then plain nearly throughout."""
     plain = np.zeros(ring.shape, bool)
     plain[ring] = inliers
-    shares = sorted(side.mean() for side in (plain[0], plain[-1], plain[:, 0], plain[:, -1]))
+    shares = sorted(float(side.mean()) for side in (plain[0], plain[-1], plain[:, 0], plain[:, -1]))
     return shares[1] > _PLAIN_SHARE
 
 
@@ -98,7 +99,8 @@ def grabcut(photo: Image.Image) -> Image.Image:
     labels[:margin] = labels[:, :margin] = labels[:, -margin:] = cv2.GC_BGD  # not the foot: busts are cropped there
     cv2.setRNGSeed(0)  # its clustering draws at random
     try:
-        cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+        nowhere = (0, 0, 0, 0)  # the labels say where, not a rectangle
+        cv2.grabCut(small, labels, nowhere, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # a picture of one colour has nothing to cluster
         labels[:] = cv2.GC_BGD
     solid = clean(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)), pinhole=_GRABCUT_HOLE).astype(np.float32)

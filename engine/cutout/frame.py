@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 _SIDE = 256  # pixels at which the shape is judged
-_FITS = (
-    0.97  # share of the area in which the shape and the nearest frame agree: a cardboard box from its corner has 0.9
-)
+# Share of the area in which the shape and the nearest frame agree; a cardboard box from its corner has 0.9.
+_FITS = 0.97
 _OPEN = 0.005  # share of the picture outside of it
 _LARGE = 0.25  # share of the picture inside of it
 _PLAIN = 6.0  # levels: a shape of one colour is a drawing, not a photo in a frame
@@ -34,7 +33,7 @@ def is_only_a_frame(picture: Image.Image) -> bool:
     return bool(inside.any() and pixels[inside][:, :3].std(axis=0).max() > _PLAIN)
 
 
-def _agreement(solid: np.ndarray, around: tuple) -> float:
+def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
     """How well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded rectangle of
     its own area: their common area over that of both together."""
     (x, y), sides, angle = around

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from engine.cutout.result import is_inside_out
+from engine.images import lowest
 
 _LABELS = 32  # most classes in one mask
 _DIM = 128  # a mask without anything as bright keeps nothing as it stands
@@ -20,7 +21,7 @@ _GREY = 12  # levels that channels of a grey picture may differ by, as a JPEG ma
 
 def understood(mask: Image.Image) -> tuple[Image.Image, str]:
     """The mask as L, white being what stays, and a sentence where it was not read as it stands."""
-    if mask.mode in ("RGBA", "LA") and mask.getchannel("A").getextrema()[0] < 255:
+    if mask.mode in ("RGBA", "LA") and lowest(mask.getchannel("A")) < 255:
         alpha = mask.getchannel("A")
         if is_inside_out(np.asarray(alpha)):
             return Image.eval(alpha, lambda value: 255 - value), (
@@ -49,8 +50,8 @@ def _of_greys(grey: Image.Image) -> tuple[Image.Image, str]:
 
 def _of_colours(colours: Image.Image) -> tuple[Image.Image, str]:
     """One colour a class on black; any other picture counts by how bright it is."""
-    found = colours.getcolors(_LABELS)
-    classes = [colour for _, colour in found or () if colour not in ((0, 0, 0), _VOID)]
+    found = colours.getcolors(_LABELS) or []
+    classes = [colour for _, colour in found if colour not in ((0, 0, 0), _VOID)]
     if not classes or all(colour != (0, 0, 0) for _, colour in found):
         return colours.convert("L"), ""
     pixels = np.asarray(colours)

@@ -51,7 +51,8 @@ def refine(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     known = cv2.resize(solid.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     kept = clean(refined > 0.5, certain=known).astype(np.float32)
     rim = max(3, max(alpha.shape) // 300)
-    return np.maximum(refined * grown(kept, rim), grown(kept, -rim))
+    alpha = np.maximum(refined * grown(kept, rim), grown(kept, -rim))
+    return alpha
 
 
 def clean(
@@ -80,7 +81,8 @@ def clean(
     _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - solid, connectivity=4)
     holes = stats[:, cv2.CC_STAT_AREA] < pinhole * areas.max()
     holes[0] = False
-    return (solid > 0) | holes[labels]
+    cleaned: np.ndarray = (solid > 0) | holes[labels]
+    return cleaned
 
 
 def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarray | None, certain: np.ndarray) -> bool:
@@ -183,7 +185,7 @@ def bleed(picture: Image.Image) -> Image.Image:
 def spread(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Fill the gaps between weighted colours from coarser and coarser levels (pull-push, Gortler et al. 1996)."""
     known = weight[..., None] > 1e-3
-    colours = weighted / np.maximum(weight, 1e-3)[..., None]
+    colours: np.ndarray = weighted / np.maximum(weight, 1e-3)[..., None]
     if min(weight.shape) < 2 or known.all():
         return colours
     coarse = spread(cv2.pyrDown(weighted), np.minimum(cv2.pyrDown(weight), 1))

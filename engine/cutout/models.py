@@ -109,7 +109,8 @@ def load_session(model: str) -> Session:
     except (ImportError, KeyError) as error:
         raise Unavailable(f"rembg does not work here ({error})") from None
     try:
-        return _placed(base, folder, path)(model, _options(), providers=["CPUExecutionProvider"])
+        session: Session = _placed(base, folder, path)(model, _options(), providers=["CPUExecutionProvider"])
+        return session
     except Exception as error:  # rembg downloads inside its constructor: network, disk and hash errors of every kind
         if path is None:
             raise Unavailable("it could not be downloaded", weights.CONNECT) from None
@@ -127,19 +128,21 @@ def _session_class(model: str) -> type[Any]:
     import onnxruntime  # noqa: F401 - before rembg, which ends the whole process where this is missing
 
     with _IMPORTING:
-        before = numba.config.DISABLE_JIT
-        numba.config.DISABLE_JIT = True
+        config: Any = numba.config  # it makes its names while it is imported
+        before = config.DISABLE_JIT
+        config.DISABLE_JIT = True
         try:
             from rembg.sessions import sessions_class
         finally:
-            numba.config.DISABLE_JIT = before
-    return {known.name(): known for known in sessions_class}[model]
+            config.DISABLE_JIT = before
+    by_name: dict[str, type[Any]] = {known.name(): known for known in sessions_class}
+    return by_name[model]
 
 
 def _placed(base: type[Any], folder: Path, path: Path | None) -> type[Any]:
     """rembg's session class with our weights folder instead of the one it reads from the environment."""
 
-    class Placed(base):
+    class Placed(base):  # type: ignore[misc]  # a class that is known at run time only: rembg has no types
         @classmethod
         def download_models(cls, *args: Any, **kwargs: Any) -> str:
             return str(path) if path else super().download_models(*args, **kwargs)

@@ -66,18 +66,18 @@ def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
     solid = alpha >= 128
     if solid.mean() < _EMPTY:
         return (_EMPTY_DOUBT,)
-    everything = ()
+    everything: tuple[str, ...] = ()
     if solid.mean() > _EVERYTHING:
         everything = (f"The cut-out covers nearly the whole photo: hardly any background was found. {ADVICE}",)
     return everything + _border_doubt(solid)
 
 
-def doubts_about_painted(alpha: np.ndarray) -> tuple[str, ...]:
-    """What looks wrong with a cut-out that a person or another program has painted, (H, W) uint8. That all of the photo
-    stays may be meant."""
+def doubts_about_painted(alpha: np.ndarray, empty: str = _EMPTY_DOUBT) -> tuple[str, ...]:
+    """What looks wrong with a cut-out that a person or another program has painted, (H, W) uint8; `empty` is said where
+    nothing is left. That all of the photo stays may be meant."""
     solid = alpha >= 128
-    if empty := empty_doubt(alpha):
-        return empty
+    if empty_doubt(alpha):
+        return (empty,)
     if is_inside_out(alpha):
         return (_INVERTED,)
     return () if solid.mean() > _EVERYTHING else _border_doubt(solid)

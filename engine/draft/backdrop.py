@@ -55,7 +55,8 @@ def _depth_of_field(sharp: np.ndarray, sigma: float, ground: float) -> np.ndarra
     soft = cv2.GaussianBlur(sharp, (0, 0), max(sigma, 0.3))
     far = np.clip((ground - np.arange(sharp.shape[0], dtype=np.float32)) / (0.35 * ground), 0, 1)
     far = (far * far * (3 - 2 * far))[:, None, None]
-    return (sharp + (soft.astype(np.float32) - sharp) * far + 0.5).astype(np.uint8)
+    mixed: np.ndarray = (sharp + (soft.astype(np.float32) - sharp) * far + 0.5).astype(np.uint8)
+    return mixed
 
 
 def _light_side(sharp: np.ndarray) -> float:

@@ -26,9 +26,9 @@ class Plan:
 
 def direct(scene: Scene) -> Plan:
     """Read the scene's direction; what is set explicitly wins over what the prompt says."""
-    table = words()
-    said = named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)])
-    prompt, names = tokens(said), {(name_token(i),): i for i in range(len(scene.cast))}
+    table, said = words(), _said(scene)
+    prompt = tokens(said)
+    names: dict[tuple[str, ...], int] = {(name_token(i),): i for i in range(len(scene.cast))}
     owners = {at for at, token in enumerate(raw_tokens(said)) if token.endswith("'s")}
     shots = _shots(prompt, names, table)
     motions, holders = _read_acts(scene, _Text(prompt, names, table, shots, owners))
@@ -46,12 +46,17 @@ def direct(scene: Scene) -> Plan:
 
 def hears(scene: Scene) -> bool:
     """Whether the prompt says anything that a draft can play: somebody's motion, or the camera's."""
-    table, prompt = words(), tokens(named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)]))
+    table, prompt = words(), tokens(_said(scene))
     return any(match(table.motion, prompt, at) or match(table.camera, prompt, at) for at in range(len(prompt)))
 
 
 # ---------------------------------------------------------------------------
 # Reading
+
+
+def _said(scene: Scene) -> str:
+    """The prompt, with a token for each mention of one of the cast."""
+    return named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)])
 
 
 def _shots(prompt: list[str], names: dict[tuple[str, ...], int], table: Words) -> dict[int, int]:
@@ -130,7 +135,9 @@ def _read_acts(scene: Scene, text: _Text) -> tuple[dict[int, str], dict[int, int
     """Motions and holders by cast index. Subjects stand before their verb ("Mia and Ken dance"), or right after it
     where nobody was named yet ("dancing Mia"); a verb without a name keeps the subject ("Mia sings and sways")."""
     prompt, names, table = text.prompt, text.names, text.table
-    motions, holders, reader = {}, {}, _Reader()
+    motions: dict[int, str] = {}
+    holders: dict[int, int] = {}
+    reader = _Reader()
     at = 0
     while at < len(prompt):
         if n := match(names, prompt, at):

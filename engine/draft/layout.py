@@ -16,6 +16,6 @@ def place(players: dict[int, Player], stage: Stage) -> dict[int, Placement]:
     place_people(players, placed, stage)
     for i, player in players.items():
         if player.act.holder is not None and i not in placed:
-            placed[i] = in_hand(players, placed, i, stage)
+            placed[i] = in_hand(players, placed, i, player.act.holder, stage)
     place_things(players, placed, stage)
     return {i: placed[i] for i in players}

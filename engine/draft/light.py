@@ -102,7 +102,8 @@ def _bleed(straight: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     near = cv2.blur(straight * solid, (9, 9)) / np.maximum(cv2.blur(solid, (9, 9))[..., None], 1e-3)
     weight = cv2.blur(solid, (9, 9))[..., None]
     mix = (1 - solid) * np.minimum(weight * 8, 1)
-    return straight + (near - straight) * mix
+    bled: np.ndarray = straight + (near - straight) * mix
+    return bled
 
 
 def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
@@ -145,10 +146,10 @@ def _extend(image: np.ndarray, pad: dict[str, int], cropped: frozenset[str] | No
     if cropped is None:
         return grown
     top, bottom, left, right = amounts
-    for side, edge in (("top", np.s_[:top]), ("bottom", np.s_[grown.shape[0] - bottom :])):
-        if side not in cropped:
-            grown[edge] = 0
-    for side, edge in (("left", np.s_[:, :left]), ("right", np.s_[:, grown.shape[1] - right :])):
+    rows, columns = grown.shape[:2]
+    edges = {"top": np.s_[:top, :], "bottom": np.s_[rows - bottom :, :],
+             "left": np.s_[:, :left], "right": np.s_[:, columns - right :]}  # fmt: skip
+    for side, edge in edges.items():
         if side not in cropped:
             grown[edge] = 0
     return grown
@@ -173,7 +174,8 @@ def _harmonise(straight: np.ndarray, alpha: np.ndarray, behind: np.ndarray, role
     shift = np.clip(amount * (target - mean), -limit, limit)
     gain = 1 + amount * np.clip(np.log(target_spread / spread), -0.35, 0.35) * np.array([0.8, 0.5, 0.5])
     lab = mean + shift + (lab - mean) * gain
-    return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB), 0, 1) * 255
+    harmonised: np.ndarray = np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB), 0, 1) * 255
+    return harmonised
 
 
 def _shade(lit: np.ndarray, light: float, rooted: bool) -> np.ndarray:
@@ -182,7 +184,8 @@ def _shade(lit: np.ndarray, light: float, rooted: bool) -> np.ndarray:
     across = 1 + 0.07 * light * np.linspace(-1, 1, columns, dtype=np.float32)
     height = np.linspace(1, 0, rows, dtype=np.float32)
     down = 1 - (0.05 if rooted else 0.13) * np.clip(1 - height / 0.35, 0, 1) ** 2
-    return np.clip(lit * across[None, :, None] * down[:, None, None], 0, 255)
+    shaded: np.ndarray = np.clip(lit * across[None, :, None] * down[:, None, None], 0, 255)
+    return shaded
 
 
 def _wrap_light(lit: np.ndarray, alpha: np.ndarray, behind: np.ndarray, height: int, strength: float) -> np.ndarray:
@@ -198,7 +201,8 @@ def _wrap_light(lit: np.ndarray, alpha: np.ndarray, behind: np.ndarray, height: 
     brightness = glow.mean(2) / 255
     weight = np.clip(rim * 1.1, 0, 1) * (0.12 + 0.5 * brightness)
     above = np.clip((rows - np.arange(rows, dtype=np.float32)) / (0.3 * height), 0.15, 1)[:, None]
-    return lit + (glow - lit) * (weight * above * strength)[..., None]
+    wrapped: np.ndarray = lit + (glow - lit) * (weight * above * strength)[..., None]
+    return wrapped
 
 
 # ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from engine.images import ALPHA_FLOOR, bounding_box
+from engine.images import ALPHA_FLOOR, bounding_box, lowest
 
 Kind = Literal["card", "bust", "figure", "mascot"]
 
@@ -73,7 +73,7 @@ def measure(picture: Image.Image, role: str) -> Shape:
 
 
 def _is_opaque(picture: Image.Image) -> bool:
-    return "A" not in picture.getbands() or picture.getchannel("A").getextrema()[0] > 255 - ALPHA_FLOOR
+    return "A" not in picture.getbands() or lowest(picture.getchannel("A")) > 255 - ALPHA_FLOOR
 
 
 def _small_alpha(picture: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:

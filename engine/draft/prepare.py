@@ -139,7 +139,8 @@ def _mean_lab(picture: Image.Image, shape: Shape) -> np.ndarray:
     solid = pixels[pixels[..., 3] > 0.5][:, :3]
     if not len(solid):
         return np.array([60.0, 0.0, 0.0])
-    return cv2.cvtColor(np.ascontiguousarray(solid[None]), cv2.COLOR_RGB2LAB)[0].mean(0)
+    mean: np.ndarray = cv2.cvtColor(np.ascontiguousarray(solid[None]), cv2.COLOR_RGB2LAB)[0].mean(0)
+    return mean
 
 
 def _mover(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -37,7 +37,7 @@ def empty_stage(scene: Scene, members: Sequence[Member]) -> Image.Image:
     return paint_studio(scene, members, measure_cast(members))
 
 
-def frames(scene: Scene, members: Sequence[Member], stop: Callable[[], bool] | None = None) -> Iterator[np.ndarray]:
+def frames(scene: Scene, members: Sequence[Member], stop: Callable[[], bool] | None = None) -> Generator[np.ndarray]:
     """The draft's frames: exactly `scene.video.frames` arrays (height, width, 3) uint8 RGB.
 
     The same scene and pictures give the same frames, bit for bit on the same machine. `stop` is asked before every

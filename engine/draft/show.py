@@ -97,7 +97,7 @@ class Show:
         relief = slim * (pose.yaw * TURN_RELIEF[actor.mover.thing] + ORBIT_RELIEF * view.orbit / self.camera.height)
         slant = slim * SLANT * pose.yaw if actor.mover.thing else 0.0
         if actor.holder is not None and actor.holder in stances:
-            return self._held(actor, pose, (relief, slant), stances[actor.holder])
+            return _held(actor, pose, (relief, slant), self.actors[actor.holder], stances[actor.holder])
         world_x = actor.foot[0] + pose.travel * self.camera.height
         world_y = actor.foot[1] + 0.12 * pose.near * self.camera.height
         k = float(self.camera.depth(world_y))
@@ -116,21 +116,23 @@ class Show:
             foot = (foot[0], max(foot[1], lowest))
         return Stance(foot, ground, scale, angle, pose, relief, slant)
 
-    def _held(self, actor: Actor, pose: Pose, depth: tuple[float, float], holder: Stance) -> Stance:
-        tile = self.actors[actor.holder].tile
-        unit = tile.height / self.actors[actor.holder].size  # the holder's tile pixels per world pixel
-        mx, my = place_point(holder, actor.grip[0] * unit, actor.grip[1] * unit, tile.height)
-        scale = holder.scale * unit * actor.size / actor.tile.height
-        angle = 0.7 * holder.angle + math.radians(pose.tilt + pose.roll)
-        half = 0.5 * actor.tile.height * scale
-        rise = pose.rise / 0.3 * actor.stroke if actor.mover.motion == "lift" else pose.rise
-        foot = (mx - half * math.sin(angle), my + half * math.cos(angle) - rise * 2 * half)
-        return Stance(foot, foot, scale, angle, pose, *depth)
+
+def _held(thing: Actor, pose: Pose, depth: tuple[float, float], holder: Actor, stance: Stance) -> Stance:
+    """How a thing is in its holder's hand, where `stance` is the holder's."""
+    unit = holder.tile.height / holder.size  # the holder's tile pixels per world pixel
+    mx, my = place_point(stance, thing.grip[0] * unit, thing.grip[1] * unit, holder.tile.height)
+    scale = stance.scale * unit * thing.size / thing.tile.height
+    angle = 0.7 * stance.angle + math.radians(pose.tilt + pose.roll)
+    half = 0.5 * thing.tile.height * scale
+    rise = pose.rise / 0.3 * thing.stroke if thing.mover.motion == "lift" else pose.rise
+    foot = (mx - half * math.sin(angle), my + half * math.cos(angle) - rise * 2 * half)
+    return Stance(foot, foot, scale, angle, pose, *depth)
 
 
 def _slimness(tile: Tile) -> float:
     """Relief and slant are in heights; what is slim has less depth than that, and would be squeezed or sheared."""
-    return min(1.0, tile.pixels.shape[1] / tile.height)
+    width: int = tile.pixels.shape[1]
+    return min(1.0, width / tile.height)
 
 
 def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:
@@ -142,7 +144,9 @@ def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:
     flat = abs(math.cos(2 * math.pi * stance.pose.spin))
     if flat > 0.999:
         return seen
-    return cv2.multiply(seen, (*[0.72 + 0.28 * flat] * 3, 1.0))
+    light = (*[0.72 + 0.28 * flat] * 3, 1.0)
+    shaded: np.ndarray = cv2.multiply(seen, light)  # type: ignore[call-overload]  # its types know no scalar
+    return shaded
 
 
 def _shade_body(

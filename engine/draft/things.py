@@ -20,7 +20,7 @@ STAGGER = 0.03  # of the frame's width: how far rows are moved against each othe
 
 def _object_scale(player: Player, unit: float, stage: Stage, largest: float = 0.52) -> float:
     """Things keep their size against people, small ones a little larger than life."""
-    ratio = float(lookup(player.element, words().size, 0.3))
+    ratio = lookup(player.element, words().size, 0.3)
     if player.shape.kind == "card":
         ratio = max(ratio, 0.4)  # a print of a thing, not the thing
     length = unit * (ratio + 0.05)  # the longer side, roughly
@@ -29,9 +29,9 @@ def _object_scale(player: Player, unit: float, stage: Stage, largest: float = 0.
     return min(scale, largest, stage.scale(player.shape, 0.5))
 
 
-def in_hand(players: dict[int, Player], placed: dict[int, Placement], i: int, stage: Stage) -> Placement:
-    """At the holder's hand, as large as fits into the frame there, and not before the face."""
-    index = players[i].act.holder
+def in_hand(players: dict[int, Player], placed: dict[int, Placement], i: int, index: int, stage: Stage) -> Placement:
+    """Thing `i` at its holder's hand, as large as fits into the frame there, and not before the face; `index`: the
+    holder's."""
     holder, base = players[index], placed[index]
     others = sum(p.act.holder == index and j in placed for j, p in players.items() if j != i)
     grip, side, reach, height = _grip(players[i], holder, base, others)
@@ -56,7 +56,7 @@ def _grip(thing: Player, holder: Player, base: Placement, others: int) -> tuple[
     """How it is held, on which side, and the hand: its distance from the middle and its height, in holder's heights.
     The side is where an arm reaches out or the holder looks, else the one with more room; a second thing goes to the
     other hand."""
-    shape, grip = holder.shape, str(lookup(thing.element, words().hold, "hand"))
+    shape, grip = holder.shape, lookup(thing.element, words().hold, "hand")
     side = 1 if base.x <= 0.5 else -1
     turned = shape.reaching or (shape.facing if shape.kind == "figure" else 0)
     if turned:
@@ -99,7 +99,7 @@ def line_up(players: dict[int, Player], placed: dict[int, Placement], todo: list
     many rows as let them be largest."""
     if not todo:
         return
-    ratios = {i: float(lookup(players[i].element, words().size, 0.3)) ** 0.4 for i in todo}
+    ratios = {i: lookup(players[i].element, words().size, 0.3) ** 0.4 for i in todo}
     largest = max(ratios.values())
     tall = 0.62 if len(todo) == 1 else 0.5
     scales = {i: min(tall * ratios[i] / largest, stage.scale(players[i].shape, 0.66)) for i in todo}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from engine.prompt import replace_names
 from engine.scene import CAMERAS, MOTIONS, Element
+
+_Said = TypeVar("_Said")  # what a word table says
 
 _NAME = re.compile(r"\ue000\d+\ue001")  # one of the cast, by its index: `named`
 _TOKEN = re.compile(_NAME.pattern + r"(?:['\u2019]?s\b)?|[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")
@@ -64,12 +67,12 @@ def raw_tokens(text: str) -> list[str]:
     return [token.replace("\u2019", "'") for token in _TOKEN.findall(text.casefold())]
 
 
-def match(table: dict | frozenset, prompt: list[str], at: int) -> int:
+def match(table: Container[tuple[str, ...]], prompt: list[str], at: int) -> int:
     """The length in words of the longest phrase of the table that starts here; 0 for none."""
     return next((n for n in (5, 4, 3, 2, 1) if tuple(prompt[at : at + n]) in table and at + n <= len(prompt)), 0)
 
 
-def lookup(element: Element, table: dict[tuple[str, ...], object], default: object) -> object:
+def lookup(element: Element, table: Mapping[tuple[str, ...], _Said], default: _Said) -> _Said:
     """What a word table says about an element, by its name first and its description second."""
     for text in (element.name, element.description):
         found = tokens(text)

@@ -17,7 +17,7 @@ gate.py      how much memory that may take
 fitting.py   cover, flatten, within, bounding box
 """
 
-from engine.images.fitting import ALPHA_FLOOR, bounding_box, cover, flatten, has_real_alpha, within
+from engine.images.fitting import ALPHA_FLOOR, bounding_box, cover, flatten, has_real_alpha, lowest, within
 from engine.images.gate import KEPT_PIXELS
 from engine.images.opening import (
     MAX_ASPECT,
@@ -41,6 +41,7 @@ __all__ = [
     "cover",
     "flatten",
     "has_real_alpha",
+    "lowest",
     "open_image",
     "open_with_notices",
     "within",

@@ -43,7 +43,7 @@ class Way:
         """What is left to do where the table was applied."""
         if self.space:
             return replace(self, space=Space(self.space.chroma, spaces.srgb_light))
-        if self._profile_curve() is None:
+        if self.profile is None or self._profile_curve() is None:
             return self
         return replace(self, profile=icc.with_curve(self.profile, _srgb_curve()))
 
@@ -119,7 +119,7 @@ def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image | None:
 
 
 def _converted(colours: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    return ImageCms.profileToProfile(
+    return ImageCms.profileToProfile(  # type: ignore[return-value]  # None only where it is asked to work in place
         colours,
         source,
         ImageCms.createProfile("sRGB"),
@@ -143,5 +143,5 @@ def _is_grey(picture: Image.Image) -> bool:
 
 
 def _srgb_curve() -> bytes:
-    values = np.rint(65535 * spaces.srgb_light(np.linspace(0, 1, 4096))).astype(">u2").tobytes()
+    values: bytes = np.rint(65535 * spaces.srgb_light(np.linspace(0, 1, 4096))).astype(">u2").tobytes()
     return b"curv\0\0\0\0" + struct.pack(">I", 4096) + values

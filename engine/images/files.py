@@ -9,9 +9,12 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from engine.errors import ImageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAX_BYTES = 400_000_000  # an uncompressed 16-bit scan of 60 megapixels still passes
 
@@ -40,18 +43,19 @@ class Pieces(io.RawIOBase):
         self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._starts[-1]}[whence])
         return self._at
 
-    def readinto(self, buffer: memoryview) -> int:  # may give less than was asked for, as RawIOBase allows
+    def readinto(self, buffer: WriteableBuffer) -> int:  # may give less than was asked for, as RawIOBase allows
         if self._at >= self._starts[-1]:
             return 0
         number = bisect_right(self._starts, self._at) - 1
         piece, skip = self._pieces[number], self._at - self._starts[number]
-        wanted = min(len(buffer), self._starts[number + 1] - self._at)
+        room = memoryview(buffer)
+        wanted = min(len(room), self._starts[number + 1] - self._at)
         if isinstance(piece, bytes):
             found = piece[skip : skip + wanted]
         else:
             self._file.seek(piece[0] + skip)
             found = self._file.read(wanted)
-        buffer[: len(found)] = found
+        room[: len(found)] = found
         self._at += len(found)
         return len(found)
 

@@ -19,6 +19,12 @@ def has_real_alpha(image: Image.Image) -> bool:
     return sum(histogram[:128]) >= _REAL_ALPHA_SHARE * image.width * image.height
 
 
+def lowest(channel: Image.Image) -> float:
+    """The lowest value in a picture of one channel."""
+    low, _ = channel.getextrema()
+    return low[0] if isinstance(low, tuple) else low
+
+
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The picture scaled until it covers `size` (width, height), the overhang cropped evenly. Keeps the mode."""
     scale = max(size[0] / image.width, size[1] / image.height)

@@ -23,7 +23,8 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
         return None
     try:
         film = frames()
-        count = min(film.n_frames, _MOST_FRAMES, max(1, _MOST_PIXELS // (film.width * film.height)))
+        frames_of_it = getattr(film, "n_frames", 1)
+        count = min(frames_of_it, _MOST_FRAMES, max(1, _MOST_PIXELS // (film.width * film.height)))
         shown = []
         for index in range(count):
             film.seek(index)
@@ -46,7 +47,7 @@ def _shows(frame: Image.Image) -> tuple[float, float]:
     colour throughout."""
     small = frame.convert("RGBA")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
-    if all(low == high for low, high in small.getextrema()):
+    if all(low == high for low, high in (band.getextrema() for band in small.split())):
         return 0.0, 0.0
     counts = small.getchannel("A").histogram()
     seen = sum(level * count for level, count in enumerate(counts)) / 255

@@ -13,6 +13,7 @@ from engine.errors import ImageError
 from engine.images import kinds, moving
 from engine.images.colour import Way, to_srgb
 from engine.images.files import open_file, shown_name
+from engine.images.fitting import lowest
 from engine.images.gate import DECODING, KEPT_PIXELS, shared_gate
 from engine.images.pixels import Layers, layers
 from engine.images.plan import Plan
@@ -125,16 +126,17 @@ def _opened(found: Plan, factor: int) -> Opened:
     parts, told = layers(pixels, factor, table), list(found.told)
     del pixels
     picture, notice = _finished(parts, way.after() if table is not None else way, found.orientation)
+    del parts
     if better := found.another_frame(picture):
-        parts, which = better
-        picture, notice = _finished(layers(parts, factor), way, found.orientation)
+        frame, which = better
+        picture, notice = _finished(layers(frame, factor), way, found.orientation)
         told.append(which)
     return Opened(picture, tuple(filter(None, (*told, notice))))
 
 
 def _finished(parts: Layers, way: Way, orientation: int) -> tuple[Image.Image, str]:
     colours, notice = to_srgb(parts.colours, way)
-    if parts.alpha is not None and parts.alpha.getextrema()[0] < 255:
+    if parts.alpha is not None and lowest(parts.alpha) < 255:
         colours.putalpha(parts.alpha)
     if orientation in _TURNS:
         colours = colours.transpose(_TURNS[orientation])

@@ -54,13 +54,12 @@ def layers(pixels: Image.Image | Deep, factor: int = 1, curve: np.ndarray | None
     size = (-(-width // factor), -(-height // factor))
     rows = max(1, _STRIP // (width * factor)) * factor
     white = _white(pixels, rows)
-    colours = alpha = None
     for top in range(0, height, rows):
         strip = _strip(pixels, top, min(top + rows, height), white, curve if curve is not None else _PLAIN)
         strip = strip.reduce(factor) if factor > 1 else strip
         seen = strip.mode in ("LA", "RGBA")
         plain = strip.convert(strip.mode[:-1]) if seen else strip
-        if colours is None:
+        if top == 0:  # it tells the mode of all
             colours = Image.new(plain.mode, size)
             alpha = Image.new("L", size) if seen else None
         colours.paste(plain, (0, top // factor))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -29,7 +28,7 @@ class Plan:
     size: tuple[int, int]
     cost: float
     what: str
-    decode: Callable[[], Image.Image | Deep] | None
+    decode: Callable[[], Image.Image | Deep]
     way: Way = field(default_factory=Way)
     orientation: int = 1
     told: list[str] = field(default_factory=list)
@@ -44,7 +43,7 @@ class Plan:
 
     def decoded(self) -> Image.Image | Deep:
         """The pixels, once: they are not kept here, so that they are gone as soon as a smaller picture is made."""
-        decode, self.decode = self.decode, None
+        decode, self.decode = self.decode, _no_more
         return decode()
 
     def another_frame(self, picture: Image.Image) -> tuple[Image.Image, str] | None:
@@ -52,6 +51,10 @@ class Plan:
         if self.frames is None or moving.A_PIXEL * self.pixels > DECODING:
             return None
         return moving.better(self.frames, picture)
+
+
+def _no_more() -> Image.Image:
+    raise RuntimeError("these pixels were decoded before")
 
 
 def open_header(kind: str, stream: BinaryIO) -> Image.Image:
@@ -74,7 +77,7 @@ def rewound(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def by_opencv(stream: io.BufferedIOBase, kind: type) -> Deep | None:
+def by_opencv(stream: BinaryIO, kind: type) -> Deep | None:
     """A still as OpenCV decodes it: with all its bits, and without what a film's decoder holds beside. None where it
     cannot."""
     import cv2

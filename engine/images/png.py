@@ -45,8 +45,11 @@ class Header:
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
     """Walk the chunks. Raises ImageError where they hold no picture."""
     front: list[Piece] = [_SIGNATURE]
-    pieces, moving, pixels, said, whole = [], [], [], {}, False
-    header, broken = b"", False
+    pieces: list[Piece] = []
+    moving: list[Piece] = []
+    pixels: list[tuple[int, int]] = []
+    said: dict[bytes, bytes] = {}
+    header, broken, whole = b"", False, False
     for start, length, kind in _chunks(file, size, name):
         chunk = (start - 8, 12 + length)
         if kind == b"IHDR" and not header:
@@ -71,11 +74,10 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
             broken |= kind == b"iCCP" and kind not in said
     if not header or not pixels:
         raise kinds.damaged(name) if whole else kinds.cut_off(name)
-    head, ended = front[:2], [_END]
     width, height, depth, colours, _, _, lace = struct.unpack(">IIBBBBB", header)
-    found = Survey("PNG", stream(file, [*front, *pieces, *ended]), whole=whole)
+    found = Survey("PNG", stream(file, [*front, *pieces, _END]), whole=whole)
     found.colour, found.orientation = with_exif(_colour(said, broken), said.get(b"eXIf"))
-    moves = stream(file, [*head, *front[2:], *moving, *ended]) if len(moving) > len(pieces) else None
+    moves = stream(file, [*front, *moving, _END]) if len(moving) > len(pieces) else None
     return found, Header(width, height, depth, colours, bool(lace), moves, tuple(pixels), tuple(front))
 
 

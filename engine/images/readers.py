@@ -6,10 +6,10 @@ The costs, in bytes a pixel, were measured with Pillow 12.3, pillow-heif 1.8 and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image, TiffImagePlugin, features
 
 from engine.errors import ImageError
 from engine.images import boxes, jpeg, kinds, png, strips, tiff, webp
@@ -48,7 +48,8 @@ def plan(file: BinaryIO, size: int, name: str) -> Plan:
 def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
     found, scan = jpeg.survey(file, size, name)
     picture = jpeg.open_stream(found.stream)
-    stored, told = picture.size, []
+    stored = picture.size
+    told: list[str] = []
     jpeg.reduce_to(picture, KEPT_PIXELS)
     cost = 4 * picture.width * picture.height + scan.coefficients * stored[0] * stored[1]
 
@@ -70,7 +71,8 @@ def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
 
 def _png(file: BinaryIO, size: int, name: str) -> Plan:
     found, header = png.survey(file, size, name)
-    picture, told, way = open_header("PNG", found.stream), [], way_of(found.colour)
+    picture, way = open_header("PNG", found.stream), way_of(found.colour)
+    told: list[str] = []
     pixels = header.width * header.height
     deep_cost = _DEEP_PNG * header.channels * pixels + 2 * size
     deep = header.depth == 16 and header.channels > 1 and way.deep and deep_cost <= DECODING
@@ -95,7 +97,8 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
 
     cost = deep_cost if deep else bytes_a_pixel(picture.mode) * pixels
     bits = f"a PNG with {header.depth} bits a channel" if header.depth == 16 else "a PNG"
-    frames = (lambda: open_header("PNG", header.moving)) if header.moving else None
+    moving = header.moving
+    frames = (lambda: open_header("PNG", moving)) if moving else None
     is_deep = deep or picture.mode in TWO_BYTES
     return Plan(
         picture.size, cost, bits, decode, way, found.orientation, told, deep=is_deep and way.deep, frames=frames
@@ -118,7 +121,6 @@ def _webp(file: BinaryIO, size: int, name: str) -> Plan:
 
     def decode() -> Image.Image | Deep:
         if large:
-            found.stream.seek(0)
             read = by_opencv(found.stream, np.uint8)
             if read is None:
                 raise kinds.damaged(name)
@@ -152,15 +154,16 @@ def _heif(file: BinaryIO, size: int, name: str) -> Plan:
     import pillow_heif  # here, because importing it loads a codec that most people never need
 
     boxes.meta_of(file, size, name)
-    container = pillow_heif.HeifFile(rewound(file), convert_hdr_to_8bit=True, remove_stride=False)
+    container = pillow_heif.open_heif(rewound(file), convert_hdr_to_8bit=True, remove_stride=False)
     main = container[container.primary_index]
-    nclx = main.info.get("nclx_profile")
+    info: dict[str, Any] = main.info
+    nclx = info.get("nclx_profile")
     cicp = boxes.as_still(nclx["color_primaries"], nclx["transfer_characteristics"]) if nclx else None
-    colour, _ = with_exif(Colour(icc=main.info.get("icc_profile"), cicp=None), main.info.get("exif"))
+    colour, _ = with_exif(Colour(icc=info.get("icc_profile"), cicp=None), info.get("exif"))
     way = way_of(colour if colour.icc else Colour(cicp=cicp, adobe=colour.adobe))
-    deep = main.info.get("bit_depth", 8) > 8 and way.deep
+    deep = info.get("bit_depth", 8) > 8 and way.deep
     if deep:
-        container = pillow_heif.HeifFile(rewound(file), convert_hdr_to_8bit=False, remove_stride=False)
+        container = pillow_heif.open_heif(rewound(file), convert_hdr_to_8bit=False, remove_stride=False)
         main = container[container.primary_index]
     a_pixel = _TILED_HEIF if "tiling" in main.info else _HEIF
     a_pixel += (_SEE_THROUGH_HEIF if main.has_alpha else 0) + (_DEEP_HEIF if deep else 0)
@@ -213,9 +216,9 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
                 raise kinds.cut_off(name, "some of its rows are missing") from None
             raise
 
-    samples = max(1, page.one(tiff.SAMPLES, 1)) * max(page.tags.get(tiff.BITS, (8,)), default=8) / 8
+    a_pixel = max(1, page.one(tiff.SAMPLES, 1)) * max(page.tags.get(tiff.BITS, (8,)), default=8) / 8
     packed = page.one(tiff.COMPRESSION, 1) != 1
-    cost = bytes_a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, samples)
+    cost = bytes_a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, a_pixel)
     deep = picture.mode in TWO_BYTES and way.deep
     # Pillow has turned it by the end of `load`
     return Plan(picture.size, cost, "a TIFF", by_pillow, way, 1, told, deep=deep)
@@ -225,7 +228,7 @@ def _page_by_pillow(file: BinaryIO, page: tiff.Page) -> Image.Image | None:
     """None where Pillow lacks the kind."""
     file.seek(0)
     try:
-        picture = open_header("TIFF", file)
+        picture = TiffImagePlugin.TiffImageFile(file, "")
         picture._frame_pos = [page.offset]  # what its own `get_child_images` does for a page below another
         picture._seek(0)
         return picture

@@ -90,7 +90,8 @@ class Space:
     def table(self, levels: int) -> np.ndarray:
         """(levels,) uint8: from a stored value to that of sRGB's curve over the same primaries."""
         light = self.curve(np.linspace(0, 1, levels))
-        return np.rint(255 * srgb_stored(light)).astype(np.uint8)
+        stored: np.ndarray = np.rint(255 * srgb_stored(light)).astype(np.uint8)
+        return stored
 
     @property
     def needs_depth(self) -> bool:
@@ -100,7 +101,7 @@ class Space:
 
     @property
     def same_primaries(self) -> bool:
-        return np.abs(np.subtract(self.chroma, SRGB)).max() < 0.002
+        return bool(np.abs(np.subtract(self.chroma, SRGB)).max() < 0.002)
 
     def profile(self) -> bytes:
         """The ICC profile of these primaries under sRGB's curve."""
@@ -118,10 +119,11 @@ def of_png(gamma: float, chroma: Chroma | None) -> Space | None:
     """The space of PNG's gAMA and cHRM; None for a gamma that nothing is stored with."""
     if not 0.1 <= gamma <= 10:
         return None
-    usable = chroma is not None and all(0 <= value <= 1 for value in chroma) and min(chroma[1::2]) > 0
+    if chroma is None or not all(0 <= value <= 1 for value in chroma) or min(chroma[1::2]) <= 0:
+        chroma = SRGB
     if abs(gamma - 0.45455) < 0.0005:  # how writers put sRGB
-        return Space(chroma if usable else SRGB, srgb_light)
-    return Space(chroma if usable else SRGB, _gamma(1 / gamma))
+        return Space(chroma, srgb_light)
+    return Space(chroma, _gamma(1 / gamma))
 
 
 def adobe_rgb() -> Space:

@@ -146,8 +146,9 @@ def _first(head: bytes) -> int:
 
 def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[Page]:
     """The pages of the main chain, each followed by those that hang below it."""
-    order, big, seen = "<" if head[:2] == b"II" else ">", 43 in head[2:4], set()
-    waiting, at = [], _first(head)
+    order, big, at = "<" if head[:2] == b"II" else ">", 43 in head[2:4], _first(head)
+    seen: set[int] = set()
+    waiting: list[int] = []
     while (at or waiting) and len(seen) < _MOST_PAGES:
         main = not waiting
         offset = at if main else waiting.pop(0)

@@ -7,6 +7,7 @@ differs is made again. No torch here: the page lists and deletes these files.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import hashlib
 import json
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine import surroundings
 from engine.a2.files import Weights
@@ -189,7 +191,7 @@ class CacheFile:
             offsets[name] = begin, end
         return offsets
 
-    def _head(self, sums: str) -> bytes:
+    def _head(self, sums: str) -> builtins.bytes:  # the class has `bytes` of its own
         """The file's beginning up to the data."""
         offsets = self._offsets()
         entries: dict[str, object] = {
@@ -248,7 +250,7 @@ def _called(checkpoint: Path) -> str:
     return f"{author}/{name}" if checkpoint.parent.name == "snapshots" and name else checkpoint.resolve().name
 
 
-def _note_of(path: Path) -> dict:
+def _note_of(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -29,6 +29,9 @@ _TRUST = 0.5  # of a new job's word against all earlier ones'
 _WILDEST = 20.0  # a correction beyond it is an accident: a laptop that slept, a clock that was set
 _COPY = 256 * 2**20  # bytes
 
+_Run = Callable[[], object]
+_Task = Callable[[], tuple[_Run, float]]  # makes its tensors; the work, and how much it is
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -50,7 +53,7 @@ def speeds_file() -> Path:
 
 def recall(machine: Machine, file: Path) -> Speed | None:
     """What was measured on this machine; None where nothing was, or the file is damaged."""
-    entry = _read(file).get(machine.key)
+    entry: Any = _read(file).get(machine.key)
     try:
         numbers = [value for name, value in entry.items() if name not in ("corrections", "copy", "pageable")]
         corrections = entry["corrections"].values()
@@ -95,7 +98,8 @@ def calibrate(
     import torch
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    place, rates = torch.device(device), {}
+    place = torch.device(device)
+    rates: dict[str, float] = {}
     tasks = _tasks(shapes, place, dtype)
     with torch.no_grad():
         for step, (name, task) in enumerate(tasks.items()):
@@ -104,7 +108,10 @@ def calibrate(
             if on_step is not None:
                 on_step(step, len(tasks))
             rates[name] = _rate(task, place)
-    return Speed(**{"copy": None, "pageable": None, **rates})
+    return Speed(
+        matmul=rates["matmul"], attention=rates["attention"], single=rates["single"], convolution=rates["convolution"],
+        widen=rates["widen"], copy=rates.get("copy"), pageable=rates.get("pageable"),
+    )  # fmt: skip
 
 
 def machine_of(device: str, precision: Precision) -> Machine:
@@ -118,7 +125,7 @@ def machine_of(device: str, precision: Precision) -> Machine:
     return Machine(name, torch.__version__, precision)
 
 
-def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], tuple[Callable, float]]]:
+def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, _Task]:
     """By the rate's name: makes its tensors, and returns the work and how much it is. On a processor less of it."""
     import torch
 
@@ -126,38 +133,40 @@ def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str
     tokens, seen = (8192, 8192) if card else (256, 1024)
     dim, ffn, heads = shapes.transformer.dim, shapes.transformer.ffn, shapes.transformer.heads
 
-    def matmul(kind: torch.dtype) -> tuple[Callable, float]:
+    def matmul(kind: torch.dtype) -> tuple[_Run, float]:
         x, w = torch.ones(tokens, dim, dtype=kind, device=device), torch.ones(ffn, dim, dtype=kind, device=device)
         return lambda: x @ w.t(), 2 * tokens * dim * ffn
 
-    def attention() -> tuple[Callable, float]:
+    def attention() -> tuple[_Run, float]:
         q = torch.ones(1, heads, seen, dim // heads, dtype=dtype, device=device)
         return lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q), 4 * seen * seen * dim
 
-    def convolution() -> tuple[Callable, float]:
+    def convolution() -> tuple[_Run, float]:
         channels, side = shapes.vae.channels[0], 256 if card else 64
         x = torch.ones(1, channels, 6, side, side, device=device)
         w = torch.ones(channels, channels, 3, 3, 3, device=device)
         return lambda: torch.nn.functional.conv3d(x, w), 2 * 27 * channels**2 * 4 * (side - 2) ** 2
 
-    def widen() -> tuple[Callable, float]:
+    def widen() -> tuple[_Run, float]:
         w = torch.ones(ffn, dim, dtype=torch.int8, device=device)
         scale = torch.ones(ffn, 1, dtype=dtype, device=device)
         return lambda: scale * w, ffn * dim
 
-    def copy(pinned: bool) -> tuple[Callable, float]:
+    def copy(pinned: bool) -> tuple[_Run, float]:
         source = torch.ones(_COPY, dtype=torch.uint8, pin_memory=pinned)
         target = torch.empty(_COPY, dtype=torch.uint8, device=device)
         return lambda: target.copy_(source, non_blocking=True), _COPY
 
-    tasks = {"matmul": lambda: matmul(dtype), "attention": attention, "single": lambda: matmul(torch.float32),
-             "convolution": convolution, "widen": widen}  # fmt: skip
+    tasks: dict[str, _Task] = {
+        "matmul": lambda: matmul(dtype), "attention": attention, "single": lambda: matmul(torch.float32),
+        "convolution": convolution, "widen": widen,
+    }  # fmt: skip
     if card:
         tasks |= {"copy": lambda: copy(True), "pageable": lambda: copy(False)}
     return tasks
 
 
-def _rate(task: Callable[[], tuple[Callable, float]], device: torch.device) -> float:
+def _rate(task: _Task, device: torch.device) -> float:
     """Work a second, the median of a few; the first time does not count."""
     import torch
 
@@ -195,4 +204,4 @@ def _main(device: str, precision: Precision) -> None:
 if __name__ == "__main__":
     import sys
 
-    _main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]
+    _main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]  # of PRECISION's words, as the docstring asks

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.a2.decoding import Tiling, tiling_for
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Fact, Hardware
 from engine.memory.settings import Precision, Settings, block_bytes
 from engine.memory.stages import SLOTS, Stage, Work, all_stages
 
@@ -51,13 +51,17 @@ class Budget:
 def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
     """The model's engine computes on CUDA and on the processor."""
     device = overrides.device or ("cuda" if hardware.device.value == "cuda" else "cpu")
-    vram = hardware.vram_free.value if hardware.vram_free.value is not None else hardware.vram_total.value
-    ram = hardware.ram_free.value if hardware.ram_free.value is not None else hardware.ram_total.value
-    pinned = ram if hardware.pinned_limit.value is None else hardware.pinned_limit.value
-    return Budget(
-        device, (vram or 0) if device == "cuda" else 0, hardware.vram_total.value or 0, ram or 0,
-        hardware.ram_total.value or 0, min(pinned or 0, ram or 0), hardware.disk_free.value,
-    )  # fmt: skip
+    vram_total, ram_total = _known(hardware.vram_total) or 0, _known(hardware.ram_total) or 0
+    vram = _known(hardware.vram_free, hardware.vram_total) or 0
+    ram = _known(hardware.ram_free, hardware.ram_total) or 0
+    pinned = min(_known(hardware.pinned_limit, hardware.ram_free, hardware.ram_total) or 0, ram)
+    disk = _known(hardware.disk_free)
+    return Budget(device, vram if device == "cuda" else 0, vram_total, ram, ram_total, pinned, disk)
+
+
+def _known(*facts: Fact) -> int | None:
+    """The first of these numbers that is known."""
+    return next((fact.value for fact in facts if isinstance(fact.value, int)), None)
 
 
 def choose(work: Work, budget: Budget, overrides: Overrides) -> Settings:

@@ -90,7 +90,7 @@ class _SelfAttention:
         query, key, value = (x.new_empty(x.shape).view(shape) for _ in range(3))
 
         def project(part: slice) -> None:  # a function, so that nothing of a piece outlives it
-            q, k, v = _get_qkv_projections(attn, x[:, part], None)
+            q, k, v = _get_qkv_projections(attn, x[:, part], None)  # type: ignore[arg-type]  # as its own caller does
             angles = [angle[:, part] for angle in rotary_emb]
             query[:, part] = _rotate(attn.norm_q(q).unflatten(2, (attn.heads, -1)), *angles)
             key[:, part] = _rotate(attn.norm_k(k).unflatten(2, (attn.heads, -1)), *angles)
@@ -102,7 +102,7 @@ class _SelfAttention:
             query, key, value, attn_mask=attention_mask, dropout_p=0.0, is_causal=False,
             backend=self.original._attention_backend, parallel_config=self.original._parallel_config,
         ).flatten(2, 3)  # fmt: skip
-        query = key = value = None  # project still sees these names
+        query = key = value = x.new_empty(0)  # project still sees these names
         out = x.new_empty(x.shape)
         for part in parts(x.shape[1], self.tokens):
             out[:, part] = attn.to_out[0](attended[:, part].type_as(x))
@@ -117,14 +117,15 @@ def parts(length: int, size: int) -> Iterator[slice]:
 
 
 def _modulate(norm: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    return (norm(x.float()) * (1 + scale) + shift).type_as(x)
+    modulated: torch.Tensor = (norm(x.float()) * (1 + scale) + shift).type_as(x)
+    return modulated
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary position embedding of pairs: (real, imaginary) times cos + i sin."""
     import torch
 
-    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    real, imaginary = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
     cos, sin = cos[..., 0::2], sin[..., 1::2]
     out = torch.empty_like(x)
     out[..., 0::2] = real * cos - imaginary * sin

@@ -113,12 +113,19 @@ def _card_of_torch() -> dict[str, Fact]:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         return _card_without_torch(f"torch cannot be used ({reason})")
-    why = _why_no_card(torch.version.cuda)
-    none = Fact(None, why)
     return {
-        "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "torch": version,
+        **_processor_only(_why_no_card(torch.version.cuda)),
         "bf16": Fact(True, "computed on the processor, slowly where it has no instructions for it"),
         "fp8": Fact(False, "the processor only stores it"),
+        "torch": version,
+    }
+
+
+def _processor_only(why: str) -> dict[str, Fact]:
+    """What is known where no card can be used."""
+    none = Fact(None, why)
+    return {
+        "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "bf16": none, "fp8": none
     }  # fmt: skip
 
 
@@ -163,9 +170,7 @@ def _cuda(torch: Any) -> dict[str, Fact]:
     properties = torch.cuda.get_device_properties(0)
     generation = (properties.major, properties.minor)
     if why := too_old(torch, properties.name, generation):
-        none = Fact(None, why)
-        return {"device": Fact("cpu", why), "name": Fact(properties.name, "torch"), "vram_total": none,
-                "vram_free": none, "bf16": none, "fp8": none}  # fmt: skip
+        return {**_processor_only(why), "name": Fact(properties.name, "torch")}
     seen = _nvidia_smi() if torch.version.hip is None and torch.cuda.device_count() == 1 else None
     if seen is not None:  # asked from outside: torch's own context takes some hundred MB of what it counts as free
         free = Fact(seen[2], "nvidia-smi")

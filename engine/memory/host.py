@@ -16,6 +16,8 @@ _UNLIMITED = 2**60  # version 1 says "no limit" with a number of about this size
 
 def physical_memory(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> tuple[Reading, Reading]:
     """Total and free. Free is what can be had without swapping; the least that machine and container allow."""
+    total: Reading
+    free: Reading
     try:
         import psutil
 

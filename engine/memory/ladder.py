@@ -63,7 +63,7 @@ def _steps(way: Way, stage: StageName) -> Iterator[tuple[Way, str]]:
     if stage == "denoise":
         yield from _denoising(way)
     elif stage == "references" and not way.options.encode_tiled:
-        yield _with(way, encode_tiled=True), "the pictures encoded in tiles"
+        yield _with(way, replace(way.options, encode_tiled=True)), "the pictures encoded in tiles"
     elif stage == "decode":
         yield from _decoding(way)
     if stage != "decode":
@@ -74,7 +74,8 @@ def _steps(way: Way, stage: StageName) -> Iterator[tuple[Way, str]]:
 
 def _denoising(way: Way) -> Iterator[tuple[Way, str]]:
     if way.options.batched_guidance and way.clip.guided:
-        yield _with(way, batched_guidance=False), "the two halves of the guidance one after the other"
+        apart = replace(way.options, batched_guidance=False)
+        yield _with(way, apart), "the two halves of the guidance one after the other"
     yield from _chunks(way, _CHUNKS[:1])
 
 
@@ -82,15 +83,16 @@ def _chunks(way: Way, sizes: tuple[int, ...]) -> Iterator[tuple[Way, str]]:
     now = way.options.chunk or way.clip.tokens
     for size in sizes:
         if size < now:
-            yield _with(way, chunk=size), f"{size} tokens at a time"
+            yield _with(way, replace(way.options, chunk=size)), f"{size} tokens at a time"
 
 
 def _streaming(way: Way) -> Iterator[tuple[Way, str]]:
     """Copies hide behind the computing: no block that stays is worth a clip that fails."""
     if way.on_card and way.options.offload == "none":
-        yield _with(way, offload="blocks", resident_blocks=0), "the model's blocks brought one by one"
+        streaming = replace(way.options, offload="blocks", resident_blocks=0)
+        yield _with(way, streaming), "the model's blocks brought one by one"
     elif way.on_card and way.options.resident_blocks:
-        yield _with(way, resident_blocks=0), "no block of the model staying on the card"
+        yield _with(way, replace(way.options, resident_blocks=0)), "no block of the model staying on the card"
 
 
 def _decoding(way: Way) -> Iterator[tuple[Way, str]]:
@@ -99,7 +101,7 @@ def _decoding(way: Way) -> Iterator[tuple[Way, str]]:
     now = max(height, width) if tiling is None else min(tiling.tile, max(height, width))
     for tile in _TILES:
         if tile < now:
-            yield _with(way, tile=tile), f"tiles of {8 * tile} pixels"
+            yield _with(way, replace(way.options, tile=tile)), f"tiles of {8 * tile} pixels"
     if not way.alone:
         yield _alone(way)
 
@@ -108,8 +110,8 @@ def _alone(way: Way) -> tuple[Way, str]:
     return replace(way, alone=True), "the rest of the model out of the way"
 
 
-def _with(way: Way, **changes: object) -> Way:
-    return replace(way, options=replace(way.options, **changes))
+def _with(way: Way, options: A2Options) -> Way:
+    return replace(way, options=options)
 
 
 def _joined(words: list[str]) -> str:

@@ -31,7 +31,7 @@ class _Plain:
 class _Wrapped:
     """A tensor made of others, such as quanto's: its payload and its scales."""
 
-    kind: type
+    kind: Any  # the class, which knows how to put them together
     parts: dict[str, _Plain | _Wrapped]
     meta: Any
     shape: torch.Size
@@ -48,7 +48,8 @@ class _Leaf:
 
     def get(self) -> torch.Tensor:
         table, name = self.places[0]
-        return table[name]
+        tensor: torch.Tensor = table[name]
+        return tensor
 
     def put(self, tensor: torch.Tensor, trained: bool = False) -> None:
         value = tensor if self.trained is None else torch.nn.Parameter(tensor, trained)
@@ -129,7 +130,8 @@ def _build(spec: _Plain | _Wrapped, make: Callable[[_Plain], torch.Tensor]) -> t
     if isinstance(spec, _Plain):
         return make(spec)
     parts = {name: _build(part, make) for name, part in spec.parts.items()}
-    return spec.kind.__tensor_unflatten__(parts, spec.meta, spec.shape, spec.stride)
+    whole: torch.Tensor = spec.kind.__tensor_unflatten__(parts, spec.meta, spec.shape, spec.stride)
+    return whole
 
 
 def _without_data(plain: _Plain) -> torch.Tensor:

@@ -24,6 +24,7 @@ _CHECKERS = 4
 
 Stop = Callable[[], bool]
 OnShare = Callable[[float], None]  # how much of the work is done, up to 1
+Alter = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Quantisation:
     dtype: torch.dtype
     device: torch.device
     cache: Path
-    alter: Callable[[str, torch.Tensor], torch.Tensor] | None = None
+    alter: Alter | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _views(file: CacheFile, whole: torch.Tensor) -> dict[str, torch.Tensor]:
 def _bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _fill(hollow: torch.nn.Module, targets: list[_Target], stored: dict[str, torch.Tensor], how: Quantisation) -> None:
@@ -234,7 +235,7 @@ def _fill(hollow: torch.nn.Module, targets: list[_Target], stored: dict[str, tor
     for target in targets:
         name = target.names[0]
         parts = [stored.pop(name + end).to(how.device) for end in ((DATA, SCALE) if target.quantised else ("",))]
-        tensor = as_weight(*parts, how.precision) if target.quantised else parts[0]
+        tensor = as_weight(parts[0], parts[1], how.precision) if target.quantised else parts[0]
         for each in target.names:
             owner, _, last = each.rpartition(".")
             module = hollow.get_submodule(owner)

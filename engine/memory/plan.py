@@ -51,9 +51,8 @@ class Plan:
     @property
     def seconds(self) -> float | None:
         """Of all stages, without loading; None until this machine was calibrated."""
-        if any(stage.seconds is None for stage in self.stages):
-            return None
-        return sum(stage.seconds for stage in self.stages)
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
 
     @property
     def vram(self) -> int:

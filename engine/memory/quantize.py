@@ -7,7 +7,7 @@ into its range when it is multiplied, so the numbers are the same wherever a mul
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.a2.options import USE_THE_DRAFT
 from engine.errors import EngineUnavailable
@@ -47,7 +47,8 @@ def quantised_weights(module: torch.nn.Module, component: str) -> set[str]:
 
 
 def stored_type(precision: Precision) -> torch.dtype:
-    return _qtype(precision).dtype
+    dtype: torch.dtype = _qtype(precision).dtype
+    return dtype
 
 
 def quantise(weight: torch.Tensor, precision: Precision, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +81,7 @@ def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: Precision) -> 
     return torch.nn.Parameter(weight, requires_grad=False)
 
 
-def _qtype(precision: Precision):
+def _qtype(precision: Precision) -> Any:
     from optimum.quanto import qtypes
 
     return qtypes[_QTYPES[precision]]

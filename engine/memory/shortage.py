@@ -86,12 +86,13 @@ def is_poisoned(error: BaseException) -> bool:
     """Whether an error, or what led to it, has spoilt this process for its card: after an illegal access, say, every
     call fails with the same error, however often the model is loaded anew."""
     seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        if ("AcceleratorError" in kinds or "CUDA error:" in str(error)) and not is_shortage(error):
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        kinds = {kind.__name__ for kind in type(cause).__mro__}
+        if ("AcceleratorError" in kinds or "CUDA error:" in str(cause)) and not is_shortage(cause):
             return True
-        error = error.__cause__ or error.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 
@@ -119,9 +120,9 @@ def measure(error: BaseException, device: torch.device) -> Need:
             return Need(asked, used, total, "the card's memory")
         except RuntimeError:
             return Need(asked, None, None, "the card's memory")
-    (total, _), (free, _) = physical_memory()
-    used = total - free if total is not None and free is not None else None
-    return Need(asked, used, total, "the computer's memory")
+    (ram, _), (left, _) = physical_memory()
+    taken = ram - left if ram is not None and left is not None else None
+    return Need(asked, taken, ram, "the computer's memory")
 
 
 def give_back() -> None:

@@ -37,7 +37,7 @@ def interleave(count: int, resident: int) -> tuple[int, ...]:
 
 @dataclass
 class _Slot:
-    buffer: torch.Tensor | None  # None: parked
+    buffer: torch.Tensor  # without anything in it: parked
     ready: Any
     free: Any
     holds: int | None = None  # the block whose copy was asked for last
@@ -83,6 +83,8 @@ class Slabs:
         self._copies = copies
         self._forwards: list[tuple[torch.nn.Module, Streamed]] = []
         self._homes: dict[int | None, _Home] = {}  # None: what is not in a block
+        self._slots: list[_Slot] = []
+        self._slot_of: dict[int, _Slot] = {}  # by a block that streams
         self._staging: Staging | None = None
         self._hook: Any = None
         self._open, self.parked = True, False
@@ -134,7 +136,7 @@ class Slabs:
                 del block.forward
         while self._homes:
             self._leave_home(*self._homes.popitem(), restore)
-        self._slots, self._slot_of, self._forwards = (), {}, []
+        self._slots, self._slot_of, self._forwards = [], {}, []
         self._copies.close()
 
     @contextlib.contextmanager
@@ -163,7 +165,7 @@ class Slabs:
         with torch.inference_mode(False), torch.no_grad():
             self._move(self._copies.allocate_host)
             for slot in self._slots:
-                slot.buffer = None
+                slot.buffer = slot.buffer.new_empty(0)
             for index in self._slot_of:
                 self._homes[index].layout.hollow()
         self.parked = True
@@ -199,10 +201,10 @@ class Slabs:
 
     def _make_slots(self, layouts: Sequence[Layout], streamed: Sequence[int]) -> None:
         self._slot_size = max((layouts[index].nbytes for index in streamed), default=0)
-        self._slots = tuple(
+        self._slots = [
             _Slot(self._copies.allocate(self._slot_size), self._copies.event(), self._copies.event())
             for _ in streamed[:2]
-        )
+        ]
         for slot in self._slots:
             self._copies.mark_computed(slot.free)  # the memory may be in use still by whoever had it before
         self._slot_of = {index: self._slots[rank % 2] for rank, index in enumerate(streamed)}
@@ -213,7 +215,7 @@ class Slabs:
 
     def _keep(self, index: int | None, layout: Layout) -> None:
         """Pack a block, or what is outside all of them, into its home."""
-        slot = self._slot_of.get(index)
+        slot = None if index is None else self._slot_of.get(index)
         if slot is None:
             buffer = self._copies.allocate(layout.nbytes)
             self._homes[index] = _Home(layout, buffer)
@@ -286,7 +288,7 @@ class Slabs:
             self._arrive(slot)
         slot.holds, slot.passage = None, None
         target = slot.buffer[: home.layout.nbytes]
-        if home.pinned:
+        if home.pinned or self._staging is None:
             self._copies.copy(target, home.buffer, slot.free)
             self._copies.mark_copied(slot.ready)
         else:
@@ -295,12 +297,14 @@ class Slabs:
 
     def _arrive(self, slot: _Slot) -> None:
         """The thread has handed over what it was asked for; what went wrong there is raised here."""
+        passage = slot.passage
+        if passage is None:
+            return
         try:
-            if slot.passage is not None:
-                slot.passage.result()
+            passage.result()
         except BaseException:
             slot.holds = None
-            if slot.passage.done():  # else a signal ended the waiting, and the thread still copies
+            if passage.done():  # else a signal ended the waiting, and the thread still copies
                 slot.passage = None
             raise
         slot.passage = None

@@ -69,7 +69,7 @@ def _denoise(shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> fl
 def _decode(shapes: Shapes, clip: Clip, settings: Settings, speed: Speed) -> float:
     frames, height, width = clip.latent
     rows, columns = spans(height, settings.tiling), spans(width, settings.tiling)
-    pixels = sum((r.stop - r.start) * (c.stop - c.start) for r in rows for c in columns)
+    pixels: int = sum((r.stop - r.start) * (c.stop - c.start) for r in rows for c in columns)
     seconds = frames * pixels * decoder_operations(shapes.vae) / speed.convolution
     if settings.tiling and settings.tiling.parked and speed.copy:
         seconds += 2 * frames * parked_bytes(shapes.vae, clip, settings.tiling) / speed.copy

@@ -20,11 +20,14 @@ LOADING = 600_000_000  # bytes: a tensor on its way, in float32 and quantised
 SLOTS = 2  # blocks on the card that others are copied into
 
 
+_Name = Literal["text", "references", "denoise", "decode"]
+
+
 @dataclass(frozen=True)
 class Stage:
     """Peaks in bytes, while it runs; `disk` is what it keeps there; `seconds` None where nothing was measured yet."""
 
-    name: Literal["text", "references", "denoise", "decode"]
+    name: _Name
     vram: int
     ram: int
     disk: int
@@ -52,14 +55,14 @@ def component_bytes(shapes: Shapes, precision: Precision) -> dict[str, int]:
 
 def all_stages(work: Work, settings: Settings) -> tuple[Stage, ...]:
     """In the order of work."""
-    needs = {
+    needs: dict[_Name, tuple[int, int, int]] = {
         "text": _text(work, settings), "references": _references(work, settings),
         "denoise": _denoise(work, settings), "decode": _decode(work, settings),
     }  # fmt: skip
     return tuple(_stage(work, settings, name, *need) for name, need in needs.items())
 
 
-def _stage(work: Work, settings: Settings, name: str, weights: int, streamed: int, active: int) -> Stage:
+def _stage(work: Work, settings: Settings, name: _Name, weights: int, streamed: int, active: int) -> Stage:
     """`weights` and `active` bytes where it computes, `streamed` bytes of blocks waiting on the host."""
     if settings.together:
         weights = sum(component_bytes(work.shapes, settings.precision).values())

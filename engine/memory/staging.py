@@ -19,7 +19,8 @@ class Staging:
         self._copies = copies
         self._chunk = chunk
         buffers = [copies.staging(chunk) for _ in range(CHUNKS)]
-        self._ring = itertools.cycle([(buffer, copies.event()) for buffer in buffers if buffer is not None] or [None])
+        places: list[tuple[torch.Tensor, Any] | None] = [(each, copies.event()) for each in buffers if each is not None]
+        self._ring = itertools.cycle(places or [None])
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="slabs")
 
     def submit(self, target: torch.Tensor, source: torch.Tensor, after: Any, done: Any) -> Future[None]:
@@ -32,7 +33,7 @@ class Staging:
 
     def _carry(self, target: torch.Tensor, source: torch.Tensor, after: Any, done: Any) -> None:
         copies = self._copies
-        for there, here in zip(target.split(self._chunk), source.split(self._chunk), strict=True):
+        for there, here in zip(torch.split(target, self._chunk), torch.split(source, self._chunk), strict=True):
             place = next(self._ring)
             if place is None:
                 copies.copy(there, here, after)

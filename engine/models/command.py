@@ -142,7 +142,7 @@ def _heard() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _patiently(process: subprocess.Popen, interrupts: list[int]) -> None:
+def _patiently(process: subprocess.Popen[bytes], interrupts: list[int]) -> None:
     """Wait for its end; not for ever, and not through a second Ctrl-C."""
     for _ in range(25):
         if process.poll() is not None:

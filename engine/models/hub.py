@@ -74,21 +74,21 @@ def fetch_listing(model: str, revision: str = "main") -> Listing:
     except Exception as error:
         raise explain(error, model) from None
     by_path = {each.rfilename: each for each in found.siblings or ()}
-    files = []
+    files, commit = [], found.sha or ""
     for path in needed_files(by_path):
         entry = by_path[path]
         etag, size = (entry.lfs.sha256, entry.lfs.size) if entry.lfs else (entry.blob_id, entry.size)
-        if not etag or size is None or not found.sha:
+        if not etag or size is None or not commit:
             raise TroupeError(f"the hub does not say how large {path} is", "Use another HF_ENDPOINT.")
         files.append(RemoteFile(path, size, etag))
-    return Listing(found.sha, tuple(files))
+    return Listing(commit, tuple(files))
 
 
 def read_from(model: str, commit: str, path: str, start: int) -> Iterator[tuple[int, bytes]]:
     """The bytes of a file from `start` on, as they arrive, each piece with the offset it belongs at: a server that does
     not know ranges begins at 0 again. Raises Cut, TroupeError."""
     from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by their manual
 
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start:

@@ -159,7 +159,7 @@ class Progress:
         self._marks: deque[tuple[float, int]] = deque()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="troupe-progress", daemon=True)
-        self._children: list[subprocess.Popen] = []
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Begin to write and to listen."""
@@ -182,7 +182,7 @@ class Progress:
         with self._lock:
             self._status = replace(self._status, done=self._status.done + count)
 
-    def owns(self, child: subprocess.Popen) -> None:
+    def owns(self, child: subprocess.Popen[bytes]) -> None:
         """A process that has to end with this one."""
         self._children.append(child)
 
@@ -243,7 +243,7 @@ def carry_out(work: Work, kind: str, action: Callable[[Progress], str]) -> int:
     return 1
 
 
-def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subprocess.Popen:
+def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """Start `python -m engine.models ARGUMENTS`. It ends when this process ends, however that happens: then the pipe to
     it closes. `errors` takes what it says on stderr (None: the console does)."""
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
