@@ -45,7 +45,7 @@ def make_config() -> Any:
     """The cache, as diffusers takes it."""
     from diffusers import FirstBlockCacheConfig
 
-    return FirstBlockCacheConfig(THRESHOLD)  # type: ignore[no-untyped-call]  # mypy sees its stand-in, without types
+    return FirstBlockCacheConfig(THRESHOLD)
 
 
 class StepCache:

@@ -205,7 +205,7 @@ def _parameter(name: str) -> str:
     if name.startswith("transformer."):
         return name.removeprefix("transformer.")
     of_wan = {name.removeprefix("diffusion_model."): None}
-    renamed: dict[str, None] = convert_wan_transformer_to_diffusers(of_wan)  # type: ignore[no-untyped-call]  # no types
+    renamed: dict[str, None] = convert_wan_transformer_to_diffusers(of_wan)
     return next(iter(renamed))
 
 

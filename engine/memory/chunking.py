@@ -90,7 +90,7 @@ class _SelfAttention:
         query, key, value = (x.new_empty(x.shape).view(shape) for _ in range(3))
 
         def project(part: slice) -> None:  # a function, so that nothing of a piece outlives it
-            q, k, v = _get_qkv_projections(attn, x[:, part], None)  # type: ignore[arg-type]  # as its own caller does
+            q, k, v = _get_qkv_projections(attn, x[:, part], None)
             angles = [angle[:, part] for angle in rotary_emb]
             query[:, part] = _rotate(attn.norm_q(q).unflatten(2, (attn.heads, -1)), *angles)
             key[:, part] = _rotate(attn.norm_k(k).unflatten(2, (attn.heads, -1)), *angles)
