@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from app.create.desk import Desk
 from app.create.desks import ID
@@ -24,9 +25,9 @@ def add_endpoints(studio: Studio) -> None:
 
     def generate(
         prompt: str,
-        characters: list[dict],
-        objects: list[dict],
-        background: dict | None = None,
+        characters: list[dict[str, Any]],
+        objects: list[dict[str, Any]],
+        background: dict[str, Any] | None = None,
         names: list[str] | None = None,
         format: str = "16:9",
         seconds: float = 5.4,
@@ -87,7 +88,7 @@ def add_endpoints(studio: Studio) -> None:
         return {"state": snap.state if snap else "unknown"}
 
     for endpoint in (generate, job, stop):
-        gr.api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
+        api(safely(endpoint, markup=False), api_name=endpoint.__name__, concurrency_limit=4)
 
 
 def _snapshot(studio: Studio, job: object) -> Snapshot | None:
@@ -107,7 +108,7 @@ def _check(**inputs: tuple[object, type]) -> None:
             raise SceneError(name, f"this is not {_KINDS[kind]}", "'Use via API' on the page shows the types.")
 
 
-def _add(studio: Studio, desk: Desk, role: str, file: object, name: list) -> None:
+def _add(studio: Studio, desk: Desk, role: str, file: object, name: list[str]) -> None:
     path, called = (file.get("path"), file.get("orig_name")) if isinstance(file, dict) else (None, None)
     desk.add(
         role, uploaded(path, studio.uploads), name[0] if name and isinstance(name[0], str) else "",

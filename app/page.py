@@ -13,8 +13,7 @@ from app.clips.gallery import Gallery
 from app.clips.housekeeping import Housekeeping
 from app.clips.page import build_bring, build_clips, wire_clips
 from app.clips.tidying import build_tidying, wire_tidying
-from app.create.layout import build_create
-from app.create.parts import Page
+from app.create.layout import Page
 from app.create.planning import Planner
 from app.create.studio import Studio
 from app.create.wiring import wire
@@ -41,21 +40,22 @@ class Rooms:
 def build_page(rooms: Rooms) -> gr.Blocks:
     """The whole page, wired to its rooms. It shows nothing to act on until the browser's desk has been opened."""
     studio, is_owner = rooms.studio, rooms.studio.guard.is_owner
-    with SafeBlocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
+    blocks = SafeBlocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
+    with blocks:
         _header()
         desk = gr.BrowserState(None, storage_key="troupe-desk", secret="troupe-public-secret")
         bring = build_bring()
         with gr.Tabs(selected="create", elem_id="tr-rooms") as tabs:
             with gr.Tab("Create", id="create") as create:
-                page = build_create(desk)
+                page = Page(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
                 clips = build_clips(tabs, bring)
                 tidying = build_tidying()
             with gr.Tab("Models", id="models") as models:
-                build_models(models, rooms.getting, is_owner, rooms.planner, rooms.release)
+                build_models(blocks, models, rooms.getting, is_owner, rooms.planner, rooms.release)
             with gr.Tab("Help", id="help") as help_tab:
                 build_help(rooms.outputs, rooms.planner.facts, is_owner)
-        everything = wire(page, studio)
+        everything = wire(blocks, page, studio)
         _keep_up(page, studio)
         wire_clips(clips, [clips_tab, create, models, help_tab], rooms.gallery, desk, everything)
         wire_tidying(tidying, clips_tab, rooms.keeping, is_owner)

@@ -15,13 +15,15 @@ import gradio as gr
 from engine.errors import TroupeError
 from engine.words import plain_name, plain_text
 
+Event = Callable[..., Any]  # of a component, such as `button.click`: told what is to be called then
+Handler = Callable[..., Any]  # what is called, with a value for each input
 log = logging.getLogger("troupe")
 
 _SHOWN = 200  # letters of what somebody sent
 _UNFIT = "This call cannot be understood. 'Use via API' on the page shows how."
 
 
-def safely(handler: Callable, markup: bool = True) -> Callable:
+def safely(handler: Handler, markup: bool = True) -> Handler:
     """The handler, with every error turned into a message: a stranger sees no stack trace, and nothing is silent.
     `markup`: the message is shown as HTML, as Gradio does on the page, so what people wrote is escaped in it."""
     if inspect.isgeneratorfunction(handler):

@@ -15,7 +15,7 @@ import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 
@@ -39,6 +39,8 @@ from engine.errors import TroupeError
 from engine.surroundings import settle
 
 if TYPE_CHECKING:
+    from gradio import Blocks
+
     from app.jobs.inline import InlineEngine
 
 log = logging.getLogger("troupe.server")
@@ -150,7 +152,7 @@ def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
     return EngineProcess(log=outputs / "logs" / ENGINE)
 
 
-def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):  # noqa: B008 - it is frozen
+def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: Any) -> Blocks:  # noqa: B008 - it is frozen
     """Build the page over an outputs folder and serve it from a thread; returns the Blocks. The engine starts once the
     page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
     be."""
@@ -161,7 +163,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: object):
         return _launch(outputs, house, access, host, **more)
 
 
-def _launch(outputs: Path, house: House, access: Access, host: str, **more: object):
+def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any) -> Blocks:
     """Build and serve; the environment is ready."""
     # imported here, after the environment is set: Gradio reads it when it is imported
     from app.clips.exports import Exports
@@ -199,7 +201,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: obje
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(ANALYTICS)  # read by the next line
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=QUEUE)
     browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
@@ -218,7 +220,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: obje
         "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
     }  # fmt: skip
     with _room_for_a_link(outputs, bool(more.get("share"))):
-        _, _, public = blocks.launch(**(settings | more))  # type: ignore[arg-type]
+        _, _, public = blocks.launch(**(settings | more))
     url = address.for_a_browser(host, blocks.server_port)
     Lobby(min(MOST, handles // 4)).watch(blocks.server)
     if not public:

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from engine import part
 from engine.a2.options import DEFAULT_MODEL
@@ -22,6 +23,15 @@ class Choices:
     tidy_at_start: bool = False
 
 
+class Changes(TypedDict, total=False):
+    """Some of the choices."""
+
+    model: str
+    clips_days: int
+    clips_gb: float
+    tidy_at_start: bool
+
+
 class Settings:
     """The owner's choices, read anew each time: another window may have changed them."""
 
@@ -36,7 +46,7 @@ class Settings:
         except (OSError, ValueError, AttributeError):
             return Choices()
 
-    def put(self, **changes: str | float) -> Choices:
+    def put(self, **changes: Unpack[Changes]) -> Choices:
         """Change some of them and keep them. Raises OSError."""
         choices = replace(self.get(), **changes)
         with part.whole(self._file) as growing:
@@ -50,5 +60,5 @@ _KINDS = {each.name: type(each.default) for each in fields(Choices)}
 def _is(kind: type, value: object) -> bool:
     """Whether a value that a person may have written is one for a choice of this kind; numbers from 0 on."""
     if kind is float:
-        return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
-    return type(value) is kind and (kind is not int or value >= 0)  # type: ignore[operator]
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return type(value) is kind and (not isinstance(value, int) or value >= 0)

@@ -24,7 +24,7 @@ from app.clips.housekeeping import Housekeeping
 from app.clips.page import build_bring, build_clips, wire_clips
 from app.create.desk import Desk
 from app.create.desks import Desks
-from app.create.layout import build_create
+from app.create.layout import Page
 from app.create.library import Library
 from app.create.model import Model
 from app.create.planning import Planner
@@ -92,14 +92,14 @@ class Room:
         model = Model(self.settings, outputs / "loras", _Unknown(outputs), self.guard.is_owner)
         self.studio = Studio(self.desks, self.jobs, library, Tray(ROOT / "assets" / "samples"), self.guard, model)
         self.gallery = Gallery(self.studio, self.exports)
-        with gr.Blocks():
+        with gr.Blocks() as blocks:
             desk, bring = gr.BrowserState(None), build_bring()
             with gr.Tabs() as tabs:
                 with gr.Tab("Create") as create:
-                    page = build_create(desk)
+                    page = Page(desk)
                 with gr.Tab("Clips") as clips:
                     parts = build_clips(tabs, bring)
-            wire_clips(parts, [clips, create], self.gallery, desk, wire(page, self.studio))
+            wire_clips(parts, [clips, create], self.gallery, desk, wire(blocks, page, self.studio))
         self.parts, self.page = parts, page
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Exports:
         self._room = threading.Semaphore(_AT_ONCE)
         self._runs: dict[tuple[str, str], _Run] = {}
 
-    def make(self, snap: Snapshot, kind: str) -> Iterator[dict[str, Any]]:
+    def make(self, snap: Snapshot, kind: str) -> Generator[dict[str, Any]]:
         """What clips.js shows of an export, until it is ready, stopped or failed. Who stops listening stops it."""
         self.sweep()
         out = export_file(self.folder, snap, kind)
@@ -86,6 +86,8 @@ class Exports:
             run.done, run.of = done, of
 
         try:
+            if snap.clip is None:
+                raise TroupeError("There is no such clip", "Reload the page.")
             with self._room:
                 if run.stop.is_set():
                     raise Stopped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from app.create.desks import open_scene
 from app.create.shoot import new_seed, take_back
 from app.create.studio import Studio
 from app.jobs.snapshot import INTERRUPTED, Snapshot
+from app.jobs.worker import Job
 from app.uploads import uploaded
 from engine.errors import TroupeError, VideoError
 from engine.export import KINDS
@@ -135,9 +136,12 @@ class Gallery:
                 self._exports.stop(job_id, kind)
             return
         vary = partial(jobs.duplicate, seed=new_seed())
-        begins = {"resume": jobs.resume, "twice": jobs.duplicate, "vary": vary, "next": jobs.run_next}
-        known = {"restore": jobs.restore, "up": jobs.move_up, "down": jobs.move_down, "hold": jobs.hold,
-                 "stop": jobs.stop}  # fmt: skip
+        begins: dict[str, Callable[..., Job | None]] = {
+            "resume": jobs.resume, "twice": jobs.duplicate, "vary": vary, "next": jobs.run_next,
+        }  # fmt: skip
+        known: dict[str, Callable[..., None]] = {
+            "restore": jobs.restore, "up": jobs.move_up, "down": jobs.move_down, "hold": jobs.hold, "stop": jobs.stop,
+        }  # fmt: skip
         if action in begins and (action in ("twice", "vary") or not self._studio.show.is_active(job_id)):
             with self._studio.guard.turn(self._studio.show.is_active) as started:  # a guest has only so many under way
                 job = begins[action](job_id, owner=owner)
@@ -197,7 +201,9 @@ class Gallery:
 
     # -- other shapes of a clip ------------------------------------------------------
 
-    def _export(self, desk_id: str, query: tuple, job_id: str, kind: str) -> Iterator[dict[Any, Any]]:
+    def _export(
+        self, desk_id: str, query: tuple[str, str, bool, int], job_id: str, kind: str
+    ) -> Iterator[dict[Any, Any]]:
         """Save a clip as another kind of file; the gallery says how far that is."""
         snap, owner = self._jobs.snapshot(job_id), self._owner(desk_id)
         grid = self.parts.grid
@@ -210,7 +216,7 @@ class Gallery:
                 yield {grid: self.show(desk_id, *query)[grid] | {"saved": step}}
 
 
-def _seen(value: Any) -> tuple[set, str]:
+def _seen(value: Any) -> tuple[set[str], str]:
     """The jobs in the queue and the newest clip, as the browser has them; it may have sent anything."""
     if not isinstance(value, dict) or not isinstance(value.get("jobs"), list):
         return set(), ""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from app.clips.gallery import PAGE, Gallery, Parts
 from app.own import own
-from app.safely import safely
+from app.safely import Event, Handler, safely
 
 ENGINES = [("All", "all"), ("Draft", "draft"), ("SkyReels-A2", "a2")]
 
@@ -52,14 +53,16 @@ def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
     )  # fmt: skip
 
 
-def wire_clips(parts: Parts, tabs: list[gr.Tab], gallery: Gallery, desk: gr.BrowserState, everything: list) -> None:
+def wire_clips(
+    parts: Parts, tabs: list[gr.Tab], gallery: Gallery, desk: gr.BrowserState, everything: list[Block]
+) -> None:
     """Attach the handlers. `tabs` are the Clips tab and the others; `everything` is what opening a scene changes."""
     gallery.parts = parts
     query = [desk, parts.search, parts.engine, parts.favourites, parts.limit]
     shown = [parts.grid, parts.more, parts.queue, parts.timer]
     acted = [*shown, parts.rooms, *everything]
 
-    def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
+    def on(event: Event, handler: Handler, inputs: Sequence[Block], outputs: Sequence[Block], **more: Any) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private", "api_name": f"page_clips_{handler.__name__}"}
         event(safely(handler), inputs, outputs, **quiet | more)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from app.clips.housekeeping import Housekeeping, told
-from app.safely import safely
+from app.safely import Event, Handler, safely
 from engine.errors import TroupeError
 from engine.words import gigabytes
 
@@ -76,15 +77,15 @@ def wire_tidying(parts: Tidying, tab: gr.Tab, keeping: Housekeeping, is_owner: C
         _owner_only(is_owner)
         return standing(told(keeping.run(), done=True))
 
-    def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
+    def on(event: Event, handler: Handler, inputs: Sequence[Block], outputs: Sequence[Block], **more: Any) -> None:
         name = f"page_tidying_{handler.__name__}"
         event(safely(handler), inputs, outputs, api_visibility="private", api_name=name, **more)
 
     shown, chosen = [parts.usage, parts.line], [parts.days, parts.gigabytes, parts.at_start]
     on(tab.select, see, [], [parts.box], show_progress="hidden")
     on(parts.box.expand, unfold, [], [*shown, *chosen], show_progress="hidden")
-    for each in chosen:
-        on(each.input, choose, chosen, shown, show_progress="hidden", trigger_mode="always_last")
+    for put in (parts.days.input, parts.gigabytes.input, parts.at_start.input):
+        on(put, choose, chosen, shown, show_progress="hidden", trigger_mode="always_last")
     on(parts.run.click, run, [], shown, concurrency_limit=1)
 
 

@@ -94,6 +94,7 @@ def _facts(snap: Snapshot, video: dict[str, Any], sampling: dict[str, Any]) -> l
 
 def _facts_of(jobs: JobBoard, snap: Snapshot) -> dict[str, Any]:
     try:
-        return json.loads(jobs.scene_file(snap.id).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(jobs.scene_file(snap.id).read_text(encoding="utf-8"))
     except (OSError, ValueError, TroupeError):
         return {}
+    return facts

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from pydantic import ValidationError
@@ -26,6 +26,9 @@ from engine.images import open_image, open_with_notices
 from engine.prompt import folded, replace_names
 from engine.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
 from engine.words import plain_name
+
+if TYPE_CHECKING:
+    from app.create.views import Preview
 
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
 MAX_NAME = 60
@@ -45,8 +48,8 @@ class Card:
     notice: str = ""
     told: str = ""  # about its file: a part of it is missing, its colour profile cannot be used
     motion: str | None = None
-    placement: dict | None = None
-    rest: dict | None = None  # where it stood when somebody else was moved, and stays until the cast or format changes
+    placement: dict[str, Any] | None = None
+    rest: dict[str, Any] | None = None  # where it stood when another was moved, until the cast or format changes
     description: str = ""
     sample: bool = False
     version: int = 0  # grows with every change of the picture, so that previews are made once
@@ -72,12 +75,12 @@ class Desk:
     sheet: Sheet = field(default_factory=Sheet)
     undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    previews: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)  # card id -> version, picture
-    canvases: tuple[tuple, str] = field(default=((), ""), repr=False)  # what they were made of, as shown
+    previews: dict[str, tuple[int, Preview]] = field(default_factory=dict, repr=False)  # card id -> version, picture
+    canvases: tuple[tuple[object, ...], str] = field(default=((), ""), repr=False)  # what they were made of, as shown
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
-    _replaced: str | None = field(default=None, repr=False)
+    _replaced: object = field(default=None, repr=False)
     _adding: int = 0
-    _marked: tuple | None = field(default=None, repr=False)
+    _marked: tuple[list[Card], Sheet] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.idle.set()
@@ -119,12 +122,14 @@ class Desk:
         kind = "photo" if card.role == "background" or card.mode == "none" else "cutout"
         return self.folder / f"{card.id}.{kind}.png"
 
-    def scene_data(self, video: dict, seed: int, pictures: dict[str, str] | None = None) -> dict:
+    def scene_data(self, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> dict[str, Any]:
         """The scene as JSON data. `pictures` names each card's file; what is left out is named after the card."""
         names = pictures or {card.id: f"{card.id}.png" for card in self.cards}
         cast = []
         for card in self.cards:
-            entry = {"role": card.role, "name": card.name, "image": names[card.id], "description": card.description}
+            entry: dict[str, Any] = {
+                "role": card.role, "name": card.name, "image": names[card.id], "description": card.description,
+            }  # fmt: skip
             if card.role != "background":
                 entry["cutout"] = "none" if card.mode == "none" else "auto"
                 entry |= {"motion": card.motion} if card.motion else {}
@@ -216,7 +221,9 @@ class Desk:
         self._keep(card, cutout.retouch(self.photo(card), cut, add, remove))
         self.save()
 
-    def place(self, card_id: str, placement: dict | None, others: Mapping[str, Placement] | None = None) -> None:
+    def place(
+        self, card_id: str, placement: dict[str, Any] | None, others: Mapping[str, Placement] | None = None
+    ) -> None:
         """Put someone where the stage says; None places automatically. `others`, by card, stay where they stand. Raises
         TroupeError."""
         card = self.card(card_id)
@@ -294,7 +301,7 @@ class Desk:
         """What lies here now came from a preset."""
         self._marked = self._content()
 
-    def _content(self) -> tuple:
+    def _content(self) -> tuple[list[Card], Sheet]:
         return deepcopy(self.cards), replace(self.sheet, job="", seed=0, fresh_seed=False, keep_seed=False)
 
     def undo_last(self) -> None:
@@ -302,8 +309,10 @@ class Desk:
         if self.undo:
             back, now = self.undo, self.sheet
             self.undo = Undo(back.what, self.cards, now)
-            kept = {"job": now.job, "seed": now.seed, "fresh_seed": now.fresh_seed, "quality": now.quality}
-            self.cards, self.sheet = back.cards, replace(back.sheet, **kept)  # a running job goes on being shown
+            self.cards = back.cards
+            self.sheet = replace(  # a running job goes on being shown
+                back.sheet, job=now.job, seed=now.seed, fresh_seed=now.fresh_seed, quality=now.quality
+            )
             self.canvases = ((), "")  # the cards' versions may count from there anew
             self.save()
 
@@ -349,7 +358,7 @@ class Desk:
         card.version += 1
 
 
-def checked_scene(desk: Desk, video: dict, seed: int, pictures: dict[str, str] | None = None) -> Scene:
+def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> Scene:
     """The desk's scene, validated. What is held goes with who holds it, wherever it stood before. Raises SceneError."""
     scene = scene_from_data(desk.scene_data(video, seed, pictures))
     resting = {i for i, card in enumerate(desk.cards) if card.rest and not card.placement}

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
@@ -145,7 +146,7 @@ def _is_older(folder: Path, seconds: float, passing: float) -> bool:
         return False
 
 
-def _read(data: dict) -> tuple[list[Card], Sheet]:
+def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
     """Cards and sheet out of desk.json. Raises ValueError (ValidationError is one) or SceneError for what cannot be
     used: what no clip can be made from should not lie on a desk."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
@@ -216,6 +217,6 @@ def _lay_out(desk: Desk, element: Element, root: Path, sample: bool = True) -> N
     card.placement = element.placement.model_dump() if element.placement else None
 
 
-def _known(kind: type, data: dict) -> dict:
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     names = {each.name for each in fields(kind)}
     return {key: value for key, value in data.items() if key in names}  # a desk of a later version still opens

@@ -9,9 +9,9 @@ import gradio as gr
 
 from app.create import views
 from app.create.desk import Desk
+from app.create.layout import Page
 from app.create.library import Library
 from app.create.model import Model, references_html, settings_updates
-from app.create.parts import Page
 from app.create.progress import (
     download_html,
     film_value,

@@ -22,7 +22,7 @@ class Fetching:
 
     def __init__(self, command: Callable[[str], list[str]] = fetch_command) -> None:
         self._command = command
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._quality = ""
         self._since = 0.0
         self._stopped = ""
@@ -59,9 +59,10 @@ class Fetching:
         return self._process is not None and self._process.poll() is None
 
     def _end(self) -> None:
-        if self._running():
-            self._process.kill()
-            self._process.wait()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
             self._stopped = self._quality
 
 

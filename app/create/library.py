@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
@@ -43,9 +44,9 @@ class Library:
         """What is wrong with the files that were skipped."""
         return [str(problem) for problem in self._all.problems]
 
-    def strip(self, selected: str = "") -> dict:
+    def strip(self, selected: str = "") -> dict[str, Any]:
         """What presets.js draws."""
-        groups: dict[str, dict] = {}
+        groups: dict[str, dict[str, Any]] = {}
         for preset in self._presets.presets:
             group = groups.setdefault(preset.group, {"title": preset.group_title, "cards": []})
             group["cards"].append(
@@ -65,7 +66,10 @@ class Library:
         """Apply a preset to the desk's cast: parts, camera, format, length, numbers, and the prompt unless
         `keep_words`. Raises PresetError."""
         preset = self._presets.get(key)
-        cast = tuple(Element(role=card.role, image="-", name=card.name, motion=card.motion) for card in desk.cards)
+        cast = tuple(
+            Element.model_validate({"role": card.role, "image": "-", "name": card.name, "motion": card.motion})
+            for card in desk.cards
+        )
         directed = direct(preset, cast)
         sheet = desk.sheet
         sheet.put("format", preset.format)
@@ -90,12 +94,12 @@ class Library:
             raise PresetError("There is no prompt to keep", "Write one first.")
         sheet, slots = desk.sheet, _slots(desk.cards)
         try:
-            preset = Preset(
-                title=title[:60], format=sheet.usual_format, seconds=sheet.usual_seconds,
-                negative_prompt=sheet.negative_prompt, prompt=_template(sheet.prompt, slots),
-                slots=tuple(slot for _, _, slot in slots),
-                draft=Direction(camera=sheet.camera, bpm=sheet.bpm),
-            )  # fmt: skip
+            preset = Preset.model_validate({
+                "title": title[:60], "format": sheet.usual_format, "seconds": sheet.usual_seconds,
+                "negative_prompt": sheet.negative_prompt, "prompt": _template(sheet.prompt, slots),
+                "slots": tuple(slot for _, _, slot in slots),
+                "draft": Direction.model_validate({"camera": sheet.camera, "bpm": sheet.bpm}),
+            })  # fmt: skip
         except ValidationError as error:
             raise PresetError(f"This cannot be kept: {error.errors()[0]['msg']}", "Change it and save again.") from None
         save_preset(preset, self._own)

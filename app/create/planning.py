@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options, as_run
@@ -35,8 +35,8 @@ STAGES = {"text": "Prompt", "references": "Cast", "denoise": "Making", "decode":
 class Wishes:
     """What a person sets beside the plan; empty leaves it to the plan."""
 
-    precision: str = ""
-    offload: str = ""
+    precision: Literal["", "bf16", "int8", "fp8"] = ""
+    offload: Literal["", "none", "blocks"] = ""
     resident: int | None = None
     guidance: str = ""  # "together" or "in turn"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from engine import cutout
 from engine.a2.options import Attention, frames_for
@@ -16,7 +16,7 @@ from engine.words import plain_text
 OWN = "own"  # the format of a clip that was opened and is in none of ours
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
 ENGINES = ("draft", "a2")
-ATTENTIONS = get_args(Attention)
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 WISHES = {
     "precision": ("", "bf16", "int8", "fp8"), "offload": ("", "none", "blocks"),
     "guidance_passes": ("", "together", "in turn"),
@@ -51,9 +51,9 @@ class Sheet:
     strengths: list[float] = field(default_factory=lambda: [1.0] * LORAS)
     turbo: bool = False
     step_cache: bool = False
-    attention: str = "native"
-    precision: str = ""  # these four: beside what the plan chooses; empty leaves it to the plan
-    offload: str = ""
+    attention: Attention = "native"
+    precision: Literal["", "bf16", "int8", "fp8"] = ""  # these four: beside the plan; empty leaves it to the plan
+    offload: Literal["", "none", "blocks"] = ""
     resident: int | None = None
     guidance_passes: str = ""
     job: str = ""
@@ -80,7 +80,7 @@ class Sheet:
                 self._count_anew()  # the engines differ in how many frames they can make
             self.engine = str(value)
         elif name == "attention" and value in ATTENTIONS:
-            self.attention = str(value)
+            self.attention = value
         elif name in WISHES and value in WISHES[name]:
             setattr(self, name, value)
         elif name == "resident":

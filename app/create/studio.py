@@ -18,9 +18,9 @@ from app.create.desk import Desk
 from app.create.desks import Desks, bring_background, lay_out_scene
 from app.create.display import Display, Updates
 from app.create.fetching import Fetching, choose_quality
+from app.create.layout import Page
 from app.create.library import Library
 from app.create.model import Model
-from app.create.parts import Page
 from app.create.planning import plan_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
@@ -65,7 +65,7 @@ class Studio:
         has_clip = bool(snap and (snap.active or snap.state == DONE))
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
-    def _take_upload(self, desk: Desk, data: dict) -> Updates:
+    def _take_upload(self, desk: Desk, data: dict[str, Any]) -> Updates:
         """A picture has arrived. The board says which of those that the browser has sent it was."""
         problem, made, name = "", "", data.get("name")
         try:
@@ -147,7 +147,7 @@ class Studio:
         value = {"background": background, "layers": [], "composite": None}
         return {page.brush: gr.update(visible=True), page.editor: value, page.editing: card_id, page.brush_note: ""}
 
-    def apply_brush(self, desk_id: str, card_id: str, drawing: dict | None) -> Updates:
+    def apply_brush(self, desk_id: str, card_id: str, drawing: dict[str, Any] | None) -> Updates:
         desk, masks = self.desks.get(desk_id), _painted(drawing)
         if masks is None:
             note = '<p class="tr-note warn" role="alert">Nothing was painted yet.</p>'
@@ -174,7 +174,7 @@ class Studio:
             desk.hear(prompt)
             return {self.page.names: views.names_value(desk)}
 
-    def setter(self, name: str) -> Callable:
+    def setter(self, name: str) -> Callable[[str, Any], Updates | None]:
         def put(desk_id: str, value: Any) -> Updates | None:
             desk = self.desks.get(desk_id)
             with desk.lock:
@@ -267,12 +267,12 @@ class Studio:
         return self.show.job(self.desks.get(desk_id), shown=shown if isinstance(shown, float | int) else -1.0)
 
 
-def _data(event: gr.EventData) -> dict:
+def _data(event: gr.EventData) -> dict[str, Any]:
     """What one of our own components told with its event; a stranger may have sent anything."""
     return event._data if isinstance(event._data, dict) else {}
 
 
-def _painted(drawing: dict | None) -> tuple[Image.Image, Image.Image] | None:
+def _painted(drawing: dict[str, Any] | None) -> tuple[Image.Image, Image.Image] | None:
     """The two masks (L, white is painted) in what the editor sent: green adds, red removes; None for nothing."""
     layers = [layer for layer in (drawing or {}).get("layers", []) if layer is not None]
     if not layers:

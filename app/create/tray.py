@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from app.pictures import data_url, shrunk
 from engine.errors import SceneError
@@ -26,7 +27,7 @@ class Tray:
         return {key: role for role in TITLES for key in table[role]}
 
     @cached_property
-    def value(self) -> dict:
+    def value(self) -> dict[str, Any]:
         """What tray.js draws; made when it is first asked for."""
         parts = []
         for role, title in TITLES.items():
@@ -34,7 +35,7 @@ class Tray:
             parts.append({"role": role, "title": title, "samples": samples})
         return {"parts": parts}
 
-    def _sample(self, key: str) -> dict:
+    def _sample(self, key: str) -> dict[str, str]:
         thumb = shrunk(open_image(self._samples / key), 2 * THUMB, THUMB)
         return {"key": key, "name": spoken(key), "url": data_url(thumb)}
 

@@ -82,11 +82,10 @@ class Preview:
 
 
 def _preview(desk: Desk, card: Card) -> Preview:
-    version, found = desk.previews.get(card.id, (None, None))
-    if version != card.version:
-        found = _make_preview(desk.picture(card), card.role)
-        desk.previews[card.id] = card.version, found
-    return found
+    found = desk.previews.get(card.id)
+    if found is None or found[0] != card.version:
+        found = desk.previews[card.id] = card.version, _make_preview(desk.picture(card), card.role)
+    return found[1]
 
 
 def _make_preview(picture: Image.Image, role: str) -> Preview:
@@ -153,7 +152,7 @@ def names_value(desk: Desk) -> dict[str, Any]:
     prompt = desk.sheet.prompt
     said = {mention.index for mention in find_names(prompt, desk.names)}
     names = [{"name": name, "mentioned": i in said} for i, name in enumerate(desk.names)]
-    missing = [each["name"] for each in names if not each["mentioned"]]
+    missing = [name for i, name in enumerate(desk.names) if i not in said]
     if not names:
         note = ""
     elif not prompt.strip():

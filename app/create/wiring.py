@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-from gradio.context import Context
+import gradio as gr
+from gradio.blocks import Block
 
-from app.create.parts import Page
+from app.create.layout import Page
 from app.create.studio import Studio
-from app.safely import safely
+from app.safely import Event, Handler, safely
 
 # On a phone the clip appears far from the button that was pressed.
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
@@ -18,33 +19,36 @@ TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').
 SLIDERS = ("seconds", "bpm", "steps", "guidance", "flow_shift")
 
 
-def wire(page: Page, studio: Studio) -> list:
-    """Attach every handler; to be called inside the page's Blocks. Returns what `studio.show.everything` may change."""
+def wire(blocks: gr.Blocks, page: Page, studio: Studio) -> list[Block]:
+    """Attach every handler; to be called inside `blocks`, the page's. Returns what `studio.show.everything` may
+    change."""
     studio.show.page = page
-    cast = [page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate,
-            page.references]  # fmt: skip
+    cast: list[Block] = [
+        page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate, page.references,
+    ]  # fmt: skip
     brush = [*cast, page.brush, page.editing]
-    sheet = [
+    sheet: list[Block] = [
         page.format, page.seconds, page.seed, page.keep_seed, page.camera, page.bpm, page.quality, page.negative,
         page.embed,
     ]  # fmt: skip
-    job = [
+    job: list[Block] = [
         page.tabs, page.progress, page.generate, page.stop, page.timer, page.video, page.result, page.download,
         page.again, page.preview, page.shown,
     ]  # fmt: skip
-    model = [page.engine, page.model_box, page.model_note, page.references_tab, page.references, page.steps,
-             page.guidance, page.flow_shift, page.plan, page.precision, page.offload, page.resident,
-             page.guidance_passes, page.turbo, page.step_cache, page.attention, page.lora_help, *page.loras,
-             *page.strengths]  # fmt: skip
-    shape = [page.stage, page.generate, *model]
-    every = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *model, *job]))
+    model: list[Block] = [
+        page.engine, page.model_box, page.model_note, page.references_tab, page.references, page.steps, page.guidance,
+        page.flow_shift, page.plan, page.precision, page.offload, page.resident, page.guidance_passes, page.turbo,
+        page.step_cache, page.attention, page.lora_help, *page.loras, *page.strengths,
+    ]  # fmt: skip
+    shape: list[Block] = [page.stage, page.generate, *model]
+    every: list[Block] = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *model, *job]))
 
-    def on(event: Callable, handler: Callable, inputs: list, outputs: list, **more: Any) -> None:
+    def on(event: Event, handler: Handler, inputs: Sequence[Block], outputs: Sequence[Block], **more: Any) -> None:
         event(
             safely(handler), [page.desk, *inputs], outputs, **{"show_progress": "hidden", **_private(handler), **more}
         )
 
-    on(Context.root_block.load, studio.open, [], [*every, page.opening])
+    on(blocks.load, studio.open, [], [*every, page.opening])
     on(page.opening.again, studio.open, [], [*every, page.opening], api_name="page_open_again")
     on(
         page.presets.choose,
@@ -73,21 +77,17 @@ def wire(page: Page, studio: Studio) -> list:
     on(page.brush_cancel.click, studio.close_brush, [], brush)
 
     on(page.prompt.change, studio.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
+    changed: dict[str, list[Block]] = {
+        "format": shape, "seconds": shape, "engine": shape, "seed": [page.seed], "steps": [page.plan],
+        "guidance": [page.plan],
+    }  # fmt: skip
     for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed", "engine", "steps",
                  "guidance", "flow_shift"):  # fmt: skip
         component = getattr(page, name)
         # a slider's number box changes without a release; everything else tells what a person put in
         events = [component.release, component.change] if name in SLIDERS else [component.input]
         for event in events:
-            outputs = {
-                "format": shape,
-                "seconds": shape,
-                "engine": shape,
-                "seed": [page.seed],
-                "steps": [page.plan],
-                "guidance": [page.plan],
-            }.get(name, [])
-            on(event, studio.setter(name), [component], outputs, trigger_mode="always_last")
+            on(event, studio.setter(name), [component], changed.get(name, []), trigger_mode="always_last")
     on(
         page.quality.input,
         studio.choose_quality,
@@ -111,6 +111,6 @@ def wire(page: Page, studio: Studio) -> list:
     return every
 
 
-def _private(handler: Callable) -> dict[str, str]:
+def _private(handler: Handler) -> dict[str, str]:
     """A listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
     return {"api_visibility": "private", "api_name": f"page_{handler.__name__}"}

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 FREE = 5  # wrong tries of one address before it has to wait
 LONGEST = 60.0  # seconds
@@ -22,6 +23,7 @@ SPACING = 0.2  # seconds between two such tries
 _WAITING = 100  # tries that may stand in line then
 _FORGET = 900.0  # seconds after which an address starts anew
 _ADDRESSES = 10_000  # remembered
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Attempts:
                 _put(self._let_in, visitor, None)
 
 
-def _put(book: OrderedDict, key: str, value: object) -> None:
+def _put(book: OrderedDict[str, _T], key: str, value: _T) -> None:
     book[key] = value
     while len(book) > _ADDRESSES:
         book.popitem(last=False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from starlette.types import Message, Receive
 
 from app.guard.drawings import SECONDS
 from app.guard.guard import Guard
@@ -30,7 +30,7 @@ class Calls:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
-    async def checked(self, request: Request, visitor: Visitor) -> Callable:
+    async def checked(self, request: Request, visitor: Visitor) -> Receive:
         """What Gradio is to receive of a call. Raises Refused."""
         limits, path = self._guard.limits, request.scope["path"].removeprefix(API).rstrip("/")
         if path == "queue/join" or path.startswith("call/"):
@@ -147,11 +147,11 @@ def _number(text: str) -> int:
         return -1
 
 
-def _again(body: bytes, receive: Any) -> Callable:
+def _again(body: bytes, receive: Receive) -> Receive:
     """Give a body that was read to who comes next; after it, what the connection says."""
     given = False
 
-    async def receiving() -> Any:
+    async def receiving() -> Message:
         nonlocal given
         if given:
             return await receive()

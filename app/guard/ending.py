@@ -14,7 +14,8 @@ _LOOK = 30.0  # seconds between looks at the clock: a machine that slept wakes u
 
 def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) -> threading.Thread | None:
     """Watch over a link's time and call `close` at its end. The watching thread; None where nothing ends."""
-    if guard.ends_at is None:
+    hours = guard.access.hours
+    if guard.ends_at is None or hours is None:
         return None
 
     def watch() -> None:
@@ -24,7 +25,7 @@ def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) ->
         guard.stays.end_all()
         close()
         print(
-            f"The public link has ended after {in_words(guard.access.hours)}. The page stays open for you here; start "
+            f"The public link has ended after {in_words(hours)}. The page stays open for you here; start "
             "again with --share for a new link.",
             flush=True,
         )
@@ -39,5 +40,5 @@ def close_tunnels(port: int) -> None:
     from gradio.tunneling import CURRENT_TUNNELS
 
     for tunnel in [each for each in CURRENT_TUNNELS if each.local_port == port]:
-        tunnel.kill()
+        tunnel.kill()  # type: ignore[no-untyped-call]  # Gradio's has no types
         CURRENT_TUNNELS.remove(tunnel)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 from starlette.requests import Request
+from starlette.types import Message, Receive
 
 from app.guard.guard import Guard
 from app.guard.refused import Refused
@@ -18,6 +18,9 @@ from app.guard.visitors import Visitor
 from engine.errors import ImageError, TroupeError
 from engine.images import check_image
 
+Kept = Callable[[bytes], Awaitable[bytes]]
+Refusal = Callable[[], Exception | None]
+PassOn = Callable[[Receive, Kept, Refusal], Awaitable[None]]
 _STALLED = 60.0  # seconds without a byte, after which a guest's upload is given up
 
 
@@ -27,7 +30,7 @@ class Incoming:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
-    async def take_in(self, request: Request, visitor: Visitor, pass_on: Callable) -> None:
+    async def take_in(self, request: Request, visitor: Visitor, pass_on: PassOn) -> None:
         """Take pictures in, as many as there is room for; what is refused is deleted at once, and Refused is raised.
         `pass_on(receive, edit, refusal)` hands the upload on, and the answer through `edit`, unless there is a
         refusal."""
@@ -47,7 +50,7 @@ class Incoming:
             raise Refused(413, str(error)) from None
 
     async def _hand_on(
-        self, request: Request, visitor: Visitor, size: int, pass_on: Callable, taken: Callable[[int], None]
+        self, request: Request, visitor: Visitor, size: int, pass_on: PassOn, taken: Callable[[int], None]
     ) -> None:
         refused: list[Exception] = []
 
@@ -92,10 +95,10 @@ class Incoming:
                     Path(path).parent.rmdir()
 
 
-def until_gone(receive: Any, then: Callable[[], None]) -> Callable:
+def until_gone(receive: Receive, then: Callable[[], None]) -> Receive:
     """What is received; `then` is told when the other side has gone."""
 
-    async def receiving() -> Any:
+    async def receiving() -> Message:
         message = await receive()
         if message["type"] == "http.disconnect":
             then()
@@ -104,11 +107,11 @@ def until_gone(receive: Any, then: Callable[[], None]) -> Callable:
     return receiving
 
 
-def _counted(receive: Any, most: int, patience: float | None) -> Callable:
+def _counted(receive: Receive, most: int, patience: float | None) -> Receive:
     """What is received, as long as it is no more than was said, and does not stall."""
     left, is_whole = most, False
 
-    async def receiving() -> Any:
+    async def receiving() -> Message:
         nonlocal left, is_whole
         try:
             async with asyncio.timeout(None if is_whole else patience):

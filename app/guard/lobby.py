@@ -31,7 +31,9 @@ _NOISY = {
 class Lobby:
     """Of one server, in whose loop all of this happens."""
 
-    def __init__(self, most: int = MOST, patience: float = PATIENCE, clock: Callable = time.monotonic) -> None:
+    def __init__(
+        self, most: int = MOST, patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._most, self._patience, self._clock = most, patience, clock
         self._waiting: OrderedDict[Any, float] = OrderedDict()  # connections, and since when, the oldest first
         self._is_looking = False
@@ -39,7 +41,7 @@ class Lobby:
     def watch(self, server: Any) -> None:
         """From now on watch the connections of a uvicorn server that has been started."""
 
-        class Watched(server.config.http_protocol_class):
+        class Watched(server.config.http_protocol_class):  # type: ignore[misc]  # uvicorn chooses it as it starts
             lobby = self
 
             def connection_made(self, transport: Any) -> None:

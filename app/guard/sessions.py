@@ -184,4 +184,5 @@ def _event_in(body: bytes) -> str:
 
 
 def _query(scope: Any, name: str) -> str:
-    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get(name, [""])[0]
+    asked: bytes = scope.get("query_string", b"")
+    return parse_qs(asked.decode("latin-1")).get(name, [""])[0]

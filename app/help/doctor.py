@@ -13,14 +13,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from app.port import FIRST, free_port
 from app.settings import Settings
 from engine.errors import EngineUnavailable, TroupeError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-GOOD, NOTE, BAD = "good", "note", "bad"
+GOOD: Final = "good"
+NOTE: Final = "note"
+BAD: Final = "bad"
 _MARKS = {GOOD: "ok  ", NOTE: "note", BAD: "BAD "}
 _ROOM = 2 * 10**9  # bytes free for clips, below which it is worth a word
 _TIGHT = 200 * 10**6  # below which a clip may not fit

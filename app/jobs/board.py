@@ -33,7 +33,7 @@ from app.jobs.snapshot import (
 )
 from app.jobs.store import JobRow, StoreError, now, open_store
 from app.jobs.turns import Asker, place_in_line
-from app.jobs.worker import Job, Worker
+from app.jobs.worker import Job, Render, Worker
 from engine.errors import TroupeError
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "PAUSED", "RUNNING", "STOPPED", "WAITING", "Job", "JobBoard", "QueueFull",
@@ -54,7 +54,7 @@ class JobBoard(Past):
     TroupeError where another copy works on the folder, it cannot be written, or a newer Troupe has written the store.
     """
 
-    def __init__(self, outputs: Path, render: Callable, *, per_desk: int = 3, in_all: int = 30) -> None:
+    def __init__(self, outputs: Path, render: Render, *, per_desk: int = 3, in_all: int = 30) -> None:
         self._per_desk, self._in_all = per_desk, in_all
         self.asker: Callable[[], Asker] | None = None  # who asks now, on a server; without it nobody takes turns
         self._askers: dict[str, str] = {}  # job in the queue -> who; a restart forgets it, and then the desk counts

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,9 @@ from engine.children import environment
 _FAREWELL = 5.0  # seconds for the system to bury what has been killed
 
 # Apart from our terminal: its Ctrl-C is for the server, which then ends the engine.
-_APART: dict[str, Any] = (
-    {"creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0) | subprocess.CREATE_NEW_PROCESS_GROUP}
-    if os.name == "nt"
-    else {"start_new_session": True}
-)
+_APART: dict[str, Any] = {"start_new_session": True}
+if sys.platform == "win32":
+    _APART = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
 class Child:
@@ -130,7 +129,7 @@ class Child:
                     return
 
 
-def _start(command: Sequence[str], log: Path | None) -> subprocess.Popen:
+def _start(command: Sequence[str], log: Path | None) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         errors: Any = None if _is_open(2) else subprocess.DEVNULL
         if log is not None:
@@ -151,8 +150,8 @@ def _is_open(handle: int) -> bool:
     return True
 
 
-def _kill_tree(process: subprocess.Popen) -> None:
-    if os.name == "nt":
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
         if process.poll() is None:  # an ffmpeg whose feeder is gone ends by itself
             subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 from engine.errors import TroupeError
@@ -65,7 +66,7 @@ def _where(path: Path, outputs: Path) -> str:
 
 def _take(file: int) -> bool:
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             os.lseek(file, _AT, os.SEEK_SET)

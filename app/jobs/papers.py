@@ -34,7 +34,7 @@ class Papers:
 
     id: str
     owner: str
-    options: dict
+    options: dict[str, Any]
     created: str
     favourite: bool = False
     trashed: str = ""
@@ -123,12 +123,12 @@ def _papers(folder: Path, job_id: str) -> Papers:
     data = _data(folder)
     owner, created, options = data.get("owner"), data.get("created"), data.get("options")
     favourite, trashed = data.get("favourite") is True, data.get("trashed")
-    kept = {"favourite": favourite, "trashed": trashed if isinstance(trashed, str) else ""}
+    trashed = trashed if isinstance(trashed, str) else ""
     if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
-        return Papers(job_id, owner, options, created, **kept)
-    return Papers(job_id, "", {"confined": True}, now(), **kept)
+        return Papers(job_id, owner, options, created, favourite, trashed)
+    return Papers(job_id, "", {"confined": True}, now(), favourite, trashed)
 
 
-def _known(kind: type, data: dict, but: tuple[str, ...]) -> dict[str, Any]:
+def _known(kind: type, data: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:
     names = {each.name for each in fields(kind)} - set(but)
     return {key: value for key, value in data.items() if key in names}  # another version may know more, or less

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from app.jobs.folders import Folders, drop_steps, is_complete, poster_of, tidy, whole_clip
 from app.jobs.papers import may_go_on, read_back
@@ -31,16 +32,16 @@ def reconcile(store: Store, folders: Folders) -> None:
             missing = not folders.find(name, bool(trashed)).is_dir()
             if missing != bool(gone):
                 store.change(job_id, gone=int(missing))
-        for job_id, folder, trashed in folders.all():
+        for job_id, folder, in_trash in folders.all():
             if job_id in known:
                 folders.accept(folder)
             elif folders.is_pending(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-            elif (row := read_back(folder, job_id)) is not None:  # what lay in the trash lies there from now on
-                _take_in(store, replace(row, trashed=row.trashed or (now() if trashed else "")), folder)
+            elif (lost := read_back(folder, job_id)) is not None:  # what lay in the trash lies there from now on
+                _take_in(store, replace(lost, trashed=lost.trashed or (now() if in_trash else "")), folder)
 
 
-def _found(row: JobRow, folder: Path) -> dict:
+def _found(row: JobRow, folder: Path) -> dict[str, Any]:
     """What became of a job that was running when its process ended."""
     tidy(folder)
     clip = whole_clip(folder)
@@ -66,7 +67,7 @@ def _take_in(store: Store, row: JobRow, folder: Path) -> None:
     store.change(row.id, **changes)
 
 
-def done_values(clip: Path, poster: Path | None, seconds: float, notices: tuple[str, ...] = ()) -> dict:
+def done_values(clip: Path, poster: Path | None, seconds: float, notices: tuple[str, ...] = ()) -> dict[str, Any]:
     """The columns of a job that has its clip."""
     return {
         "state": DONE, "clip": clip.name, "poster": poster.name if poster else "", "seconds": seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WAITING, RUNNING, PAUSED = "waiting", "running", "paused"
 DONE, STOPPED, FAILED, INTERRUPTED = "done", "stopped", "failed", "interrupted"
@@ -46,7 +47,7 @@ class Snapshot:
     created: str = ""
     owner: str = ""
     favourite: bool = False
-    plan: dict | None = None
+    plan: dict[str, Any] | None = None
 
     @property
     def active(self) -> bool:

@@ -244,7 +244,7 @@ class Store:
         rest, values = ("AND owner = ?", [owner]) if owner is not None else ("", [])
         query = f"SELECT count(*) FROM jobs WHERE {_among('state', QUEUED)} AND NOT gone {rest}"
         with self._lock, self._told():
-            return self._db.execute(query, (*QUEUED, *values)).fetchone()[0]
+            return int(self._db.execute(query, (*QUEUED, *values)).fetchone()[0])
 
     # -- the past ----------------------------------------------------------------
 

@@ -24,9 +24,11 @@ from app.jobs.process import EngineClosed, EngineDied
 from app.jobs.recover import CLOSED, done_values
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, Store, StoreError, now
+from engine.door import Result
 from engine.errors import DiskFull, Stopped, TroupeError
 
 log = logging.getLogger("troupe.jobs")
+Render = Callable[..., Result]  # (request, on_progress, stop): the engine's door
 
 _RETRY = 1.0  # seconds between two looks at a disk that is full
 _ROOM = 16 * 2**20  # bytes that must have become free before a full disk is tried again
@@ -50,7 +52,7 @@ class Job:
 class Worker:
     """Whoever reads or changes what the queue holds does so under `changed`, and tells it with `notify_all`."""
 
-    def __init__(self, store: Store, folders: Folders, render: Callable) -> None:
+    def __init__(self, store: Store, folders: Folders, render: Render) -> None:
         self._store, self._folders, self._render = store, folders, render
         self.changed = threading.Condition(threading.RLock())
         self.paused = bool(store.setting("paused", False))
@@ -145,7 +147,7 @@ class Worker:
             self._free_when_full, self.trouble = None, ""
         return next((row for row in self._store.line() if row.state == WAITING), None)
 
-    def _run(self, row: JobRow, job: Job) -> dict:
+    def _run(self, row: JobRow, job: Job) -> dict[str, Any]:
         """Render it; what becomes of it, as the store's columns. The job's own log is told all of it."""
         journal, told = Journal(job.folder), time.monotonic()
 
@@ -177,7 +179,7 @@ class Worker:
         finally:
             journal.close()
 
-    def _fallen(self, row: JobRow, job: Job, error: Exception) -> dict:
+    def _fallen(self, row: JobRow, job: Job, error: Exception) -> dict[str, Any]:
         """What becomes of a job that ended with an error."""
         if isinstance(error, Stopped | EngineClosed):
             then = job.then if isinstance(error, Stopped) or job.stop.is_set() else INTERRUPTED
@@ -198,10 +200,10 @@ class Worker:
                 said = f"{said} {_KEPT}"
         return self._end(FAILED, said)
 
-    def _end(self, state: str, error: str) -> dict:
+    def _end(self, state: str, error: str) -> dict[str, Any]:
         return {"state": state, "error": error, "ended": now(), **self._reached()}
 
-    def _reached(self) -> dict:
+    def _reached(self) -> dict[str, Any]:
         """How far the running job is."""
         at = self.progress
         if at is None:
@@ -209,13 +211,13 @@ class Worker:
         return {"stage": at.stage, "step": at.step, "of": at.of, "detail": at.detail, "remaining": at.remaining,
                 "elapsed": self.earlier + at.elapsed}  # fmt: skip
 
-    def _wait_for_room(self, row: JobRow, error: TroupeError) -> dict:
+    def _wait_for_room(self, row: JobRow, error: TroupeError) -> dict[str, Any]:
         with self.changed:
             self.trouble = str(error)
             self._free_when_full = self._free()
         return {"state": WAITING, "error": "", **self._reached()}
 
-    def _keep(self, row: JobRow, values: dict) -> bool:
+    def _keep(self, row: JobRow, values: dict[str, Any]) -> bool:
         """Write down what became of a job, however long that takes: until then it is shown as running. False where
         Troupe was closed meanwhile; the next start finds it out from the folder."""
         while True:

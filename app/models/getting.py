@@ -26,7 +26,7 @@ class Getting:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._children: dict[str, tuple[subprocess.Popen, IO[bytes]]] = {}  # by the folder of their work
+        self._children: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}  # by the folder of their work
         self._said: dict[str, str] = {}  # the last words of those that ended with a fault
 
     @property
@@ -105,10 +105,12 @@ class Getting:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(30)
 
-    def _child(self, work: Work) -> subprocess.Popen | None:
+    def _child(self, work: Work) -> subprocess.Popen[bytes] | None:
         """Our process at this work, if it is still alive; of one that has ended, what it said last is kept."""
-        child, errors = self._children.get(str(work.folder), (None, None))
-        if child is None or child.poll() is None:
+        if (found := self._children.get(str(work.folder))) is None:
+            return None
+        child, errors = found
+        if child.poll() is None:
             return child
         del self._children[str(work.folder)]
         errors.seek(0)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
+from gradio.blocks import Block
 
 from app.create.planning import Planner
 from app.models import views
 from app.models.card import build_card
 from app.models.getting import Getting
-from app.safely import safely
+from app.safely import Event, Handler, safely
 from engine.models import look, look_at_libraries
 from engine.models.catalogue import free_bytes
 from engine.models.store import Store
@@ -24,93 +23,80 @@ from engine.words import gigabytes
 SECONDS = 1.0  # between two looks, while something is under way
 
 
-@dataclass
 class Room:
-    """The room's components, by name."""
+    """The room's components, by name; to be made inside its tab. `more` adds what stands below them."""
 
-    refusal: gr.HTML
-    body: gr.Column
-    libraries: gr.HTML
-    install: gr.Button
-    install_stop: gr.Button
-    checkpoint: gr.HTML
-    download: gr.Button
-    stop: gr.Button
-    verify: gr.Button
-    delete: gr.Button
-    confirm: gr.Column
-    question: gr.HTML
-    delete_now: gr.Button
-    keep: gr.Button
-    model: gr.Textbox
-    timer: gr.Timer
+    def __init__(self, more: Callable[[], None]) -> None:
+        self.refusal = gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")
+        self.body = gr.Column(visible=False, elem_id="tr-models")
+        with self.body:
+            gr.HTML(views.INTRO)
+            with gr.Column(elem_classes="tr-thing"):
+                self.libraries = gr.HTML("", elem_id="tr-libraries")
+                with gr.Row(elem_classes="tr-actions"):
+                    self.install = gr.Button("Install", variant="primary", size="sm", elem_id="tr-install")
+                    self.install_stop = gr.Button("Stop", size="sm", elem_id="tr-install-stop")
+            with gr.Column(elem_classes="tr-thing"):
+                self._checkpoint()
+            with gr.Column(elem_classes="tr-thing"):
+                more()
+        self.timer = gr.Timer(SECONDS, active=False)
+
+    def _checkpoint(self) -> None:
+        self.checkpoint = gr.HTML("", elem_id="tr-checkpoint")
+        with gr.Row(elem_classes="tr-actions"):
+            self.download = gr.Button("Download", variant="primary", size="sm", elem_id="tr-download-model")
+            self.stop = gr.Button("Stop", size="sm", elem_id="tr-download-stop")
+            self.verify = gr.Button("Check the files", size="sm", elem_id="tr-verify")
+            self.delete = gr.Button("Delete", size="sm", elem_id="tr-delete")
+        self.confirm = gr.Column(visible=False, elem_id="tr-confirm")
+        with self.confirm:
+            self.question = gr.HTML("")
+            with gr.Row(elem_classes="tr-actions"):
+                self.delete_now = gr.Button("Yes, delete it", variant="stop", size="sm", elem_id="tr-delete-now")
+                self.keep = gr.Button("Keep it", size="sm", elem_id="tr-keep")
+        with gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other"):
+            self.model = gr.Textbox(
+                label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
+                elem_id="tr-checkpoint-name", info="Of the same kind as SkyReels-A2. Empty means the usual one.",
+            )  # fmt: skip
 
 
 def build_models(
-    tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], planner: Planner, release: Callable[[], None]
-) -> None:
-    """Fill the tab; to be called inside it. A guest of a shared page is shown nothing and may do nothing."""
-    found: dict[str, Any] = {"refusal": gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")}
-    with gr.Column(visible=False, elem_id="tr-models") as found["body"]:
-        gr.HTML(views.INTRO)
-        with gr.Column(elem_classes="tr-thing"):
-            found["libraries"] = gr.HTML("", elem_id="tr-libraries")
-            with gr.Row(elem_classes="tr-actions"):
-                found["install"] = gr.Button("Install", variant="primary", size="sm", elem_id="tr-install")
-                found["install_stop"] = gr.Button("Stop", size="sm", elem_id="tr-install-stop")
-        with gr.Column(elem_classes="tr-thing"):
-            found |= _checkpoint()
-        with gr.Column(elem_classes="tr-thing"):
-            build_card(tab, planner, release, is_owner)
-    room = Room(**found, timer=gr.Timer(SECONDS, active=False))
-    _wire(tab, room, getting, is_owner)
+    blocks: gr.Blocks, tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], planner: Planner,
+    release: Callable[[], None],
+) -> None:  # fmt: skip
+    """Fill the tab; to be called inside it, in the page's `blocks`. A guest of a shared page is shown nothing and may
+    do nothing."""
+    room = Room(lambda: build_card(tab, planner, release, is_owner))
+    _wire(blocks, tab, room, getting, is_owner)
 
 
-def _checkpoint() -> dict[str, Any]:
-    found: dict[str, Any] = {"checkpoint": gr.HTML("", elem_id="tr-checkpoint")}
-    with gr.Row(elem_classes="tr-actions"):
-        found["download"] = gr.Button("Download", variant="primary", size="sm", elem_id="tr-download-model")
-        found["stop"] = gr.Button("Stop", size="sm", elem_id="tr-download-stop")
-        found["verify"] = gr.Button("Check the files", size="sm", elem_id="tr-verify")
-        found["delete"] = gr.Button("Delete", size="sm", elem_id="tr-delete")
-    with gr.Column(visible=False, elem_id="tr-confirm") as found["confirm"]:
-        found["question"] = gr.HTML("")
-        with gr.Row(elem_classes="tr-actions"):
-            found["delete_now"] = gr.Button("Yes, delete it", variant="stop", size="sm", elem_id="tr-delete-now")
-            found["keep"] = gr.Button("Keep it", size="sm", elem_id="tr-keep")
-    with gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other"):
-        found["model"] = gr.Textbox(
-            label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
-            elem_id="tr-checkpoint-name", info="Of the same kind as SkyReels-A2. Empty means the usual one.",
-        )  # fmt: skip
-    return found
-
-
-def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool]) -> None:
+def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool]) -> None:
     outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
 
-    def show(asking: bool = False, naming: bool = False) -> dict[gr.components.Component, Any]:
+    def show(asking: bool = False, naming: bool = False) -> dict[Block, Any]:
         """`naming`: the box with the checkpoint's name as well, over whatever a person may be typing there."""
         if not is_owner():
             return {room.refusal: gr.update(visible=True)}
         shown = _shown(room, getting, asking)
         return shown | {room.model: getting.model} if naming else shown
 
-    def then(action: Callable[..., None], naming: bool = False) -> Callable[..., dict]:
-        def act(*values: str) -> dict:
+    def then(action: Callable[..., None], naming: bool = False) -> Callable[..., dict[Block, Any]]:
+        def act(*values: str) -> dict[Block, Any]:
             if is_owner():
                 action(*values)
             return show(naming=naming)
 
         return act
 
-    def on(event: Callable, name: str, handler: Callable, inputs: list | None = None) -> None:
+    def on(event: Event, name: str, handler: Handler, inputs: Sequence[Block] | None = None) -> None:
         event(
             safely(handler), inputs, outputs, show_progress="hidden",
             api_visibility="private", api_name=f"models_{name}", concurrency_id="models", concurrency_limit=1,
         )  # fmt: skip
 
-    on(Context.root_block.load, "load", lambda: show(naming=True))
+    on(blocks.load, "load", lambda: show(naming=True))
     on(tab.select, "select", lambda: show())
     on(room.timer.tick, "tick", lambda: show())
     on(room.install.click, "install", then(lambda: getting.start("install")))
@@ -125,7 +111,7 @@ def _wire(tab: gr.Tab, room: Room, getting: Getting, is_owner: Callable[[], bool
         on(event, "choose", then(getting.choose, naming=True), [room.model])
 
 
-def _shown(room: Room, getting: Getting, asking: bool) -> dict[gr.components.Component, Any]:
+def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
     """Every component as it should be now, but the box that a person types into."""
     libraries, state = look_at_libraries(), look(getting.model)
     installing, working = getting.status("install"), getting.status("download")
