@@ -69,7 +69,7 @@ def _a2_available(options: A2Options) -> None:
 def _check_a2(scene: Scene, options: A2Options) -> None:
     from engine.a2.adapters import check_loras
     from engine.a2.attention import check_attention
-    from engine.a2.checkpoint import choose_compute
+    from engine.a2.compute import choose_compute
     from engine.a2.files import find_checkpoint, read_checkpoint
     from engine.a2.options import check_scene, check_speed
     from engine.a2.state import check_target

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from engine.a2.checkpoint import Checkpoint, choose_compute, load_checkpoint
+from engine.a2.checkpoint import Checkpoint
+from engine.a2.compute import choose_compute
 from engine.a2.conditioning import Conditioning, condition
+from engine.a2.loading import load_checkpoint
 from engine.a2.options import A2Options
 from engine.a2.recipe import shoot
 from engine.a2.references import gather_references

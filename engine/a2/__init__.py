@@ -4,7 +4,8 @@ The recipe reads top-down in recipe.py: load_checkpoint -> gather_references -> 
 
 options.py        what a person may choose; lengths
 files.py          a checkpoint on disk: found, whole, of the right shape
-checkpoint.py     its five components, loaded
+compute.py        device, precision, what waits on the host
+checkpoint.py     its components, loaded; loading.py loads them
 lora_files.py     a LoRA file, understood
 adapters.py       LoRAs, fused into the weights and taken out again
 attention.py      how attention is computed

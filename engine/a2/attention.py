@@ -14,7 +14,7 @@ from engine.a2.options import Attention
 from engine.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from engine.a2.checkpoint import Compute
+    from engine.a2.compute import Compute
 
 _HOPPER = (9, 0)
 
@@ -78,7 +78,7 @@ def check_attention(attention: Attention, compute: Compute, precision: str | Non
 def set_attention(transformer: Any, attention: Attention) -> None:
     """Let the transformer compute attention so. Native is set like any other: what DIFFUSERS_ATTN_BACKEND says should
     not change a picture unseen."""
-    from engine.a2.checkpoint import quiet
+    from engine.a2.compute import quiet
 
     with quiet():
         transformer.set_attention_backend("native" if attention == "native" else _KERNELS[attention].name)

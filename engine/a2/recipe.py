@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.a2 import attention, caching
-from engine.a2.checkpoint import Checkpoint, Compute, choose_compute, load_checkpoint, use_loras
+from engine.a2.checkpoint import Checkpoint
+from engine.a2.compute import Compute, choose_compute
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode
 from engine.a2.files import find_checkpoint
+from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.a2 import recipe
-from engine.a2.checkpoint import Checkpoint, choose_compute
+from engine.a2.checkpoint import Checkpoint
+from engine.a2.compute import choose_compute
 from engine.a2.options import A2Options
 from engine.a2.streaming import step_aside
 from engine.cast import Member

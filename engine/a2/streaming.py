@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import Stopped
 
 if TYPE_CHECKING:
-    from engine.a2.checkpoint import Checkpoint, Compute
+    from engine.a2.checkpoint import Checkpoint
+    from engine.a2.compute import Compute
     from engine.memory.slabs import Slabs
 
 STREAMED = ("text_encoder", "transformer")

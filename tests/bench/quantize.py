@@ -62,7 +62,8 @@ def load(folder: Path, cache: Path, precision: str) -> None:
 
     import torch
 
-    from engine.a2.checkpoint import choose_compute, load_checkpoint
+    from engine.a2.compute import choose_compute
+    from engine.a2.loading import load_checkpoint
     from engine.a2.options import A2Options
 
     compute = choose_compute(A2Options(device="cpu", precision=precision))

@@ -1,0 +1,97 @@
+"""Where and how the model's numbers are computed: device, precision, and what waits on the host."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.a2.options import USE_THE_DRAFT, A2Options
+from engine.errors import EngineUnavailable
+from engine.memory.hardware import too_old
+from engine.memory.quantize import Precision, check_quanto
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the numbers are computed. `dtype` is the transformer's and the text encoder's; modules that their
+    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` says how the
+    two's weights are kept, None as they are. With `offload` "blocks" their blocks stream (engine/memory/slabs.py), all
+    but `resident_blocks` of the transformer's."""
+
+    device: torch.device
+    dtype: torch.dtype
+    quantised: Precision | None = None
+    offload: str = "none"
+    resident_blocks: int = 0
+
+    def __str__(self) -> str:
+        """What the numbers depend on: nearly not the device, and not where the weights wait."""
+        return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
+
+    @property
+    def home(self) -> torch.device:
+        """Where the components' weights wait: on the host where blocks stream, since the card is short of room then."""
+        import torch
+
+        return torch.device("cpu") if self.offload == "blocks" else self.device
+
+
+def choose_compute(options: A2Options) -> Compute:
+    """The device and precision that were asked for, or the best there is. Raises EngineUnavailable."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    name = options.device or ("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EngineUnavailable(f"there is no device {name!r}", "Use cpu, cuda or cuda:1.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise EngineUnavailable(f"the a2 engine does not run on {name!r}", "Use cpu, cuda or cuda:1.")
+    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
+        count = torch.cuda.device_count() if cuda else 0
+        raise EngineUnavailable(
+            f"--device {name}: PyTorch sees {count or 'no'} CUDA device{'s' * (count != 1)} here",
+            f"Check the driver and that PyTorch was installed with CUDA, {USE_THE_DRAFT}.",
+        )
+    if device.type == "cuda" and (why := _too_old(device)):
+        raise EngineUnavailable(why, f"{USE_THE_DRAFT[:1].upper()}{USE_THE_DRAFT[1:]}.")
+    if options.precision in ("int8", "fp8"):
+        check_quanto(options.precision)
+        halves = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # bfloat16 in hardware
+        quantised, dtype = options.precision, torch.bfloat16 if halves else torch.float32
+    else:
+        precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
+        quantised, dtype = None, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return Compute(device, dtype, quantised, options.offload, options.resident_blocks or 0)
+
+
+def _too_old(device: torch.device) -> str:
+    import torch
+
+    return too_old(torch, torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The libraries' progress bars would overwrite ours; afterwards everything is as it was."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
+
+    logs = (diffusers_log, transformers_log)
+    before = [(log.is_progress_bar_enabled(), log.get_verbosity()) for log in logs]
+    for log in logs:
+        log.disable_progress_bar()
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, (bar, verbosity) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bar:
+                log.enable_progress_bar()
