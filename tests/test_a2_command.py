@@ -112,11 +112,11 @@ def test_a_state_may_have_any_name_and_is_taken_up_again(scene_file, tmp_path, c
 def test_streamed_blocks_give_the_same_latents_bit_for_bit(scene_file, tmp_path, capsys, monkeypatch, precision):
     from safetensors.numpy import load_file
 
-    from engine.a2 import checkpoint
+    from engine.a2 import loading
 
     if precision in ("int8", "fp8"):
         pytest.importorskip("optimum.quanto")
-    monkeypatch.setattr(checkpoint, "cache_folder", lambda: tmp_path / "quantised")
+    monkeypatch.setattr(loading, "cache_folder", lambda: tmp_path / "quantised")
     blocks = ["--offload", "blocks", "--resident-blocks"]
     ways, found = [[], ["--offload", "none"], [*blocks, 0], [*blocks, 2]], []
     for number, flags in enumerate(ways):

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from engine import command
 from engine.a2.adapters import check_loras, read_loras
-from engine.a2.checkpoint import use_loras
 from engine.a2.files import read_checkpoint
+from engine.a2.loading import use_loras
 from engine.a2.options import Lora, check_speed
 from engine.a2.recipe import Watch, shoot
 from engine.arguments import parse

@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 
 from app.jobs.process import EngineDied, EngineProcess
 from engine import command
-from engine.a2 import checkpoint as loading
-from engine.a2 import conditioning, decoding, rescue
+from engine.a2 import conditioning, decoding, loading, rescue
 from engine.a2.recipe import Watch
 from engine.door import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
