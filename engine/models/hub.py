@@ -88,7 +88,7 @@ def read_from(model: str, commit: str, path: str, start: int) -> Iterator[tuple[
     """The bytes of a file from `start` on, as they arrive, each piece with the offset it belongs at: a server that does
     not know ranges begins at 0 again. Raises Cut, TroupeError."""
     from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by their manual
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # offered by its __init__, not to checkers
 
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start:
