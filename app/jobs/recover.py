@@ -24,7 +24,7 @@ def reconcile(store: Store, folders: Folders) -> None:
         for row in store.running():
             found = _found(row, folders.find(row.folder, bool(row.trashed)))
             if found["state"] == WAITING:
-                found["position"] = min([row.position, *(each.position - 1 for each in store.line())])
+                found["position"] = store.front(row)
             store.change(row.id, **found)
         for job_id, name, trashed, gone in store.everything():
             known.add(job_id)

@@ -234,6 +234,10 @@ class Store:
     def running(self) -> list[JobRow]:
         return self._rows("WHERE state = ? ORDER BY number", RUNNING)
 
+    def front(self, row: JobRow) -> int:
+        """The position before everybody who is in line; the row's own, where that is it already."""
+        return min([row.position, *(each.position - 1 for each in self.line())])
+
     def line_up(self, ids: Sequence[str]) -> None:
         """Give the queue this order."""
         with self.changing():

@@ -184,7 +184,7 @@ class Worker:
         if isinstance(error, Stopped | EngineClosed):
             then = job.then if isinstance(error, Stopped) or job.stop.is_set() else INTERRUPTED
             if then == WAITING:
-                return {"state": WAITING, "error": "", **self._reached()}
+                return self._goes_on()
             return self._end(then, CLOSED if then == INTERRUPTED else "")
         if not isinstance(error, TroupeError):
             log.error("job %s failed: %s; its %s has the details", row.id, type(error).__name__, JOURNAL)
@@ -196,12 +196,15 @@ class Worker:
             log.error("job %s: %s", row.id, said)
             if (job.folder / STATE).is_file():
                 if may_go_on(job.folder):
-                    return {"state": WAITING, "error": "", **self._reached()}
+                    return self._goes_on()
                 said = f"{said} {_KEPT}"
         return self._end(FAILED, said)
 
     def _end(self, state: str, error: str) -> dict[str, Any]:
         return {"state": state, "error": error, "ended": now(), **self._reached()}
+
+    def _goes_on(self) -> dict[str, Any]:
+        return {"state": WAITING, "error": "", **self._reached()}
 
     def _reached(self) -> dict[str, Any]:
         """How far the running job is."""
@@ -215,7 +218,7 @@ class Worker:
         with self.changed:
             self.trouble = str(error)
             self._free_when_full = self._free()
-        return {"state": WAITING, "error": "", **self._reached()}
+        return self._goes_on()
 
     def _keep(self, row: JobRow, values: dict[str, Any]) -> bool:
         """Write down what became of a job, however long that takes: until then it is shown as running. False where
@@ -223,8 +226,7 @@ class Worker:
         while True:
             try:
                 if values["state"] == WAITING:  # first in line again
-                    line = self._store.line()
-                    values = {**values, "position": min([row.position, *(each.position - 1 for each in line)])}
+                    values = {**values, "position": self._store.front(row)}
                 self._store.change(row.id, **values)
                 return True
             except StoreError as error:
