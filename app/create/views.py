@@ -17,7 +17,7 @@ from engine.errors import TroupeError
 from engine.images import cover
 from engine.presets import FORMATS
 from engine.prompt import find_names
-from engine.scene import MOTIONS, Placement
+from engine.scene import MOTIONS, Placement, Scene
 
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
@@ -92,9 +92,7 @@ def _make_preview(picture: Image.Image, role: str) -> Preview:
 def spots_of(desk: Desk) -> dict[str, Placement]:
     """Where everybody stands now, by card, but for the background; nobody where that cannot be told."""
     try:
-        scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
-        members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
-        spots, _ = draft.block(scene, members)
+        _, _, spots, _ = _blocked(desk)
     except TroupeError:
         return {}
     return {desk.cards[index].id: spot for index, spot in spots.items()}
@@ -110,11 +108,7 @@ def stage_value(desk: Desk) -> dict[str, Any]:
     if not desk.cards:
         return value
     try:
-        scene = checked_scene(desk, video, desk.sheet.seed)
-        members = [
-            Member(element, _preview(desk, card).sketch) for element, card in zip(scene.cast, desk.cards, strict=True)
-        ]
-        spots, order = draft.block(scene, members)
+        scene, members, spots, order = _blocked(desk)
     except TroupeError:
         return value
     if not desk.of_role("background"):
@@ -129,6 +123,14 @@ def stage_value(desk: Desk) -> dict[str, Any]:
              "depth": order.index(index), **spot.model_dump()}
         )  # fmt: skip
     return value
+
+
+def _blocked(desk: Desk) -> tuple[Scene, list[Member], dict[int, Placement], list[int]]:
+    """The scene with small pictures of its cast, where each of them stands, and who is before whom. Raises
+    TroupeError."""
+    scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
+    members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
+    return scene, members, *draft.block(scene, members)
 
 
 # -- the prompt's linter --------------------------------------------------------
