@@ -20,6 +20,7 @@ from app.create.progress import (
     progress_html,
     result_html,
 )
+from app.create.sheet import SECONDS
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import DONE, Snapshot
 
@@ -51,7 +52,7 @@ class Display:
         page, sheet = self.page, desk.sheet
         return {
             page.format: gr.update(choices=views.format_choices(desk), value=sheet.format),
-            page.seconds: gr.update(value=sheet.seconds, minimum=min(1.0, sheet.seconds), maximum=sheet.longest),
+            page.seconds: gr.update(value=sheet.seconds, minimum=min(SECONDS[0], sheet.seconds), maximum=sheet.longest),
             page.seed: sheet.seed,
             page.keep_seed: sheet.keep_seed, page.camera: sheet.camera or "", page.bpm: sheet.bpm,
             page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from engine import cutout
 from engine.a2.options import Attention, frames_for
@@ -84,8 +84,7 @@ class Sheet:
         elif name in WISHES and value in WISHES[name]:
             setattr(self, name, value)
         elif name == "resident":
-            whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value
-            self.resident = int(_within(value, 0, 100, 0)) if whole else None
+            self.resident = int(_within(value, 0, 100, 0)) if _is_number(value) else None
         elif name.startswith("lora_"):
             self.loras[int(name[5:])] = plain_text(value)[:255]
         elif name.startswith("strength_"):
@@ -114,8 +113,8 @@ class Sheet:
 
     def made(self) -> dict[str, int]:
         """The clip's pixels, frames and frames per second, as fields of a `Video`."""
-        if self.format == OWN and self.video:
-            video = dict(self.video)
+        if own := self._own:
+            video = dict(own)
         else:
             width, height = FORMATS[self.format]
             video = {"width": width, "height": height, "fps": FPS, "trim_head": Video().trim_head}
@@ -131,19 +130,24 @@ class Sheet:
         return min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - width / height))
 
     @property
+    def _own(self) -> dict[str, int] | None:
+        """The video of a clip that was opened and is in none of our formats; None where another format was chosen."""
+        return self.video if self.format == OWN else None
+
+    @property
     def longest(self) -> float:
         """The most seconds that can be asked for: a clip that was opened keeps its length, and its rate."""
-        if self.format != OWN or not self.video:
+        own = self._own
+        if not own:
             return SECONDS[1]
-        made = MAX_FRAMES - (self.video["trim_head"] if self.engine == "a2" else 0)
-        return max(self.seconds, min(SECONDS[1], math.floor(10 * made / self.video["fps"]) / 10))
+        made = MAX_FRAMES - (own["trim_head"] if self.engine == "a2" else 0)
+        return max(self.seconds, min(SECONDS[1], math.floor(10 * made / own["fps"]) / 10))
 
     @property
     def usual_format(self) -> str:
         """The format, or the one that is most like it, for what knows no others (a preset)."""
-        if self.format != OWN or not self.video:
-            return self.format
-        return self.nearest(self.video["width"], self.video["height"])
+        own = self._own
+        return self.nearest(own["width"], own["height"]) if own else self.format
 
     @property
     def usual_seconds(self) -> float:
@@ -174,11 +178,13 @@ class Sheet:
         return self.format in FORMATS or (self.format == OWN and self.video is not None)
 
 
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
 def _is_near(value: object, number: int) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and float(value) == float(number)
+    return _is_number(value) and float(value) == float(number)
 
 
 def _within(value: object, low: float, high: float, otherwise: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return otherwise
-    return min(max(value, low), high)
+    return min(max(value, low), high) if _is_number(value) else otherwise
