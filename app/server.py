@@ -61,12 +61,13 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
     keep_few_arenas()
     house = open_house(outputs)
     try:
-        with _no_garbage():
-            blocks = launch(outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser)
-        threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
-        blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
-        _say_farewell(outputs)
-    except KeyboardInterrupt:  # while it was still starting
+        with contextlib.suppress(KeyboardInterrupt):  # while it is still starting
+            with _no_garbage():
+                blocks = launch(
+                    outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser
+                )
+            threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
+            blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
         _say_farewell(outputs)
     finally:
         house.close()
