@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from engine.errors import TroupeError
 
@@ -13,6 +13,16 @@ HERE = "127.0.0.1"
 _EVERYWHERE = {"0.0.0.0": "localhost", "::": "[::1]"}  # to listen on: any address of this machine, of that kind
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _CERTIFICATES = ("ssl_cert_file", "ssl_cert_dir")
+
+
+def wanted(host: object, environ: Mapping[str, str]) -> str:
+    """Where to listen: as the command line says, else as Gradio's variable does, else for this machine only."""
+    return str(host or environ.get("GRADIO_SERVER_NAME") or HERE)
+
+
+def of_header(said: str) -> str:
+    """The host that a request's `Host` header names: without its port, and an IPv6 one without its brackets."""
+    return said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
 
 
 def bare(host: str) -> str:

@@ -34,7 +34,7 @@ def free_port(host: str | None, first: int) -> int:
 
 def wanted_host(host: str | None) -> str:
     """Where to listen, as a socket wants it."""
-    return address.bare(host or os.environ.get("GRADIO_SERVER_NAME") or address.HERE)
+    return address.bare(address.wanted(host, os.environ))
 
 
 def _try(host: str, port: int) -> None:

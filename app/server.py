@@ -158,7 +158,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: Any) -> 
     page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
     be."""
     outputs, access = _without_links(outputs), decide(terms, more, os.environ)
-    host = str(more.pop("server_name", None) or os.environ.get("GRADIO_SERVER_NAME") or address.HERE)
+    host = address.wanted(more.pop("server_name", None), os.environ)
     _prepare_environment(outputs)
     with address.reached_directly(host, internet=bool(more.get("share"))):  # Gradio asks itself, and at its import, too
         return _launch(outputs, house, access, host, **more)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app import address
 from engine.errors import TroupeError
 
 HOURS = 24.0  # a public link lasts this long unless asked otherwise
@@ -76,8 +77,8 @@ def decide(terms: Terms, settings: Mapping[str, object], environ: Mapping[str, s
 
 def is_shared(settings: Mapping[str, object], environ: Mapping[str, str]) -> bool:
     """Whether strangers may come: a public link, an address that others reach, or a Space."""
-    name = settings.get("server_name") or environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    return bool(settings.get("share")) or not is_this_machine(str(name)) or "SPACE_ID" in environ
+    host = address.wanted(settings.get("server_name"), environ)
+    return bool(settings.get("share")) or not is_this_machine(host) or "SPACE_ID" in environ
 
 
 def is_this_machine(name: str) -> bool:

@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app import address
 from app.guard import entrance
 from app.guard.access import is_this_machine
 from app.guard.counter import Counter
@@ -190,8 +191,7 @@ def _keep_out_of_frames(request: Request) -> Response | None:
 def _keep_to_this_machine(request: Request) -> Response | None:
     """A refusal for pages of other sites, which a browser on this machine could be made to send here, also by a name
     of theirs that leads to this machine's address; and for what comes through a proxy, from nobody knows where."""
-    said = request.headers.get("host", "")
-    host = said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
+    host = address.of_header(request.headers.get("host", ""))
     if _is_foreign(request):
         return entrance.message("Another site's page cannot use this Troupe.", 403, False)
     if any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
