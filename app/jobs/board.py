@@ -110,7 +110,8 @@ class JobBoard(Past):
         """Put a job in the queue, in its owner's turn; its pictures are in `folder` already. `instead_of` is a waiting
         job whose place it takes, and which goes to the trash: that is how a job is edited. `plan` is JSON data about
         how the engine will go about it. Raises QueueFull, or TroupeError where the disk does not take it in."""
-        papers = Papers(job_id, owner, options_of(request), now())
+        begun = now()
+        papers = Papers(job_id, owner, options_of(request), begun)
         row = replace(row_of(papers, folder, request.scene), plan=json.dumps(plan))
         try:
             write_down(folder, papers, request.scene)
@@ -127,7 +128,7 @@ class JobBoard(Past):
                 else:
                     self._askers[row.id] = self._askers.pop(old.id, old.owner)
                     row = replace(row, position=old.position)
-                    self._store.change(old.id, state=STOPPED, trashed=now(), ended=now())
+                    self._store.change(old.id, state=STOPPED, trashed=begun, ended=begun)
                 self._store.add(row)
                 if old is None:
                     self._take_turn(row)
@@ -137,7 +138,7 @@ class JobBoard(Past):
         if old is not None:
             self._worker.dismiss(old.id)
             self._folders.move(old.folder, to_trash=True)
-            self._write_down(replace(old, trashed=now()), trashed=now())
+            self._write_down(replace(old, trashed=begun), trashed=begun)
         self._worker.start()
         return job
 
@@ -179,12 +180,12 @@ class JobBoard(Past):
         with self._worker.changed:
             with self._store.changing():
                 row = self._mine(job_id, owner, (PAUSED, WAITING, STOPPED, INTERRUPTED, FAILED))
-                if row.state in OVER:
+                is_back = row.state in OVER
+                if is_back:
                     self.check_room(row.owner)
                     self._remember(row)
                     line = self._store.line()
                     self._store.change(row.id, position=1 + max((each.position for each in line), default=0))
-                is_back = row.state in OVER
                 self._store.change(row.id, state=WAITING, error="", ended="")
                 if is_back:
                     self._take_turn(row)
