@@ -371,6 +371,8 @@ def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[s
     """The desk's scene, validated. What is held goes with who holds it, wherever it stood before. Raises SceneError."""
     scene = scene_from_data(desk.scene_data(video, seed, pictures))
     resting = {i for i, card in enumerate(desk.cards) if card.rest and not card.placement}
+    if not resting:  # the prompt need not be read
+        return scene
     held = {i for i, act in direct(scene).acts.items() if act.holder is not None} & resting
     if not held:
         return scene
