@@ -52,8 +52,6 @@ class Counter:
             if is_upload:  # the page shows this answer as it is
                 answer = PlainTextResponse(refused.said, refused.status)
             await answer(request.scope, request.receive, send)
-        except ClientDisconnect:
-            pass
 
     async def _pass_on(self, request: Request, receive: Any, send: Outgoing) -> None:
         """Hand on; what Gradio stumbles over is refused in one line, and the log has one, too."""
