@@ -10,6 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from app.guard import API
 from app.guard.drawings import SECONDS
 from app.guard.guard import Guard
 from app.guard.refused import Refused, check_session
@@ -17,7 +18,6 @@ from app.guard.veil import texts
 from app.guard.visitors import Visitor
 from engine.errors import TroupeError
 
-API = "/gradio_api/"
 _LAYERS = 20  # of a drawing
 _ARRIVE = 60.0  # seconds within which a guest's call has to arrive
 _TOO_LARGE = "This call is too large. Pictures are uploaded, not sent with a call."

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from app.guard import API
 from app.guard.calls import Calls
 from app.guard.guard import Guard
 from app.guard.incoming import Incoming, until_gone
@@ -20,8 +21,6 @@ from app.guard.veil import texts
 from app.guard.visitors import Visitor
 
 log = logging.getLogger("troupe.guard")
-
-API = "/gradio_api/"
 
 
 class Counter:

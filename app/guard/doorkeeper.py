@@ -15,14 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app import address
-from app.guard import entrance
+from app.guard import API, entrance
 from app.guard.access import is_this_machine
 from app.guard.counter import Counter
 from app.guard.guard import Guard
 from app.guard.limits import FILE, PAGE
 from app.guard.visitors import KEY, OWNER, Visitor
 
-API = "/gradio_api/"
 _READ = {"/", "/config", "/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css", "/pwa_icon"} | {
     API + name
     for name in (

@@ -18,7 +18,8 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, StreamingResponse
 
-API = "/gradio_api/"
+from app.guard import API
+
 CAPACITY = 200  # sessions of pages that Gradio keeps, the ones that were used last
 ANALYTICS = 100  # events whose times Gradio keeps; all of them are gone through after every event
 _UNFETCHED = 100  # finished calls whose answer nobody has fetched yet
