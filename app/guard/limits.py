@@ -98,11 +98,7 @@ class Rates:
             return True
 
     def leave(self, visitor: str) -> None:
-        with self._lock:
-            for key in ("*", visitor):
-                self._open[key] -= 1
-                if not self._open[key]:
-                    del self._open[key]
+        self._count_out(self._open, visitor, 1)
 
     def hold(self, visitor: str, size: int) -> bool:
         """Count so many bytes of a call in; False: too many are on their way. What is held must be let go."""
@@ -114,11 +110,14 @@ class Rates:
             return True
 
     def let_go(self, visitor: str, size: int) -> None:
+        self._count_out(self._held, visitor, size)
+
+    def _count_out(self, book: dict[str, int], visitor: str, number: int) -> None:
         with self._lock:
             for key in ("*", visitor):
-                self._held[key] -= size
-                if not self._held[key]:
-                    del self._held[key]
+                book[key] -= number
+                if not book[key]:
+                    del book[key]
 
 
 class Daily:
@@ -161,8 +160,7 @@ class Uploads:
         """Raises TroupeError where so many files of an upload that has come in are too many."""
         with self._lock:
             own = sum(entry[3] for entry in self._taken if entry[1] == visitor)
-        if own + files > self._limits.files:
-            raise TroupeError(f"These are too many pictures: {self._limits.files} a day are taken", "Send fewer.")
+        self._check_number(own + files)
 
     @contextmanager
     def coming(self, visitor: str, size: int) -> Iterator[Callable[[int], None]]:
@@ -185,14 +183,17 @@ class Uploads:
             with self._lock:
                 self._coming.pop(place, None)
 
+    def _check_number(self, files: int) -> None:
+        if files > self._limits.files:
+            raise TroupeError(f"These are too many pictures: {self._limits.files} a day are taken", "Send fewer.")
+
     def _check(self, visitor: str, size: int, files: int, on_disk: bool = False) -> None:
         limits, since = self._limits, self._clock() - _DAY
         self._taken = [entry for entry in self._taken if entry[0] > since]
         own = [entry[2:] for entry in self._taken if entry[1] == visitor]
         own += [(coming, 1) for who, coming in self._coming.values() if who == visitor]
         coming = sum(each for _, each in self._coming.values())
-        if sum(entry[1] for entry in own) + files > limits.files:
-            raise TroupeError(f"These are too many pictures: {limits.files} a day are taken", "Send fewer.")
+        self._check_number(sum(entry[1] for entry in own) + files)
         if sum(entry[0] for entry in own) + size > limits.upload_bytes:
             problem = f"These pictures are too large: {limits.upload_bytes // MB} MB a day are taken"
             raise TroupeError(problem, "Save them smaller.")
