@@ -76,8 +76,8 @@ def request_of(row: JobRow, folder: Path) -> RenderRequest:
 def write_down(folder: Path, papers: Papers, scene: Scene) -> None:
     """The two files. The pictures are there already."""
     (folder / SCENE).write_text(scene_to_json(scene), encoding="utf-8")
-    data = {"version": 1, "id": papers.id, "owner": papers.owner, "created": papers.created, "options": papers.options}
-    (folder / PAPERS).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    data = {"id": papers.id, "owner": papers.owner, "created": papers.created, "options": papers.options}
+    _put(folder / PAPERS, data)
 
 
 def amend(folder: Path, **values: object) -> None:
@@ -85,7 +85,7 @@ def amend(folder: Path, **values: object) -> None:
     OSError."""
     data = _data(folder)
     with whole(folder / PAPERS) as growing:
-        growing.write_text(json.dumps({"version": 1, **data, **values}, indent=2) + "\n", encoding="utf-8")
+        _put(growing, {**data, **values})
 
 
 def may_go_on(folder: Path) -> bool:
@@ -99,6 +99,10 @@ def may_go_on(folder: Path) -> bool:
     except OSError:  # it could not be counted
         return False
     return True
+
+
+def _put(file: Path, data: dict[str, Any]) -> None:
+    file.write_text(json.dumps({"version": 1, **data}, indent=2) + "\n", encoding="utf-8")
 
 
 def _data(folder: Path) -> dict[str, Any]:
