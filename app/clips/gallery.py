@@ -53,7 +53,7 @@ class Gallery:
 
     def __init__(self, studio: Studio, exports: Exports) -> None:
         self._studio, self._jobs, self._exports = studio, studio.jobs, exports
-        self.parts: Parts = None  # type: ignore[assignment]  # set when the page is wired
+        self.parts: Parts  # set when the page is wired
 
     def _owner(self, desk_id: str) -> str | None:
         """Whose clips are seen: a guest's are their desk's, the owner of this machine sees all (None)."""

@@ -32,7 +32,7 @@ class Display:
 
     def __init__(self, jobs: JobBoard, library: Library, model: Model) -> None:
         self._jobs, self._library, self._model = jobs, library, model
-        self.page: Page = None  # type: ignore[assignment]  # set when the page is wired
+        self.page: Page  # set when the page is wired
 
     def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
         """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""

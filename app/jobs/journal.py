@@ -32,7 +32,7 @@ class Journal:
             folder / NAME, maxBytes=_BYTES, backupCount=_OLDER, encoding="utf-8", delay=True
         )
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._handler.handleError = lambda record: None  # type: ignore[method-assign]
+        self._handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not end a job
         self._stage, self._since = "", time.monotonic()
 
     def begin(self, request: RenderRequest, engine: str, goes_on: bool) -> None:
