@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any
 
 from engine import part
 from engine.a2.options import DEFAULT_MODEL
@@ -23,15 +23,6 @@ class Choices:
     tidy_at_start: bool = False
 
 
-class Changes(TypedDict, total=False):
-    """Some of the choices."""
-
-    model: str
-    clips_days: int
-    clips_gb: float
-    tidy_at_start: bool
-
-
 class Settings:
     """The owner's choices, read anew each time: another window may have changed them."""
 
@@ -46,8 +37,8 @@ class Settings:
         except (OSError, ValueError, AttributeError):
             return Choices()
 
-    def put(self, **changes: Unpack[Changes]) -> Choices:
-        """Change some of them and keep them. Raises OSError."""
+    def put(self, **changes: Any) -> Choices:
+        """Change some of the fields of `Choices` and keep them. Raises OSError."""
         choices = replace(self.get(), **changes)
         with part.whole(self._file) as growing:
             growing.write_text(json.dumps(asdict(choices), indent=1), encoding="utf-8")

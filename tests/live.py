@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import pytest
@@ -65,13 +65,17 @@ def a_slow_start() -> Any:
     return patch("gradio.http_server.time", SimpleNamespace(time=lambda: time.monotonic() / 24, sleep=time.sleep))
 
 
+def lacking(what: str) -> NoReturn:
+    """Leave a test out and say what it lacks here; under CI, where it is to be had, that is a failure."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A headless Chromium. Without one the test is skipped, except under CI, where that is a failure."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
-        say = pytest.fail if os.environ.get("CI") else pytest.skip
-        say("no Chromium here: install Debian's `chromium` to run the browser tests")
+        lacking("no Chromium here: install Debian's `chromium` to run the browser tests")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

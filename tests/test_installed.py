@@ -26,7 +26,7 @@ from gradio_client import Client, handle_file
 from app.guard.access import Terms
 from app.own import WEB
 from engine.video import read_scene
-from tests.live import Live, serving
+from tests.live import Live, lacking, serving
 from tests.places import HOME, NAME, REPO, a_place, copy_project, files_in, is_below, read_only
 from tests.served import hero, served
 
@@ -56,8 +56,7 @@ MOVES = """async (which) => {
 def project() -> Iterator[Path]:
     """A download of Troupe in a folder below the home folder, and nothing made in it yet."""
     if not os.access(HOME, os.W_OK):
-        say = pytest.fail if os.environ.get("CI") else pytest.skip
-        say(f"the home folder {HOME} cannot be written, and this is about Troupe in it")
+        lacking(f"the home folder {HOME} cannot be written, and this is about Troupe in it")
     with a_place([HOME]) as place:
         yield copy_project(REPO, place / NAME / "troupe")
 

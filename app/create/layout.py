@@ -88,28 +88,17 @@ class Page:
             with gr.Accordion("Model settings", open=False):
                 with gr.Row():
                     self.steps = gr.Slider(
-                        *SAMPLING["steps"],
-                        50,
-                        step=1,
-                        label="Steps",
-                        min_width=150,
+                        *SAMPLING["steps"], 50, step=1, label="Steps", min_width=150,
                         info="More takes longer; the authors use 50.",
-                    )
+                    )  # fmt: skip
                     self.guidance = gr.Slider(
-                        *SAMPLING["guidance"],
-                        5.0,
-                        step=0.5,
-                        label="Guidance",
-                        min_width=150,
+                        *SAMPLING["guidance"], 5.0, step=0.5, label="Guidance", min_width=150,
                         info="How strictly the prompt is followed. At 1 a step takes half the time.",
-                    )
+                    )  # fmt: skip
                 self.flow_shift = gr.Slider(
-                    *SAMPLING["flow_shift"],
-                    8.0,
-                    step=0.5,
-                    label="Flow shift",
+                    *SAMPLING["flow_shift"], 8.0, step=0.5, label="Flow shift",
                     info="Higher spends more steps on the layout, lower on detail.",
-                )
+                )  # fmt: skip
                 self._faster()
                 self._another_way()
         with gr.Row(elem_classes="tr-shot"):

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from app.create.sheet import OffloadWish, PrecisionWish
 from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options, as_run
 from engine.door import Progress, RenderRequest, Result
@@ -35,8 +36,8 @@ STAGES = {"text": "Prompt", "references": "Cast", "denoise": "Making", "decode":
 class Wishes:
     """What a person sets beside the plan; empty leaves it to the plan."""
 
-    precision: Literal["", "bf16", "int8", "fp8"] = ""
-    offload: Literal["", "none", "blocks"] = ""
+    precision: PrecisionWish = ""
+    offload: OffloadWish = ""
     resident: int | None = None
     guidance: str = ""  # "together" or "in turn"
 

@@ -17,8 +17,10 @@ OWN = "own"  # the format of a clip that was opened and is in none of ours
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
 ENGINES = ("draft", "a2")
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-WISHES = {
-    "precision": ("", "bf16", "int8", "fp8"), "offload": ("", "none", "blocks"),
+PrecisionWish = Literal["", "bf16", "int8", "fp8"]  # empty, here and below: as the plan chooses
+OffloadWish = Literal["", "none", "blocks"]
+WISHES: dict[str, tuple[str, ...]] = {
+    "precision": get_args(PrecisionWish), "offload": get_args(OffloadWish),
     "guidance_passes": ("", "together", "in turn"),
 }  # fmt: skip
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
@@ -52,8 +54,8 @@ class Sheet:
     turbo: bool = False
     step_cache: bool = False
     attention: Attention = "native"
-    precision: Literal["", "bf16", "int8", "fp8"] = ""  # these four: beside the plan; empty leaves it to the plan
-    offload: Literal["", "none", "blocks"] = ""
+    precision: PrecisionWish = ""  # these four: beside what the plan chooses; empty leaves it to the plan
+    offload: OffloadWish = ""
     resident: int | None = None
     guidance_passes: str = ""
     job: str = ""

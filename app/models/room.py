@@ -24,9 +24,9 @@ SECONDS = 1.0  # between two looks, while something is under way
 
 
 class Room:
-    """The room's components, by name; to be made inside its tab. `more` adds what stands below them."""
+    """The room's components, by name; to be made inside its tab."""
 
-    def __init__(self, more: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.refusal = gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")
         self.body = gr.Column(visible=False, elem_id="tr-models")
         with self.body:
@@ -38,8 +38,6 @@ class Room:
                     self.install_stop = gr.Button("Stop", size="sm", elem_id="tr-install-stop")
             with gr.Column(elem_classes="tr-thing"):
                 self._checkpoint()
-            with gr.Column(elem_classes="tr-thing"):
-                more()
         self.timer = gr.Timer(SECONDS, active=False)
 
     def _checkpoint(self) -> None:
@@ -68,7 +66,9 @@ def build_models(
 ) -> None:  # fmt: skip
     """Fill the tab; to be called inside it, in the page's `blocks`. A guest of a shared page is shown nothing and may
     do nothing."""
-    room = Room(lambda: build_card(tab, planner, release, is_owner))
+    room = Room()
+    with room.body, gr.Column(elem_classes="tr-thing"):
+        build_card(tab, planner, release, is_owner)
     _wire(blocks, tab, room, getting, is_owner)
 
 
