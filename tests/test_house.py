@@ -43,10 +43,9 @@ def test_page_and_server_load_nothing_of_the_model_s_libraries_and_no_more_of_it
     code = "import sys, json, app.start, app.server, app.page; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=repo, stdout=subprocess.PIPE, timeout=600, check=True)
     loaded = set(json.loads(done.stdout))
-    contracts = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
-    (libraries,) = [each["forbidden_modules"] for each in contracts if "torch" in each.get("forbidden_modules", [])]
+    rules = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    forbidden = [contract.get("forbidden_modules", []) for contract in rules["contracts"]]
+    (libraries,) = [modules for modules in forbidden if "torch" in modules]
     assert not loaded & set(libraries)
     assert {name for name in loaded if name.startswith(("engine.a2", "engine.memory"))} == LOADED_BY_THE_PAGE
 
