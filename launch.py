@@ -175,7 +175,7 @@ def serve(argv: "list[str]") -> int:
 
 
 def render(argv: "list[str]") -> int:
-    from engine.command import main as render_main
+    from engine.door.command import main as render_main
 
     return render_main(argv)
 

@@ -16,8 +16,8 @@ from app.jobs.snapshot import Snapshot
 from app.safely import safely
 from app.uploads import handed_out, uploaded
 from engine.errors import SceneError
-from engine.presets import FORMATS
-from engine.scene import MAX_CAST, MAX_PROMPT, MAX_SEED
+from engine.scene.presets import FORMATS
+from engine.scene.scene import MAX_CAST, MAX_PROMPT, MAX_SEED
 
 
 def add_endpoints(studio: Studio) -> None:

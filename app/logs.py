@@ -9,8 +9,9 @@ import logging.handlers
 import re
 from pathlib import Path
 
+from engine.process.rotate import BYTES, OLDER
+
 NAME, ENGINE = "troupe.log", "engine.log"
-_BYTES, _OLDER = 500_000, 3  # of one file; how many older ones are kept
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _TAIL = 400_000  # bytes of a log's end that are looked at
 _ENGINE_ERROR = re.compile(r"troupe: |Fatal Python error|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b|CUDA|Killed")
@@ -33,7 +34,7 @@ def keep_log(folder: Path) -> logging.Handler:
     with contextlib.suppress(OSError):  # a full disk is no reason not to start
         folder.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(
-        folder / NAME, maxBytes=_BYTES, backupCount=_OLDER, encoding="utf-8", delay=True
+        folder / NAME, maxBytes=BYTES, backupCount=OLDER, encoding="utf-8", delay=True
     )
     handler.setFormatter(OneLine(_FORMAT))
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not end a handler
@@ -52,18 +53,6 @@ def stop_log(handler: logging.Handler) -> None:
     if logging.lastResort is not None:
         logger.removeHandler(logging.lastResort)
     handler.close()
-
-
-def turn_over(path: Path) -> None:
-    """Put a log that has become large aside, before somebody opens it who will never do so: a process that writes its
-    stderr there. One that cannot be moved (another process holds it, on Windows) is left for the next time."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_size >= _BYTES:
-            handler = logging.handlers.RotatingFileHandler(path, backupCount=_OLDER, delay=True)
-            try:
-                handler.doRollover()
-            finally:
-                handler.close()
 
 
 def last_errors(folder: Path, count: int = 20) -> list[str]:

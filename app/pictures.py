@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from engine.images import bounding_box
+from engine.media.images import bounding_box
 
 THUMB = (320, 240)  # pixels, what a cast card shows on a dense screen
 STAGE_HEIGHT = 420  # pixels: the tallest a cut-out is drawn on the stage

@@ -32,16 +32,16 @@ from app.guard.lobby import MOST, Lobby, speak_seldom
 from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
 from app.jobs.board import JobBoard
-from app.jobs.process import EngineProcess
 from app.logs import ENGINE, keep_log, stop_log
 from engine import VERSION
 from engine.errors import TroupeError
+from engine.process.client import EngineProcess
 from engine.surroundings import settle
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
-    from app.jobs.inline import InlineEngine
+    from engine.process.inline import InlineEngine
 
 log = logging.getLogger("troupe.server")
 
@@ -147,7 +147,7 @@ def _open_house(outputs: Path, umask: int) -> House:
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
     """What makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only, that."""
     if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
-        from app.jobs.inline import InlineEngine
+        from engine.process.inline import InlineEngine
 
         return InlineEngine()
     return EngineProcess(log=outputs / "logs" / ENGINE)
@@ -250,7 +250,7 @@ def _say_hello(access: Access, url: str, public: str | None) -> None:
 def _has_model() -> bool:
     """Whether the model's engine can run here, as far as can be told without starting it."""
     from engine.a2.options import A2Options
-    from engine.engines import ENGINES
+    from engine.door.registry import ENGINES
 
     try:
         ENGINES["a2"].available(A2Options())

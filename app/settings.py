@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine import part
 from engine.a2.options import DEFAULT_MODEL
+from engine.disk import atomic
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Settings:
     def put(self, **changes: Any) -> Choices:
         """Change some of the fields of `Choices` and keep them. Raises OSError."""
         choices = replace(self.get(), **changes)
-        with part.whole(self._file) as growing:
+        with atomic.whole(self._file) as growing:
             growing.write_text(json.dumps(asdict(choices), indent=1), encoding="utf-8")
         return choices
 

@@ -19,9 +19,9 @@ from engine.a2.loading import load_checkpoint
 from engine.a2.options import A2Options
 from engine.a2.recipe import shoot
 from engine.a2.references import gather_references
-from engine.cast import Member
-from engine.door import RenderRequest, gather
-from engine.scene import Scene, load_scene, scene_from_data
+from engine.door.render import RenderRequest, gather
+from engine.scene.cast import Member
+from engine.scene.scene import Scene, load_scene, scene_from_data
 
 if TYPE_CHECKING:
     import torch

@@ -38,7 +38,7 @@ from app.guard.visitors import KEY, Visitor
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import RUNNING
 from app.settings import Settings
-from engine import door
+from engine.door.render import render
 from tests.waits import until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ class Gate:
 
         video = request.scene.video.model_copy(update={"width": 160, "height": 96})
         small = replace(request, scene=request.scene.model_copy(update={"video": video}))
-        return door.render(small, tell, stop)
+        return render(small, tell, stop)
 
     def start(self) -> None:
         """As the engine's process does."""

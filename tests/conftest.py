@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
-from engine.scene import Scene, scene_from_data
+from engine.scene.scene import Scene, scene_from_data
 from tests.modes import NotHere, counting
 from tests.places import NAME, REPO, a_place
 
@@ -95,7 +95,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 @pytest.fixture(autouse=True)
 def keep_signal_handlers() -> Iterator[None]:
-    """`engine.command.main` takes signals over for good, as a program may. Here other tests come after it."""
+    """`engine.door.command.main` takes signals over for good, as a program may. Here other tests come after it."""
     handlers, lost = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     yield
     sys.unraisablehook = lost

@@ -146,7 +146,7 @@ def _last_line(outputs: Path, job: str) -> str:
 def frames_by_seed(outputs: Path) -> dict[int, str]:
     """For every clip the digest of its frames."""
     from app.jobs.board import JobBoard
-    from engine.video import read_frames
+    from engine.media.video import read_frames
 
     board = JobBoard(outputs, None)
     try:
@@ -169,7 +169,7 @@ def frames_by_seed(outputs: Path) -> dict[int, str]:
 def main(outputs: Path, count: int, engine: str, heard: Callable[[], object] = lambda: None) -> int:
     """Work the jobs off; after every line it is waited until it was `heard`."""
     from app.jobs.board import INTERRUPTED, JobBoard
-    from engine import door
+    from engine.door import render as door
 
     speaking = threading.Lock()  # the first job begins while the next one is still taken in
 
@@ -211,8 +211,8 @@ def main(outputs: Path, count: int, engine: str, heard: Callable[[], object] = l
 
 def submit(board, seed: int, engine: str, owner: str = "desk") -> str:
     from engine.a2.options import A2Options
-    from engine.door import RenderRequest
-    from engine.scene import scene_from_data
+    from engine.door.render import RenderRequest
+    from engine.scene.scene import scene_from_data
 
     video = {"width": 64, "height": 64, "frames": 9, "trim_head": 0} if engine == "a2" else {
         "width": 192, "height": 128, "frames": 30, "fps": 10}  # fmt: skip

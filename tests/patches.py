@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.images import open_with_notices
+from engine.media.images import open_with_notices
 
 COLOURS = np.array([[(200, 40, 40), (40, 160, 60), (50, 70, 190)], [(230, 170, 140), (128, 128, 128), (64, 64, 64)]])
 PIXELS = np.repeat(np.repeat(COLOURS.astype(np.uint8), 40, 0), 40, 1)  # (80, 120, 3)

@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
-from engine import command
 from engine.a2.options import A2Options
-from engine.door import Progress, RenderRequest, render
+from engine.door import command
+from engine.door.render import Progress, RenderRequest, render
 from engine.errors import Stopped
-from engine.scene import load_scene
-from engine.video import probe, read_scene
+from engine.media.video import probe, read_scene
+from engine.scene.scene import load_scene
 from tests.a2 import GOLDEN, TINY
 
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="the a2 engine's libraries are not installed
 from engine.a2.conditioning import condition
 from engine.a2.recipe import shoot
 from engine.a2.references import gather_references
-from engine.video import probe
+from engine.media.video import probe
 from tests.a2 import GOLDEN, NAMES, OPTIONS, TINY, golden, tiny
 
 CONDITIONING, LATENTS = 1e-4, 1e-3

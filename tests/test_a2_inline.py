@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
-from app.jobs.inline import gpu_seconds
-from engine.door import RenderRequest
-from engine.scene import load_scene
+from engine.door.render import RenderRequest
+from engine.process.inline import gpu_seconds
+from engine.scene.scene import load_scene
 from tests.a2 import GOLDEN, TINY, a_scene
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Spaces fork, and Windows cannot")
@@ -80,10 +80,10 @@ SCRIPT = """
 import json, os, sys, spaces
 from dataclasses import replace
 from pathlib import Path
-from app.jobs.inline import InlineEngine
+from engine.process.inline import InlineEngine
 from engine.a2.options import A2Options
-from engine.door import RenderRequest
-from engine.scene import load_scene
+from engine.door.render import RenderRequest
+from engine.scene.scene import load_scene
 scene, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 options = A2Options(model=model, device="cpu", precision="fp32")
 whole = RenderRequest(load_scene(scene), scene.parent, out, poster=False, a2=options)

@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from safetensors.torch import save_file
 
-from engine import command
 from engine.a2.adapters import check_loras, read_loras
 from engine.a2.files import read_checkpoint
 from engine.a2.loading import use_loras
 from engine.a2.options import Lora, check_speed
 from engine.a2.recipe import Watch, shoot
-from engine.arguments import parse
-from engine.engines import ENGINES
+from engine.door import command
+from engine.door.arguments import parse
+from engine.door.registry import ENGINES
 from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TINY, TRIO, a_scene, copy_of_tiny, latents_of, members_of, tiny
 
@@ -386,7 +386,7 @@ def test_turbo_keeps_four_to_eight_steps_where_the_scene_asks_for_them(asked, ma
 
 def test_euler_stands_on_the_noise_levels_that_the_distillation_used():
     from engine.a2.sampling import make_scheduler
-    from engine.scene import Sampling
+    from engine.scene.scene import Sampling
 
     scheduler = make_scheduler("euler", Sampling(steps=4, flow_shift=5.0))
     levels = [5 * s / (1 + 4 * s) for s in (1, 0.75, 0.5, 0.25)]

@@ -13,14 +13,13 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 
 from safetensors.torch import load_file
 
-from app.jobs.process import EngineDied, EngineProcess
-from engine import door
 from engine.a2 import recipe
 from engine.a2.options import A2Options, of_the_model
-from engine.door import Progress, RenderRequest
+from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
-from engine.garage import Garage
-from engine.scene import load_scene, scene_from_data
+from engine.memory.model_cache import Garage
+from engine.process.client import EngineDied, EngineProcess
+from engine.scene.scene import load_scene, scene_from_data
 from tests.a2 import GOLDEN, OPTIONS, TINY, copy_of_tiny
 
 # A real worker that is killed after a run's second step is kept, once.
@@ -28,7 +27,7 @@ KILLED_ONCE = """
 import os, signal, sys
 from pathlib import Path
 from engine.a2 import recipe
-from engine import worker
+from engine.process import worker
 keep, here = recipe.save_run, Path(sys.argv[1])
 def kept(path, run, *more):
     keep(path, run, *more)
@@ -83,7 +82,7 @@ def stages(engine: EngineProcess, request: RenderRequest) -> list[str]:
 def test_a_model_stays_loaded_and_gives_the_same_latents(engine, request_for, tmp_path):
     engine.release()
     here, first, second = (tmp_path / f"{name}.safetensors" for name in ("here", "first", "second"))
-    door.render(request_for(save_latents=here))
+    render(request_for(save_latents=here))
     whole = ["cast", "loading", "conditioning", "sampling", "decoding"]
     assert stages(engine, request_for(save_latents=first)) == whole
     assert stages(engine, request_for(save_latents=second)) == [stage for stage in whole if stage != "loading"]
@@ -112,7 +111,7 @@ def test_other_options_load_the_model_anew(engine, request_for):
 def test_a_run_killed_in_the_engine_s_process_goes_on_to_the_same_latents(engines, request_for, tmp_path):
     engine = engines([sys.executable, "-c", KILLED_ONCE, str(tmp_path / "happened")])
     whole, latents, state = (tmp_path / f"{name}.safetensors" for name in ("whole", "latents", "run"))
-    door.render(request_for(save_latents=whole))
+    render(request_for(save_latents=whole))
     (tmp_path / "out.mp4").unlink()
     with pytest.raises(EngineDied, match="want of memory"):
         engine.render(request_for(save_latents=latents, state=state))

@@ -13,9 +13,9 @@ from PIL import Image
 from engine.a2.options import A2Options, check_scene, frames_for
 from engine.a2.packing import pack, share_slots, split_evenly
 from engine.a2.references import Canvas, cover, gather_references, letterbox
-from engine.cast import Member
 from engine.errors import SceneError
-from engine.scene import Scene, scene_from_data
+from engine.scene.cast import Member
+from engine.scene.scene import Scene, scene_from_data
 
 WHITE = (255, 255, 255)
 
@@ -209,8 +209,8 @@ def test_one_reference_fits_the_shortest_clip():
 
 def test_the_canvases_and_the_checks_load_no_model_library(repo: Path):
     code = (
-        "import sys; import engine.a2.references, engine.a2.files, engine.a2.options, engine.a2.recipe, engine.door,"
-        "engine.engines, engine.command;"
+        "import sys; import engine.a2.references, engine.a2.files, engine.a2.options, engine.a2.recipe,"
+        "engine.door.render, engine.door.registry, engine.door.command;"
         "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
@@ -219,7 +219,7 @@ def test_the_canvases_and_the_checks_load_no_model_library(repo: Path):
 
 def test_a_machine_without_the_libraries_is_told_what_to_install(monkeypatch):
     from engine.a2 import options
-    from engine.engines import ENGINES
+    from engine.door.registry import ENGINES
     from engine.errors import EngineUnavailable
 
     monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None if name == "torch" else object())

@@ -16,15 +16,15 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
 from safetensors.torch import load_file
 
-from app.jobs.process import EngineDied, EngineProcess
-from engine import command
 from engine.a2 import conditioning, decoding, loading, rescue
 from engine.a2.recipe import Watch
-from engine.door import Progress, RenderRequest, render
+from engine.door import command
+from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
-from engine.garage import Garage
+from engine.memory.model_cache import Garage
 from engine.memory.shortage import Shortage
-from engine.scene import scene_to_json
+from engine.process.client import EngineDied, EngineProcess
+from engine.scene.scene import scene_to_json
 from tests.a2 import GOLDEN, OPTIONS, TRIO, a_scene, copy_of_tiny, golden, members_of
 
 SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
@@ -278,7 +278,7 @@ KILLED_WHILE_DECODING = """
 import os, sys
 from pathlib import Path
 from engine.a2 import decoding
-from engine import worker
+from engine.process import worker
 enlarge, here = decoding._enlarge, Path(sys.argv[1])
 def killed(*how):
     if not here.exists():

@@ -18,7 +18,7 @@ from engine.a2 import state
 from engine.a2.recipe import Watch, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import EngineUnavailable, Stopped
-from engine.scene import Sampling
+from engine.scene.scene import Sampling
 from tests.a2 import GOLDEN, OPTIONS, TINY, TRIO, a_scene, conditioned, golden, latents_of, members_of, tiny
 
 CPU = torch.device("cpu")
@@ -166,7 +166,7 @@ def test_a_render_killed_between_steps_goes_on_from_its_state(repo: Path, tmp_pa
         "import sys; from engine.a2 import recipe; keep = recipe.save_run\n"
         "def kept(*how):\n    keep(*how)\n    if how[1].step == 2:\n"
         "        print('kept', flush=True)\n        sys.stdin.read()\n"  # and waits there for its end
-        "recipe.save_run = kept; from engine.command import main; sys.exit(main(sys.argv[1:]))"
+        "recipe.save_run = kept; from engine.door.command import main; sys.exit(main(sys.argv[1:]))"
     )
     flags = ["--model", TINY, "--device", "cpu", "--precision", "fp32", "--state", kept, "--save-latents", latents]
     arguments = list(map(str, [GOLDEN / "two_references.json", "-o", tmp_path / "out.mp4", *flags]))

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from app import server
 from app.jobs.board import STOPPED, JobBoard
 from app.server import House
-from engine.video import read_frames, read_scene
+from engine.media.video import read_frames, read_scene
 from tests.live import OPEN, Live, serving, upload
 
 LONG = 120_000  # milliseconds: CI shares two cores

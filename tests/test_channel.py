@@ -6,25 +6,32 @@ from dataclasses import replace
 
 import pytest
 
-from engine import channel, door
 from engine.a2.options import A2Options
-from engine.channel import ChannelError
-from engine.door import Progress, RenderRequest
+from engine.door import render
+from engine.door.render import Progress, RenderRequest
+from engine.process import messages
+from engine.process.messages import ChannelError
 
 
 def test_messages_come_back_as_they_were(tiny_scene, tmp_path):
     options = A2Options(model="ü\ud800", precision="bf16", batched_guidance=True, state=tmp_path / "run.safetensors")
     scene = tiny_scene(prompt='"quoted"\n ü 日本')
     request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", cache=tmp_path, engine="a2", a2=options)
-    for message in (channel.Render(3, request), channel.Hello(), channel.Stop(4), channel.Release(), channel.Quit()):
-        assert channel.read(channel.line_of(message), channel.ToEngine) == message
-    result = door.Result(tmp_path / "a.mp4", None, 8, 1.5, "draft", ("a notice",))
+    for message in (
+        messages.Render(3, request),
+        messages.Hello(),
+        messages.Stop(4),
+        messages.Release(),
+        messages.Quit(),
+    ):
+        assert messages.read(messages.line_of(message), messages.ToEngine) == message
+    result = render.Result(tmp_path / "a.mp4", None, 8, 1.5, "draft", ("a notice",))
     progress = Progress("frames", 1, 8, 2.0, None)
-    for message in (channel.Done(1, result), channel.Told(2, progress), channel.Alive(), channel.Halted(1)):
-        line = channel.line_of(message)
+    for message in (messages.Done(1, result), messages.Told(2, progress), messages.Alive(), messages.Halted(1)):
+        line = messages.line_of(message)
         assert line.isascii()
         assert line.count(b"\n") == 1
-        assert channel.read(line, channel.FromEngine) == message
+        assert messages.read(line, messages.FromEngine) == message
 
 
 @pytest.mark.parametrize(
@@ -41,12 +48,12 @@ def test_messages_come_back_as_they_were(tiny_scene, tmp_path):
 )
 def test_a_line_that_does_not_fit_is_refused(line, says):
     with pytest.raises(ChannelError, match=says):
-        channel.read(line, channel.ToEngine)
+        messages.read(line, messages.ToEngine)
 
 
 def test_a_value_that_cannot_travel_is_named(tmp_path):
     progress = Progress("frames", 1, 8, float("nan"), None)
     with pytest.raises(ChannelError, match=r"Told\.progress\.elapsed"):
-        channel.line_of(channel.Told(1, progress))
+        messages.line_of(messages.Told(1, progress))
     with pytest.raises(ChannelError, match=r"Told\.progress\.detail: a list"):
-        channel.line_of(channel.Told(1, replace(progress, elapsed=0.0, detail=[])))
+        messages.line_of(messages.Told(1, replace(progress, elapsed=0.0, detail=[])))

@@ -22,9 +22,9 @@ from app.create.progress import progress_html
 from app.jobs.snapshot import DONE, PAUSED, STOPPED, WAITING
 from app.settings import Choices, Settings
 from engine.errors import TroupeError
-from engine.export import KINDS
-from engine.scene import Video
-from engine.video import read_scene, write_video
+from engine.media.export import KINDS
+from engine.media.video import read_scene, write_video
+from engine.scene.scene import Video
 from engine.words import gigabytes
 from tests.clips_room import QUERY, Room
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 
 from app import server
 from app.server import House
-from engine.scene import Video
-from engine.video import write_video
+from engine.media.video import write_video
+from engine.scene.scene import Video
 from tests.clips_room import Gate
 from tests.live import Live, serving
 

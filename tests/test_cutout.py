@@ -19,7 +19,7 @@ from engine.cutout import cache as kept
 from engine.cutout.matte import bleed, estimate_foreground, matte, refine
 from engine.cutout.weights import Unavailable
 from engine.errors import CutoutError, ImageError
-from engine.scene import Element
+from engine.scene.scene import Element
 
 RED, GREEN, BLUE, WHITE = (210, 40, 40), (40, 160, 60), (50, 70, 200), (255, 255, 255)
 

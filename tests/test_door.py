@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import door
-from engine.cast import Member
-from engine.door import Progress, RenderRequest, gather, render
+from engine.door import render as door
+from engine.door.render import Progress, RenderRequest, gather, render
 from engine.errors import EngineUnavailable, ImageError, SceneError, Stopped
-from engine.video import probe, read_frames, read_metadata, read_scene
+from engine.media.video import probe, read_frames, read_metadata, read_scene
+from engine.scene.cast import Member
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from engine.cast import Member
 from engine.draft import arrange, block, empty_stage, frames
 from engine.draft.measure import bounding_box, measure
-from engine.scene import Placement, Scene, scene_from_data
+from engine.scene.cast import Member
+from engine.scene.scene import Placement, Scene, scene_from_data
 
 FRAMES = [(832, 480), (480, 832), (640, 640)]
 

@@ -10,7 +10,7 @@ import pytest
 from engine.draft.camera import Aim, aim_at, camera_of
 from engine.draft.easing import fade, glide, smooth
 from engine.draft.motion import Mover, Pose
-from engine.scene import CAMERAS, MOTIONS, Video
+from engine.scene.scene import CAMERAS, MOTIONS, Video
 
 FPS = 15
 VIDEO = Video()  # 832x480, 81 frames at 15 a second

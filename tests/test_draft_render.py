@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from engine.cast import Member
 from engine.draft import NOTE, arrange, frames
 from engine.errors import Stopped
-from engine.scene import CAMERAS, MOTIONS, Scene, scene_from_data
+from engine.scene.cast import Member
+from engine.scene.scene import CAMERAS, MOTIONS, Scene, scene_from_data
 
 RED, GREEN = (220, 30, 30, 255), (40, 170, 80, 255)
 

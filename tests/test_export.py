@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from engine.errors import DiskFull, Stopped, VideoError
-from engine.export import KINDS, export
-from engine.scene import Video, scene_from_data
-from engine.video import Metadata, probe, read_frames, read_metadata, write_video
+from engine.media.export import KINDS, export
+from engine.media.video import Metadata, probe, read_frames, read_metadata, write_video
+from engine.scene.scene import Video, scene_from_data
 
 FRAMES = 9
 

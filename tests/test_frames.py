@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from engine.cutout import Models, cut_out, uncut
 from engine.cutout.weights import Unavailable
-from engine.images import open_image
+from engine.media.images import open_image
 from tests.test_cutout import alpha_of, with_mask
 
 SIZE, BODY = (240, 240), (80, 70, 160, 200)

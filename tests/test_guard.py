@@ -31,7 +31,7 @@ from app.guard.limits import Limits, Line, Rates, Uploads
 from app.guard.veil import ALIAS, Veil
 from app.guard.visitors import OWNER, Visitor
 from engine.errors import SceneError, TroupeError
-from engine.scene import scene_from_data
+from engine.scene.scene import scene_from_data
 from tests.guests import API, LONG, PASSWORD, Guest, picture
 from tests.live import Live, chromium, serving
 

@@ -14,7 +14,8 @@ import pytest
 from app.help import doctor
 from app.help.diagnostics import diagnostics, without_private
 from app.help.doctor import Finding
-from app.logs import ENGINE, NAME, keep_log, last_engine_errors, last_errors, stop_log, turn_over
+from app.logs import ENGINE, NAME, keep_log, last_engine_errors, last_errors, stop_log
+from engine.process.rotate import rotate
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -133,12 +134,12 @@ def test_warnings_are_told_on_the_console_too(tmp_path, log, capsys):
 
 def test_the_engine_s_log_turns_over_before_a_process_starts(tmp_path):
     path = tmp_path / ENGINE
-    turn_over(path)  # none yet
+    rotate(path)  # none yet
     for number in range(8):
         path.write_bytes(f"{number}\n".encode() + b"x" * 600_000)
-        turn_over(path)
+        rotate(path)
     path.write_bytes(b"small")
-    turn_over(path)
+    rotate(path)
     assert {each.name for each in tmp_path.iterdir()} == {ENGINE, *(f"{ENGINE}.{number}" for number in (1, 2, 3))}
     assert path.read_bytes() == b"small"
     assert (tmp_path / f"{ENGINE}.1").read_bytes().startswith(b"7")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from engine.images import open_image, open_with_notices
+from engine.media.images import open_image, open_with_notices
 from tests.patches import (
     PIXELS,
     chunk,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.images import KEPT_PIXELS, open_image
-from engine.images.gate import DECODING, TOGETHER, Gate
+from engine.media.images import KEPT_PIXELS, open_image
+from engine.media.images.gate import DECODING, TOGETHER, Gate
 from tests.patches import chunk, patches, refusal
 
 LIMIT = 300  # MB above the idle process
@@ -25,7 +25,7 @@ OPENER = """
 import json, sys, threading
 from pathlib import Path
 from PIL import Image
-from engine import images
+from engine.media import images
 from engine.errors import ImageError
 
 def held(what):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.images import open_image, open_with_notices
+from engine.media.images import open_image, open_with_notices
 from tests.patches import COLOURS, PIXELS, error_of, patches, refusal, saved
 
 tifffile = pytest.importorskip("tifffile")

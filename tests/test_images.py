@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from engine.errors import ImageError
-from engine.images import MAX_PIXELS, cover, flatten, has_real_alpha, open_image, within
+from engine.media.images import MAX_PIXELS, cover, flatten, has_real_alpha, open_image, within
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 60), (40, 60, 210)
 

@@ -25,7 +25,7 @@ from gradio_client import Client, handle_file
 
 from app.guard.access import Terms
 from app.own import WEB
-from engine.video import read_scene
+from engine.media.video import read_scene
 from tests.live import Live, lacking, serving
 from tests.places import HOME, NAME, REPO, a_place, copy_project, files_in, is_below, read_only
 from tests.served import hero, served

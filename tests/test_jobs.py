@@ -28,12 +28,12 @@ from app.jobs.board import (
 )
 from app.jobs.lock import check_free
 from app.jobs.papers import STATE, request_of
-from app.jobs.process import EngineClosed, EngineDied
 from app.server import open_house
 from engine.a2.options import A2Options
-from engine.door import Progress, RenderRequest, Result
+from engine.door.render import Progress, RenderRequest, Result
 from engine.errors import DiskFull, Stopped, TroupeError, VideoError
-from engine.scene import Scene, load_scene, scene_from_data
+from engine.process.client import EngineClosed, EngineDied
+from engine.scene.scene import Scene, load_scene, scene_from_data
 from tests.waits import LONG, until
 
 
@@ -544,7 +544,7 @@ def _as_if_killed(board: JobBoard, job_id: str, **columns: object) -> None:
 
 
 def test_a_job_killed_between_its_clip_and_the_word_of_it_is_not_made_again(open_board, gate, moving_square):
-    from engine.video import write_video
+    from engine.media.video import write_video
 
     board = open_board()
     board.pause_queue()

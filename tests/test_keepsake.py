@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from engine.cast import Member
-from engine.door import RenderRequest, gather, render
+from engine.door.render import RenderRequest, gather, render
 from engine.errors import VideoError
-from engine.keepsake import BOX, pack, unpack
-from engine.scene import Video, load_scene, scene_from_data
-from engine.video import Metadata, probe, read_frames, read_scene, write_video
+from engine.media.embed import BOX, pack, unpack
+from engine.media.video import Metadata, probe, read_frames, read_scene, write_video
+from engine.scene.cast import Member
+from engine.scene.scene import Video, load_scene, scene_from_data
 
 
 @pytest.fixture

@@ -77,7 +77,8 @@ class Copy:
             ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
-            (folder / "engine" / "command.py").write_text(TELLS)
+            (folder / "engine" / "door").mkdir()
+            (folder / "engine" / "door" / "command.py").write_text(TELLS)
             (folder / "app" / "server.py").write_text(SERVES)
             (folder / "requirements.txt").write_text("troupe-tiny>=1,<2  # small\n")
             (folder / "requirements-dev.txt").write_text("ruff\npytest\n")
@@ -213,7 +214,7 @@ def test_an_environment_that_has_the_requirements_is_used_as_it_is(fresh):
     (fresh.folder / "requirements.txt").write_text(
         "pytest>=8  # this one has it\npydantic\nnever; python_version < '3'\n"
     )
-    (fresh.folder / "engine" / "command.py").write_text(
+    (fresh.folder / "engine" / "door" / "command.py").write_text(
         "def main(argv):\n    import sys; print(sys.prefix); return 0\n"
     )
     done = fresh.run("render", PIP_FIND_LINKS="")
@@ -410,12 +411,12 @@ def ends(copy: Copy, number: int, when: str, said: str = "") -> str:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", ENDING)
-@pytest.mark.parametrize("module", ["argparse", "engine/command", "pip"])
+@pytest.mark.parametrize("module", ["argparse", "engine/door/command", "pip"])
 def test_a_signal_in_the_first_blink_is_one_line(ready, number, module):
     """While launch.py still imports, while `render` is imported, and while pip is at work."""
     wait = f"open({str(ready.folder / 'there')!r}, 'w').close(); import time; time.sleep(120)\n"
-    if module == "engine/command":
-        (ready.folder / "engine" / "command.py").write_text(wait)
+    if module == "engine/door/command":
+        (ready.folder / "engine" / "door" / "command.py").write_text(wait)
     else:
         (ready.folder / "slow").mkdir()
         (ready.folder / "slow" / f"{module}.py").write_text(wait)
@@ -430,7 +431,7 @@ def test_a_signal_in_the_first_blink_is_one_line(ready, number, module):
 def test_what_nohup_lets_it_ignore_stays_ignored(ready):
     held = "signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, [])"  # what we start could never hear it again
     code = f"import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, {held})\n"
-    (ready.folder / "engine" / "command.py").write_text(code + "def main(argv): return 0\n")
+    (ready.folder / "engine" / "door" / "command.py").write_text(code + "def main(argv): return 0\n")
     start = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", start, *ready.command("render")], env=ready.environment(), capture_output=True, text=True
@@ -440,7 +441,7 @@ def test_what_nohup_lets_it_ignore_stays_ignored(ready):
 
 @pytest.mark.skipif(os.name == "nt", reason="closes a file by its number")
 def test_a_closed_stderr_is_no_fault(ready):
-    (ready.folder / "engine" / "command.py").write_text("def main(argv): return 7\n")
+    (ready.folder / "engine" / "door" / "command.py").write_text("def main(argv): return 7\n")
     start = "import os, sys; os.close(2); os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-c", start, *ready.command("render")]
     done = subprocess.run(command, env=ready.environment(), stdout=subprocess.PIPE, text=True)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from engine.cutout import apply_mask, retouch, uncut
-from engine.images import open_image
+from engine.media.images import open_image
 
 SIZE, BODY = (300, 200), (100, 40, 200, 190)
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.disk.atomic import whole
 from engine.errors import VideoError
-from engine.part import whole
-from engine.scene import Video
-from engine.video import Metadata, probe, read_metadata, write_video
+from engine.media.video import Metadata, probe, read_metadata, write_video
+from engine.scene.scene import Video
 
 REPO = Path(__file__).resolve().parent.parent
 VIDEO = Video(width=96, height=64, frames=10, fps=12)
@@ -24,8 +24,11 @@ def files_in(folder: Path) -> list[str]:
 
 def leave_files(clip: Path, code: str) -> list[str]:
     """Two temporary files that another process made for `clip` and left; their names."""
-    code = f"import sys; from engine.part import beside; {code}; [p.write_text('x') for p in beside(Path(sys.argv[1]))]"
-    command = [sys.executable, "-c", f"from pathlib import Path; {code}", str(clip)]
+    code = (
+        f"import sys; from pathlib import Path; from engine.disk.atomic import beside; {code}\n"
+        "for p in beside(Path(sys.argv[1])): p.write_text('x')"
+    )
+    command = [sys.executable, "-c", code, str(clip)]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return files_in(clip.parent)
@@ -61,7 +64,7 @@ def test_the_files_of_a_render_that_still_runs_are_left_alone(tmp_path, moving_s
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_what_a_killed_writer_of_settings_left_goes_with_the_next(tmp_path):
     target = tmp_path / "settings.json"
-    code = ("import os, sys; from pathlib import Path; from engine.part import whole\n"
+    code = ("import os, sys; from pathlib import Path; from engine.disk.atomic import whole\n"
             "with whole(Path(sys.argv[1])) as growing: growing.touch(); os.kill(os.getpid(), 9)")  # fmt: skip
     subprocess.run([sys.executable, "-c", code, str(target)], cwd=REPO)
     assert len(files_in(tmp_path)) == 1

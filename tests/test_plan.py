@@ -20,7 +20,7 @@ from engine.memory.hardware import Fact, Hardware
 from engine.memory.plan import make_plan, plan_to_dict
 from engine.memory.shapes import default_shapes, read_shapes
 from engine.memory.speed import Speed
-from engine.scene import load_scene
+from engine.scene.scene import load_scene
 
 GB = 2**30
 FIXTURES = Path(__file__).resolve().parent / "fixtures"

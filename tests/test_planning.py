@@ -151,10 +151,10 @@ def test_seconds_are_shown_once_they_were_measured(tmp_path):
 
 def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
     """It took twice as long as foreseen: the next plan foresees more. A resumed or cached run teaches nothing."""
-    from engine.door import Progress, RenderRequest, Result
+    from engine.door.render import Progress, RenderRequest, Result
     from engine.memory.calibration import remember
     from engine.memory.speed import Speed
-    from engine.scene import scene_from_data
+    from engine.scene.scene import scene_from_data
 
     file = tmp_path / "speeds.json"
     monkeypatch.setattr(planning, "speeds_file", lambda: file)

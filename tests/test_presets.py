@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import PresetError
-from engine.presets import FORMATS, Preset, Slot, direct, frames_of, load_preset, load_presets, save_preset
-from engine.scene import Direction, Element, Placement, scene_from_json, scene_to_json
+from engine.scene.presets import FORMATS, Preset, Slot, direct, frames_of, load_preset, load_presets, save_preset
+from engine.scene.scene import Direction, Element, Placement, scene_from_json, scene_to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = load_presets(ROOT / "presets")

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.process import EngineClosed, EngineDied, EngineProcess, what_happened
-from engine import VERSION, channel, door
-from engine.channel import EngineFault
-from engine.door import Progress, RenderRequest
+from engine import VERSION
+from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, SceneError, Stopped, VideoError
-from engine.scene import scene_to_json
+from engine.process import messages
+from engine.process.client import EngineClosed, EngineDied, EngineProcess, what_happened
+from engine.process.messages import EngineFault
+from engine.scene.scene import scene_to_json
 from tests.waits import until
 
 PATIENCE = 120.0  # seconds; only what is broken waits so long
@@ -31,7 +32,8 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks p
 HAUNTED = """
 import ctypes, os, sys, time
 from pathlib import Path
-from engine import draft, worker
+from engine import draft
+from engine.process import worker
 drawn, here = draft.frames, Path(sys.argv[1])
 def happens(stop):
     {what}
@@ -50,13 +52,13 @@ FREEZE = "ctypes.PyDLL(None).sleep(600)"  # with the interpreter's lock in its h
 # A process that speaks the channel, and then does something else than a worker.
 FAKE = """
 import sys, threading, time, os
-from engine import channel
-from engine.channel import *
-from engine.door import Progress
+from engine.process import messages
+from engine.process.messages import *
+from engine.door.render import Progress
 def say(message):
-    sys.stdout.buffer.write(channel.line_of(message)); sys.stdout.buffer.flush()
+    sys.stdout.buffer.write(messages.line_of(message)); sys.stdout.buffer.flush()
 def hear():
-    return channel.read(sys.stdin.buffer.readline(), channel.ToEngine)
+    return messages.read(sys.stdin.buffer.readline(), messages.ToEngine)
 {what}
 """
 
@@ -130,7 +132,7 @@ def test_a_clip_from_the_process_is_the_same_file_as_one_made_in_line(engines, r
     result = engine.render(request_for(), told.append)
     by_process = result.path.read_bytes()
     told_in_line: list[Progress] = []
-    in_line = door.render(replace(request_for(), out=tmp_path / "inline.mp4"), told_in_line.append)
+    in_line = render(replace(request_for(), out=tmp_path / "inline.mp4"), told_in_line.append)
     assert by_process == in_line.path.read_bytes()
     assert replace(result, path=in_line.path, poster=in_line.poster, seconds=in_line.seconds) == in_line
     assert result.poster.is_file()
@@ -165,16 +167,16 @@ def test_the_server_renders_without_the_engine_s_libraries(repo, request_for):
     code = f"""
 import sys
 from pathlib import Path
-from app.jobs.process import EngineProcess
-from engine.door import RenderRequest
-from engine.scene import scene_from_json
+from engine.process.client import EngineProcess
+from engine.door.render import RenderRequest
+from engine.scene.scene import scene_from_json
 engine = EngineProcess()
 try:
     scene = scene_from_json(sys.stdin.read())
     engine.render(RenderRequest(scene, Path({str(request.root)!r}), Path({str(request.out)!r})))
 finally:
     engine.close()
-heavy = ("numpy", "cv2", "torch", "engine.video", "engine.draft", "engine.cutout")
+heavy = ("numpy", "cv2", "torch", "engine.media.video", "engine.draft", "engine.cutout")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
@@ -189,8 +191,8 @@ def test_a_model_that_nobody_has_asked_for_in_a_while_is_let_go(engines, tmp_pat
     code = """
 import sys
 from pathlib import Path
-from engine import worker
-from engine.garage import Garage
+from engine.process import worker
+from engine.memory.model_cache import Garage
 class Filled(Garage):
     def __init__(self):
         self._kept = "a", "model"
@@ -211,7 +213,7 @@ sys.exit(worker.main(["--idle", "0.05"]))
 def test_an_error_comes_back_as_the_door_raises_it(engines, request_for):
     bad = request_for(cast=[{"role": "object", "image": "gone.png"}])
     with pytest.raises(SceneError) as here:
-        door.render(bad)
+        render(bad)
     engine = engines()
     with pytest.raises(SceneError) as there:
         engine.render(bad)
@@ -243,9 +245,9 @@ def test_an_error_comes_whole_though_nothing_can_be_tidied_up_and_the_next_job_g
 ):
     """After an illegal access every call to the card fails with the same error, also those that let go of the model."""
     engine = haunted(
-        "import engine.garage\n"
+        "import engine.memory.model_cache\n"
         f"    def refuse(self): raise RuntimeError({refused!r})\n"
-        "    engine.garage.Garage.release = refuse\n"
+        "    engine.memory.model_cache.Garage.release = refuse\n"
         f"    {then}"
     )
     with pytest.raises(EngineFault, match=told):
@@ -359,9 +361,9 @@ def test_the_process_and_its_encoder_end_with_the_server(repo, request_for, tmp_
     parent = f"""
 import sys
 from pathlib import Path
-from app.jobs.process import EngineProcess
-from engine.door import RenderRequest
-from engine.scene import scene_from_json
+from engine.process.client import EngineProcess
+from engine.door.render import RenderRequest
+from engine.scene.scene import scene_from_json
 scene = scene_from_json(sys.stdin.readline())
 engine = EngineProcess([sys.executable, "-c", {script!r}, {str(tmp_path / "happened")!r}])
 engine.start()
@@ -545,10 +547,10 @@ def test_what_a_dying_process_left_unsaid_is_not_held_against_it(fake, request_f
 
 @pytest.mark.parametrize("optimised", [[], ["-OO"]], ids=["as usual", "without docstrings"])
 def test_a_worker_ends_where_its_server_is_of_another_version(repo, optimised):
-    lines = channel.line_of(channel.Hello(troupe="0.0.0")) + channel.line_of(channel.Release())
+    lines = messages.line_of(messages.Hello(troupe="0.0.0")) + messages.line_of(messages.Release())
     done = subprocess.run(
-        [sys.executable, *optimised, "-m", "engine.worker"],
+        [sys.executable, *optimised, "-m", "engine.process.worker"],
         cwd=repo, input=lines, capture_output=True, timeout=PATIENCE,
     )  # fmt: skip
-    assert [channel.read(line, channel.FromEngine).troupe for line in done.stdout.splitlines()] == [VERSION]
+    assert [messages.read(line, messages.FromEngine).troupe for line in done.stdout.splitlines()] == [VERSION]
     assert b"it is Troupe 0.0.0" in done.stderr

@@ -7,8 +7,8 @@ import unicodedata
 import pytest
 
 from engine.draft.direct import direct
-from engine.prompt import find_names, folded, replace_names
-from engine.scene import scene_from_data
+from engine.scene.prompt import find_names, folded, replace_names
+from engine.scene.scene import scene_from_data
 
 # names, prompt, what of it are mentions
 CASES = {

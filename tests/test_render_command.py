@@ -16,10 +16,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import VERSION, command
-from engine.door import render
-from engine.scene import Scene, scene_to_json
-from engine.video import probe, read_metadata, read_scene
+from engine import VERSION
+from engine.door import command
+from engine.door.render import render
+from engine.media.video import probe, read_metadata, read_scene
+from engine.scene.scene import Scene, scene_to_json
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ def test_a_log_sees_a_few_plain_lines_of_a_long_render(scene_file, tmp_path, cap
 def start(repo: Path, scene_file: Path, out: Path) -> subprocess.Popen:
     # a shell that starts its jobs in the background lets them ignore Ctrl-C: this one is to hear it
     hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    code = f"{hear} import sys; from engine.command import main; sys.exit(main(sys.argv[1:]))"
+    code = f"{hear} import sys; from engine.door.command import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(scene_file), "-o", str(out)], cwd=repo, stderr=subprocess.PIPE, text=True
     )
@@ -316,7 +317,7 @@ def test_an_interrupted_render_leaves_nothing_but_one_line(repo, scene_file, tin
 def test_a_signal_that_python_cannot_raise_is_heard_all_the_same_and_without_noise(repo):
     code = (
         "import os, signal, weakref\n"
-        "from engine import command\n"
+        "from engine.door import command\n"
         "class Thing: pass\n"
         "ending, thing = [], Thing()\n"
         "command._watch_signals(ending)\n"
@@ -330,7 +331,7 @@ def test_a_signal_that_python_cannot_raise_is_heard_all_the_same_and_without_noi
 
 def test_rendering_loads_neither_the_page_nor_a_model_library(repo, scene_file, tmp_path):
     code = (
-        "import sys; from engine.command import main; status = main(sys.argv[1:]);"
+        "import sys; from engine.door.command import main; status = main(sys.argv[1:]);"
         "print([name for name in ('gradio', 'torch', 'app') if name in sys.modules]); sys.exit(status)"
     )
     command_line = [sys.executable, "-c", code, str(scene_file), "-o", str(tmp_path / "out.mp4")]

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 
 from app.create.tray import Tray
 from engine.errors import SceneError
-from engine.images import open_image
-from engine.presets import load_presets
-from engine.scene import load_scene
+from engine.media.images import open_image
+from engine.scene.presets import load_presets
+from engine.scene.scene import load_scene
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 SAMPLES = ASSETS / "samples"

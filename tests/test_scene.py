@@ -22,7 +22,7 @@ from engine.errors import (
     TroupeError,
     VideoError,
 )
-from engine.scene import (
+from engine.scene.scene import (
     CAMERAS,
     MAX_CAST,
     MOTIONS,

@@ -16,9 +16,9 @@ import pytest
 from app.jobs.board import DONE, INTERRUPTED, WAITING, JobBoard
 from app.jobs.papers import Papers, row_of
 from app.jobs.store import Damaged, JobRow, Store, StoreError, now, open_store
-from engine.door import RenderRequest
-from engine.scene import scene_from_data, scene_to_json
-from engine.video import write_video
+from engine.door.render import RenderRequest
+from engine.media.video import write_video
+from engine.scene.scene import scene_from_data, scene_to_json
 
 SCENE = scene_from_data({"cast": [{"role": "object", "image": "cup.png"}], "prompt": "a cup",
                          "video": {"width": 96, "height": 64, "frames": 5}})  # fmt: skip

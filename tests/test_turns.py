@@ -11,9 +11,9 @@ import pytest
 
 from app.jobs.board import JobBoard, QueueFull
 from app.jobs.turns import Asker, place_in_line
-from engine.door import RenderRequest, Result
+from engine.door.render import RenderRequest, Result
 from engine.errors import Stopped
-from engine.scene import scene_from_data
+from engine.scene.scene import scene_from_data
 
 LONG = 120.0  # seconds
 

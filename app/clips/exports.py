@@ -12,7 +12,7 @@ from typing import Any
 
 from app.jobs.snapshot import Snapshot
 from engine.errors import Stopped, TroupeError
-from engine.export import KINDS, export
+from engine.media.export import KINDS, export
 from engine.words import gigabytes
 
 DAY = 86_400.0

@@ -23,9 +23,9 @@ from app.jobs.snapshot import INTERRUPTED, Snapshot
 from app.jobs.worker import Job
 from app.uploads import uploaded
 from engine.errors import TroupeError, VideoError
-from engine.export import KINDS
-from engine.keepsake import unpack
-from engine.video import read_scene
+from engine.media.embed import unpack
+from engine.media.export import KINDS
+from engine.media.video import read_scene
 from engine.words import plain_text
 
 PAGE = 24  # clips shown at once

@@ -17,8 +17,8 @@ from app.create.desks import Desks
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import Snapshot
 from app.settings import Settings
+from engine.disk.walk import files_below
 from engine.errors import TroupeError
-from engine.folders import files_below
 from engine.words import gigabytes
 
 IN_TRASH = 7 * DAY  # what is put away stays so long

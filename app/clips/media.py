@@ -15,7 +15,7 @@ from starlette.routing import Route
 from app.clips.exports import export_file
 from app.jobs.board import JobBoard
 from app.jobs.snapshot import Snapshot
-from engine.export import KINDS
+from engine.media.export import KINDS
 
 _HELD, _LOOK = 25.0, 1.0  # seconds: how long an answer is held back, and between two looks at the job
 MaySee = Callable[[Request, str], bool]

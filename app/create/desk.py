@@ -18,13 +18,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app.create.sheet import Sheet
-from engine import cutout, part
+from engine import cutout
 from engine.cutout import Cutout
+from engine.disk import atomic
 from engine.draft.direct import direct
 from engine.errors import SceneError, TroupeError
-from engine.images import open_image, open_with_notices
-from engine.prompt import folded, replace_names
-from engine.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
+from engine.media.images import open_image, open_with_notices
+from engine.scene.prompt import folded, replace_names
+from engine.scene.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
 from engine.words import plain_name
 
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
@@ -330,7 +331,7 @@ class Desk:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = {"cards": [asdict(card) for card in self.cards], "sheet": asdict(self.sheet),
                 "undo": asdict(self.undo) if self.undo else None}  # fmt: skip
-        with part.whole(self.folder / "desk.json") as growing:
+        with atomic.whole(self.folder / "desk.json") as growing:
             growing.write_text(json.dumps(data), encoding="utf-8")
         needed = {card.id for card in (*self.cards, *(self.undo.cards if self.undo else ()))}
         self.previews = {card_id: made for card_id, made in self.previews.items() if card_id in needed}

@@ -7,8 +7,8 @@ import gradio as gr
 from app.create.progress import result_html
 from app.create.sheet import ATTENTIONS, LORAS, SAMPLING, STRENGTH
 from app.own import own
-from engine.presets import FORMATS
-from engine.scene import CAMERAS
+from engine.scene.presets import FORMATS
+from engine.scene.scene import CAMERAS
 
 CAMERA_CHOICES = [("As the prompt says", "")] + [(name.replace("_", " ").capitalize(), name) for name in CAMERAS]
 QUALITIES = [

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from app.create.desk import Card, Desk
 from app.pictures import data_url, shrunk
 from engine.errors import PresetError
-from engine.presets import Preset, Presets, Slot, direct, load_presets, save_preset
-from engine.prompt import replace_names
-from engine.scene import ROLES, Direction, Element
+from engine.scene.presets import Preset, Presets, Slot, direct, load_presets, save_preset
+from engine.scene.prompt import replace_names
+from engine.scene.scene import ROLES, Direction, Element
 from engine.words import plain_name
 
 CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen

@@ -19,11 +19,11 @@ from app.pictures import data_url, shrunk
 from app.settings import Settings
 from engine.a2.options import TURBO_STEPS, A2Options, Lora, as_run, check_speed
 from engine.a2.references import gather_references
-from engine.cast import Member
-from engine.engines import ENGINES
+from engine.door.registry import ENGINES
 from engine.errors import EngineUnavailable, TroupeError
 from engine.memory.footprint import clip_of
 from engine.memory.plan import Plan
+from engine.scene.cast import Member
 from engine.words import sentence
 
 TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1

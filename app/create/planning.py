@@ -13,7 +13,7 @@ from typing import Any
 from app.create.sheet import OffloadWish, PrecisionWish
 from engine.a2.files import find_checkpoint
 from engine.a2.options import A2Options, as_run
-from engine.door import Progress, RenderRequest, Result
+from engine.door.render import Progress, RenderRequest, Result
 from engine.errors import EngineUnavailable
 from engine.memory.calibration import Machine, learn, recall, speeds_file
 from engine.memory.choosing import Overrides

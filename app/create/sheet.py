@@ -9,8 +9,8 @@ from typing import Literal, TypeGuard, get_args
 
 from engine import cutout
 from engine.a2.options import Attention, frames_for
-from engine.presets import FORMATS, FPS, frames_of
-from engine.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
+from engine.scene.presets import FORMATS, FPS, frames_of
+from engine.scene.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
 from engine.words import plain_text
 
 OWN = "own"  # the format of a clip that was opened and is in none of ours

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.pictures import data_url, shrunk
 from engine.errors import SceneError
-from engine.images import open_image
+from engine.media.images import open_image
 
 THUMB = 112  # pixels: 56 CSS pixels on a dense screen
 TITLES = {"character": "Sample characters", "object": "Sample objects", "background": "Sample backgrounds"}

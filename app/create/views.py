@@ -10,14 +10,14 @@ from app.create.desk import Card, Desk, Preview, checked_scene
 from app.create.sheet import OWN
 from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
-from engine.cast import Member
 from engine.cutout import checkerboard
 from engine.draft.direct import hears
 from engine.errors import TroupeError
-from engine.images import cover
-from engine.presets import FORMATS
-from engine.prompt import find_names
-from engine.scene import MOTIONS, Placement, Scene
+from engine.media.images import cover
+from engine.scene.cast import Member
+from engine.scene.presets import FORMATS
+from engine.scene.prompt import find_names
+from engine.scene.scene import MOTIONS, Placement, Scene
 
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),

@@ -16,7 +16,7 @@ from app.guard.guard import Guard
 from app.guard.refused import Refused
 from app.guard.visitors import Visitor
 from engine.errors import ImageError, TroupeError
-from engine.images import check_image
+from engine.media.images import check_image
 
 Kept = Callable[[bytes], Awaitable[bytes]]
 Refusal = Callable[[], Exception | None]

@@ -6,7 +6,7 @@ import logging
 import secrets
 from pathlib import Path
 
-from engine import part
+from engine.disk import atomic
 
 log = logging.getLogger("troupe.guard")
 
@@ -23,7 +23,7 @@ def visitors_key(file: Path) -> bytes:
         pass
     key = secrets.token_bytes(_BYTES)
     try:
-        with part.whole(file) as growing:
+        with atomic.whole(file) as growing:
             growing.touch(mode=0o600)
             growing.write_bytes(key)
     except OSError:  # it still counts until the server ends

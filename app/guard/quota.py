@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from app.guard.limits import MB, Limits
+from engine.disk.walk import files_below
 from engine.errors import TroupeError
-from engine.folders import files_below
 
 _PLACES = ("desks", "clips", "trash", "trash/desks", "exports")
 _ID = 32  # hex digits that the name of each folder ends with: a desk's or a job's

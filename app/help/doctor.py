@@ -106,8 +106,8 @@ def _packages(what: str, file: str, level: Literal["note", "bad"]) -> Finding:
 def _encoder() -> Finding:
     import numpy as np
 
-    from engine.scene import Video
-    from engine.video import probe, write_video
+    from engine.media.video import probe, write_video
+    from engine.scene.scene import Video
 
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "try.mp4"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.jobs.papers import SCENE, STATE
 from engine.errors import SceneError, TroupeError, VideoError
-from engine.scene import Scene, load_scene
+from engine.scene.scene import Scene, load_scene
 
 NAME = re.compile(r".+_([0-9a-f]{32})")
 _PENDING = ".not-yet-accepted"
@@ -108,7 +108,7 @@ def drop_steps(folder: Path) -> None:
 
 def whole_clip(folder: Path) -> Path | None:
     """The clip of a folder, where there is one and it can be read: it has its name only once it is whole."""
-    from engine.video import probe
+    from engine.media.video import probe
 
     for clip in sorted(folder.glob("*.mp4")):
         with contextlib.suppress(VideoError):
@@ -119,7 +119,7 @@ def whole_clip(folder: Path) -> Path | None:
 
 def poster_of(clip: Path) -> Path | None:
     """The picture beside a clip, made now where it is missing."""
-    from engine.video import poster
+    from engine.media.video import poster
 
     out = clip.with_suffix(".jpg")
     if out.is_file():

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from engine import VERSION
-from engine.door import Progress, RenderRequest
+from engine.door.render import Progress, RenderRequest
 
 NAME = "job.log"
 _BYTES, _OLDER = 100_000, 1  # of one file; how many older ones are kept

@@ -15,11 +15,11 @@ from pydantic import TypeAdapter
 
 from app.jobs.store import JobRow, now
 from engine.a2.options import A2Options
-from engine.door import RenderRequest
+from engine.disk.atomic import whole
+from engine.door.render import RenderRequest
 from engine.errors import SceneError
-from engine.part import whole
-from engine.prompt import folded
-from engine.scene import Scene, load_scene, scene_from_json, scene_to_json
+from engine.scene.prompt import folded
+from engine.scene.scene import Scene, load_scene, scene_from_json, scene_to_json
 
 SCENE, PAPERS, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
 _PLACES = ("scene", "root", "out", "members")  # the folder says where they are; cut-outs are made again

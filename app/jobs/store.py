@@ -19,7 +19,7 @@ from pathlib import Path
 
 from app.jobs.snapshot import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
 from engine.errors import TroupeError
-from engine.prompt import folded
+from engine.scene.prompt import folded
 
 VERSION = 1
 _PAST = 25  # finished jobs that tell the machine's pace

@@ -20,12 +20,12 @@ from app.jobs.folders import Folders, drop_steps, settle
 from app.jobs.journal import NAME as JOURNAL
 from app.jobs.journal import Journal
 from app.jobs.papers import STATE, may_go_on, request_of
-from app.jobs.process import EngineClosed, EngineDied
 from app.jobs.recover import CLOSED, done_values
 from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, Store, StoreError, now
-from engine.door import Result
+from engine.door.render import Result
 from engine.errors import DiskFull, Stopped, TroupeError
+from engine.process.client import EngineClosed, EngineDied
 
 log = logging.getLogger("troupe.jobs")
 Render = Callable[..., Result]  # (request, on_progress, stop): the engine's door

@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
 from engine import draft  # noqa: E402
-from engine.cast import Member  # noqa: E402
-from engine.images import cover, open_image  # noqa: E402
-from engine.presets import load_presets  # noqa: E402
-from engine.scene import load_scene  # noqa: E402
+from engine.media.images import cover, open_image  # noqa: E402
+from engine.scene.cast import Member  # noqa: E402
+from engine.scene.presets import load_presets  # noqa: E402
+from engine.scene.scene import load_scene  # noqa: E402
 
 CARD = (480, 270)
 GAP = 6

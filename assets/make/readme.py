@@ -12,9 +12,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
-from engine.door import RenderRequest, render  # noqa: E402
-from engine.scene import load_scene  # noqa: E402
-from engine.video import read_frames  # noqa: E402
+from engine.door.render import RenderRequest, render  # noqa: E402
+from engine.media.video import read_frames  # noqa: E402
+from engine.scene.scene import load_scene  # noqa: E402
 from tests.live import chromium, serving  # noqa: E402
 
 OUT = ROOT / "assets" / "readme"

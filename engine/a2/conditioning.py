@@ -12,7 +12,7 @@ from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
 from engine.a2.streaming import turn
 from engine.errors import Stopped
-from engine.scene import Scene, Video
+from engine.scene.scene import Scene, Video
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import EngineUnavailable, SceneError
-from engine.scene import Sampling, Scene
+from engine.scene.scene import Sampling, Scene
 
 DEFAULT_MODEL = "Skywork/SkyReels-A2"
 MAX_REFERENCES = 3

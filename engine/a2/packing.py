@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from engine.images import bounding_box, flatten
+from engine.media.images import bounding_box, flatten
 
 Thing = TypeVar("Thing")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from engine import part
+from engine.disk import atomic
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class LivePreview:
         if self._spent > self._SHARE * (begun - self._begun):
             return
         pictures = preview(clean, self._colours, clean.shape[2])
-        with contextlib.suppress(OSError), part.whole(self._path) as growing:  # a full disk: the run can do without
+        with contextlib.suppress(OSError), atomic.whole(self._path) as growing:  # a full disk: the run can do without
             pictures[0].save(
                 growing, "WEBP", save_all=True, append_images=pictures[1:], duration=self._FRAME, loop=0, quality=80
             )

@@ -24,13 +24,13 @@ from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.a2.streaming import step_aside, turn
-from engine.cast import Member
-from engine.folders import files_below
+from engine.disk.walk import files_below
 from engine.memory.chunking import chunked
 from engine.memory.footprint import Clip
 from engine.memory.ladder import tiling_of
 from engine.memory.shortage import Shortage, StageName, is_shortage, measure
-from engine.scene import Scene
+from engine.scene.cast import Member
+from engine.scene.scene import Scene
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from PIL import Image
 
 from engine.a2.options import MAX_REFERENCES
 from engine.a2.packing import pack, share_slots, split_evenly
-from engine.cast import Member
-from engine.images import flatten
-from engine.scene import ROLES, Scene, label
+from engine.media.images import flatten
+from engine.scene.cast import Member
+from engine.scene.scene import ROLES, Scene, label
 
 SEMANTIC_SIZE = (512, 512)  # what goes to the image encoder's own preprocessing
 

@@ -13,13 +13,13 @@ from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
 from engine.a2.options import A2Options
 from engine.a2.streaming import step_aside
-from engine.cast import Member
 from engine.errors import EngineUnavailable
-from engine.garage import Garage
 from engine.memory.footprint import clip_of
 from engine.memory.ladder import RUNGS, Way, next_way
+from engine.memory.model_cache import Garage
 from engine.memory.shortage import Shortage, give_back, is_shortage
-from engine.scene import Scene
+from engine.scene.cast import Member
+from engine.scene.scene import Scene
 
 if TYPE_CHECKING:
     import numpy as np

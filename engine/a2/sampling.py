@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.a2.caching import Forward, Kept, StepCache
 from engine.a2.conditioning import Conditioning
 from engine.errors import EngineUnavailable, Stopped
-from engine.scene import Sampling
+from engine.scene.scene import Sampling
 
 if TYPE_CHECKING:
     import torch

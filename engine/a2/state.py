@@ -15,13 +15,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import part as parts
 from engine.a2.caching import Kept
 from engine.a2.conditioning import Conditioning
 from engine.a2.references import Canvas
 from engine.a2.sampling import Run, make_scheduler
+from engine.disk import atomic
 from engine.errors import EngineUnavailable
-from engine.scene import Sampling, Scene
+from engine.scene.scene import Sampling, Scene
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
     from safetensors.torch import save_file
 
     try:
-        with parts.whole(path) as part:
+        with atomic.whole(path) as part:
             save_file(
                 {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                 part,

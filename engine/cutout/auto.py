@@ -17,9 +17,9 @@ from engine.cutout.models import QUALITIES, Models, ladder, model_view, shared_m
 from engine.cutout.result import ADVICE, WORKING_SIDE, Cutout, doubts_about, empty_doubt
 from engine.cutout.weights import Unavailable
 from engine.errors import CutoutError
-from engine.images import bounding_box, flatten, has_real_alpha, open_with_notices, within
-from engine.images.gate import shared_gate
-from engine.scene import Element
+from engine.media.images import bounding_box, flatten, has_real_alpha, open_with_notices, within
+from engine.media.images.gate import shared_gate
+from engine.scene.scene import Element
 
 _MATTE = 75  # bytes a pixel that a clean edge takes, measured: `tests/bench/pictures.py`
 _LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: else what was found is no subject within it

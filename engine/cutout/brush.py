@@ -10,7 +10,7 @@ from engine.cutout.masks import understood
 from engine.cutout.matte import as_floats, bleed, compose, estimate_foreground
 from engine.cutout.result import WORKING_SIDE, Cutout, doubts_about_painted
 from engine.errors import CutoutError
-from engine.images import flatten, has_real_alpha, lowest, within
+from engine.media.images import flatten, has_real_alpha, lowest, within
 
 _SAME_SHAPE = 0.03  # by how much a mask's aspect ratio may differ from the photo's
 _NOTHING_LEFT = "The mask leaves nothing of the photo. White is what stays; perhaps it is inverted."

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from engine.cutout.result import is_inside_out
-from engine.images import lowest
+from engine.media.images import lowest
 
 _LABELS = 32  # most classes in one mask
 _DIM = 128  # a mask without anything as bright keeps nothing as it stands

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from engine.images import ALPHA_FLOOR
+from engine.media.images import ALPHA_FLOOR
 
 WORKING_SIDE = 1536  # pixels; frames have at most 1920, and a subject rarely fills one
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.draft.easing import glide, wave
-from engine.scene import Video
+from engine.scene.scene import Video
 
 FAR = 0.72  # the depth factor of the background above its horizon
 HORIZON = 0.58  # of the frame's height

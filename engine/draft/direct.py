@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.draft.vocabulary import Words, match, name_token, named, raw_tokens, tokens, words
-from engine.scene import Scene, label
+from engine.scene.scene import Scene, label
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.draft.people import place_people
 from engine.draft.stage import Player, Stage, stage_of
 from engine.draft.things import in_hand, place_things
-from engine.scene import Placement
+from engine.scene.scene import Placement
 
 __all__ = ["Player", "Stage", "place", "stage_of"]
 

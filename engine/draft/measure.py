@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from engine.images import ALPHA_FLOOR, bounding_box, lowest
+from engine.media.images import ALPHA_FLOOR, bounding_box, lowest
 
 Kind = Literal["card", "bust", "figure", "mascot"]
 

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from engine.draft.measure import Shape
 from engine.draft.stage import HEAD, MARGIN, Player, Stage, head_of, placement_at, spread
-from engine.scene import Placement
+from engine.scene.scene import Placement
 
 BOTTOM = 1.0  # where the cut line of a cropped bust lies: the frame's edge
 OVERLAP = {

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from engine.cast import Member
 from engine.draft.backdrop import CLOSE_BLUR, FAR_BLUR, Backdrop, backdrop_of, studio
 from engine.draft.camera import ACROSS, Aim, Box, Camera, aim_at, camera_of, inset_of
 from engine.draft.direct import Act, Plan, direct
@@ -19,7 +18,8 @@ from engine.draft.measure import Shape, measure
 from engine.draft.motion import Mover
 from engine.draft.show import Actor, Show
 from engine.draft.vocabulary import lookup, words
-from engine.scene import Element, Placement, Scene
+from engine.scene.cast import Member
+from engine.scene.scene import Element, Placement, Scene
 
 GOLDEN = 0.618
 ROOTED_DEPTH = 0.94  # where a bust counts in the order from back to front

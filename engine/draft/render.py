@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 from PIL import Image
 
-from engine.cast import Member
 from engine.draft.direct import direct
 from engine.draft.prepare import measure_cast, paint_studio, place_cast, prepare, stack
 from engine.errors import Stopped
-from engine.scene import Placement, Scene
+from engine.scene.cast import Member
+from engine.scene.scene import Placement, Scene
 
 NOTE = (
     "This is a draft: an animated storyboard that Troupe composed from the cut-outs, the prompt and the layout. "

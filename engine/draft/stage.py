@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from engine.draft.direct import Act
 from engine.draft.measure import Shape
-from engine.scene import Element, Placement, Video
+from engine.scene.scene import Element, Placement, Video
 
 HEAD = 0.27  # of a character's height, from the top
 MARGIN = 0.055  # left and right of a line: people sway, and the camera comes closer

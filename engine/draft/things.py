@@ -7,7 +7,7 @@ from itertools import pairwise
 from engine.draft.measure import Shape
 from engine.draft.stage import HEAD, Player, Stage, placement_at, spread, unit_of
 from engine.draft.vocabulary import lookup, words
-from engine.scene import Placement
+from engine.scene.scene import Placement
 
 MIN_OBJECT = 0.13
 # Where on a thing it is gripped, over its height from its foot.

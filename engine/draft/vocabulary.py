@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from engine.prompt import replace_names
-from engine.scene import CAMERAS, MOTIONS, Element
+from engine.scene.prompt import replace_names
+from engine.scene.scene import CAMERAS, MOTIONS, Element
 
 _Said = TypeVar("_Said")  # what a word table says
 

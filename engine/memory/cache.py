@@ -23,8 +23,8 @@ from typing import Any
 
 from engine import surroundings
 from engine.a2.files import Weights
+from engine.disk.atomic import beside, remove, sweep
 from engine.errors import TroupeError
-from engine.part import beside, remove, sweep
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # a tensor's name -> its type (safetensors' word) and shape
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import surroundings
+from engine.disk.atomic import whole
 from engine.memory.settings import Precision
 from engine.memory.shapes import Shapes
 from engine.memory.speed import Speed
-from engine.part import whole
 
 if TYPE_CHECKING:
     import torch

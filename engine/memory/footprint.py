@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engine.a2.decoding import Tiling, spans
 from engine.memory.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
-from engine.scene import Scene
+from engine.scene.scene import Scene
 
 TEXT_TOKENS = 512
 MAX_REFERENCES = 3

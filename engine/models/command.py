@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from engine.a2.options import DEFAULT_MODEL
-from engine.arguments import Parser
+from engine.door.arguments import Parser
 from engine.errors import TroupeError
 from engine.models.catalogue import ModelState, free_bytes, look
 from engine.models.libraries import library_work, look_at_libraries

@@ -20,8 +20,8 @@ import stat
 from pathlib import Path
 
 from engine import surroundings
+from engine.disk.walk import files_below
 from engine.errors import TroupeError
-from engine.folders import files_below
 from engine.models.hub import Listing, RemoteFile
 from engine.models.work import Work, write_whole
 

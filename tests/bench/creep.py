@@ -22,10 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from app.jobs.process import EngineProcess
 from engine.a2.options import A2Options
-from engine.door import RenderRequest
-from engine.scene import load_scene
+from engine.door.render import RenderRequest
+from engine.process.client import EngineProcess
+from engine.scene.scene import load_scene
 
 FIXTURES = ROOT / "tests/fixtures"
 CONFIG = {"num_attention_heads": 6, "attention_head_dim": 128, "ffn_dim": 3072, "num_layers": 8,

@@ -38,8 +38,8 @@ def decode_one(frames: int, how: str) -> None:
 
     from engine.a2.conditioning import latent_statistics
     from engine.a2.decoding import decode, tiling_for
-    from engine.scene import Video
-    from engine.video import write_video
+    from engine.media.video import write_video
+    from engine.scene.scene import Video
 
     vae = AutoencoderKLWan.from_pretrained(ROOT / "tests" / "fixtures" / "a2_tiny" / "vae").eval()
     video = Video(width=WIDTH, height=HEIGHT, frames=frames)

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image
 
-from engine.cast import Member
 from engine.draft import frames
-from engine.scene import Scene, scene_from_data
-from engine.video import write_video
+from engine.media.video import write_video
+from engine.scene.cast import Member
+from engine.scene.scene import Scene, scene_from_data
 
 REPEATS = 3
 FORMATS = ((832, 480), (480, 832), (640, 640))

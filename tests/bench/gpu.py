@@ -43,7 +43,7 @@ from engine.memory.shapes import DEFAULT_CONFIGS
 from engine.memory.shortage import is_shortage
 from engine.memory.slabs import stream_blocks
 from engine.memory.stages import CONTEXT
-from engine.scene import Sampling
+from engine.scene.scene import Sampling
 
 GB = 2**30
 SMALL = {**DEFAULT_CONFIGS["transformer"], "num_attention_heads": 2, "num_layers": 3, "ffn_dim": 512,

@@ -78,7 +78,7 @@ def opened(paths: list[Path], cut: bool) -> dict:
 
     from engine import cutout
     from engine.errors import TroupeError
-    from engine.images import open_image
+    from engine.media.images import open_image
 
     with a_place() as folder:
         for suffix in ("png", "jpg", "webp", "tif", "gif", "avif", "heic"):

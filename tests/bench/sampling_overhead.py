@@ -29,7 +29,7 @@ from engine.a2.conditioning import Conditioning
 from engine.a2.preview import preview
 from engine.a2.sampling import Guidance, Step, begin, sample
 from engine.a2.state import save_run
-from engine.scene import Sampling
+from engine.scene.scene import Sampling
 
 STEPS = 20
 SHAPE = (3, 16, 28)  # latent frames and pixels: of 480p only the corner that two cores can do in a second or two

@@ -35,7 +35,7 @@ from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConf
 from engine.a2 import caching
 from engine.a2.conditioning import Conditioning
 from engine.a2.sampling import Guidance, begin, sample
-from engine.scene import Sampling
+from engine.scene.scene import Sampling
 
 STEPS = 30
 SHAPE = (3, 12, 16)  # latent frames and pixels

@@ -1,0 +1,1 @@
+"""Pictures and clips: opened, encoded, probed, exported, and the scene that an MP4 carries."""

@@ -1,0 +1,186 @@
+"""The ffmpeg binary behind `engine.media.video`: starting it, what its complaints mean, and its metadata text format.
+
+It is the one that imageio-ffmpeg carries, so nothing has to be installed on the machine. That package has no ffprobe:
+facts about a clip are read from what ffmpeg itself prints.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from engine.errors import DiskFull, EncoderMissing, VideoError
+
+_NAMED = "IMAGEIO_FFMPEG_EXE"  # imageio-ffmpeg's variable for another binary than its own
+
+
+def executable() -> str:
+    """Path of the ffmpeg binary. Raises EncoderMissing."""
+    import imageio_ffmpeg
+
+    try:
+        found: str = imageio_ffmpeg.get_ffmpeg_exe()
+        return found
+    except RuntimeError:
+        raise EncoderMissing("there is no ffmpeg binary to make videos with", _another()) from None
+
+
+def _another() -> str:
+    """How to get an ffmpeg that works."""
+    if named := os.environ.get(_NAMED):
+        return f"{_NAMED} says to use {named}: correct that variable, or remove it"
+    return "Install it again: python -m pip install --force-reinstall imageio-ffmpeg"
+
+
+class Process:
+    """One running ffmpeg. As a context manager it never outlives its block: leaving it by an exception kills it.
+
+    Its messages are drained by a thread, because a process whose stderr pipe is full stops and waits.
+    """
+
+    def __init__(self, arguments: list[str], *, feed: bool = False, read: bool = False) -> None:
+        command = [executable(), "-hide_banner", "-nostdin", *arguments]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if read else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=_hears_the_terminal(),
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise EncoderMissing(f"ffmpeg cannot be started ({error.strerror or error})", _another()) from None
+        self._lines: deque[str] = deque(maxlen=400)
+        self._drain = threading.Thread(target=self._read_messages, daemon=True)
+        self._drain.start()
+
+    def _read_messages(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._lines.append(line.decode("utf-8", "replace").rstrip())
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def wait(self) -> tuple[int, str]:
+        """Wait until it ends; its exit status and what it said."""
+        status = self._process.wait()
+        self._drain.join()
+        return status, "\n".join(self._lines)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._drain.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            try:
+                if pipe is not None:
+                    pipe.close()
+            except OSError:  # the last buffered bytes have nobody left to read them
+                pass
+
+
+def _hears_the_terminal() -> bool:
+    """Ctrl-C is ours to handle: ffmpeg would close the file as if it were whole, so it gets a session of its own. But
+    where we lead one that has no terminal, it stays: whoever ends our group then ends it as well."""
+    if os.name == "nt" or os.getsid(0) != os.getpid():
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def output_of(arguments: list[str]) -> tuple[int, bytes, str]:
+    """Run ffmpeg to its end: exit status, standard output, messages."""
+    with Process(arguments, read=True) as process:
+        output = process.stdout.read()
+        status, messages = process.wait()
+    return status, output, messages
+
+
+def write_fault(path: Path, messages: str, error: OSError | None = None) -> VideoError:
+    """What it means that `path` could not be written: ffmpeg's own messages know more than our broken pipe."""
+    if "No space left on device" in messages or _is_full(error):
+        return disk_full(path.parent)
+    if "Unknown encoder" in messages:
+        return EncoderMissing("this ffmpeg has no H.264 encoder (libx264)", _another())
+    if error is not None and not isinstance(error, BrokenPipeError):
+        return VideoError(f"{path} cannot be written ({error.strerror or error})", "Choose another output folder.")
+    if not messages and os.environ.get(_NAMED):
+        return EncoderMissing("ffmpeg ended without a word", _another())
+    last = messages.splitlines()[-1] if messages else "it ended without a message"
+    return VideoError(f"{path} could not be encoded (ffmpeg: {last[:200]})", "Try again, or choose another folder.")
+
+
+def disk_full(folder: Path) -> DiskFull:
+    return DiskFull(f"the disk is full: {folder}", "Free some space, or choose an output folder on another disk.")
+
+
+def _is_full(error: OSError | None) -> bool:
+    full = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a quota is a full disk to the person
+    return error is not None and (error.errno in full or getattr(error, "winerror", 0) in (39, 112))
+
+
+# ---------------------------------------------------------------------------
+# ffmpeg's metadata text: `key=value` lines in which = ; # \ and the newline are escaped by a backslash
+
+_HEADER = ";FFMETADATA1\n"
+
+
+def metadata_text(tags: Mapping[str, str]) -> str:
+    """Tags as the text that `ffmpeg -f ffmetadata` reads.
+
+    A value that ends in a backslash gets a space behind it: ffmpeg takes a newline after any backslash, even an
+    escaped one, for a part of the value, and would swallow the next tag.
+    """
+    spaced = {key: f"{value} " if value.endswith("\\") else value for key, value in tags.items()}
+    return _HEADER + "".join(f"{_escape(key)}={_escape(value)}\n" for key, value in spaced.items())
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """The global tags in ffmpeg's metadata text (sections, such as chapters, are left out)."""
+    tags: dict[str, str] = {}
+    text = text.removeprefix(_HEADER)
+    for line in re.findall(r"(?:[^\\\n]|\\.)+", text, re.DOTALL):  # an escaped newline does not end the line
+        if line.startswith("["):
+            break
+        key, separator, value = _split(line)
+        if separator and not line.startswith((";", "#")):
+            tags[key] = value
+    return tags
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([=;#\\\n])", r"\\\1", text)
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    match = re.match(r"((?:[^\\=]|\\.)*)(=?)(.*)", line, re.DOTALL)
+    assert match is not None  # every part may be empty
+    key, separator, value = match.groups()
+    return _unescape(key), separator, _unescape(value)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
