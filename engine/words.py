@@ -7,6 +7,9 @@ import os
 import shlex
 import subprocess
 
+GIB = 2**30  # bytes of a gigabyte of memory, as cards are sold
+USE_THE_DRAFT = "or use the draft (--engine draft): it works now"  # the end of what to do where the model cannot run
+
 # marks that turn the direction in which a line is read
 _TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 

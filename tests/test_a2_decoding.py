@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers import AutoencoderKLWan
 
 from engine.a2.conditioning import latent_statistics
-from engine.a2.decoding import Tiling, _ramps, decode, spans, tiling_for
+from engine.a2.decoding import _ramps, decode
+from engine.a2.geometry import Tiling, spans, tiling_for
 from engine.errors import Stopped
 from tests.a2 import TINY
 

@@ -9,12 +9,12 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-from engine.a2.decoding import Tiling, decode
-from engine.memory import footprint
-from engine.memory.calibration import calibrate
-from engine.memory.chunking import chunked, parts
-from engine.memory.footprint import Clip
-from engine.memory.shapes import DEFAULT_CONFIGS, default_shapes, read_shapes, shapes_from
+from engine.a2.chunking import chunked, parts
+from engine.a2.decoding import decode
+from engine.a2.geometry import ClipSize, Tiling
+from engine.a2.plan import footprint
+from engine.a2.plan.calibration import calibrate
+from engine.a2.plan.shapes import DEFAULT_CONFIGS, default_shapes, read_shapes, shapes_from
 from tests.a2 import TINY, a_scene, latents_of, tiny
 from tests.memory import FusedAttention, Live
 
@@ -34,7 +34,7 @@ def transformer(device: str = "cpu", dtype: torch.dtype = torch.float32, **confi
     return model.eval().requires_grad_(False)
 
 
-def forward(model, clip: Clip, dtype: torch.dtype = torch.float32, device: str = "cpu", batch: int = 1):
+def forward(model, clip: ClipSize, dtype: torch.dtype = torch.float32, device: str = "cpu", batch: int = 1):
     config, generator = model.config, torch.Generator().manual_seed(5)
 
     def some(*shape: int) -> torch.Tensor:
@@ -51,7 +51,7 @@ def forward(model, clip: Clip, dtype: torch.dtype = torch.float32, device: str =
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [7, 64, 10_000])
 def test_pieces_change_nothing(dtype, tokens):
-    model, clip = transformer(dtype=dtype), Clip(128, 112, 13, references=2)
+    model, clip = transformer(dtype=dtype), ClipSize(128, 112, 13, references=2)
     whole = forward(model, clip, dtype)
     with chunked(model, tokens):
         pieces = forward(model, clip, dtype)
@@ -67,7 +67,7 @@ def test_pieces_leave_a_foreign_attention_alone():
         def __call__(self, attn, hidden_states, *_):
             return hidden_states * 2
 
-    model, clip = transformer(), Clip(64, 64, 5, references=1)
+    model, clip = transformer(), ClipSize(64, 64, 5, references=1)
     other = Other()
     model.blocks[0].attn1.processor = other
     whole = forward(model, clip)
@@ -109,7 +109,7 @@ def near(predicted: int, measured: int) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("batch", "chunk"), [(1, 0), (2, 256)])
 def test_denoising_of_a_small_model_takes_what_was_predicted(dtype, batch, chunk):
-    clip = Clip(256, 256, 17, references=1)
+    clip = ClipSize(256, 256, 17, references=1)
     config = {"num_attention_heads": 4, "attention_head_dim": 128, "ffn_dim": 1400, "added_kv_proj_dim": 512}
     model = transformer(dtype=dtype, **config)
     shape = shapes_from({**DEFAULT_CONFIGS, "transformer": {**SIZE, "freq_dim": 256, **config}}).transformer
@@ -122,7 +122,7 @@ def test_denoising_of_a_small_model_takes_what_was_predicted(dtype, batch, chunk
 def test_denoising_of_the_14b_model_takes_what_was_predicted(batch, chunk):
     """On "meta": the real model's operations and shapes, without its numbers. One block of 40: they are alike."""
     config = {**DEFAULT_CONFIGS["transformer"], "num_layers": 1}
-    model, clip = transformer("meta", torch.bfloat16, **config), Clip()
+    model, clip = transformer("meta", torch.bfloat16, **config), ClipSize()
     with Live(model) as live, FusedAttention(), chunked(model, chunk):
         forward(model, clip, torch.bfloat16, "meta", batch)
     assert near(footprint.denoise_bytes(default_shapes().transformer, clip, 2, batch, chunk), live.peak)
@@ -154,7 +154,7 @@ def test_the_image_encoder_takes_what_was_predicted(act):
 def test_decoding_takes_what_was_predicted(tiling):
     """The formula counts a convolution's own copy of its input, which only real allocators show: up to a fifth."""
     sizes = {**DEFAULT_CONFIGS["vae"], "base_dim": 8}
-    vae, clip = AutoencoderKLWan(**sizes).eval(), Clip(128, 96, 13)
+    vae, clip = AutoencoderKLWan(**sizes).eval(), ClipSize(128, 96, 13)
     with Live(vae) as live:
         assert len(list(decode(vae, torch.zeros(1, 16, *clip.latent), tiling))) == 13
     shape = shapes_from({**DEFAULT_CONFIGS, "vae": sizes}).vae
@@ -163,7 +163,7 @@ def test_decoding_takes_what_was_predicted(tiling):
 
 def test_encoding_takes_what_was_predicted():
     sizes = {**DEFAULT_CONFIGS["vae"], "base_dim": 8}
-    vae, clip = AutoencoderKLWan(**sizes).eval(), Clip(128, 96, 13)
+    vae, clip = AutoencoderKLWan(**sizes).eval(), ClipSize(128, 96, 13)
     with Live(vae) as live, torch.no_grad():
         vae.encode(torch.zeros(1, 3, 13, 96, 128))
     shape = shapes_from({**DEFAULT_CONFIGS, "vae": sizes}).vae

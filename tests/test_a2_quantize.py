@@ -19,6 +19,7 @@ pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (r
 
 from safetensors import safe_open
 
+from engine.a2 import loading
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
 from engine.a2.loading import load_checkpoint, use_loras
@@ -131,7 +132,7 @@ def test_the_blocks_linear_weights_are_quantised_and_nothing_else_is(tmp_path, p
 
 
 def test_what_is_not_quantised_is_loaded_as_the_libraries_load_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "BLOCKS", {"transformer": "none", "text_encoder": "none"})
+    monkeypatch.setattr(loading, "BLOCKS", {"transformer": "none", "text_encoder": "none"})
     compute = replace(choose_compute(A2Options(device="cpu", precision="bf16")), quantised="int8")
     ours, theirs = load_checkpoint(TINY, compute, cache=tmp_path), tiny("bf16")
     for name in ("transformer", "text_encoder"):
@@ -282,7 +283,7 @@ def test_another_version_or_changed_weights_are_made_again_with_a_notice(folder,
 
 
 def test_layers_that_are_quantised_by_another_rule_are_made_again(folder, monkeypatch):
-    monkeypatch.setitem(quantize.BLOCKS, "transformer", "blocks.1.")
+    monkeypatch.setitem(loading.BLOCKS, "transformer", "blocks.1.")
     assert load(folder).notices[0].endswith("it was made again.")
     assert not hasattr(load(folder).transformer.get_parameter(TO_Q), "_data")
 

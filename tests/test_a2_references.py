@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.a2.options import A2Options, check_scene, frames_for
+from engine.a2.geometry import frames_for
+from engine.a2.options import A2Options, check_scene
 from engine.a2.packing import pack, share_slots, split_evenly
 from engine.a2.references import Canvas, cover, gather_references, letterbox
 from engine.errors import SceneError

@@ -197,7 +197,7 @@ def test_before_the_last_attempt_at_decoding_the_model_is_let_go(garage, hungry)
 def test_after_three_rungs_the_message_tells_all_and_the_steps_are_kept(garage, on_card, hungry, tmp_path, monkeypatch):
     scene, state = a_scene(TRIO, WIDE), tmp_path / "run.safetensors"
     options, seen = replace(BATCHED, state=state), Seen()
-    monkeypatch.setattr("engine.memory.ladder._CHUNKS", (100, 50))
+    monkeypatch.setattr("engine.a2.plan.fallbacks._CHUNKS", (100, 50))
     whole, _ = shoot(garage, scene, BATCHED)
     calls: list[int] = []  # two a block: attention is what whole blocks and those in pieces share
     failed = hungry(WanAttention, "forward", lambda *_, **__: calls.append(1) or len(calls) <= 8)

@@ -20,11 +20,11 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+from engine.a2.chunking import chunked
 from engine.a2.recipe import Watch, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import Stopped
 from engine.memory import slabs as slabs_module
-from engine.memory.chunking import chunked
 from engine.memory.copies import CudaCopies, PlainCopies
 from engine.memory.slabs import Slabs, interleave, stream_blocks
 from engine.memory.staging import Staging

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 
 from safetensors import safe_open
 
-from engine.a2 import caching
+from engine.a2 import step_cache
 from engine.a2.recipe import Watch, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import Stopped
@@ -33,7 +33,7 @@ def scene():
 @pytest.fixture(autouse=True)
 def threshold(monkeypatch):
     """Random weights change more from step to step than trained ones: here some passes are reused, and some are not."""
-    monkeypatch.setattr(caching, "THRESHOLD", 0.3)
+    monkeypatch.setattr(step_cache, "THRESHOLD", 0.3)
 
 
 def whole_passes(checkpoint, latents_from) -> tuple[list[int], torch.Tensor]:
@@ -79,13 +79,13 @@ def test_the_two_halves_of_the_guidance_are_not_mixed_up(checkpoint, scene):
 
 
 def test_the_first_steps_and_the_last_are_always_whole(checkpoint, scene, monkeypatch):
-    monkeypatch.setattr(caching, "THRESHOLD", 1e9)
+    monkeypatch.setattr(step_cache, "THRESHOLD", 1e9)
     counts, _ = whole_passes(checkpoint, lambda: run_once(checkpoint, scene, Guidance(1.0)))
     assert counts[1] == 3 + 1 + 1  # a fifth of twelve; the first that may be cached; the last
 
 
 def test_a_threshold_that_nothing_meets_changes_nothing(checkpoint, scene, monkeypatch):
-    monkeypatch.setattr(caching, "THRESHOLD", 0.0)
+    monkeypatch.setattr(step_cache, "THRESHOLD", 0.0)
     plain = run_once(checkpoint, scene, Guidance(3.0), step_cache=False)
     assert torch.equal(run_once(checkpoint, scene, Guidance(3.0)), plain)
 

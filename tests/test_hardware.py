@@ -149,7 +149,7 @@ def test_a_card_that_torch_has_no_kernels_for_is_none_and_says_so(monkeypatch):
 
 
 def test_asking_does_not_import_torch():
-    code = "import sys; from engine.memory.hardware import ask_hardware; import engine.memory.plan; "
+    code = "import sys; from engine.memory.hardware import ask_hardware; import engine.a2.plan.plan; "
     code += "print(ask_hardware().ram_total.value, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     total, imported = done.stdout.split()

@@ -18,10 +18,10 @@ BIOME = "@biomejs/biome@2.6.8"  # formats and checks the page's scripts, as asse
 LOADED_BY_THE_PAGE = {
     "engine.a2", "engine.a2.adapters", "engine.a2.checkpoint", "engine.a2.compute", "engine.a2.conditioning",
     "engine.a2.decoding", "engine.a2.files", "engine.a2.lora_files", "engine.a2.options", "engine.a2.packing",
-    "engine.a2.preview", "engine.a2.references", "engine.a2.streaming", "engine.memory", "engine.memory.advice",
-    "engine.memory.calibration", "engine.memory.choosing", "engine.memory.footprint", "engine.memory.hardware",
-    "engine.memory.host", "engine.memory.plan", "engine.memory.quantize", "engine.memory.settings",
-    "engine.memory.shapes", "engine.memory.shortage", "engine.memory.speed", "engine.memory.stages",
+    "engine.a2.preview", "engine.a2.references", "engine.a2.streaming", "engine.memory", "engine.a2.plan.advice",
+    "engine.a2.plan.calibration", "engine.a2.plan.choose", "engine.a2.plan.footprint", "engine.memory.hardware",
+    "engine.memory.host", "engine.a2.plan.plan", "engine.memory.quantize", "engine.a2.plan.settings",
+    "engine.a2.plan.shapes", "engine.memory.shortage", "engine.a2.plan.speed", "engine.a2.plan.stages",
 }  # fmt: skip
 
 

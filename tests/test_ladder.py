@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
-from engine.memory.footprint import Clip
-from engine.memory.ladder import RUNGS, Way, next_way, tiling_of
+from engine.a2.plan.fallbacks import RUNGS, Way, next_way, tiling_of
 from engine.memory.shortage import Need, Shortage, is_poisoned, is_shortage
 
 GB = 2**30
 STAGES = ("loading", "text", "references", "denoise", "decode")
 
 
-def way(on_card: bool = True, clip: Clip | None = None, **options: object) -> Way:
-    return Way(A2Options(**options), clip or Clip(), on_card)
+def way(on_card: bool = True, clip: ClipSize | None = None, **options: object) -> Way:
+    return Way(A2Options(**options), clip or ClipSize(), on_card)
 
 
 def descend(start: Way, stage: str) -> list[tuple[Way, str]]:
@@ -71,7 +71,7 @@ def test_on_the_processor_nothing_is_moved_to_where_it_is_already(stage):
 
 
 def test_a_clip_that_is_small_already_is_not_cut_up():
-    tiny = way(clip=Clip(64, 64, 9, guidance=1.0), batched_guidance=True, offload="blocks")
+    tiny = way(clip=ClipSize(64, 64, 9, guidance=1.0), batched_guidance=True, offload="blocks")
     assert descend(tiny, "denoise") == []
     assert [rung.options.tile for rung, _ in descend(tiny, "decode")] == [0]
 

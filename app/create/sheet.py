@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeGuard, get_args
 
 from engine import cutout
-from engine.a2.options import Attention, frames_for
+from engine.a2.geometry import frames_for
+from engine.a2.options import Attention
 from engine.scene.presets import FORMATS, FPS, frames_of
 from engine.scene.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
 from engine.words import plain_text

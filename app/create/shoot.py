@@ -11,11 +11,11 @@ from app.create.desks import open_scene
 from app.create.views import video_of
 from app.jobs.board import PAUSED, WAITING, Job, JobBoard
 from engine.a2.options import A2Options
+from engine.a2.plan.plan import Plan, plan_to_dict
 from engine.disk.walk import RESERVED
 from engine.door.registry import ENGINES
 from engine.door.render import RenderRequest
 from engine.errors import SceneError, TroupeError
-from engine.memory.plan import Plan, plan_to_dict
 
 
 def new_seed() -> int:

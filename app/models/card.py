@@ -15,7 +15,7 @@ from app.safely import safely
 from engine.children import command_of, environment
 from engine.errors import TroupeError
 from engine.memory.hardware import Hardware
-from engine.memory.stages import GB
+from engine.words import GIB
 
 NEEDS = "SkyReels-A2 needs an NVIDIA card with 6 GB or more."
 _PATIENCE = 300.0  # seconds that measuring may take
@@ -67,7 +67,7 @@ def measured(hardware: Hardware | None) -> Iterator[str]:
     if hardware is None or not hardware.torch.value:
         raise TroupeError("The libraries are not installed yet", "Install them first: they are what is measured.")
     device = "cuda" if hardware.device.value == "cuda" else "cpu"
-    command = command_of("engine.memory.calibration", device, "bf16" if device == "cuda" else "fp32")
+    command = command_of("engine.a2.plan.calibration", device, "bf16" if device == "cuda" else "fp32")
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
     begun = time.monotonic()
     with subprocess.Popen(
@@ -96,12 +96,14 @@ def card_html(hardware: Hardware | None, said: str = "") -> str:
 
 def _lines(hardware: Hardware) -> Iterator[str]:
     ram = hardware.ram_total.value
-    memory = f" The computer has {ram / GB:.0f} GB of memory." if isinstance(ram, int) else ""
+    memory = f" The computer has {ram / GIB:.0f} GB of memory." if isinstance(ram, int) else ""
     if not hardware.has_card:
         yield f"No card that can be used: {hardware.device.why}. {NEEDS}{memory}"
         return
     total, free = hardware.vram_total.value, hardware.vram_free.value
-    size = f", {free / GB:.1f} of {total / GB:.1f} GB free" if isinstance(total, int) and isinstance(free, int) else ""
+    size = (
+        f", {free / GIB:.1f} of {total / GIB:.1f} GB free" if isinstance(total, int) and isinstance(free, int) else ""
+    )
     yield f"{hardware.name.value or 'A card'}{size}.{memory}"
     if hardware.device.value == "cuda":
         yield "With SkyReels-A2 chosen on the Create tab, the plan there says how your clip fits it."

@@ -2,14 +2,17 @@
 
 The recipe reads top-down in recipe.py: load_checkpoint -> gather_references -> condition -> sample -> decode.
 
-options.py        what a person may choose; lengths
-files.py          a checkpoint on disk: found, whole, of the right shape
+options.py        what a person may choose
+geometry.py       frames and latents, tokens, tiles
+plan/             how a clip is run on this machine
+files.py          a checkpoint on disk: found, whole
 compute.py        device, precision, what waits on the host
 checkpoint.py     its components, loaded; loading.py loads them
 lora_files.py     a LoRA file, understood
 adapters.py       LoRAs, fused into the weights and taken out again
 attention.py      how attention is computed
-caching.py        a step that changes little, reused
+step_cache.py     a step that changes little, reused
+chunking.py       blocks over parts of the tokens
 streaming.py      which of them stream their blocks through the device
 references.py     cast -> the canvases that the model sees
 packing.py        many of the cast on few canvases

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.a2.files import Weights
 from engine.a2.lora_files import ANOTHER, Changes, not_for_this, read_lora, unreadable
 from engine.a2.options import Lora
 from engine.errors import EngineUnavailable
+from engine.memory.weights import ComponentFiles
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Fused:
     left_out: tuple[str, ...] = ()
 
 
-def check_loras(loras: Sequence[Lora], transformer: Weights) -> None:
+def check_loras(loras: Sequence[Lora], transformer: ComponentFiles) -> None:
     """Refuse a file that is not whole, holds no LoRA, or was made for another model, by its header alone.
 
     Raises EngineUnavailable, which names the file.
@@ -54,7 +54,7 @@ def read_loras(loras: Sequence[Lora], shapes: dict[str, tuple[int, ...]], check_
     return together
 
 
-def refit(transformer: Any, weights: Weights, before: Fused, loras: Sequence[Lora]) -> Fused:
+def refit(transformer: Any, weights: ComponentFiles, before: Fused, loras: Sequence[Lora]) -> Fused:
     """Fuse exactly these into a transformer of float weights in which `before` is. What was in it is taken out first:
     without any, the weights are bit for bit the checkpoint's. Quantise afterwards.
 
@@ -74,7 +74,7 @@ def refit(transformer: Any, weights: Weights, before: Fused, loras: Sequence[Lor
     return Fused(wanted, tuple(changes.names), tuple(changes.left_out))
 
 
-def _restore(transformer: Any, names: Iterable[str], weights: Weights) -> None:
+def _restore(transformer: Any, names: Iterable[str], weights: ComponentFiles) -> None:
     """Read these parameters again from the checkpoint."""
     import torch
     from safetensors import safe_open

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.a2.options import USE_THE_DRAFT, A2Options
+from engine.a2.options import A2Options
 from engine.errors import EngineUnavailable
 from engine.memory.hardware import too_old
 from engine.memory.quantize import Precision, check_quanto
+from engine.words import USE_THE_DRAFT
 
 if TYPE_CHECKING:
     import torch

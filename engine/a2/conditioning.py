@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.checkpoint import FRAMES_A_LATENT, LATENT_CHANNELS, PIXELS_A_LATENT, Checkpoint
+from engine.a2.checkpoint import Checkpoint
+from engine.a2.geometry import FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
 from engine.a2.streaming import turn
@@ -17,9 +18,6 @@ from engine.scene.scene import Scene, Video
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-TEXT_TOKENS = 512
-MASK_CHANNELS = 4  # one for each frame in a latent
 
 _TEXTS_KEPT = 16
 _TILED_FROM = 1024 * 640  # pixels of a frame; smaller ones are encoded in one piece, as the authors do
@@ -83,12 +81,6 @@ def condition(
             spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
     return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
-
-
-def latent_shape(video: Video) -> tuple[int, int, int, int, int]:
-    """(1, 16, T, h, w)"""
-    frames = (video.frames - 1) // FRAMES_A_LATENT + 1
-    return 1, LATENT_CHANNELS, frames, video.height // PIXELS_A_LATENT, video.width // PIXELS_A_LATENT
 
 
 # ---------------------------------------------------------------------------

@@ -10,33 +10,20 @@ overlap enough give the same picture, where tiles of the whole decoder would not
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.a2.checkpoint import PIXELS_A_LATENT
 from engine.a2.conditioning import latent_statistics
+from engine.a2.geometry import PIXELS_A_LATENT, Tiling, spans
 from engine.errors import Stopped
 
 if TYPE_CHECKING:
     import torch
 
-_TILED_FROM = 128 * 80  # latent pixels of a frame: 1024 x 640 and below are decoded in one piece
 _DISTRUST = 0.375  # of an overlap: so near to its edge a tile lacks what it should have looked at
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Tiles of at most `tile` by `tile` latent pixels, which overlap by at least `overlap` and are blended in the
-    overlap's middle. `parked`: what a tile's convolutions saw last waits in the host's memory while other tiles are
-    worked on, or every tile's would stay on the card, more of it than of a frame in one piece."""
-
-    tile: int = 72
-    overlap: int = 24
-    parked: bool = False
 
 
 @dataclass
@@ -45,11 +32,6 @@ class _Tile:
     columns: slice
     weight: torch.Tensor  # (1, H, W) of the tile's pixels; all tiles' weights add up to one everywhere
     cache: list[Any]  # what every causal convolution saw last
-
-
-def tiling_for(height: int, width: int) -> Tiling | None:
-    """Tiles for large frames only: where they overlap they cost time."""
-    return Tiling() if height * width > _TILED_FROM else None
 
 
 def decode(
@@ -138,16 +120,6 @@ def _tiles(height: int, width: int, tiling: Tiling | None, convolutions: int) ->
         for row, across in zip(rows, _ramps(rows, height), strict=True)
         for column, along in zip(columns, _ramps(columns, width), strict=True)
     ]
-
-
-def spans(length: int, tiling: Tiling | None) -> list[slice]:
-    """Spans of one size that cover `length` and overlap by at least `overlap`."""
-    if tiling is None or length <= tiling.tile:
-        return [slice(0, length)]
-    count = math.ceil((length - tiling.overlap) / (tiling.tile - tiling.overlap))
-    size = math.ceil((length + (count - 1) * tiling.overlap) / count)
-    starts = [round(i * (length - size) / (count - 1)) for i in range(count)]
-    return [slice(start, start + size) for start in starts]
 
 
 def _ramps(spans: list[slice], length: int) -> list[np.ndarray]:

@@ -1,24 +1,18 @@
-"""A checkpoint on disk: where it is, whether it is whole. Reads headers only, never the weights.
-
-A safetensors file is an 8-byte length, that many bytes of JSON (name -> dtype, shape, offsets), then the data. So its
-true size stands in its first kilobytes, and a download that was cut off can be told before 30 GB are read.
-"""
+"""A checkpoint on disk: where it is, which files it takes, whether they are whole (engine/memory/weights.py)."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine import surroundings
-from engine.a2.options import DEFAULT_MODEL, USE_THE_DRAFT
+from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable
+from engine.memory.weights import ComponentFiles, missing_file, read_component
+from engine.words import USE_THE_DRAFT
 
 COMPONENTS = ("text_encoder", "image_encoder", "vae", "transformer")
-AGAIN = "Download or copy this file again."
 
 _STEMS = {"text_encoder": "model", "image_encoder": "model"}
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
@@ -27,17 +21,6 @@ _SMALL_FILES = (
     ("image_processor", ("preprocessor_config.json",)),
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_MAX_HEADER = 100_000_000  # bytes; the format's own limit
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The weight files of one component: `tensors` maps a tensor's name to its shape and the file that holds it."""
-
-    folder: Path
-    config: dict[str, Any]
-    tensors: dict[str, tuple[tuple[int, ...], Path]]
-    bytes: int
 
 
 def find_checkpoint(model: str) -> Path:
@@ -97,94 +80,18 @@ def needed_files(names: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def read_checkpoint(folder: Path) -> dict[str, Weights]:
+def read_checkpoint(folder: Path) -> dict[str, ComponentFiles]:
     """What the weight files of every component hold. Raises EngineUnavailable, which names the file that is missing,
     cut off or not what its name says, and what to do."""
     for component, names in _SMALL_FILES:
         if not any((folder / component / name).is_file() for name in names):
-            raise _missing(folder, f"{component}/{names[0]}")
-    return {component: _read_component(folder, component) for component in COMPONENTS}
-
-
-def _read_component(root: Path, component: str) -> Weights:
-    folder, stem = root / component, _STEMS.get(component, _DIFFUSERS_STEM)
-    config = _read_json(root, f"{component}/config.json")
-    if (folder / f"{stem}.safetensors.index.json").is_file():
-        index = _read_json(root, f"{component}/{stem}.safetensors.index.json").get("weight_map")
-        if not isinstance(index, dict):
-            raise EngineUnavailable(f"{component}/{stem}.safetensors.index.json of the model lists no files", AGAIN)
-        names = sorted(set(map(str, index.values())))
-    else:
-        names = [f"{stem}.safetensors"]
-    tensors: dict[str, tuple[tuple[int, ...], Path]] = {}
-    for name in names:
-        tensors |= {
-            tensor: (shape, folder / name) for tensor, shape in read_shapes(root, f"{component}/{name}").items()
-        }
-    return Weights(folder, config, tensors, sum((folder / name).stat().st_size for name in names))
-
-
-def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """The shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
-    path = root / name
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            known = size >= 8 and 0 < length <= min(size - 8, _MAX_HEADER)
-            header: Any = json.loads(file.read(length)) if known else None
-    except FileNotFoundError:
-        raise _missing(root, name) from None
-    except OSError as error:
-        raise EngineUnavailable(f"{name} of the model cannot be read ({error.strerror})", f"Look at {path}.") from None
-    except (ValueError, RecursionError):
-        header = None
-    try:
-        header = {key: entry for key, entry in header.items() if key != "__metadata__"}
-        whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
-    except (AttributeError, KeyError, TypeError, IndexError):
-        raise EngineUnavailable(f"{name} of the model is damaged, or not a safetensors file", AGAIN) from None
-    if size < whole:
-        raise EngineUnavailable(f"{name} of the model is cut off ({size} of {whole} bytes)", AGAIN)
-    return shapes
-
-
-def check_shapes(weights: Weights, expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare with what the component's config asks for. Raises EngineUnavailable, which names the file."""
-    for tensor, (shape, file) in weights.tensors.items():
-        if tensor in expected and shape != expected[tensor]:
-            name = f"{weights.folder.name}/{file.name}"
+            name = f"{component}/{names[0]}"
+            if any((folder / component).is_dir() for component in COMPONENTS):
+                raise missing_file(folder, name)
             raise EngineUnavailable(
-                f"{name} of the model is another model's: {tensor} is {list(shape)}, not {list(expected[tensor])}",
-                f"Take this file and {weights.folder.name}/config.json from the same checkpoint.",
+                f"{folder} is not a checkpoint: it has no {name}",
+                "Name a folder with transformer, vae and the others in it.",
             )
-
-
-def missing_tensors(weights: Weights, missing: list[str]) -> EngineUnavailable:
-    """The error for a component that lacks tensors."""
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return EngineUnavailable(
-        f"the model's {weights.folder.name} lacks {missing[0]}{more}",
-        f"Download or copy the folder {weights.folder.name} again.",
-    )
-
-
-def _read_json(root: Path, name: str) -> dict[str, Any]:
-    try:
-        data = json.loads((root / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(root, name) from None
-    except (OSError, ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise EngineUnavailable(f"{name} of the model is damaged", AGAIN)
-    return data
-
-
-def _missing(root: Path, name: str) -> EngineUnavailable:
-    if not any((root / component).is_dir() for component in COMPONENTS):
-        return EngineUnavailable(
-            f"{root} is not a checkpoint: it has no {name}", "Name a folder with transformer, vae and the others in it."
-        )
-    return EngineUnavailable(f"{name} is missing from the model in {root}", AGAIN)
+    return {
+        component: read_component(folder, component, _STEMS.get(component, _DIFFUSERS_STEM)) for component in COMPONENTS
+    }

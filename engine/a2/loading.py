@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.adapters import Fused, check_loras, identity, read_loras, refit
-from engine.a2.checkpoint import CONDITION_CHANNELS, LATENT_CHANNELS, Checkpoint
+from engine.a2.checkpoint import BLOCKS, Checkpoint
 from engine.a2.compute import Compute, quiet
-from engine.a2.files import COMPONENTS, Weights, check_shapes, missing_tensors, read_checkpoint
+from engine.a2.files import COMPONENTS, read_checkpoint
+from engine.a2.geometry import CONDITION_CHANNELS, LATENT_CHANNELS
 from engine.a2.options import Lora
 from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.loading import Alter, Quantisation, load_quantised
-from engine.memory.quantize import BLOCKS
 from engine.memory.shortage import is_shortage
+from engine.memory.weights import ComponentFiles, check_shapes, missing_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def load_checkpoint(
             hollow, home = _hollow(kinds[name], weights[name]), compute.home
             if compute.quantised and name in BLOCKS:
                 fused, alter = _fusing(loras, weights[name]) if name == "transformer" else (fused, None)
-                how = Quantisation(compute.quantised, compute.dtype, home, cache or cache_folder(), alter)
+                how = Quantisation(compute.quantised, BLOCKS[name], compute.dtype, home, cache or cache_folder(), alter)
                 notices += load_quantised(hollow, weights[name], how, _in_percent(on_load, step, name), stop)
                 parts[name] = hollow.eval().requires_grad_(False)
             else:
@@ -95,7 +96,7 @@ def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
         checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
 
 
-def _fusing(loras: Sequence[Lora], weights: Weights) -> tuple[Fused, Alter | None]:
+def _fusing(loras: Sequence[Lora], weights: ComponentFiles) -> tuple[Fused, Alter | None]:
     """What the LoRAs will have done, and what does it to every tensor that is read; None where there are none."""
     if not identity(loras):
         return Fused(), None
@@ -149,7 +150,7 @@ def _in_percent(on_load: OnLoad | None, step: int, name: str) -> Callable[[float
     return on_share
 
 
-def _hollow(kind: Any, weights: Weights) -> Any:
+def _hollow(kind: Any, weights: ComponentFiles) -> Any:
     """The module without its weights. Raises EngineUnavailable where the files' tensors do not fit into it."""
     from accelerate import init_empty_weights
 
@@ -163,7 +164,7 @@ def _hollow(kind: Any, weights: Weights) -> Any:
     return hollow
 
 
-def _load(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
+def _load(kind: Any, weights: ComponentFiles, dtype: torch.dtype) -> Any:
     of_diffusers = hasattr(kind, "load_config")
     with quiet():
         how = {"torch_dtype" if of_diffusers else "dtype": dtype, "local_files_only": True, "use_safetensors": True}

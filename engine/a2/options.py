@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from engine.a2.geometry import MAX_REFERENCES, first_frames, lengths_beside
 from engine.errors import EngineUnavailable, SceneError
 from engine.scene.scene import Sampling, Scene
+from engine.words import USE_THE_DRAFT
 
 DEFAULT_MODEL = "Skywork/SkyReels-A2"
-MAX_REFERENCES = 3
-USE_THE_DRAFT = "or use the draft (--engine draft): it works now"
 
 TURBO_STEPS = (4, 8)  # what step-distilled weights are trained for, and the most that still helps
 TURBO_SHIFT = 5.0  # with four steps: the noise levels 1, 0.94, 0.83, 0.63 that the distillation used
@@ -104,10 +104,10 @@ def check_installed() -> None:
 def check_scene(scene: Scene) -> None:
     """Raise SceneError where the model cannot make this scene."""
     video, references = scene.video, min(len(scene.cast), MAX_REFERENCES)
-    needed = 4 * references - 3  # the first picture fills one frame, each later one four
-    if video.frames % 4 != 1:
-        low = video.frames - (video.frames - 1) % 4
-        raise SceneError("video.frames", f"{video.frames} is not 4k + 1", f"The a2 engine needs {low} or {low + 4}.")
+    needed = first_frames(references)
+    if video.frames not in (lengths := lengths_beside(video.frames)):
+        low, high = lengths
+        raise SceneError("video.frames", f"{video.frames} is not 4k + 1", f"The a2 engine needs {low} or {high}.")
     if video.frames < needed:
         raise SceneError(
             "video.frames", f"{video.frames} are too few for {references} references", f"Use at least {needed}."
@@ -148,12 +148,6 @@ def as_run(scene: Scene, options: A2Options) -> Scene:
     return scene.model_copy(
         update={"sampling": Sampling(steps=steps, guidance=1.0, flow_shift=TURBO_SHIFT, seed=asked.seed)}
     )
-
-
-def frames_for(seconds: float, fps: int, trim_head: int) -> int:
-    """How many frames to generate so that at least `seconds` are left after the trim: the next 4k + 1."""
-    wanted = max(1, math.ceil(seconds * fps - 1e-9)) + trim_head
-    return 4 * math.ceil((wanted - 1) / 4) + 1
 
 
 def _is(names: list[str]) -> str:

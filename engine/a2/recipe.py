@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.a2 import attention, caching
+from engine.a2 import attention, step_cache
 from engine.a2.checkpoint import Checkpoint
+from engine.a2.chunking import chunked
 from engine.a2.compute import Compute, choose_compute
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode
 from engine.a2.files import find_checkpoint
+from engine.a2.geometry import ClipSize
 from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, as_run, of_the_model
+from engine.a2.plan.fallbacks import tiling_of
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.a2.streaming import step_aside, turn
 from engine.disk.walk import files_below
-from engine.memory.chunking import chunked
-from engine.memory.footprint import Clip
-from engine.memory.ladder import tiling_of
 from engine.memory.shortage import Shortage, StageName, is_shortage, measure
 from engine.scene.cast import Member
 from engine.scene.scene import Scene
@@ -138,7 +138,7 @@ def frames(
 
     Raises Shortage, or Stopped.
     """
-    clip = Clip(8 * latents.shape[4], 8 * latents.shape[3], 4 * latents.shape[2] - 3)
+    clip = ClipSize(8 * latents.shape[4], 8 * latents.shape[3], 4 * latents.shape[2] - 3)
     tiling = tiling_of(options, clip, checkpoint.compute.device.type != "cpu")
     with _memory(checkpoint.compute, Work(options, "decode")), turn(checkpoint, "vae"):
         for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
@@ -197,7 +197,7 @@ def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], o
         checkpoint.compute,
         options.solver,
         checkpoint.fused.loras,
-        (caching.facts(), options.batched_guidance) if options.step_cache else "",
+        (step_cache.facts(), options.batched_guidance) if options.step_cache else "",
         options.attention,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from engine.a2.options import MAX_REFERENCES
+from engine.a2.geometry import MAX_REFERENCES
 from engine.a2.packing import pack, share_slots, split_evenly
 from engine.media.images import flatten
 from engine.scene.cast import Member

@@ -1,4 +1,4 @@
-"""A clip in spite of memory that runs out: on from its last step, in the next safer way (engine/memory/ladder.py)."""
+"""A clip in spite of memory that runs out: on from its last step, the next safer way (engine/a2/plan/fallbacks.py)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from engine.a2 import recipe
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
+from engine.a2.geometry import size_of
 from engine.a2.options import A2Options
+from engine.a2.plan.fallbacks import RUNGS, Way, next_way
 from engine.a2.streaming import step_aside
 from engine.errors import EngineUnavailable
-from engine.memory.footprint import clip_of
-from engine.memory.ladder import RUNGS, Way, next_way
 from engine.memory.model_cache import Garage
 from engine.memory.shortage import Shortage, give_back, is_shortage
 from engine.scene.cast import Member
@@ -36,7 +36,7 @@ def shoot(
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
-    descent, work = _Descent(Way(options, clip_of(scene), _on_card(options)), watch), recipe.Work(options)
+    descent, work = _Descent(Way(options, size_of(scene), _on_card(options)), watch), recipe.Work(options)
     while True:
         now, work.alone, work.remark = descent.way.options, descent.way.alone, descent.remark
         try:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.caching import Forward, Kept, StepCache
 from engine.a2.conditioning import Conditioning
+from engine.a2.step_cache import Forward, Kept, StepCache
 from engine.errors import EngineUnavailable, Stopped
 from engine.scene.scene import Sampling
 

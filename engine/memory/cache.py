@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import surroundings
-from engine.a2.files import Weights
 from engine.disk.atomic import beside, remove, sweep
 from engine.errors import TroupeError
+from engine.memory.weights import ComponentFiles
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # a tensor's name -> its type (safetensors' word) and shape
 
@@ -33,8 +33,8 @@ _BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I8": 1, "F8_E4M3": 1}
 _ALIGNMENT = 64
 _SPARE = 1_000_000_000  # bytes that are left on the disk for the clips
 _SAMPLE = 4096  # bytes
-_NAME = re.compile(r"(transformer|text_encoder)-(int8|fp8)-\w+-[0-9a-f]{16}\.safetensors")
-_PART = re.compile(r"\.((?:transformer|text_encoder)-(?:int8|fp8)-\w+-[0-9a-f]{16})\..*\.part")
+_NAME = re.compile(r"([a-z_]+)-(int8|fp8)-\w+-[0-9a-f]{16}\.safetensors")
+_PART = re.compile(r"\.([a-z_]+-(?:int8|fp8)-\w+-[0-9a-f]{16})\..*\.part")
 
 
 class Unusable(Exception):
@@ -96,7 +96,7 @@ def delete(entry: CacheEntry) -> None:
         ) from None
 
 
-def identify(weights: Weights) -> Source:
+def identify(weights: ComponentFiles) -> Source:
     """Which weights these are. To hash all of them would be to read them all before every start; so it is their names,
     sizes and headers, a piece out of the middle of every tensor, and, kept apart because a copy changes it, when they
     were last written."""

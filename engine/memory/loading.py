@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.files import Weights, missing_tensors
 from engine.errors import Stopped
 from engine.memory.cache import CacheFile, Layout, Unusable, Unwritable, identify, make_cache_file
 from engine.memory.quantize import Precision, as_weight, quantise, quantised_weights, stored_type
+from engine.memory.weights import ComponentFiles, missing_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +29,15 @@ Alter = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How to quantise, where the weights go, and the folder in which they are kept for the next time.
+    """How to quantise, where the weights go, and the folder in which they are kept for the next time. `blocks` is how
+    the names of what is in a block begin.
 
     `alter` gets a tensor's name in the checkpoint and the tensor while it is still floats, and returns one of the same
     shape: a LoRA that is fused. What was altered is not kept: there would be a copy of the model for every mixture.
     """
 
     precision: Precision
+    blocks: str
     dtype: torch.dtype
     device: torch.device
     cache: Path
@@ -55,7 +57,7 @@ class _Target:
 
 def load_quantised(
     hollow: torch.nn.Module,
-    weights: Weights,
+    weights: ComponentFiles,
     how: Quantisation,
     on_share: OnShare = lambda _: None,
     stop: Stop | None = None,
@@ -88,11 +90,11 @@ def load_quantised(
 _COSTS = "the model takes as long to load the next time."
 
 
-def _targets(hollow: torch.nn.Module, weights: Weights, how: Quantisation) -> list[_Target]:
+def _targets(hollow: torch.nn.Module, weights: ComponentFiles, how: Quantisation) -> list[_Target]:
     """In the order in which the shards hold them. A tensor that the module uses twice is one."""
     import torch
 
-    quantised = quantised_weights(hollow, weights.folder.name)
+    quantised = quantised_weights(hollow, how.blocks)
     names: dict[int, list[str]] = {}
     tensors = hollow.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
@@ -135,7 +137,7 @@ _CODES = {
 
 
 def _stream(
-    targets: list[_Target], weights: Weights, how: Quantisation, on_share: OnShare, stop: Stop | None
+    targets: list[_Target], weights: ComponentFiles, how: Quantisation, on_share: OnShare, stop: Stop | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors as they are kept, under their names there. Every file is opened anew for every tensor: what was
     mapped of it would stay in memory otherwise."""

@@ -9,18 +9,13 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.a2.options import USE_THE_DRAFT
 from engine.errors import EngineUnavailable
+from engine.words import USE_THE_DRAFT
 
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["int8", "fp8"]
-
-# The blocks hold all but a hundredth of the transformer's weights. What stands before and after them (patches, time,
-# text and picture embeddings, the head) touches every number of the result, and is kept; so is all that is not linear:
-# norms, modulation, the text encoder's word embeddings and position biases.
-BLOCKS = {"transformer": "blocks.", "text_encoder": "encoder.block."}
 
 _QTYPES = {"int8": "qint8", "fp8": "qfloat8_e4m3fn"}
 _PIECE = 8_000_000  # weights that are quantised at a time: a few copies of them in float32 exist then
@@ -35,14 +30,15 @@ def check_quanto(precision: str) -> None:
         )
 
 
-def quantised_weights(module: torch.nn.Module, component: str) -> set[str]:
-    """The names of the parameters that are quantised: the weights of the blocks' linear layers."""
+def quantised_weights(module: torch.nn.Module, blocks: str) -> set[str]:
+    """The names of the parameters that are quantised: the weights of the blocks' linear layers. `blocks` is how the
+    names of all that is in a block begin, such as "blocks."."""
     import torch
 
     return {
         f"{name}.weight"
         for name, part in module.named_modules()
-        if isinstance(part, torch.nn.Linear) and name.startswith(BLOCKS[component]) and part.out_features > 1
+        if isinstance(part, torch.nn.Linear) and name.startswith(blocks) and part.out_features > 1
     }
 
 

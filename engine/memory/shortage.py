@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import EngineUnavailable
 from engine.memory.host import physical_memory
+from engine.words import GIB
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,6 @@ _NEXT_TO_NOTHING = 2**30  # bytes; a library's handle and workspace take some hu
 _ASKED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", re.IGNORECASE)
 _ALLOWED = re.compile(r"([\d.]+) ?(MiB|GiB) allowed", re.IGNORECASE)
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_GB = 2**30  # as cards are sold
 
 
 class Shortage(EngineUnavailable):
@@ -64,10 +64,10 @@ class Need:
     where: str
 
     def __str__(self) -> str:
-        known = f"{self.used / _GB:.1f} of {self.total / _GB:.1f} GB" if self.used is not None and self.total else ""
+        known = f"{self.used / GIB:.1f} of {self.total / GIB:.1f} GB" if self.used is not None and self.total else ""
         if self.asked is None:
             return f"{known} of {self.where} were in use" if known else f"of {self.where}"
-        more = f"{self.asked / _GB:.2f} GB more" if self.asked >= _GB / 100 else f"{self.asked / 2**20:.1f} MB more"
+        more = f"{self.asked / GIB:.2f} GB more" if self.asked >= GIB / 100 else f"{self.asked / 2**20:.1f} MB more"
         return f"{more} were needed with {known} of {self.where} in use" if known else f"{more} of {self.where}"
 
 

@@ -37,7 +37,8 @@ def decode_one(frames: int, how: str) -> None:
     from diffusers import AutoencoderKLWan
 
     from engine.a2.conditioning import latent_statistics
-    from engine.a2.decoding import decode, tiling_for
+    from engine.a2.decoding import decode
+    from engine.a2.geometry import tiling_for
     from engine.media.video import write_video
     from engine.scene.scene import Video
 

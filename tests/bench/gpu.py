@@ -30,19 +30,19 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import WanTransformer3DModel
 
+from engine.a2.chunking import chunked
 from engine.a2.conditioning import Conditioning
+from engine.a2.geometry import ClipSize
+from engine.a2.plan.choose import Overrides
+from engine.a2.plan.plan import make_plan
+from engine.a2.plan.shapes import DEFAULT_CONFIGS
+from engine.a2.plan.stages import CONTEXT
 from engine.a2.sampling import Guidance, begin, sample
-from engine.memory.choosing import Overrides
-from engine.memory.chunking import chunked
-from engine.memory.footprint import Clip
 from engine.memory.hardware import Fact, read_hardware
 from engine.memory.loading import _stays_float32
-from engine.memory.plan import make_plan
 from engine.memory.quantize import as_weight, quantised_weights, stored_type
-from engine.memory.shapes import DEFAULT_CONFIGS
 from engine.memory.shortage import is_shortage
 from engine.memory.slabs import stream_blocks
-from engine.memory.stages import CONTEXT
 from engine.scene.scene import Sampling
 
 GB = 2**30
@@ -55,7 +55,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     config: dict
-    clip: Clip
+    clip: ClipSize
     steps: int
 
 
@@ -63,7 +63,7 @@ def make_model(setting: Setting, precision: str | None) -> WanTransformer3DModel
     """Random weights on the host, as the loader would leave them. None: not quantised."""
     with init_empty_weights():
         model = WanTransformer3DModel(**setting.config)
-    quantised = quantised_weights(model, "transformer") if precision else set()
+    quantised = quantised_weights(model, "blocks.") if precision else set()
     generator = torch.Generator().manual_seed(0)
     drawn: dict[tuple, torch.Tensor] = {}  # one draw a shape: every block gets a copy of its own
 
@@ -222,10 +222,10 @@ def main() -> None:
         sys.exit("gpu.py: torch sees no CUDA card here. With --small it runs on the processor.")
     if asked.small:
         torch.set_num_threads(1)  # so little work only waits for more of them on a busy machine
-        setting = Setting(torch.device("cpu"), torch.float32, SMALL, Clip(64, 64, 5), asked.steps)
+        setting = Setting(torch.device("cpu"), torch.float32, SMALL, ClipSize(64, 64, 5), asked.steps)
     else:
         config = dict(DEFAULT_CONFIGS["transformer"])
-        setting = Setting(torch.device("cuda"), torch.bfloat16, config, Clip(), asked.steps)
+        setting = Setting(torch.device("cuda"), torch.bfloat16, config, ClipSize(), asked.steps)
     caps = [float(cap) for cap in asked.caps.split(",")]
     speed, results = bandwidth(setting), {}
     for precision in asked.precision.split(","):

@@ -48,14 +48,15 @@ def denoise(device: str, large: bool, dtype_name: str = "float32", chunk: int = 
     import torch
     from diffusers import WanTransformer3DModel
 
-    from engine.memory.chunking import chunked
-    from engine.memory.footprint import Clip, denoise_bytes
-    from engine.memory.shapes import DEFAULT_CONFIGS, shapes_from
+    from engine.a2.chunking import chunked
+    from engine.a2.geometry import ClipSize
+    from engine.a2.plan.footprint import denoise_bytes
+    from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 
     heads, ffn = (40, 13824) if large else (6, 2074)
     config = {**DEFAULT_CONFIGS["transformer"], "num_attention_heads": heads, "ffn_dim": ffn, "num_layers": 2,
               "added_kv_proj_dim": heads * 128, "text_dim": 512}  # fmt: skip
-    dtype, clip = getattr(torch, dtype_name), Clip(448, 256, 25)
+    dtype, clip = getattr(torch, dtype_name), ClipSize(448, 256, 25)
     model = WanTransformer3DModel(**config)
     for name, parameter in model.named_parameters():
         if not {"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"} & set(name.split(".")):
@@ -78,8 +79,8 @@ def text(device: str, large: bool) -> tuple[int, int]:
     import torch
     from transformers import UMT5Config, UMT5EncoderModel
 
-    from engine.memory.footprint import text_bytes
-    from engine.memory.shapes import DEFAULT_CONFIGS, shapes_from
+    from engine.a2.plan.footprint import text_bytes
+    from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 
     config = {**DEFAULT_CONFIGS["text_encoder"], "num_layers": 2, "vocab_size": 1000}
     config |= {} if large else {"d_model": 1024, "d_ff": 2560, "num_heads": 16}
@@ -97,8 +98,8 @@ def image(device: str, large: bool) -> tuple[int, int]:
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    from engine.memory.footprint import image_bytes
-    from engine.memory.shapes import DEFAULT_CONFIGS, shapes_from
+    from engine.a2.plan.footprint import image_bytes
+    from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 
     config = {**DEFAULT_CONFIGS["image_encoder"], "num_hidden_layers": 8}
     config |= {} if large else {"hidden_size": 320, "intermediate_size": 1280}
@@ -116,13 +117,14 @@ def vae(device: str, large: bool, how: str) -> tuple[int, int]:
     import torch
     from diffusers import AutoencoderKLWan
 
-    from engine.a2.decoding import Tiling, decode
-    from engine.memory.footprint import Clip, decode_bytes, encode_bytes
-    from engine.memory.shapes import DEFAULT_CONFIGS, shapes_from
+    from engine.a2.decoding import decode
+    from engine.a2.geometry import ClipSize, Tiling
+    from engine.a2.plan.footprint import decode_bytes, encode_bytes
+    from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 
     # Large enough for the convolutions that a real size gets: for small ones the processor unfolds its input.
     config = {**DEFAULT_CONFIGS["vae"], "base_dim": 96 if large else 32}
-    model, clip = AutoencoderKLWan(**config).to(device).eval(), Clip(416, 240, 9)
+    model, clip = AutoencoderKLWan(**config).to(device).eval(), ClipSize(416, 240, 9)
     shape = shapes_from({**DEFAULT_CONFIGS, "vae": config}).vae
     tiling = Tiling(28, 12) if how == "tiles" else None
 

@@ -32,14 +32,14 @@ sys.path.insert(0, str(ROOT))
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig, WanTransformer3DModel
 
-from engine.a2 import caching
+from engine.a2 import step_cache
 from engine.a2.conditioning import Conditioning
 from engine.a2.sampling import Guidance, begin, sample
 from engine.scene.scene import Sampling
 
 STEPS = 30
 SHAPE = (3, 12, 16)  # latent frames and pixels
-WINDOW = STEPS - int(-(-caching.WHOLE_AT_FIRST * STEPS // 1)) - caching.WHOLE_AT_LAST
+WINDOW = STEPS - int(-(-step_cache.WHOLE_AT_FIRST * STEPS // 1)) - step_cache.WHOLE_AT_LAST
 
 
 def make_transformer() -> WanTransformer3DModel:
@@ -65,11 +65,11 @@ def make_conditioning(seed: int) -> Conditioning:
 @contextlib.contextmanager
 def using(config: Callable[[], Any]) -> Iterator[None]:
     """The engine's step cache with another of diffusers' caches in it."""
-    ours, caching.make_config = caching.make_config, config
+    ours, step_cache.make_config = step_cache.make_config, config
     try:
         yield
     finally:
-        caching.make_config = ours
+        step_cache.make_config = ours
 
 
 def run(transformer: Any, ready: Conditioning, cached: bool) -> tuple[torch.Tensor, float, float]:
@@ -129,7 +129,7 @@ def main() -> None:
         "bench": "step_cache",
         "parameters": sum(p.numel() for p in transformer.parameters()),
         "steps": STEPS,
-        "threshold": caching.THRESHOLD,
+        "threshold": step_cache.THRESHOLD,
         "candidates": found,
         "cpus": os.cpu_count(),
     }))  # fmt: skip

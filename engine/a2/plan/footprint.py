@@ -8,57 +8,23 @@ by tokens. tests/bench/plan.py holds them against what is measured.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from engine.a2.decoding import Tiling, spans
-from engine.memory.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
-from engine.scene.scene import Scene
+from engine.a2.geometry import TEXT_TOKENS, ClipSize, Tiling, spans
+from engine.a2.plan.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
 
-TEXT_TOKENS = 512
-MAX_REFERENCES = 3
 ENCODE_TILE = 256  # pixels; of the library's own tiles
 _FLOAT = 4
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What is to be made. `references` is how many pictures the model sees, up to 3."""
-
-    width: int = 832
-    height: int = 480
-    frames: int = 81
-    steps: int = 50
-    guidance: float = 5.0
-    references: int = 3
-
-    @property
-    def latent(self) -> tuple[int, int, int]:
-        """(T, h, w)"""
-        return (self.frames - 1) // 4 + 1, self.height // 8, self.width // 8
-
-    @property
-    def tokens(self) -> int:
-        frames, height, width = self.latent
-        return frames * (height // 2) * (width // 2)
-
-    @property
-    def guided(self) -> bool:
-        return self.guidance > 1
-
-
-def clip_of(scene: Scene) -> Clip:
-    video, sampling = scene.video, scene.sampling
-    references = min(len(scene.cast), MAX_REFERENCES)
-    return Clip(video.width, video.height, video.frames, sampling.steps, sampling.guidance, references)
 
 
 # ---------------------------------------------------------------------------
 # Denoising
 
 
-def denoise_bytes(shape: Transformer, clip: Clip, each: int, batch: int = 1, chunk: int = 0, context: int = 257) -> int:
+def denoise_bytes(
+    shape: Transformer, clip: ClipSize, each: int, batch: int = 1, chunk: int = 0, context: int = 257
+) -> int:
     """One forward, `each` bytes a number (2 or 4), both halves of the guidance at once where `batch` is 2. `chunk`
-    tokens at a time where tokens do not look at each other (engine.memory.chunking), all where it is 0. `context` is
+    tokens at a time where tokens do not look at each other (engine.a2.chunking), all where it is 0. `context` is
     the tokens of a reference picture."""
     tokens, dim = clip.tokens, shape.dim
     told = TEXT_TOKENS + clip.references * context
@@ -84,7 +50,7 @@ def _of_ffn(shape: Transformer, each: int) -> int:
     return 4 * each * shape.dim + 2 * each * shape.ffn
 
 
-def sampling_bytes(clip: Clip) -> int:
+def sampling_bytes(clip: ClipSize) -> int:
     """What a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
     frames, height, width = clip.latent
     return frames * height * width * _FLOAT * (16 * 8 + 20)
@@ -106,7 +72,7 @@ def image_bytes(shape: ImageEncoder, references: int) -> int:
     return tokens * _FLOAT * ((shape.layers + 2) * shape.dim + hidden)
 
 
-def encode_bytes(vae: Vae, clip: Clip, tiled: bool = False, each: int = _FLOAT) -> int:
+def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLOAT) -> int:
     """The references' clip through the VAE's encoder, four frames at a time."""
     height, width = clip.height, clip.width
     if tiled:
@@ -125,7 +91,7 @@ def encode_bytes(vae: Vae, clip: Clip, tiled: bool = False, each: int = _FLOAT) 
     return each * (cached + widest + pictures)
 
 
-def decode_bytes(vae: Vae, clip: Clip, tiling: Tiling | None = None, each: int = _FLOAT) -> int:
+def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: int = _FLOAT) -> int:
     """One latent frame, the way engine.a2.decoding does it; what every convolution saw last stays, for all tiles,
     unless the tiling parks it."""
     _, height, width = clip.latent
@@ -138,7 +104,7 @@ def decode_bytes(vae: Vae, clip: Clip, tiling: Tiling | None = None, each: int =
     return each * (front + kept * (1 if tiling and tiling.parked else count) + widest + whole)
 
 
-def parked_bytes(vae: Vae, clip: Clip, tiling: Tiling | None, each: int = _FLOAT) -> int:
+def parked_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None, each: int = _FLOAT) -> int:
     """What the tiles that are not being worked on keep on the host."""
     if tiling is None or not tiling.parked:
         return 0

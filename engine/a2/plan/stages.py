@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.memory import footprint
-from engine.memory.footprint import Clip
-from engine.memory.settings import Precision, Settings, block_bytes, number_bytes, weight_bytes
-from engine.memory.shapes import Shapes, Weights
-from engine.memory.speed import Speed, stage_seconds
+from engine.a2.geometry import ClipSize
+from engine.a2.plan import footprint
+from engine.a2.plan.settings import Precision, Settings, block_bytes, number_bytes, weight_bytes
+from engine.a2.plan.shapes import ParameterCount, Shapes
+from engine.a2.plan.speed import Speed, stage_seconds
+from engine.words import GIB
 
-GB = 2**30  # as cards are sold
-CONTEXT = round(0.6 * GB)  # on a card: the driver's own and the kernels'. An allowance, not a measurement
+CONTEXT = round(0.6 * GIB)  # on a card: the driver's own and the kernels'. An allowance, not a measurement
 SLACK = 1.08  # of activations: what the allocator cannot use between them. An allowance, too
 PROCESS = 450_000_000  # bytes: Python with torch, diffusers and transformers, measured
-CARD_PROCESS = GB  # what a card's libraries add to it; an allowance
+CARD_PROCESS = GIB  # what a card's libraries add to it; an allowance
 LOADING = 600_000_000  # bytes: a tensor on its way, in float32 and quantised
 SLOTS = 2  # blocks on the card that others are copied into
 
@@ -39,7 +39,7 @@ class Work:
     """What is to be made with which model, and how fast this machine is, where that is known."""
 
     shapes: Shapes
-    clip: Clip
+    clip: ClipSize
     speed: Speed | None = None
 
 
@@ -109,7 +109,7 @@ def _decode(work: Work, settings: Settings) -> tuple[int, int, int]:
     return own, 0, footprint.decode_bytes(work.shapes.vae, work.clip, settings.tiling)
 
 
-def _streamed(weights: Weights, settings: Settings, resident: int) -> tuple[int, int]:
+def _streamed(weights: ParameterCount, settings: Settings, resident: int) -> tuple[int, int]:
     """Weights where it computes, and those that wait."""
     if settings.offload == "none":
         return weight_bytes(weights, settings.precision), 0

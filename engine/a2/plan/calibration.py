@@ -1,7 +1,7 @@
 """How fast this machine is: a few seconds of the model's own kinds of work, measured once and remembered; and set right
 by what its jobs then really took. Only when a person asks for it, or after a job; never on import.
 
-    python -m engine.memory.calibration DEVICE PRECISION     measures and remembers it, with SkyReels-A2's shapes
+    python -m engine.a2.plan.calibration DEVICE PRECISION     measures and remembers it, with SkyReels-A2's shapes
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import surroundings
+from engine.a2.plan.settings import Precision
+from engine.a2.plan.shapes import Shapes
+from engine.a2.plan.speed import Speed
 from engine.disk.atomic import whole
-from engine.memory.settings import Precision
-from engine.memory.shapes import Shapes
-from engine.memory.speed import Speed
 
 if TYPE_CHECKING:
     import torch
@@ -194,7 +194,7 @@ def _is_rate(value: object) -> bool:
 
 
 def _main(device: str, precision: Precision) -> None:
-    from engine.memory.shapes import default_shapes
+    from engine.a2.plan.shapes import default_shapes
 
     speed = calibrate(default_shapes(), device, precision)
     if speed is not None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.a2.decoding import Tiling, tiling_for
+from engine.a2.geometry import Tiling, tiling_for
+from engine.a2.plan.settings import Precision, Settings, block_bytes
+from engine.a2.plan.stages import SLOTS, Stage, Work, all_stages
 from engine.memory.hardware import Fact, Hardware
-from engine.memory.settings import Precision, Settings, block_bytes
-from engine.memory.stages import SLOTS, Stage, Work, all_stages
 
 CHUNK = 4096  # tokens; large enough to keep a card busy
 _SMALL_CHUNK = 1024  # tokens; where nothing else helps

@@ -1,6 +1,6 @@
 """From a machine, a model and a clip to how it is run, and what that needs: precision, what waits where, tiles.
 
-Nothing is loaded and nothing is guessed: bytes come from shapes (engine.memory.footprint), seconds from a calibration
+Nothing is loaded and nothing is guessed: bytes come from shapes (engine.a2.plan.footprint), seconds from a calibration
 on this machine or not at all. A person may set any line; the rest is planned around it.
 """
 
@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.memory.advice import changes_that_fit, problems_of
-from engine.memory.choosing import Budget, Overrides, budget_of, choose
-from engine.memory.footprint import Clip
+from engine.a2.geometry import ClipSize
+from engine.a2.plan.advice import changes_that_fit, problems_of
+from engine.a2.plan.choose import Budget, Overrides, budget_of, choose
+from engine.a2.plan.settings import Settings, blocks_bytes
+from engine.a2.plan.shapes import Shapes, default_shapes
+from engine.a2.plan.speed import Speed
+from engine.a2.plan.stages import Stage, Work, all_stages, component_bytes
 from engine.memory.hardware import Hardware
-from engine.memory.settings import Settings, blocks_bytes
-from engine.memory.shapes import Shapes, default_shapes
-from engine.memory.speed import Speed
-from engine.memory.stages import GB, Stage, Work, all_stages, component_bytes
+from engine.words import GIB
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Plan:
             return f"does not fit: {'; '.join(self.problems)}{remedy}"
         card = self.settings.device != "cpu"
         used, size = (self.vram, self.budget.vram_total) if card else (self.ram, self.budget.ram_total)
-        words = [f"{used / GB:.1f} of {round(size / GB, 1):g} GB{'' if card else ' of memory'}", _time(self.seconds)]
+        words = [f"{used / GIB:.1f} of {round(size / GIB, 1):g} GB{'' if card else ' of memory'}", _time(self.seconds)]
         words.append(self.settings.precision)
         if self.settings.offload == "blocks":
             words.append(f"{self.settings.resident} of {self.blocks} blocks resident")
@@ -79,7 +80,7 @@ class Plan:
 
 def make_plan(
     hardware: Hardware,
-    clip: Clip,
+    clip: ClipSize,
     shapes: Shapes | None = None,
     overrides: Overrides | None = None,
     speed: Speed | None = None,
@@ -139,15 +140,15 @@ def _choices(
     yield line("device", settings.device, hardware.device.why)
     yield line("precision", settings.precision, {
         "fp32": "the processor computes it best", "bf16": "all of it fits, at the precision it was made in",
-        "int8": f"in bf16 the model takes {full / GB:.1f} GB", "fp8": own,
+        "int8": f"in bf16 the model takes {full / GIB:.1f} GB", "fp8": own,
     }[settings.precision])  # fmt: skip
     streams = settings.offload == "blocks"
-    where = f"the blocks take {size / GB:.1f} GB, and {budget.vram / GB:.1f} GB are free"
+    where = f"the blocks take {size / GIB:.1f} GB, and {budget.vram / GIB:.1f} GB are free"
     yield line("offload", settings.offload, where if streams else "the whole model fits")
     yield line("resident_blocks", settings.resident, "as many as fit" if streams else "all")
     yield line("host", settings.host, {
         "none": "nothing waits", "pinned": "there is memory for it, and copies from it are fastest",
-        "pageable": "more than can be pinned", "mapped": f"{budget.ram / GB:.1f} GB of memory are free: read from disk",
+        "pageable": "more than can be pinned", "mapped": f"{budget.ram / GIB:.1f} GB of memory are free: read from disk",
     }[settings.host])  # fmt: skip
     twice = "both halves at once would take twice the memory for the same work"
     once = "a clip this small waits for its weights, which then serve both halves"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.a2.decoding import Tiling
-from engine.memory.shapes import Weights
+from engine.a2.geometry import Tiling
+from engine.a2.plan.shapes import ParameterCount
 
 Precision = Literal["fp32", "bf16", "int8", "fp8"]
 
@@ -33,16 +33,16 @@ def number_bytes(precision: Precision) -> int:
     return 4 if precision == "fp32" else 2
 
 
-def blocks_bytes(weights: Weights, precision: Precision) -> int:
+def blocks_bytes(weights: ParameterCount, precision: Precision) -> int:
     """All blocks of a component that may be quantised."""
     each = number_bytes(precision)
     linear = weights.linear + weights.rows * each if precision in ("int8", "fp8") else weights.linear * each
     return linear + weights.small * each
 
 
-def block_bytes(weights: Weights, precision: Precision) -> int:
+def block_bytes(weights: ParameterCount, precision: Precision) -> int:
     return -(-blocks_bytes(weights, precision) // weights.blocks)
 
 
-def weight_bytes(weights: Weights, precision: Precision) -> int:
+def weight_bytes(weights: ParameterCount, precision: Precision) -> int:
     return blocks_bytes(weights, precision) + weights.outside * number_bytes(precision)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from engine.a2.decoding import Tiling, tiling_for
+from engine.a2.geometry import ClipSize, Tiling, tiling_for
 from engine.a2.options import A2Options
-from engine.memory.footprint import Clip
 from engine.memory.shortage import StageName
 
 RUNGS = 3  # per clip
@@ -28,7 +27,7 @@ class Way:
     the others have its memory: on a card it waits on the host where it streams, else it is let go before decoding."""
 
     options: A2Options
-    clip: Clip
+    clip: ClipSize
     on_card: bool
     alone: bool = False
 
@@ -47,7 +46,7 @@ def next_way(way: Way, stage: StageName, rungs_left: int) -> tuple[Way, str] | N
     return (way, _joined(changes)) if changes else None
 
 
-def tiling_of(options: A2Options, clip: Clip, on_card: bool) -> Tiling | None:
+def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | None:
     """How the frames are decoded; on a card what waits between tiles waits on the host."""
     if not options.tile:
         _, height, width = clip.latent

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from engine.memory.choosing import Budget, Overrides, choose
-from engine.memory.footprint import Clip
-from engine.memory.settings import Settings
-from engine.memory.stages import GB, Stage, Work, all_stages
+from engine.a2.geometry import ClipSize
+from engine.a2.plan.choose import Budget, Overrides, choose
+from engine.a2.plan.settings import Settings
+from engine.a2.plan.stages import Stage, Work, all_stages
+from engine.words import GIB
 
 _DOING = {"text": "reading the prompt", "references": "encoding the pictures", "denoise": "denoising",
           "decode": "decoding"}  # fmt: skip
@@ -20,13 +21,13 @@ def problems_of(work: Work, settings: Settings, stages: Sequence[Stage], budget:
     found = []
     card = max(stages, key=lambda stage: stage.vram)
     if card.vram > budget.vram:
-        found.append(f"{_DOING[card.name]} needs {_up(card.vram)} GB of the card, {budget.vram / GB:.1f} GB are free")
+        found.append(f"{_DOING[card.name]} needs {_up(card.vram)} GB of the card, {budget.vram / GIB:.1f} GB are free")
     host = max(stages, key=lambda stage: stage.ram)
     if host.ram > budget.ram:
-        found.append(f"{_DOING[host.name]} needs {_up(host.ram)} GB of memory, {budget.ram / GB:.1f} GB are free")
+        found.append(f"{_DOING[host.name]} needs {_up(host.ram)} GB of memory, {budget.ram / GIB:.1f} GB are free")
     disk = download + (sum(stage.disk for stage in stages) if settings.host == "mapped" else 0)
     if budget.disk is not None and disk > budget.disk:
-        found.append(f"the model needs {_up(disk)} GB of disk, {budget.disk / GB:.1f} GB are free")
+        found.append(f"the model needs {_up(disk)} GB of disk, {budget.disk / GIB:.1f} GB are free")
     return found
 
 
@@ -63,7 +64,7 @@ def _wider(budget: Budget, stages: Sequence[Stage]) -> Iterator[tuple[Budget, st
         yield wider, f"with {' and '.join(words)}"
 
 
-def _smaller(clip: Clip) -> Iterator[Clip]:
+def _smaller(clip: ClipSize) -> Iterator[ClipSize]:
     """The same shape, smaller, in multiples of 16."""
     long = max(clip.width, clip.height)
     for side in range(long - 16, _MIN_SIDE - 1, -16):
@@ -78,4 +79,4 @@ def _runs(work: Work, budget: Budget, overrides: Overrides) -> bool:
 
 def _up(size: int) -> str:
     """Rounded up: who finds that much free should have enough."""
-    return f"{-(-size * 10 // GB) / 10:.1f}"
+    return f"{-(-size * 10 // GIB) / 10:.1f}"

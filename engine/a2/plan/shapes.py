@@ -31,7 +31,7 @@ DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Weights:
+class ParameterCount:
     """How many numbers: `linear` those of the blocks' linear layers, which int8 and fp8 halve; `rows` their outputs,
     each of which has a scale then; `small` the rest of the blocks; `outside` what is before and after the blocks, of
     which `table` is one table that is only looked things up in. All of `blocks` blocks together."""
@@ -57,7 +57,7 @@ class Transformer:
     text_dim: int
     image_dim: int
     channels: int  # in
-    weights: Weights
+    weights: ParameterCount
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TextEncoder:
     dim: int
     ff: int
     heads: int
-    weights: Weights
+    weights: ParameterCount
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ImageEncoder:
     mlp: int
     tokens: int
     gates: bool  # quick GELU: a third copy of the hidden layer
-    weights: Weights
+    weights: ParameterCount
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Vae:
     residuals: int
     halves_time: tuple[bool, ...]
     latent: int
-    weights: Weights
+    weights: ParameterCount
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _transformer(config: Mapping[str, Any]) -> Transformer:
     embed = text * dim + dim * dim + 2 * dim + image * image + image * dim + 3 * image + 3 * dim
     ends = config["in_channels"] * patch * dim + dim + dim * config["out_channels"] * patch
     outside = time + embed + ends + config["out_channels"] * patch + 2 * dim
-    weights = Weights(layers * linear, layers * rows, layers * small, outside, layers)
+    weights = ParameterCount(layers * linear, layers * rows, layers * small, outside, layers)
     return Transformer(layers, dim, heads, ffn, text, image, config["in_channels"], weights)
 
 
@@ -143,7 +143,9 @@ def _text(config: Mapping[str, Any]) -> TextEncoder:
     buckets = config.get("relative_attention_num_buckets", 32)
     linear, rows = 4 * dim * inner + 3 * dim * ff, 3 * inner + 2 * dim + 2 * ff
     table = config["vocab_size"] * dim
-    weights = Weights(layers * linear, layers * rows, layers * (2 * dim + buckets * heads), table + dim, layers, table)
+    weights = ParameterCount(
+        layers * linear, layers * rows, layers * (2 * dim + buckets * heads), table + dim, layers, table
+    )
     return TextEncoder(layers, dim, ff, heads, weights)
 
 
@@ -153,7 +155,7 @@ def _image(config: Mapping[str, Any]) -> ImageEncoder:
     tokens = (config["image_size"] // patch) ** 2 + 1
     linear, rows = 4 * dim * dim + 2 * dim * mlp, 5 * dim + mlp
     outside = 3 * patch * patch * dim + dim + tokens * dim + 4 * dim
-    weights = Weights(layers * linear, layers * rows, layers * (rows + 4 * dim), outside, layers)
+    weights = ParameterCount(layers * linear, layers * rows, layers * (rows + 4 * dim), outside, layers)
     gates = config.get("hidden_act", "quick_gelu") == "quick_gelu"
     return ImageEncoder(layers, dim, mlp, tokens, gates, weights)
 
@@ -162,9 +164,9 @@ def _vae(config: Mapping[str, Any]) -> Vae:
     channels = tuple(config["base_dim"] * factor for factor in config["dim_mult"])
     vae = Vae(
         channels, config["num_res_blocks"], (*config["temperal_downsample"], False), config["z_dim"],
-        Weights(0, 0, 0, 0),
+        ParameterCount(0, 0, 0, 0),
     )  # fmt: skip
-    return Vae(vae.channels, vae.residuals, vae.halves_time, vae.latent, Weights(0, 0, 0, _vae_weights(vae)))
+    return Vae(vae.channels, vae.residuals, vae.halves_time, vae.latent, ParameterCount(0, 0, 0, _vae_weights(vae)))
 
 
 def _vae_weights(vae: Vae) -> int:

@@ -1,0 +1,115 @@
+"""The model's geometry: frames and latents, tokens, references, tiles. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine.scene.scene import Scene, Video
+
+MAX_REFERENCES = 3  # pictures that the model sees
+TEXT_TOKENS = 512  # that the text encoder reads
+
+LATENT_CHANNELS = 16
+MASK_CHANNELS = 4  # one for each frame in a latent
+CONDITION_CHANNELS = MASK_CHANNELS + LATENT_CHANNELS
+FRAMES_A_LATENT = 4  # the VAE packs four frames into one latent; the first frame has one of its own
+PIXELS_A_LATENT = 8
+LATENTS_A_TOKEN = 2  # each way: the transformer's patch is 1 x 2 x 2 latents
+
+_TILED_FROM = 128 * 80  # latent pixels of a frame: 1024 x 640 and below are decoded in one piece
+
+
+def latent_frames(frames: int) -> int:
+    """T, for a clip of `frames` = 4 (T - 1) + 1."""
+    return (frames - 1) // FRAMES_A_LATENT + 1
+
+
+def latent_shape(video: Video) -> tuple[int, int, int, int, int]:
+    """(1, 16, T, h, w)"""
+    height, width = video.height // PIXELS_A_LATENT, video.width // PIXELS_A_LATENT
+    return 1, LATENT_CHANNELS, latent_frames(video.frames), height, width
+
+
+def first_frames(references: int) -> int:
+    """How many of a clip's frames the references fill: the first picture one, each later one four."""
+    return FRAMES_A_LATENT * references - (FRAMES_A_LATENT - 1)
+
+
+def lengths_beside(frames: int) -> tuple[int, ...]:
+    """(frames,) where the VAE can pack so many; else the two lengths beside it that it can."""
+    low = frames - (frames - 1) % FRAMES_A_LATENT
+    return (low,) if low == frames else (low, low + FRAMES_A_LATENT)
+
+
+def frames_for(seconds: float, fps: int, trim_head: int) -> int:
+    """How many frames to generate so that at least `seconds` are left after the trim: the next 4k + 1."""
+    wanted = max(1, math.ceil(seconds * fps - 1e-9)) + trim_head
+    return lengths_beside(wanted)[-1]
+
+
+# ---------------------------------------------------------------------------
+# A clip, as far as memory and time depend on it
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """What is to be made. `references` is how many pictures the model sees, up to 3."""
+
+    width: int = 832
+    height: int = 480
+    frames: int = 81
+    steps: int = 50
+    guidance: float = 5.0
+    references: int = MAX_REFERENCES
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """(T, h, w)"""
+        return latent_frames(self.frames), self.height // PIXELS_A_LATENT, self.width // PIXELS_A_LATENT
+
+    @property
+    def tokens(self) -> int:
+        frames, height, width = self.latent
+        return frames * (height // LATENTS_A_TOKEN) * (width // LATENTS_A_TOKEN)
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance > 1
+
+
+def size_of(scene: Scene) -> ClipSize:
+    """The size of the clip that a scene asks for."""
+    video, sampling = scene.video, scene.sampling
+    references = min(len(scene.cast), MAX_REFERENCES)
+    return ClipSize(video.width, video.height, video.frames, sampling.steps, sampling.guidance, references)
+
+
+# ---------------------------------------------------------------------------
+# Tiles
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of at most `tile` by `tile` latent pixels, which overlap by at least `overlap` and are blended in the
+    overlap's middle. `parked`: what a tile's convolutions saw last waits in the host's memory while other tiles are
+    worked on, or every tile's would stay on the card, more of it than of a frame in one piece."""
+
+    tile: int = 72
+    overlap: int = 24
+    parked: bool = False
+
+
+def tiling_for(height: int, width: int) -> Tiling | None:
+    """Tiles for large frames only (latent pixels): where they overlap they cost time."""
+    return Tiling() if height * width > _TILED_FROM else None
+
+
+def spans(length: int, tiling: Tiling | None) -> list[slice]:
+    """Spans of one size that cover `length` latent pixels and overlap by at least `overlap`."""
+    if tiling is None or length <= tiling.tile:
+        return [slice(0, length)]
+    count = math.ceil((length - tiling.overlap) / (tiling.tile - tiling.overlap))
+    size = math.ceil((length + (count - 1) * tiling.overlap) / count)
+    starts = [round(i * (length - size) / (count - 1)) for i in range(count)]
+    return [slice(start, start + size) for start in starts]

@@ -1,0 +1,112 @@
+"""Weight files on disk, read by their headers only: what they hold, whether they are whole.
+
+A safetensors file is an 8-byte length, that many bytes of JSON (name -> dtype, shape, offsets), then the data. So its
+true size stands in its first kilobytes, and a download that was cut off can be told before 30 GB are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineUnavailable
+
+AGAIN = "Download or copy this file again."
+
+_MAX_HEADER = 100_000_000  # bytes; the format's own limit
+
+
+@dataclass(frozen=True)
+class ComponentFiles:
+    """The weight files of one component: `tensors` maps a tensor's name to its shape and the file that holds it."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, tuple[tuple[int, ...], Path]]
+    bytes: int
+
+
+def read_component(root: Path, component: str, stem: str) -> ComponentFiles:
+    """The weight files of `root/component`, one `stem`.safetensors or the shards that its index lists, and its
+    config.json. Raises EngineUnavailable, which names the file that is missing, cut off or not what its name says."""
+    folder, config = root / component, read_json(root, f"{component}/config.json")
+    if (folder / f"{stem}.safetensors.index.json").is_file():
+        index = read_json(root, f"{component}/{stem}.safetensors.index.json").get("weight_map")
+        if not isinstance(index, dict):
+            raise EngineUnavailable(f"{component}/{stem}.safetensors.index.json of the model lists no files", AGAIN)
+        names: Sequence[str] = sorted(set(map(str, index.values())))
+    else:
+        names = [f"{stem}.safetensors"]
+    tensors: dict[str, tuple[tuple[int, ...], Path]] = {}
+    for name in names:
+        tensors |= {
+            tensor: (shape, folder / name) for tensor, shape in read_shapes(root, f"{component}/{name}").items()
+        }
+    return ComponentFiles(folder, config, tensors, sum((folder / name).stat().st_size for name in names))
+
+
+def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
+    path = root / name
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            known = size >= 8 and 0 < length <= min(size - 8, _MAX_HEADER)
+            header: Any = json.loads(file.read(length)) if known else None
+    except FileNotFoundError:
+        raise missing_file(root, name) from None
+    except OSError as error:
+        raise EngineUnavailable(f"{name} of the model cannot be read ({error.strerror})", f"Look at {path}.") from None
+    except (ValueError, RecursionError):
+        header = None
+    try:
+        header = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
+    except (AttributeError, KeyError, TypeError, IndexError):
+        raise EngineUnavailable(f"{name} of the model is damaged, or not a safetensors file", AGAIN) from None
+    if size < whole:
+        raise EngineUnavailable(f"{name} of the model is cut off ({size} of {whole} bytes)", AGAIN)
+    return shapes
+
+
+def check_shapes(weights: ComponentFiles, expected: dict[str, tuple[int, ...]]) -> None:
+    """Compare with what the component's config asks for. Raises EngineUnavailable, which names the file."""
+    for tensor, (shape, file) in weights.tensors.items():
+        if tensor in expected and shape != expected[tensor]:
+            name = f"{weights.folder.name}/{file.name}"
+            raise EngineUnavailable(
+                f"{name} of the model is another model's: {tensor} is {list(shape)}, not {list(expected[tensor])}",
+                f"Take this file and {weights.folder.name}/config.json from the same checkpoint.",
+            )
+
+
+def missing_tensors(weights: ComponentFiles, missing: list[str]) -> EngineUnavailable:
+    """The error for a component that lacks tensors."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return EngineUnavailable(
+        f"the model's {weights.folder.name} lacks {missing[0]}{more}",
+        f"Download or copy the folder {weights.folder.name} again.",
+    )
+
+
+def missing_file(root: Path, name: str) -> EngineUnavailable:
+    """The error for a file that a checkpoint lacks."""
+    return EngineUnavailable(f"{name} is missing from the model in {root}", AGAIN)
+
+
+def read_json(root: Path, name: str) -> dict[str, Any]:
+    """An object from a checkpoint's JSON file. Raises EngineUnavailable."""
+    try:
+        data = json.loads((root / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise missing_file(root, name) from None
+    except (OSError, ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise EngineUnavailable(f"{name} of the model is damaged", AGAIN)
+    return data
