@@ -12,9 +12,9 @@ from app.create.desks import ID
 from app.create.sheet import ENGINES, SECONDS
 from app.create.shoot import new_seed
 from app.create.studio import Studio
-from app.jobs.snapshot import Snapshot
-from app.safely import safely
-from app.uploads import handed_out, uploaded
+from app.guard.uploads import handed_out, uploaded
+from app.jobs.status import Snapshot
+from app.ui.safely import safely
 from engine.errors import SceneError
 from engine.scene.presets import FORMATS
 from engine.scene.scene import MAX_CAST, MAX_PROMPT, MAX_SEED

@@ -1,5 +1,5 @@
 """What happened, on disk: a log for the server and one for the engine's process. Both turn over, so that neither grows
-without end. What a job did is in the job's own folder (`app.jobs.journal`)."""
+without end. What a job did is in the job's own folder (`app.jobs.log`)."""
 
 from __future__ import annotations
 

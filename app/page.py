@@ -14,14 +14,14 @@ from app.clips.housekeeping import Housekeeping
 from app.clips.page import build_bring, build_clips, wire_clips
 from app.clips.tidying import build_tidying, wire_tidying
 from app.create.layout import Page
-from app.create.planning import Planner
 from app.create.studio import Studio
 from app.create.wiring import wire
 from app.help.page import build_help
+from app.machine.planner import Planner
 from app.models.getting import Getting
 from app.models.room import build_models
-from app.own import WEB
-from app.safely import SafeBlocks, safely
+from app.ui.own import WEB
+from app.ui.safely import SafeBlocks, safely
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,18 @@ from starlette.middleware import Middleware
 
 from app import address
 from app.create.desks import Desks
-from app.create.planning import Planner
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
-from app.guard.disk import Disk, sweep
-from app.guard.doorkeeper import Doorkeeper
-from app.guard.ending import close_tunnels, end_in_time
+from app.guard.connections import MOST, Lobby, speak_seldom
+from app.guard.disk_space import Disk, sweep
+from app.guard.expiry import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.guard.limits import Limits
-from app.guard.lobby import MOST, Lobby, speak_seldom
+from app.guard.middleware import Doorkeeper
 from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
-from app.jobs.board import JobBoard
+from app.jobs.queue import JobBoard
 from app.logs import ENGINE, keep_log, stop_log
+from app.machine.planner import Planner
 from engine import VERSION
 from engine.errors import TroupeError
 from engine.process.client import EngineProcess
@@ -175,10 +175,10 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     from app.create.model import Model
     from app.create.studio import Studio
     from app.create.tray import Tray
+    from app.machine.settings import Settings
     from app.models.getting import Getting
     from app.page import Rooms, build_page
-    from app.settings import Settings
-    from app.theme import troupe_theme
+    from app.ui.theme import troupe_theme
 
     handles = raise_handles()
     speak_seldom()

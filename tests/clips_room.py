@@ -27,7 +27,6 @@ from app.create.desks import Desks
 from app.create.layout import Page
 from app.create.library import Library
 from app.create.model import Model
-from app.create.planning import Planner
 from app.create.shoot import shoot
 from app.create.studio import Studio
 from app.create.tray import Tray
@@ -35,9 +34,10 @@ from app.create.wiring import wire
 from app.guard.access import Terms, decide
 from app.guard.guard import Guard
 from app.guard.visitors import KEY, Visitor
-from app.jobs.board import JobBoard
-from app.jobs.snapshot import RUNNING
-from app.settings import Settings
+from app.jobs.queue import JobBoard
+from app.jobs.status import RUNNING
+from app.machine.planner import Planner
+from app.machine.settings import Settings
 from engine.door.render import render
 from tests.waits import until
 

@@ -120,7 +120,7 @@ def runs_kept(outputs: Path) -> int:
 
 
 def main(outputs: Path, count: int, engine: str) -> int:
-    from app.jobs.board import FAILED, INTERRUPTED
+    from app.jobs.queue import FAILED, INTERRUPTED
     from app.server import launch, open_house
     from tests.served import free_port
 

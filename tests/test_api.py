@@ -74,7 +74,7 @@ def test_a_disk_that_takes_no_copy_is_told_with_how_the_job_stands(client, dance
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("app.uploads.save_file_to_cache", full)
+    monkeypatch.setattr("app.guard.uploads.save_file_to_cache", full)
     state = wait(client, job)
     assert (state["state"], state["clip"]) == ("done", None)
     assert "cannot be handed out (No space left on device)" in state["error"]

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from app import server
-from app.jobs.board import STOPPED, JobBoard
+from app.jobs.queue import STOPPED, JobBoard
 from app.server import House
 from engine.media.video import read_frames, read_scene
 from tests.live import OPEN, Live, serving, upload

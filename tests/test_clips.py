@@ -19,8 +19,8 @@ from app.clips.exports import DAY, Exports
 from app.clips.housekeeping import DESK_ASLEEP, Plan, size_of, told
 from app.clips.media import media_route, state_route
 from app.create.progress import progress_html
-from app.jobs.snapshot import DONE, PAUSED, STOPPED, WAITING
-from app.settings import Choices, Settings
+from app.jobs.status import DONE, PAUSED, STOPPED, WAITING
+from app.machine.settings import Choices, Settings
 from engine.errors import TroupeError
 from engine.media.export import KINDS
 from engine.media.video import read_scene, write_video

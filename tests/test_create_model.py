@@ -15,12 +15,12 @@ from app.create import views
 from app.create.desk import checked_scene
 from app.create.desks import Desks
 from app.create.model import Model, references_html
-from app.create.planning import Planner
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.shoot import shoot
-from app.jobs.board import JobBoard
-from app.jobs.snapshot import DONE, RUNNING, Snapshot
-from app.settings import Settings
+from app.jobs.queue import JobBoard
+from app.jobs.status import DONE, RUNNING, Snapshot
+from app.machine.planner import Planner
+from app.machine.settings import Settings
 from engine.errors import EngineUnavailable
 from engine.words import duration
 

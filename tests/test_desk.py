@@ -16,7 +16,7 @@ from app.create.desk import Desk, checked_scene
 from app.create.desks import Desks, lay_out_scene, open_scene
 from app.create.library import Library
 from app.create.shoot import shoot, take_back
-from app.jobs.board import JobBoard, QueueFull
+from app.jobs.queue import JobBoard, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene.scene import MAX_CAST, MAX_SEED, load_scene, scene_from_data, scene_to_json
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.guard.access import Terms
-from app.guard.disk import FULL, has_room, sweep
+from app.guard.disk_space import FULL, has_room, sweep
 from tests.live import Live, serving
 
 NOISE = Image.effect_noise((600, 600), 80)
@@ -41,7 +41,7 @@ def upload(http: httpx.Client, times: int = 1) -> httpx.Response:
 
 
 def test_an_upload_that_does_not_fit_is_refused_in_words_before_it_is_written(http, live, monkeypatch):
-    monkeypatch.setattr("app.guard.disk.has_room", lambda *_: False)
+    monkeypatch.setattr("app.guard.disk_space.has_room", lambda *_: False)
     said = upload(http, times=20)  # long enough to be still on its way when the answer is known
     assert (said.status_code, said.text) == (507, FULL)
     assert not list((live.outputs / "uploads").glob("tmp*"))

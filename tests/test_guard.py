@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 
 from app.guard import access as access_module
 from app.guard.access import LONGEST, SAFETY, Access, Terms, decide, is_shared, new_password, spoken
-from app.guard.attempts import FREE, Attempts
-from app.guard.belongings import Belongings
-from app.guard.ending import close_tunnels, end_in_time
+from app.guard.expiry import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.guard.limits import Limits, Line, Rates, Uploads
-from app.guard.veil import ALIAS, Veil
+from app.guard.ownership import Belongings
+from app.guard.redact import ALIAS, Veil
+from app.guard.throttle import FREE, Attempts
 from app.guard.visitors import OWNER, Visitor
 from engine.errors import SceneError, TroupeError
 from engine.scene.scene import scene_from_data

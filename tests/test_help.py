@@ -158,7 +158,7 @@ def test_of_the_engine_s_log_only_errors_are_told(tmp_path):
 
 
 def test_diagnostics_hold_the_last_failed_job_without_what_people_wrote(tmp_path):
-    from app.jobs.journal import Journal
+    from app.jobs.log import Journal
 
     folder = tmp_path / "clips" / "2026-01-01_000000_clip_x"
     folder.mkdir(parents=True)

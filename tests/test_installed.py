@@ -24,7 +24,7 @@ from gradio import networking
 from gradio_client import Client, handle_file
 
 from app.guard.access import Terms
-from app.own import WEB
+from app.ui.own import WEB
 from engine.media.video import read_scene
 from tests.live import Live, lacking, serving
 from tests.places import HOME, NAME, REPO, a_place, copy_project, files_in, is_below, read_only

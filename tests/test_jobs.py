@@ -14,20 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs import journal
-from app.jobs.board import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    PAUSED,
-    RUNNING,
-    STOPPED,
-    WAITING,
-    JobBoard,
-    QueueFull,
-)
+from app.jobs import log
 from app.jobs.lock import check_free
-from app.jobs.papers import STATE, request_of
+from app.jobs.queue import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, JobBoard, QueueFull
+from app.jobs.records import STATE, request_of
 from app.server import open_house
 from engine.a2.options import A2Options
 from engine.door.render import Progress, RenderRequest, Result
@@ -441,7 +431,7 @@ def test_an_engine_that_was_closed_interrupts_its_job(board, gate):
 
 
 def log_of(job) -> str:
-    return (job.folder / journal.NAME).read_text(encoding="utf-8")
+    return (job.folder / log.NAME).read_text(encoding="utf-8")
 
 
 def test_a_job_s_log_says_what_was_asked_how_long_it_took_and_nothing_that_was_written(board, gate):
@@ -464,30 +454,30 @@ def test_a_failed_job_s_log_has_the_traceback_and_the_next_run_is_added(board, g
     assert job.ended.wait(LONG)
     assert "ZeroDivisionError: a bug\nfrom the engine's process" in log_of(job)
     assert "in render" in log_of(job)
-    found = journal.last_failure(job.folder.parent)
+    found = log.last_failure(job.folder.parent)
     assert "begins" in found[0]
     assert "from the engine's process" in found
     gate.fault = None
     assert board.resume(job.id).ended.wait(LONG)
     assert log_of(job).count("begins") == 2
-    assert journal.last_failure(job.folder.parent) == []  # it went well in the end
+    assert log.last_failure(job.folder.parent) == []  # it went well in the end
 
 
 def test_a_job_s_log_never_grows_without_end(tmp_path):
     for number in range(400):
-        log = journal.Journal(tmp_path)
-        log.end("failed", f"the {number}th time", ValueError("x" * 2000))
-        log.close()
+        kept = log.Journal(tmp_path)
+        kept.end("failed", f"the {number}th time", ValueError("x" * 2000))
+        kept.close()
     files = list(tmp_path.iterdir())
     assert sum(file.stat().st_size for file in files) < 250_000
-    assert "the 399th time" in (tmp_path / journal.NAME).read_text(encoding="utf-8")
+    assert "the 399th time" in (tmp_path / log.NAME).read_text(encoding="utf-8")
 
 
 def test_a_job_s_log_that_cannot_be_written_stops_nobody(board, gate, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.jobs.journal.logging.handlers.RotatingFileHandler._open", refuse)
+    monkeypatch.setattr("app.jobs.log.logging.handlers.RotatingFileHandler._open", refuse)
     gate.go.set()
     job = send(board)
     assert job.ended.wait(LONG)
@@ -573,8 +563,8 @@ def test_a_clock_that_was_set_back_changes_no_order(board, gate, monkeypatch):
     send(board)
     assert gate.started.wait(LONG)
     a = send(board)
-    monkeypatch.setattr("app.jobs.board.now", lambda: "1999-01-01T00:00:00+00:00")
-    monkeypatch.setattr("app.jobs.worker.now", lambda: "1999-01-01T00:00:00+00:00")
+    monkeypatch.setattr("app.jobs.queue.now", lambda: "1999-01-01T00:00:00+00:00")
+    monkeypatch.setattr("app.jobs.runner.now", lambda: "1999-01-01T00:00:00+00:00")
     b = send(board)
     assert line(board) == [a.id, b.id]
     gate.go.set()
@@ -629,7 +619,7 @@ def test_a_request_of_another_version_still_opens(board):
 def test_a_clip_that_finds_the_disk_full_waits_for_room_and_is_made_then(board, gate, monkeypatch):
     free = [1000]
     usage = lambda _: type("Usage", (), {"free": free[0]})  # noqa: E731
-    monkeypatch.setattr("app.jobs.worker.shutil.disk_usage", usage)
+    monkeypatch.setattr("app.jobs.runner.shutil.disk_usage", usage)
     gate.fault = DiskFull("The disk is full", "Free some space.")
     gate.go.set()
     job, after = send(board), send(board)

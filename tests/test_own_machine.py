@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from app.guard.access import Terms, decide
-from app.guard.doorkeeper import Doorkeeper
+from app.guard.connections import MOST, PATIENCE, Lobby
 from app.guard.guard import Guard
-from app.guard.lobby import MOST, PATIENCE, Lobby
+from app.guard.middleware import Doorkeeper
 from app.guard.process import quiet_libtiff, raise_handles
 from tests.guests import API, LONG, picture
 from tests.live import Live, serving

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.create import planning
 from app.create.desks import Desks
 from app.create.model import Model
-from app.create.planning import Planner, Wishes, plan_html, with_plan
-from app.settings import Settings
+from app.create.plan_view import plan_html
+from app.machine.planner import Planner, Wishes, with_plan
+from app.machine.settings import Settings
 from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.memory.hardware import Fact, Hardware
@@ -126,7 +126,7 @@ def test_a_plan_that_does_not_fit_changes_nothing(tmp_path):
 
 def test_the_machine_is_asked_in_the_background_and_not_too_often(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("app.create.planning.ask_hardware", lambda folder: asked.append(folder) or machine(8, 32))
+    monkeypatch.setattr("app.machine.planner.ask_hardware", lambda folder: asked.append(folder) or machine(8, 32))
     planner = Planner(tmp_path)
     assert planner.hardware(120).vram_total.value == 8 * GIB
     planner.look()
@@ -158,12 +158,12 @@ def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
     from engine.scene.scene import scene_from_data
 
     file = tmp_path / "speeds.json"
-    monkeypatch.setattr(planning, "speeds_file", lambda: file)
+    monkeypatch.setattr("app.machine.planner.speeds_file", lambda: file)
     planner = Machine(tmp_path, machine(24, 64))
     planner._hardware = planner.given
-    remember(planning._machine(planner.given), Speed(1e14, 1e14, 1e13, 1e13, 1e12, 2e10, 5e9), file)
+    remember(planner._machine(planner.given), Speed(1e14, 1e14, 1e13, 1e13, 1e12, 2e10, 5e9), file)
     scene = scene_from_data({"engine": "a2", "cast": [{"role": "object", "image": "a.png"}], "prompt": "x"})
-    clip = planning.size_of(scene)
+    clip = planner.size_of(scene)
     options = with_plan(A2Options(), planner.plan(clip, MODEL, Wishes()))
     before = planner.plan(clip, MODEL, Wishes()).stages[2].seconds
 

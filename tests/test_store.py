@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.board import DONE, INTERRUPTED, WAITING, JobBoard
-from app.jobs.papers import Papers, row_of
+from app.jobs.queue import DONE, INTERRUPTED, WAITING, JobBoard
+from app.jobs.records import Papers, row_of
 from app.jobs.store import Damaged, JobRow, Store, StoreError, now, open_store
 from engine.door.render import RenderRequest
 from engine.media.video import write_video

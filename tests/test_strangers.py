@@ -20,9 +20,9 @@ from starlette.requests import Request
 
 from app.guard.access import Access, Terms
 from app.guard.address import asked_from
-from app.guard.attempts import FREE, Attempts
 from app.guard.key import visitors_key
 from app.guard.limits import Limits, Rates
+from app.guard.throttle import FREE, Attempts
 from app.guard.visitors import COOKIE, Passes
 from engine.errors import TroupeError
 from tests.guests import API, LONG, PASSWORD, Guest, Owner, picture
@@ -219,7 +219,7 @@ def test_a_flood_of_pages_is_slowed_for_strangers_and_guests_and_the_owner_goes_
 def test_one_guests_events_leave_room_in_the_queue_for_everybody_else(live, come, monkeypatch):
     mia, tom, owner = come("guest"), come("tom"), come()
     go, job = threading.Event(), mia.generate(mia.picture())
-    from app.jobs.past import Past
+    from app.jobs.history import Past
 
     plain = Past.snapshot
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.board import JobBoard, QueueFull
+from app.jobs.queue import JobBoard, QueueFull
 from app.jobs.turns import Asker, place_in_line
 from engine.door.render import RenderRequest, Result
 from engine.errors import Stopped

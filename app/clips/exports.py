@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.jobs.snapshot import Snapshot
+from app.jobs.status import Snapshot
 from engine.errors import Stopped, TroupeError
 from engine.media.export import KINDS, export
 from engine.words import gigabytes

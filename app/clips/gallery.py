@@ -19,9 +19,9 @@ from app.create.desk import Desk
 from app.create.desks import open_scene
 from app.create.shoot import new_seed, take_back
 from app.create.studio import Studio
-from app.jobs.snapshot import INTERRUPTED, Snapshot
-from app.jobs.worker import Job
-from app.uploads import uploaded
+from app.guard.uploads import uploaded
+from app.jobs.runner import Job
+from app.jobs.status import INTERRUPTED, Snapshot
 from engine.errors import TroupeError, VideoError
 from engine.media.embed import unpack
 from engine.media.export import KINDS

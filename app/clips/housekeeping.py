@@ -14,9 +14,9 @@ from pathlib import Path
 
 from app.clips.exports import DAY, Exports
 from app.create.desks import Desks
-from app.jobs.board import JobBoard
-from app.jobs.snapshot import Snapshot
-from app.settings import Settings
+from app.jobs.queue import JobBoard
+from app.jobs.status import Snapshot
+from app.machine.settings import Settings
 from engine.disk.walk import files_below
 from engine.errors import TroupeError
 from engine.words import gigabytes

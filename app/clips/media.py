@@ -13,8 +13,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from app.clips.exports import export_file
-from app.jobs.board import JobBoard
-from app.jobs.snapshot import Snapshot
+from app.jobs.queue import JobBoard
+from app.jobs.status import Snapshot
 from engine.media.export import KINDS
 
 _HELD, _LOOK = 25.0, 1.0  # seconds: how long an answer is held back, and between two looks at the job

@@ -9,8 +9,8 @@ import gradio as gr
 from gradio.blocks import Block
 
 from app.clips.gallery import PAGE, Gallery, Parts
-from app.own import own
-from app.safely import Event, Handler, safely
+from app.ui.own import own
+from app.ui.safely import Event, Handler, safely
 
 ENGINES = [("All", "all"), ("Draft", "draft"), ("SkyReels-A2", "a2")]
 

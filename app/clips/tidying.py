@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from app.clips.housekeeping import Housekeeping, told
-from app.safely import Event, Handler, safely
+from app.ui.safely import Event, Handler, safely
 from engine.errors import TroupeError
 from engine.words import gigabytes
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.create.progress import share_words
-from app.jobs.board import JobBoard
-from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
+from app.jobs.queue import JobBoard
+from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine.errors import TroupeError
 from engine.words import duration
 

@@ -21,8 +21,8 @@ from app.create.progress import (
     result_html,
 )
 from app.create.sheet import SECONDS
-from app.jobs.board import JobBoard
-from app.jobs.snapshot import DONE, Snapshot
+from app.jobs.queue import JobBoard
+from app.jobs.status import DONE, Snapshot
 
 Updates = dict[Any, Any]
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from app.create.progress import result_html
 from app.create.sheet import ATTENTIONS, LORAS, SAMPLING, STRENGTH
-from app.own import own
+from app.ui.own import own
 from engine.scene.presets import FORMATS
 from engine.scene.scene import CAMERAS
 

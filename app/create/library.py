@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from app.create.desk import Card, Desk
-from app.pictures import data_url, shrunk
+from app.ui.pictures import data_url, shrunk
 from engine.errors import PresetError
 from engine.scene.presets import Preset, Presets, Slot, direct, load_presets, save_preset
 from engine.scene.prompt import replace_names

@@ -14,9 +14,10 @@ import gradio as gr
 
 from app.create import views
 from app.create.desk import Desk, checked_scene
-from app.create.planning import Planner, Wishes, plan_html, with_plan
-from app.pictures import data_url, shrunk
-from app.settings import Settings
+from app.create.plan_view import plan_html
+from app.machine.planner import Planner, Wishes, with_plan
+from app.machine.settings import Settings
+from app.ui.pictures import data_url, shrunk
 from engine.a2.geometry import size_of
 from engine.a2.options import TURBO_STEPS, A2Options, Lora, as_run, check_speed
 from engine.a2.plan.plan import Plan

@@ -7,7 +7,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
+from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine import draft
 from engine.words import duration, sentence
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, TypeGuard, get_args
+from typing import TypeGuard, get_args
 
+from app.machine.planner import OffloadWish, PrecisionWish
 from engine import cutout
 from engine.a2.geometry import frames_for
 from engine.a2.options import Attention
@@ -18,8 +19,6 @@ OWN = "own"  # the format of a clip that was opened and is in none of ours
 SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
 ENGINES = ("draft", "a2")
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-PrecisionWish = Literal["", "bf16", "int8", "fp8"]  # empty, here and below: as the plan chooses
-OffloadWish = Literal["", "none", "blocks"]
 WISHES: dict[str, tuple[str, ...]] = {
     "precision": get_args(PrecisionWish), "offload": get_args(OffloadWish),
     "guidance_passes": ("", "together", "in turn"),

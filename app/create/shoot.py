@@ -9,7 +9,7 @@ import shutil
 from app.create.desk import Desk, checked_scene
 from app.create.desks import open_scene
 from app.create.views import video_of
-from app.jobs.board import PAUSED, WAITING, Job, JobBoard
+from app.jobs.queue import PAUSED, WAITING, Job, JobBoard
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import Plan, plan_to_dict
 from engine.disk.walk import RESERVED

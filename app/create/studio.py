@@ -1,7 +1,7 @@
 """What happens on the Create page: each handler reads the desk it is given, changes it, and says what to show.
 
 A handler gets the desk's id from the browser and nothing that names a file, and returns what `Display` makes of it.
-Errors leave as they are: `app.safely` tells them to the page.
+Errors leave as they are: `app.ui.safely` tells them to the page.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from app.create.fetching import Fetching, choose_quality
 from app.create.layout import Page
 from app.create.library import Library
 from app.create.model import Model
-from app.create.planning import plan_html
+from app.create.plan_view import plan_html
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
 from app.guard.guard import Guard
-from app.jobs.board import Job, JobBoard
-from app.jobs.snapshot import DONE
-from app.uploads import uploaded
+from app.guard.uploads import uploaded
+from app.jobs.queue import Job, JobBoard
+from app.jobs.status import DONE
 from engine.errors import TroupeError
 
 SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention", "precision",

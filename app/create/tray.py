@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app.pictures import data_url, shrunk
+from app.ui.pictures import data_url, shrunk
 from engine.errors import SceneError
 from engine.media.images import open_image
 

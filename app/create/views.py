@@ -8,7 +8,7 @@ from PIL import Image
 
 from app.create.desk import Card, Desk, Preview, checked_scene
 from app.create.sheet import OWN
-from app.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
+from app.ui.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine import draft
 from engine.cutout import checkerboard
 from engine.draft.direct import hears

@@ -10,7 +10,7 @@ from gradio.blocks import Block
 
 from app.create.layout import Page
 from app.create.studio import Studio
-from app.safely import Event, Handler, safely
+from app.ui.safely import Event, Handler, safely
 
 # On a phone the clip appears far from the button that was pressed.
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"

@@ -13,8 +13,8 @@ from starlette.types import Message, Receive
 from app.guard import API
 from app.guard.drawings import SECONDS
 from app.guard.guard import Guard
+from app.guard.redact import texts
 from app.guard.refused import Refused, check_session
-from app.guard.veil import texts
 from app.guard.visitors import Visitor
 from engine.errors import TroupeError
 

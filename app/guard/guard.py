@@ -14,15 +14,15 @@ from starlette.requests import Request
 
 from app.guard.access import LOCAL, Access
 from app.guard.address import asked_from
-from app.guard.attempts import Attempts
-from app.guard.belongings import Belongings
 from app.guard.drawings import Drawings
 from app.guard.key import visitors_key
 from app.guard.limits import Daily, Limits, Line, Rates, Uploads
+from app.guard.ownership import Belongings
 from app.guard.quota import Quota
+from app.guard.redact import Veil
 from app.guard.sessions import PerVisitor
-from app.guard.stays import Stays
-from app.guard.veil import Veil
+from app.guard.streams import Stays
+from app.guard.throttle import Attempts
 from app.guard.visitors import KEY, OWNER, Passes, Visitor
 from app.jobs.turns import Asker
 from engine.errors import TroupeError

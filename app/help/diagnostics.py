@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.help.doctor import ROOT, examine
-from app.jobs.journal import last_failure
+from app.jobs.log import last_failure
 from app.logs import last_engine_errors, last_errors
 from engine import VERSION, surroundings
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from app.machine.settings import Settings
 from app.port import FIRST, free_port
-from app.settings import Settings
 from engine.errors import EngineUnavailable, TroupeError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -11,7 +11,7 @@ import gradio as gr
 
 from app.help.diagnostics import diagnostics
 from app.help.doctor import Finding, examine
-from app.safely import safely
+from app.ui.safely import safely
 from engine.errors import TroupeError
 
 NOT_YOURS = ("Only the owner of this machine can look at it", "Tell whoever gave you the link.")

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.jobs.papers import SCENE, STATE
+from app.jobs.records import SCENE, STATE
 from engine.errors import SceneError, TroupeError, VideoError
 from engine.scene.scene import Scene, load_scene
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.jobs.snapshot import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
+from app.jobs.status import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
 from engine.errors import TroupeError
 from engine.scene.prompt import folded
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.create.planning import Planner
-from app.safely import safely
+from app.machine.planner import Planner
+from app.ui.safely import safely
 from engine.children import command_of, environment
 from engine.errors import TroupeError
 from engine.memory.hardware import Hardware

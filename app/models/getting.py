@@ -9,7 +9,7 @@ import tempfile
 import threading
 from typing import IO
 
-from app.settings import Settings
+from app.machine.settings import Settings
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import TroupeError
 from engine.models import Status, Work, look

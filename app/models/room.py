@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from app.create.planning import Planner
+from app.machine.planner import Planner
 from app.models import views
 from app.models.card import build_card
 from app.models.getting import Getting
-from app.safely import Event, Handler, safely
+from app.ui.safely import Event, Handler, safely
 from engine.models import look, look_at_libraries
 from engine.models.catalogue import free_bytes
 from engine.models.store import Store

@@ -1,4 +1,4 @@
-// Put before each of the other scripts by app/own.py.
+// Put before each of the other scripts by app/ui/own.py.
 // A button that is pressed is not drawn anew before it is let go: the click would be lost with the node it began on.
 function unpressed(place, draw) {
   let pressed = false,

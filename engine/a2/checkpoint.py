@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from engine.memory.slabs import Slabs
 
-# How the names of what is in a block begin. The blocks' linear weights may be quantised: they are all but a hundredth of
-# the transformer. What stands before and after them (patches, time, text and picture embeddings, the head) touches every
-# number of the result, and is kept; so is all that is not linear: norms, modulation, the text encoder's word embeddings
-# and position biases.
+# How the names of what is in a block begin. The blocks' linear weights may be quantised: they are all but a hundredth
+# of the transformer. What stands before and after them (patches, time, text and picture embeddings, the head) touches
+# every number of the result, and is kept; so is all that is not linear: norms, modulation, the text encoder's word
+# embeddings and position biases.
 BLOCKS = {"transformer": "blocks.", "text_encoder": "encoder.block."}
 
 

@@ -148,7 +148,8 @@ def _choices(
     yield line("resident_blocks", settings.resident, "as many as fit" if streams else "all")
     yield line("host", settings.host, {
         "none": "nothing waits", "pinned": "there is memory for it, and copies from it are fastest",
-        "pageable": "more than can be pinned", "mapped": f"{budget.ram / GIB:.1f} GB of memory are free: read from disk",
+        "pageable": "more than can be pinned",
+        "mapped": f"{budget.ram / GIB:.1f} GB of memory are free: read from disk",
     }[settings.host])  # fmt: skip
     twice = "both halves at once would take twice the memory for the same work"
     once = "a clip this small waits for its weights, which then serve both halves"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders, drop_steps, is_complete, poster_of, tidy, whole_clip
-from app.jobs.papers import may_go_on, read_back
-from app.jobs.snapshot import DONE, INTERRUPTED, WAITING
+from app.jobs.records import may_go_on, read_back
+from app.jobs.status import DONE, INTERRUPTED, WAITING
 from app.jobs.store import JobRow, Store, now
 
 CLOSED = "Troupe was closed before this clip was finished."

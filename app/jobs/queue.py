@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders, copy_pictures, settle
+from app.jobs.history import Past
 from app.jobs.lock import FolderLock
-from app.jobs.papers import SCENE, Papers, options_of, request_of, row_of, write_down
-from app.jobs.past import Past
-from app.jobs.recover import reconcile
-from app.jobs.snapshot import (
+from app.jobs.records import SCENE, Papers, options_of, request_of, row_of, write_down
+from app.jobs.recovery import reconcile
+from app.jobs.runner import Job, Render, Worker
+from app.jobs.status import (
     DONE,
     FAILED,
     IN_LINE,
@@ -33,7 +34,6 @@ from app.jobs.snapshot import (
 )
 from app.jobs.store import JobRow, StoreError, now, open_store
 from app.jobs.turns import Asker, place_in_line
-from app.jobs.worker import Job, Render, Worker
 from engine.errors import TroupeError
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "PAUSED", "RUNNING", "STOPPED", "WAITING", "Job", "JobBoard", "QueueFull",

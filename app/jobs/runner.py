@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders, drop_steps, settle
-from app.jobs.journal import NAME as JOURNAL
-from app.jobs.journal import Journal
-from app.jobs.papers import STATE, may_go_on, request_of
-from app.jobs.recover import CLOSED, done_values
-from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
+from app.jobs.log import NAME as JOURNAL
+from app.jobs.log import Journal
+from app.jobs.records import STATE, may_go_on, request_of
+from app.jobs.recovery import CLOSED, done_values
+from app.jobs.status import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, Store, StoreError, now
 from engine.door.render import Result
 from engine.errors import DiskFull, Stopped, TroupeError

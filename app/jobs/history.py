@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders
-from app.jobs.papers import PREVIEW, SCENE, STATE, amend
-from app.jobs.snapshot import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING, Snapshot, share_of
+from app.jobs.records import PREVIEW, SCENE, STATE, amend
+from app.jobs.runner import Worker
+from app.jobs.status import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING, Snapshot, share_of
 from app.jobs.store import JobRow, Store
-from app.jobs.worker import Worker
 from engine.errors import TroupeError
 
 log = logging.getLogger("troupe.jobs")

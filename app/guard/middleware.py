@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app import address
-from app.guard import API, entrance
+from app.guard import API, login
 from app.guard.access import is_this_machine
-from app.guard.counter import Counter
 from app.guard.guard import Guard
 from app.guard.limits import FILE, PAGE
+from app.guard.requests import Counter
 from app.guard.visitors import KEY, OWNER, Visitor
 
 _READ = {"/", "/config", "/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css", "/pwa_icon"} | {
@@ -77,25 +77,25 @@ class Doorkeeper:
 
     async def _turn_away(self, request: Request, visitor: Visitor, is_in: bool) -> Response | None:
         """What to say instead of the page; None: come in."""
-        guard, path, as_page = self.guard, request.scope["path"].rstrip("/") or "/", entrance.wants_page(request)
+        guard, path, as_page = self.guard, request.scope["path"].rstrip("/") or "/", login.wants_page(request)
         if path == _STARTUP:
             return None
         if path == "/" and "owner" in request.query_params:  # first of all: nothing that strangers do shuts it
-            return entrance.owner_link(guard, request)
+            return login.owner_link(guard, request)
         if not guard.access.embedded and (answer := _keep_out_of_frames(request)):
             return answer
         if guard.has_ended and not visitor.is_owner:
-            return entrance.message(_ENDED, 410, as_page)
+            return login.message(_ENDED, 410, as_page)
         if not is_in and not guard.rates.take_outside(visitor.who):
-            return entrance.too_much()
+            return login.too_much()
         if path == "/login" and request.method == "POST" and guard.access.accounts:
             if is_in and not visitor.is_owner and not guard.rates.take(visitor.who, PAGE):
-                return entrance.too_much()
-            return await entrance.log_in(guard, request, visitor)
+                return login.too_much()
+            return await login.log_in(guard, request, visitor)
         if not is_in:
-            return entrance.page(guard) if path in ("/", "/login") else entrance.message("Log in first.", 401, False)
+            return login.page(guard) if path in ("/", "/login") else login.message("Log in first.", 401, False)
         if not _is_needed(path, request.method):
-            return entrance.message("There is nothing here.", 404, as_page)
+            return login.message("There is nothing here.", 404, as_page)
         return None
 
     async def _let_in(self, request: Request, visitor: Visitor, send: Any) -> None:
@@ -104,7 +104,7 @@ class Doorkeeper:
             await self._counter.serve(request, visitor, send)
             return
         if not rates.take(visitor.who, cost) or not rates.enter(visitor.who):
-            await entrance.too_much()(request.scope, request.receive, send)
+            await login.too_much()(request.scope, request.receive, send)
             return
         try:
             await self._serve_in_time(request, visitor, send)
@@ -123,7 +123,7 @@ class Doorkeeper:
         with self.guard.stays.stay(self.guard.seconds_left) as scope:
             await self._counter.serve(request, visitor, sending)
         if scope.cancelled_caught and not begun:
-            await entrance.message(_ENDED, 410, False)(request.scope, request.receive, send)
+            await login.message(_ENDED, 410, False)(request.scope, request.receive, send)
         elif scope.cancelled_caught and not done:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -183,7 +183,7 @@ def _keep_out_of_frames(request: Request) -> Response | None:
     """A refusal where another site wants Troupe within its page: it could then lay it under somebody's clicks."""
     own = request.headers.get("sec-fetch-site", "none") == "same-origin"
     if request.headers.get("sec-fetch-dest") in _FRAMES and not own:
-        return entrance.message("Troupe opens in no other site's page. Open it by itself.", 403, True)
+        return login.message("Troupe opens in no other site's page. Open it by itself.", 403, True)
     return None
 
 
@@ -192,12 +192,12 @@ def _keep_to_this_machine(request: Request) -> Response | None:
     of theirs that leads to this machine's address; and for what comes through a proxy, from nobody knows where."""
     host = address.of_header(request.headers.get("host", ""))
     if _is_foreign(request):
-        return entrance.message("Another site's page cannot use this Troupe.", 403, False)
+        return login.message("Another site's page cannot use this Troupe.", 403, False)
     if any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
-        return entrance.message(_OWN, 403, entrance.wants_page(request))
+        return login.message(_OWN, 403, login.wants_page(request))
     try:
         ipaddress.ip_address(host)
     except ValueError:
         if host and not is_this_machine(host):
-            return entrance.message(_OWN, 403, entrance.wants_page(request))
+            return login.message(_OWN, 403, login.wants_page(request))
     return None

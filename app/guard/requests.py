@@ -15,9 +15,9 @@ from app.guard import API
 from app.guard.calls import Calls
 from app.guard.guard import Guard
 from app.guard.incoming import Incoming, until_gone
-from app.guard.outgoing import Outgoing
+from app.guard.redact import texts
 from app.guard.refused import Refused, check_session
-from app.guard.veil import texts
+from app.guard.responses import Outgoing
 from app.guard.visitors import Visitor
 
 log = logging.getLogger("troupe.guard")
