@@ -9,13 +9,14 @@ from gradio.events import api
 
 from app.create.desk import Desk
 from app.create.desks import ID
-from app.create.sheet import ENGINES, SECONDS
+from app.create.sheet import SECONDS, settings_of
 from app.create.shoot import new_seed
 from app.create.studio import Studio
 from app.guard.uploads import handed_out, uploaded
 from app.jobs.status import Snapshot
 from app.ui.safely import safely
 from engine.errors import SceneError
+from engine.scene.engines import DRAFT, ENGINES
 from engine.scene.presets import FORMATS
 from engine.scene.scene import MAX_CAST, MAX_PROMPT, MAX_SEED
 
@@ -32,23 +33,26 @@ def add_endpoints(studio: Studio) -> None:
         format: str = "16:9",
         seconds: float = 5.4,
         seed: int = 42,
-        engine: str = "draft",
+        engine: str = DRAFT,
+        settings: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Start a clip. Pictures are uploaded files; `names` names characters, objects and background in that order;
-        `format` is 16:9, 9:16 or 1:1; `seed` is -1 for any; `engine` is draft or, where the model is installed, a2.
-        Returns {"job": id}: ask /job with it."""
+        `format` is 16:9, 9:16 or 1:1; `seed` is -1 for any; `engine` is draft or, where the model is installed, a2;
+        `settings` are the engine's own, by name, such as {"steps": 30, "turbo": true}. Returns {"job": id}: ask /job
+        with it."""
         values = {"format": format, "seconds": seconds, "seed": seed, "engine": engine}
         _check(prompt=(prompt, str), characters=(characters, list), objects=(objects, list), names=(names or [], list),
                background=(background or {}, dict), format=(format, str), seconds=(seconds, float),
-               seed=(seed, int), engine=(engine, str))  # fmt: skip
+               seed=(seed, int), engine=(engine, str), settings=(settings or {}, dict))  # fmt: skip
         if engine not in ENGINES:
             raise SceneError("engine", f"{engine!r} is not an engine", f"Use {' or '.join(ENGINES)}.")
+        chosen = _settings(engine, settings or {})
         if format not in FORMATS:
             raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
         if len(prompt) > MAX_PROMPT:
             raise SceneError("prompt", f"{len(prompt)} characters are too many", f"Use at most {MAX_PROMPT}.")
         if not SECONDS[0] <= seconds <= SECONDS[1]:
-            raise SceneError("seconds", f"{seconds:g} is no length", f"Use {SECONDS[0]:g} to {SECONDS[1]:g}.")
+            raise SceneError("seconds", f"{str(seconds)[:30]} is no length", f"Use {SECONDS[0]:g} to {SECONDS[1]:g}.")
         if not -1 <= seed <= MAX_SEED:
             raise SceneError("seed", f"{str(seed)[:30]} is no seed", f"Use 0 to {MAX_SEED}, or -1 for any.")
         values["seed"] = new_seed() if seed == -1 else seed
@@ -61,7 +65,7 @@ def add_endpoints(studio: Studio) -> None:
         with studio.desks.passing() as desk, desk.lock:
             for number, (role, file) in enumerate(pictures):
                 _add(studio, desk, role, file, (names or [])[number : number + 1])
-            for field, value in {"prompt": prompt, **values}.items():
+            for field, value in {"prompt": prompt, **values, **chosen}.items():
                 desk.put(field, value)
             return {"job": studio.shoot(desk).id}
 
@@ -97,7 +101,7 @@ def _snapshot(studio: Studio, job: object) -> Snapshot | None:
     return snap if snap is not None and studio.guard.mine(f"job:{job}") else None
 
 
-_KINDS = {str: "text", list: "a list", dict: "a file", float: "a number", int: "a whole number"}
+_KINDS = {str: "text", list: "a list", dict: "an object", float: "a number", int: "a whole number"}
 
 
 def _check(**inputs: tuple[object, type]) -> None:
@@ -106,6 +110,23 @@ def _check(**inputs: tuple[object, type]) -> None:
         kinds = (int, float) if kind is float else kind
         if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
             raise SceneError(name, f"this is not {_KINDS[kind]}", "'Use via API' on the page shows the types.")
+
+
+def _settings(engine: str, said: dict[str, Any]) -> dict[str, Any]:
+    """An engine's settings by their keys on a desk. Raises SceneError for one that the engine does not have, or a value
+    that is none for it."""
+    known = {key.rpartition(".")[2]: (key, each) for key, each in settings_of(engine).items()}
+    found = {}
+    for name, value in said.items():
+        if name not in known:
+            choices = f"Use {', '.join(known)}." if known else f"The engine {engine} has none."
+            raise SceneError("settings", f"{str(name)[:60]!r} is no setting of {engine}", choices)
+        key, each = known[name]
+        value = float(value) if each.kind is float and type(value) is int and abs(value) < 2**53 else value
+        if not each.holds(value):
+            raise SceneError(f"settings.{name}", f"{str(value)[:60]} does not fit", each.range_said)
+        found[key] = value
+    return found
 
 
 def _add(studio: Studio, desk: Desk, role: str, file: object, name: list[str]) -> None:

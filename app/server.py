@@ -171,8 +171,8 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     from app.clips.gallery import Gallery
     from app.clips.housekeeping import Housekeeping, told
     from app.clips.media import media_route, state_route
+    from app.create.engines import Engines
     from app.create.library import Library
-    from app.create.model import Model
     from app.create.studio import Studio
     from app.create.tray import Tray
     from app.machine.settings import Settings
@@ -190,8 +190,8 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     tray = Tray(ROOT / "assets" / "samples")
     house.jobs.asker = guard.asker
     desks, choices = Desks(outputs / "desks", guard.mine, guard.new_desk), Settings(outputs / "settings.json")
-    model = Model(choices, outputs / "loras", house.planner, guard.is_owner)
-    studio = Studio(desks, house.jobs, library, tray, guard, model)
+    engines = Engines(choices, outputs / "loras", house.planner, guard.is_owner)
+    studio = Studio(desks, house.jobs, library, tray, guard, engines)
     exports = Exports(outputs / "exports")
     keeping = Housekeeping(house.jobs, desks, choices, exports, outputs)
     if done := keeping.at_start():
@@ -248,15 +248,15 @@ def _say_hello(access: Access, url: str, public: str | None) -> None:
 
 
 def _has_model() -> bool:
-    """Whether the model's engine can run here, as far as can be told without starting it."""
-    from engine.a2.options import A2Options
-    from engine.door.registry import ENGINES
+    """Whether an engine with a model can run here, as far as can be told without starting it."""
+    from engine.scene.engines import all_engines
 
-    try:
-        ENGINES["a2"].available(A2Options())
-    except TroupeError:
-        return False
-    return True
+    for engine in all_engines():
+        with contextlib.suppress(TroupeError):
+            if not engine.is_draft:
+                engine.available(engine.options())
+                return True
+    return False
 
 
 def _without_links(outputs: Path) -> Path:

@@ -24,9 +24,9 @@ from app.clips.housekeeping import Housekeeping
 from app.clips.page import build_bring, build_clips, wire_clips
 from app.create.desk import Desk
 from app.create.desks import Desks
+from app.create.engines import Engines
 from app.create.layout import Page
 from app.create.library import Library
-from app.create.model import Model
 from app.create.shoot import shoot
 from app.create.studio import Studio
 from app.create.tray import Tray
@@ -89,7 +89,7 @@ class Room:
         self.exports = Exports(outputs / "exports")
         self.keeping = Housekeeping(self.jobs, self.desks, self.settings, self.exports, outputs)
         library = Library(ROOT / "presets", None, ROOT / "assets" / "samples")
-        model = Model(self.settings, outputs / "loras", _Unknown(outputs), self.guard.is_owner)
+        model = Engines(self.settings, outputs / "loras", _Unknown(outputs), self.guard.is_owner)
         self.studio = Studio(self.desks, self.jobs, library, Tray(ROOT / "assets" / "samples"), self.guard, model)
         self.gallery = Gallery(self.studio, self.exports)
         with gr.Blocks() as blocks:

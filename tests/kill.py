@@ -228,7 +228,7 @@ def submit(board, seed: int, engine: str, owner: str = "desk") -> str:
         hero.save(folder / "hero.png")
         Image.new("RGB", (96, 64), (60, 90, 140)).save(folder / "place.png")
         tiny = A2Options(model=str(ROOT / "tests" / "fixtures" / "a2_tiny"), device="cpu", precision="fp32")
-        request = RenderRequest(scene, folder, folder / f"clip_{seed}.mp4", confined=True, a2=tiny)
+        request = RenderRequest(scene, folder, folder / f"clip_{seed}.mp4", confined=True, options=tiny)
         board.submit(job_id, folder, owner, request)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_one_line_that_names_the_file(scene_file, tmp_pa
 
 def request_for(scene_file: Path, out: Path) -> RenderRequest:
     options = A2Options(model=str(TINY), device="cpu")
-    return RenderRequest(load_scene(scene_file), scene_file.parent, out, poster=False, a2=options)
+    return RenderRequest(load_scene(scene_file), scene_file.parent, out, poster=False, options=options)
 
 
 def test_progress_tells_every_stage(scene_file, tmp_path):

@@ -86,7 +86,7 @@ from engine.door.render import RenderRequest
 from engine.scene.scene import load_scene
 scene, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 options = A2Options(model=model, device="cpu", precision="fp32")
-whole = RenderRequest(load_scene(scene), scene.parent, out, poster=False, a2=options)
+whole = RenderRequest(load_scene(scene), scene.parent, out, poster=False, options=options)
 long = replace(whole, scene=load_scene(scene.with_name("long.json")))  # not done before the word has come
 engine = InlineEngine(options)
 def what_becomes_of(request, stop_at=None):
@@ -103,7 +103,7 @@ def what_becomes_of(request, stop_at=None):
 end = {
     "clip": what_becomes_of(whole),
     "stop": what_becomes_of(long, "sampling"),
-    "error": what_becomes_of(replace(whole, a2=replace(options, device="teapot"))),
+    "error": what_becomes_of(replace(whole, options=replace(options, device="teapot"))),
     "draft": what_becomes_of(replace(whole, engine="draft")),
 }
 os.environ["NO_QUOTA"] = "1"

@@ -17,7 +17,7 @@ from engine.a2 import recipe
 from engine.a2.options import A2Options, of_the_model
 from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
-from engine.memory.model_cache import Garage
+from engine.memory.model_cache import ModelCache
 from engine.process.client import EngineDied, EngineProcess
 from engine.scene.scene import load_scene, scene_from_data
 from tests.a2 import GOLDEN, OPTIONS, TINY, copy_of_tiny
@@ -68,7 +68,7 @@ def request_for(tmp_path: Path) -> Callable[..., RenderRequest]:
 
     def request(steps: int = 3, **options: object) -> RenderRequest:
         small = scene_from_data({**scene, "sampling": {"steps": steps, "guidance": 2.0}, "video": video})
-        return RenderRequest(small, GOLDEN, tmp_path / "out.mp4", poster=False, a2=replace(OPTIONS, **options))
+        return RenderRequest(small, GOLDEN, tmp_path / "out.mp4", poster=False, options=replace(OPTIONS, **options))
 
     return request
 
@@ -128,11 +128,11 @@ def test_an_error_about_the_model_comes_back_as_one(engine, request_for, tmp_pat
 
 
 # ---------------------------------------------------------------------------
-# The garage
+# The cache
 
 
 def test_a_garage_holds_one_model_and_lets_it_go_before_the_next_is_loaded():
-    garage, events = Garage(), []
+    cache, events = ModelCache(), []
 
     class Model:
         def __init__(self, name: str) -> None:
@@ -143,17 +143,17 @@ def test_a_garage_holds_one_model_and_lets_it_go_before_the_next_is_loaded():
             events.append(f"{self.name} gone")
 
     for key in ("a", "a", "b"):
-        garage.fetch(key, lambda key=key: Model(key))
-    garage.release()
-    garage.release()
+        cache.fetch(key, lambda key=key: Model(key))
+    cache.release()
+    cache.release()
     assert events == ["a loaded", "a gone", "b loaded", "b gone"]
 
 
 def test_a_load_that_fails_leaves_an_empty_garage():
-    garage = Garage()
+    cache = ModelCache()
     with pytest.raises(ZeroDivisionError):
-        garage.fetch("a", lambda: 1 / 0)
-    assert garage.fetch("a", lambda: "loaded") == "loaded"
+        cache.fetch("a", lambda: 1 / 0)
+    assert cache.fetch("a", lambda: "loaded") == "loaded"
 
 
 def test_what_a_model_is_loaded_from_includes_its_files(tmp_path):

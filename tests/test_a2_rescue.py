@@ -21,7 +21,7 @@ from engine.a2.recipe import Watch
 from engine.door import command
 from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
-from engine.memory.model_cache import Garage
+from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import Shortage
 from engine.process.client import EngineDied, EngineProcess
 from engine.scene.scene import scene_to_json
@@ -33,8 +33,8 @@ BATCHED = replace(OPTIONS, batched_guidance=True)
 
 
 @pytest.fixture(scope="module")
-def garage() -> Garage:
-    return Garage()
+def cache() -> ModelCache:
+    return ModelCache()
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ class Seen:
         self.watch = Watch(lambda *how: self.told.append(how), lambda step: self.steps.append(step.step), stop)
 
 
-def shoot(garage, scene, options=OPTIONS, seen=None):
-    shot = rescue.shoot(scene, members_of(scene), options, (seen or Seen()).watch, garage)
+def shoot(cache, scene, options=OPTIONS, seen=None):
+    shot = rescue.shoot(scene, members_of(scene), options, (seen or Seen()).watch, cache)
     return shot, list(shot.frames)
 
 
@@ -86,34 +86,34 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 # Stage by stage
 
 
-def test_loading_goes_on_with_blocks_that_stream(garage, on_card, hungry):
+def test_loading_goes_on_with_blocks_that_stream(cache, on_card, hungry):
     scene = a_scene(TRIO)
-    whole, frames = shoot(garage, scene)
-    garage.release()
+    whole, frames = shoot(cache, scene)
+    cache.release()
     hungry(loading, "open_streams", lambda parts, compute, *_: compute.offload == "blocks")
-    shot, shown = shoot(garage, scene)
+    shot, shown = shoot(cache, scene)
     assert torch.equal(shot.latents, whole.latents)
     assert same(shown, frames)
     assert shot.notices[-1].startswith("Memory ran out while loading the model (2.00 GB more were needed")
     assert "blocks brought one by one" in shot.notices[-1]
 
 
-def test_the_prompt_is_read_while_the_transformer_steps_aside(garage, on_card, hungry):
+def test_the_prompt_is_read_while_the_transformer_steps_aside(cache, on_card, hungry):
     scene, options = a_scene(TRIO, prompt="Somebody new."), replace(OPTIONS, offload="blocks", resident_blocks=2)
-    whole, _ = shoot(Garage(), scene)
+    whole, _ = shoot(ModelCache(), scene)
     failed = hungry(conditioning, "encode_text", lambda model, _: model.streams["transformer"].parked)
-    shot, _ = shoot(garage, scene, options)
+    shot, _ = shoot(cache, scene, options)
     assert len(failed) == 1
     assert "while reading the prompt" in shot.notices[-1]
     assert "out of the way" in shot.notices[-1]
     assert torch.equal(shot.latents, whole.latents)
 
 
-def test_pictures_are_encoded_in_tiles(garage, hungry):
+def test_pictures_are_encoded_in_tiles(cache, hungry):
     scene = a_scene(TRIO)
-    tiled, _ = shoot(garage, scene, replace(OPTIONS, encode_tiled=True))
+    tiled, _ = shoot(cache, scene, replace(OPTIONS, encode_tiled=True))
     hungry(conditioning, "encode_spatial", lambda *args: args[-1])
-    shot, _ = shoot(garage, scene)
+    shot, _ = shoot(cache, scene)
     assert torch.equal(shot.latents, tiled.latents)
     assert shot.notices[-1].endswith("went on with the pictures encoded in tiles.")
 
@@ -126,11 +126,11 @@ def starve_blocks(hungry, after: int, satisfied: Callable[[torch.Tensor], bool] 
     )
 
 
-def test_guidance_goes_on_one_half_after_the_other_from_the_same_step(garage, hungry, tmp_path):
+def test_guidance_goes_on_one_half_after_the_other_from_the_same_step(cache, hungry, tmp_path):
     scene, seen = a_scene(TRIO), Seen()
-    alike, _ = shoot(garage, scene)
+    alike, _ = shoot(cache, scene)
     failed = starve_blocks(hungry, 4, lambda x: len(x) == 1)  # of three: in the middle of the second step
-    shot, _ = shoot(garage, scene, replace(BATCHED, state=tmp_path / "run.safetensors"), seen)
+    shot, _ = shoot(cache, scene, replace(BATCHED, state=tmp_path / "run.safetensors"), seen)
     assert len(failed) == 1
     assert seen.steps == [1, 2, 3]
     assert torch.allclose(shot.latents, alike.latents, atol=1e-4)
@@ -143,11 +143,11 @@ def test_guidance_goes_on_one_half_after_the_other_from_the_same_step(garage, hu
 @pytest.mark.parametrize(
     "before", [OPTIONS, replace(OPTIONS, offload="blocks", resident_blocks=2)], ids=["all loaded", "some resident"]
 )
-def test_more_streaming_gives_the_same_latents_bit_for_bit(garage, on_card, hungry, before):
+def test_more_streaming_gives_the_same_latents_bit_for_bit(cache, on_card, hungry, before):
     scene, seen = a_scene(TRIO), Seen()
-    whole, frames = shoot(garage, scene, before)
+    whole, frames = shoot(cache, scene, before)
     failed = starve_blocks(hungry, 8, lambda _: bool(failed))
-    shot, shown = shoot(garage, scene, before, seen)
+    shot, shown = shoot(cache, scene, before, seen)
     assert seen.steps == [1, 2, 3]
     assert torch.equal(shot.latents, whole.latents)
     assert same(shown, frames)
@@ -158,19 +158,19 @@ def test_a_step_cache_goes_on_after_a_rung(hungry):
     scene = a_scene(TRIO, sampling={"steps": 8, "guidance": 3.0, "seed": 5})
     seen = Seen()
     starve_blocks(hungry, 13, lambda x: len(x) == 1)
-    shot, _ = shoot(Garage(), scene, replace(BATCHED, step_cache=True), seen)  # hooks leave the forward they found
+    shot, _ = shoot(ModelCache(), scene, replace(BATCHED, step_cache=True), seen)  # hooks leave the forward they found
     assert seen.steps == list(range(1, 9))
     assert torch.isfinite(shot.latents).all()
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_decoding_goes_on_in_tiles_and_no_frame_comes_twice(garage, hungry, after):
+def test_decoding_goes_on_in_tiles_and_no_frame_comes_twice(cache, hungry, after):
     scene, calls = a_scene(TRIO, WIDE), []
-    whole, plain = shoot(garage, scene)
-    _, small = shoot(garage, scene, replace(OPTIONS, tile=44))
+    whole, plain = shoot(cache, scene)
+    _, small = shoot(cache, scene, replace(OPTIONS, tile=44))
     hungry(decoding, "_enlarge", lambda _, __, tiles, *___: calls.append(1) or len(calls) <= after or len(tiles) > 1)
     seen = Seen()
-    shot, shown = shoot(garage, scene, OPTIONS, seen)
+    shot, shown = shoot(cache, scene, OPTIONS, seen)
     assert torch.equal(shot.latents, whole.latents)
     given = 1 if after else 0  # the first latent is one frame
     assert same(shown[:given], plain[:given])
@@ -179,30 +179,30 @@ def test_decoding_goes_on_in_tiles_and_no_frame_comes_twice(garage, hungry, afte
     assert seen.steps == [1, 2, 3]
 
 
-def test_before_the_last_attempt_at_decoding_the_model_is_let_go(garage, hungry):
+def test_before_the_last_attempt_at_decoding_the_model_is_let_go(cache, hungry):
     scene = a_scene(TRIO)
-    _, frames = shoot(garage, scene)
-    failed = hungry(decoding, "_enlarge", lambda *_: garage.is_empty)
-    shot, shown = shoot(garage, scene)
+    _, frames = shoot(cache, scene)
+    failed = hungry(decoding, "_enlarge", lambda *_: cache.is_empty)
+    shot, shown = shoot(cache, scene)
     assert len(failed) == 1
     assert same(shown, frames)
     assert "out of the way" in shot.notices[-1]
-    assert torch.equal(shoot(garage, scene)[0].latents, shot.latents)  # and is loaded anew
+    assert torch.equal(shoot(cache, scene)[0].latents, shot.latents)  # and is loaded anew
 
 
 # ---------------------------------------------------------------------------
 # Where nothing helps
 
 
-def test_after_three_rungs_the_message_tells_all_and_the_steps_are_kept(garage, on_card, hungry, tmp_path, monkeypatch):
+def test_after_three_rungs_the_message_tells_all_and_the_steps_are_kept(cache, on_card, hungry, tmp_path, monkeypatch):
     scene, state = a_scene(TRIO, WIDE), tmp_path / "run.safetensors"
     options, seen = replace(BATCHED, state=state), Seen()
     monkeypatch.setattr("engine.a2.plan.fallbacks._CHUNKS", (100, 50))
-    whole, _ = shoot(garage, scene, BATCHED)
+    whole, _ = shoot(cache, scene, BATCHED)
     calls: list[int] = []  # two a block: attention is what whole blocks and those in pieces share
     failed = hungry(WanAttention, "forward", lambda *_, **__: calls.append(1) or len(calls) <= 8)
     with pytest.raises(EngineUnavailable) as told:
-        shoot(garage, scene, options, seen)
+        shoot(cache, scene, options, seen)
     assert len(failed) == 4
     assert seen.steps == [1]
     assert not isinstance(told.value, Shortage)
@@ -212,26 +212,26 @@ def test_after_three_rungs_the_message_tells_all_and_the_steps_are_kept(garage, 
         assert part in told.value.remedy
     monkeypatch.undo()
     again = Seen()
-    shot, _ = shoot(garage, scene, options, again)
+    shot, _ = shoot(cache, scene, options, again)
     assert again.steps == [2, 3]
     assert torch.equal(shot.latents, whole.latents)
 
 
-def test_a_run_is_as_it_was_where_the_scheduler_itself_runs_out(garage, hungry):
+def test_a_run_is_as_it_was_where_the_scheduler_itself_runs_out(cache, hungry):
     from diffusers import UniPCMultistepScheduler
 
     scene = a_scene(TRIO, sampling={"steps": 4, "guidance": 3.0, "seed": 5})
-    whole, _ = shoot(garage, scene, BATCHED)
+    whole, _ = shoot(cache, scene, BATCHED)
     calls = []
     hungry(UniPCMultistepScheduler, "multistep_uni_p_bh_update", lambda *_, **__: calls.append(1) or len(calls) != 3)
-    shot, _ = shoot(garage, scene, BATCHED)
+    shot, _ = shoot(cache, scene, BATCHED)
     assert torch.allclose(shot.latents, whole.latents, atol=1e-4)
     assert len(calls) == 5
 
 
-def test_stop_is_no_shortage(garage, hungry):
+def test_stop_is_no_shortage(cache, hungry):
     with pytest.raises(Stopped):
-        shoot(garage, a_scene(TRIO), seen=Seen(stop=lambda: True))
+        shoot(cache, a_scene(TRIO), seen=Seen(stop=lambda: True))
 
 
 # ---------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def request_for(tmp_path) -> Callable[..., RenderRequest]:
     small = scene.model_copy(update={"video": video, "sampling": sampling})
 
     def request(**options: object) -> RenderRequest:
-        return RenderRequest(small, GOLDEN, tmp_path / "out.mp4", poster=False, a2=replace(OPTIONS, **options))
+        return RenderRequest(small, GOLDEN, tmp_path / "out.mp4", poster=False, options=replace(OPTIONS, **options))
 
     return request
 

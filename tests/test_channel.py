@@ -16,7 +16,7 @@ from engine.process.messages import ChannelError
 def test_messages_come_back_as_they_were(tiny_scene, tmp_path):
     options = A2Options(model="ü\ud800", precision="bf16", batched_guidance=True, state=tmp_path / "run.safetensors")
     scene = tiny_scene(prompt='"quoted"\n ü 日本')
-    request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", cache=tmp_path, engine="a2", a2=options)
+    request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", cache=tmp_path, engine="a2", options=options)
     for message in (
         messages.Render(3, request),
         messages.Hello(),

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 from app.create import views
 from app.create.desk import checked_scene
 from app.create.desks import Desks
-from app.create.model import Model, references_html
+from app.create.engines import Engines, references_html
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
+from app.create.sheet import page_settings
 from app.create.shoot import shoot
 from app.jobs.queue import JobBoard
 from app.jobs.status import DONE, RUNNING, Snapshot
@@ -45,14 +46,14 @@ def model(tmp_path):
     """A model whose files are there; whether its libraries are is the machine's matter."""
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(TINY))
-    return Model(settings, tmp_path / "loras", Unknown(tmp_path))
+    return Engines(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 @pytest.fixture
 def nowhere(tmp_path):
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(tmp_path / "nowhere"))
-    return Model(settings, tmp_path / "loras", Unknown(tmp_path))
+    return Engines(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 def add(desk, tmp_path, role, name, colour):
@@ -86,7 +87,7 @@ def test_a_clip_is_not_queued_for_a_model_that_is_not_there(desk, nowhere, tmp_p
     board = JobBoard(tmp_path, lambda *_, **__: pytest.fail("it was rendered"))
     try:
         with pytest.raises(EngineUnavailable):
-            shoot(desk, board, nowhere.options())
+            shoot(desk, board, nowhere.options(desk))
         assert board.queue() == []
         assert not list((tmp_path / "clips").glob("*"))
     finally:
@@ -145,7 +146,7 @@ def test_the_canvases_are_made_anew_only_where_the_cast_or_the_format_changed(de
     add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
     shown = references_html(desk)
-    desk.put("turbo", True)
+    desk.put("a2.turbo", True)
     desk.put("prompt", "Mia waves.")
     assert references_html(desk) is shown
     card = desk.cards[0]
@@ -158,16 +159,24 @@ def test_the_canvases_are_made_anew_only_where_the_cast_or_the_format_changed(de
 
 def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
     add(desk, tmp_path, "character", "Mia", "red")
-    for name, value in {"engine": "a2", "steps": 8, "guidance": 2.5, "flow_shift": 3.0}.items():
+    for name, value in {
+        "engine": "a2",
+        "sampling.steps": 8,
+        "sampling.guidance": 2.5,
+        "sampling.flow_shift": 3.0,
+    }.items():
         desk.put(name, value)
     scene = checked_scene(desk, views.video_of(desk), 7)
     assert (scene.engine, scene.sampling.steps, scene.sampling.guidance, scene.sampling.flow_shift) == (
         "a2", 8, 2.5, 3.0,
     )  # fmt: skip
-    for name, value in {"engine": "gpt", "steps": 10**9, "guidance": float("nan"), "flow_shift": "x"}.items():
+    odd = {"engine": "gpt", "sampling.steps": 10**400, "sampling.guidance": float("nan"), "sampling.flow_shift": "x"}
+    for name, value in odd.items():
         desk.put(name, value)
-    sheet = desk.sheet
-    assert (sheet.engine, sheet.steps, sheet.guidance, sheet.flow_shift) == ("a2", 100, 2.5, 3.0)
+    assert desk.sheet.engine == "a2"
+    assert desk.sheet.sampling == {"steps": 200, "guidance": 2.5, "flow_shift": 3.0}
+    desk.put("sampling.flow_shift", 0)  # the range begins above it
+    assert checked_scene(desk, views.video_of(desk), 7).sampling.flow_shift > 0
 
 
 # -- faster, or another look ----------------------------------------------------
@@ -185,7 +194,7 @@ def loras(tmp_path):
 def test_loras_are_chosen_by_name_from_the_owners_folder(desk, model, loras):
     assert model.lora_files() == ["noir.safetensors", "turbo.safetensors"]
     for name, value in {"lora_0": "noir.safetensors", "strength_0": 0.5, "lora_1": "../secret.safetensors",
-                        "lora_2": "notes.txt", "step_cache": True}.items():  # fmt: skip
+                        "lora_2": "notes.txt", "a2.step_cache": True, "engine": "a2"}.items():  # fmt: skip
         desk.put(name, value)
     options = model.options(desk)
     assert [(lora.path, lora.strength) for lora in options.loras] == [(loras / "noir.safetensors", 0.5)]
@@ -195,14 +204,15 @@ def test_loras_are_chosen_by_name_from_the_owners_folder(desk, model, loras):
 
 
 def test_a_guest_neither_sees_nor_uses_the_owners_files(desk, loras, tmp_path):
-    model = Model(Settings(tmp_path / "settings.json"), loras, Unknown(tmp_path), is_owner=lambda: False)
+    model = Engines(Settings(tmp_path / "settings.json"), loras, Unknown(tmp_path), is_owner=lambda: False)
     desk.put("lora_0", "noir.safetensors")
+    desk.put("engine", "a2")
     assert model.lora_files() == []
-    assert model.options(desk).loras == ()
+    assert model._chosen(desk).loras == ()
 
 
 def test_a_guest_is_not_told_where_the_owners_model_should_be(desk, nowhere, tmp_path):
-    guest = Model(nowhere._settings, tmp_path / "loras", Unknown(tmp_path), is_owner=lambda: False)
+    guest = Engines(nowhere._settings, tmp_path / "loras", Unknown(tmp_path), is_owner=lambda: False)
     add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
     assert not guest.can_shoot(desk)
@@ -219,22 +229,25 @@ def test_what_does_not_go_together_is_said_before_generate(desk, model, loras, t
     pytest.importorskip("torch")
     add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
-    desk.put("turbo", True)
+    desk.put("a2.turbo", True)
     assert "Turbo needs a step-distilled LoRA" in model.note(desk)
     assert not model.can_shoot(desk)
     desk.put("lora_0", "turbo.safetensors")
     assert "Turbo makes it in 4 steps" in model.note(desk)
     assert model.can_shoot(desk)
-    desk.put("step_cache", True)
+    desk.put("a2.step_cache", True)
     assert "do not go together" in model.note(desk)
 
 
 @pytest.mark.parametrize("odd", [None, [], "x" * 9999, float("inf"), {"a": 1}, True])
-def test_odd_values_from_a_page_do_no_harm(desk, odd):
-    for name in ("lora_0", "strength_0", "turbo", "attention", "step_cache"):
+def test_odd_values_from_a_page_do_no_harm(desk, odd, tmp_path):
+    add(desk, tmp_path, "character", "Mia", "red")
+    for name in ("lora_0", "strength_0", *page_settings()):
         desk.put(name, odd)
     assert desk.sheet.is_sound()
-    assert desk.sheet.attention == "native"
+    desk.put("engine", "a2")
+    assert desk.sheet.options(own_machine=True).attention == "native"
+    assert checked_scene(desk, views.video_of(desk), 7)
     assert -2 <= desk.sheet.strengths[0] <= 2
 
 
@@ -289,7 +302,7 @@ def test_durations_are_said_as_people_say_them(seconds, words):
 def test_settings_that_cannot_be_read_are_the_default(tmp_path, content):
     file = tmp_path / "settings.json"
     file.write_text(content, encoding="utf-8")
-    assert Settings(file).get().model == "Skywork/SkyReels-A2"
+    assert Settings(file).get().model == ""
 
 
 def test_settings_are_kept(tmp_path):

@@ -54,11 +54,11 @@ def test_no_poster_is_made_where_none_is_wanted(request_for, tmp_path, tiny_cast
 
 
 def test_the_clip_says_that_it_is_a_draft_and_how_to_make_it_again(request_for):
-    from engine.draft import NOTE
+    from engine.draft.engine import Draft
 
     request = request_for()
     metadata = read_metadata(render(request).path)
-    assert NOTE in metadata["description"]
+    assert Draft.note in metadata["description"]
     assert metadata["title"] == request.scene.prompt
     assert read_scene(request.out) == request.scene
 
@@ -71,13 +71,13 @@ def test_the_same_scene_gives_the_same_frames_from_the_clip_s_own_scene(request_
 
 
 def test_a_stripped_clip_keeps_the_scene_to_itself_but_stays_honest(request_for):
-    from engine.draft import NOTE
+    from engine.draft.engine import Draft
 
     path = render(request_for(prompt="A very secret plan.", embed_scene=False)).path
     data = path.read_bytes()
     for secret in (b"secret", b"Mia", b"hero.png", b"character"):
         assert secret not in data
-    assert NOTE in read_metadata(path)["description"]
+    assert Draft.note in read_metadata(path)["description"]
 
 
 def test_a_clip_does_not_tell_where_the_pictures_lie(request_for, tiny_cast):
@@ -213,7 +213,7 @@ def forecasts(seconds_per_step: list[float], monkeypatch) -> list[float | None]:
     now = 0.0
     monkeypatch.setattr(door.time, "monotonic", lambda: now)
     told: list[Progress] = []
-    clock = door._Clock(told.append)
+    clock = door._Clock(told.append, {"frames", "sampling"})
     clock.tell("frames", 0, len(seconds_per_step))
     for step, seconds in enumerate(seconds_per_step, 1):
         now += seconds
@@ -251,7 +251,7 @@ def test_stop_ends_it_and_leaves_nothing(request_for, tmp_path, tiny_cast, after
 def test_a_run_that_is_taken_up_again_has_a_clock_that_begins_with_it(monkeypatch, step):
     now, told = [0.0], []
     monkeypatch.setattr(door.time, "monotonic", lambda: now[0])
-    clock = door._Clock(told.append)
+    clock = door._Clock(told.append, {"frames", "sampling"})
     for done in range(step, 20):
         clock.tell("sampling", done, 20)
         now[0] += 3.0 if done == step else 0.5  # the first step loads and warms up

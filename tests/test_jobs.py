@@ -193,7 +193,7 @@ def test_what_a_request_says_reaches_the_engine_whole(board, gate):
     job_id, folder = board.new_folder("clip")
     a2 = A2Options(model="somewhere", device="cpu", precision="fp32", scheduler="euler")
     asked = RenderRequest(
-        made_of, folder, folder / "x.mp4", quality="best", embed_scene=False, confined=True, poster=False, a2=a2
+        made_of, folder, folder / "x.mp4", quality="best", embed_scene=False, confined=True, poster=False, options=a2
     )
     gate.go.set()
     assert board.submit(job_id, folder, "a", asked).ended.wait(LONG)

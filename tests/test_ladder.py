@@ -8,11 +8,12 @@ import pytest
 
 from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
+from engine.a2.phases import where
 from engine.a2.plan.fallbacks import RUNGS, Way, next_way, tiling_of
 from engine.memory.shortage import Need, Shortage, is_poisoned, is_shortage
 
 GB = 2**30
-STAGES = ("loading", "text", "references", "denoise", "decode")
+STAGES = ("loading", "prompt", "references", "sampling", "decoding")
 
 
 def way(on_card: bool = True, clip: ClipSize | None = None, **options: object) -> Way:
@@ -28,7 +29,7 @@ def descend(start: Way, stage: str) -> list[tuple[Way, str]]:
 
 
 def test_denoising_first_halves_the_work_at_hand_and_then_streams():
-    rungs = descend(way(batched_guidance=True), "denoise")
+    rungs = descend(way(batched_guidance=True), "sampling")
     assert len(rungs) == RUNGS
     first, second, last = (rung.options for rung, _ in rungs)
     assert (first.batched_guidance, first.chunk, first.offload) == (False, 0, "none")
@@ -38,16 +39,16 @@ def test_denoising_first_halves_the_work_at_hand_and_then_streams():
 
 
 def test_blocks_that_stay_are_given_up():
-    rungs = descend(way(offload="blocks", resident_blocks=12), "denoise")
+    rungs = descend(way(offload="blocks", resident_blocks=12), "sampling")
     assert rungs[-1][0].options.resident_blocks == 0
 
 
 def test_decoding_takes_smaller_tiles_and_then_the_model_s_place():
-    rungs = descend(way(), "decode")
+    rungs = descend(way(), "decoding")
     assert [rung.options.tile for rung, _ in rungs] == [72, 44, 44]
     assert [rung.alone for rung, _ in rungs] == [False, False, True]
     assert all(tiling_of(rung.options, rung.clip, True).parked for rung, _ in rungs)
-    streaming = descend(way(offload="blocks", resident_blocks=3), "decode")
+    streaming = descend(way(offload="blocks", resident_blocks=3), "decoding")
     assert streaming[0][0].alone  # which costs next to nothing
     assert streaming[-1][0].options.tile == 44
 
@@ -67,13 +68,13 @@ def test_no_way_repeats_changes_the_precision_or_goes_beyond_three_rungs(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_on_the_processor_nothing_is_moved_to_where_it_is_already(stage):
-    assert all(rung.options.offload == "none" for rung, _ in descend(way(False, batched_guidance=True), stage))
+    assert all(rung.options.offload is None for rung, _ in descend(way(False, batched_guidance=True), stage))
 
 
 def test_a_clip_that_is_small_already_is_not_cut_up():
     tiny = way(clip=ClipSize(64, 64, 9, guidance=1.0), batched_guidance=True, offload="blocks")
-    assert descend(tiny, "denoise") == []
-    assert [rung.options.tile for rung, _ in descend(tiny, "decode")] == [0]
+    assert descend(tiny, "sampling") == []
+    assert [rung.options.tile for rung, _ in descend(tiny, "decoding")] == [0]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_an_error_that_spoils_the_process_is_known_also_behind_another():
 
 def test_a_shortage_tells_where_and_the_numbers():
     need = Need(round(1.5 * GB), 7 * GB, 8 * GB, "the card's memory")
-    told = Shortage("denoise", need, 12)
+    told = Shortage("sampling", where("sampling", 12), need, 12)
     assert told.problem == (
         "memory ran out at step 12 (1.50 GB more were needed with 7.0 of 8.0 GB of the card's memory in use)"
     )

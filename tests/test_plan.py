@@ -16,7 +16,7 @@ from engine.a2.files import read_checkpoint
 from engine.a2.geometry import ClipSize, size_of
 from engine.a2.plan.calibration import Machine, learn, recall, remember
 from engine.a2.plan.choose import Overrides
-from engine.a2.plan.plan import make_plan, plan_to_dict
+from engine.a2.plan.plan import make_plan
 from engine.a2.plan.shapes import default_shapes, read_shapes
 from engine.a2.plan.speed import Speed
 from engine.memory.hardware import Fact, Hardware
@@ -125,7 +125,7 @@ def test_what_fits_is_within_the_machine_and_what_does_not_says_so_in_numbers(vr
         assert plan.ram <= ram * GIB + 1
     else:
         assert all(re.search(r"\d", problem) for problem in plan.problems)
-    json.dumps(plan_to_dict(plan))
+    json.dumps(plan.to_dict())
 
 
 def test_a_persons_choices_stand_and_are_marked():
@@ -201,7 +201,7 @@ def test_a_speed_is_remembered_for_its_machine_only(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["speeds.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"RTX 3060 | torch 2.13.0 | int8": {"matmul": -1}}'])
+@pytest.mark.parametrize("prompt", ["", "[]", "{", '{"RTX 3060 | torch 2.13.0 | int8": {"matmul": -1}}'])
 def test_a_damaged_file_of_speeds_is_as_none(tmp_path, text):
     file = tmp_path / "speeds.json"
     file.write_text(text)
@@ -214,13 +214,13 @@ def test_jobs_set_the_prediction_right(tmp_path):
     file, machine = tmp_path / "speeds.json", hardware(7.5, 30)
     remember(MACHINE, SPEED, file)
     before = make_plan(machine, ClipSize(), speed=SPEED)
-    stage = next(stage for stage in before.stages if stage.name == "denoise")
+    stage = next(stage for stage in before.stages if stage.name == "sampling")
     truth = 1.7 * stage.seconds
     for _ in range(8):
         plan = make_plan(machine, ClipSize(), speed=recall(MACHINE, file))
-        predicted = next(stage.seconds for stage in plan.stages if stage.name == "denoise")
-        learn(MACHINE, "denoise", predicted, truth, file)
+        predicted = next(stage.seconds for stage in plan.stages if stage.name == "sampling")
+        learn(MACHINE, "sampling", predicted, truth, file)
     assert predicted == pytest.approx(truth, rel=0.05)
     for senseless in (0.0, -1.0, math.inf, math.nan):
-        learn(MACHINE, "denoise", 1.0, senseless, file)
-    assert recall(MACHINE, file).corrections["denoise"] == pytest.approx(1.7, rel=0.05)
+        learn(MACHINE, "sampling", 1.0, senseless, file)
+    assert recall(MACHINE, file).corrections["sampling"] == pytest.approx(1.7, rel=0.05)

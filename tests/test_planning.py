@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 
 from app.create.desks import Desks
-from app.create.model import Model
+from app.create.engines import Engines
 from app.create.plan_view import plan_html
-from app.machine.planner import Planner, Wishes, with_plan
+from app.create.sheet import page_settings
+from app.machine.planner import Planner
 from app.machine.settings import Settings
-from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.memory.hardware import Fact, Hardware
+from engine.scene.engines import find_engine
+from engine.scene.scene import scene_from_data
 from engine.words import GIB
 
 TINY = Path(__file__).resolve().parent / "fixtures" / "a2_tiny"
@@ -44,6 +46,10 @@ class Machine(Planner):
         return self.given
 
 
+def a_scene():
+    return scene_from_data({"engine": "a2", "cast": [{"role": "object", "image": "a.png"}], "prompt": "x"})
+
+
 @pytest.fixture
 def desk(tmp_path):
     desk = Desks(tmp_path / "desks").new()
@@ -56,7 +62,7 @@ def desk(tmp_path):
 def model_on(hardware, tmp_path, is_owner=True, checkpoint=MODEL):
     settings = Settings(tmp_path / "settings.json")
     settings.put(model=str(checkpoint))
-    return Model(settings, tmp_path / "loras", Machine(tmp_path, hardware), lambda: is_owner)
+    return Engines(settings, tmp_path / "loras", Machine(tmp_path, hardware), lambda: is_owner)
 
 
 def test_what_the_plan_says_is_what_is_run(desk, tmp_path):
@@ -87,8 +93,13 @@ def test_what_does_not_fit_is_said_in_numbers_and_is_not_started(desk, tmp_path)
 
 
 def test_the_owner_can_set_a_line_and_a_guest_cannot(desk, tmp_path):
-    for name, value in {"precision": "int8", "offload": "blocks", "resident": 3, "guidance_passes": "in turn"}.items():
-        desk.put(name, value)
+    for name, value in {
+        "precision": "int8",
+        "offload": "blocks",
+        "resident_blocks": 3,
+        "batched_guidance": "off",
+    }.items():
+        desk.put(f"a2.{name}", value)
     options = model_on(machine(141, 256), tmp_path).options(desk)
     assert (options.precision, options.offload, options.resident_blocks, options.batched_guidance) == (
         "int8", "blocks", 3, False,
@@ -115,18 +126,18 @@ def test_an_unknown_machine_is_no_reason_to_stop(desk, tmp_path):
     model = model_on(None, tmp_path)
     assert model.plan(desk) is None
     assert "Looking at this machine" in plan_html(None)
-    assert model.options(desk).offload == "none"
+    assert model.options(desk).offload is None
 
 
 def test_a_plan_that_does_not_fit_changes_nothing(tmp_path):
-    plan = Machine(tmp_path, machine(1, 2)).plan(ClipSize(), MODEL, Wishes())
-    assert with_plan(A2Options(), plan) == A2Options()
-    assert with_plan(A2Options(), None) == A2Options()
+    plan = Machine(tmp_path, machine(1, 2)).plan(find_engine("a2"), a_scene(), A2Options())
+    assert not plan.fits
+    assert plan.applied(A2Options()) == A2Options()
 
 
 def test_the_machine_is_asked_in_the_background_and_not_too_often(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("app.machine.planner.ask_hardware", lambda folder: asked.append(folder) or machine(8, 32))
+    monkeypatch.setattr("engine.memory.hardware.ask_hardware", lambda folder: asked.append(folder) or machine(8, 32))
     planner = Planner(tmp_path)
     assert planner.hardware(120).vram_total.value == 8 * GIB
     planner.look()
@@ -136,14 +147,15 @@ def test_the_machine_is_asked_in_the_background_and_not_too_often(tmp_path, monk
 
 @pytest.mark.parametrize("odd", [None, [], -5, 1e9, float("nan"), "x", {"a": 1}])
 def test_odd_wishes_do_no_harm(desk, tmp_path, odd):
-    for name in ("precision", "offload", "resident", "guidance_passes"):
-        desk.put(name, odd)
+    for key, each in page_settings().items():
+        if each.setting.planned:
+            desk.put(key, odd)
     assert desk.sheet.is_sound()
     model_on(machine(8, 32), tmp_path).plan(desk)
 
 
 def test_seconds_are_shown_once_they_were_measured(tmp_path):
-    plan = Machine(tmp_path, machine(24, 64)).plan(ClipSize(), MODEL, Wishes())
+    plan = Machine(tmp_path, machine(24, 64)).plan(find_engine("a2"), a_scene(), A2Options())
     assert "not measured yet" in plan_html(plan)
     timed = replace(plan, stages=tuple(replace(stage, seconds=120.0) for stage in plan.stages))
     assert "about 8 minutes" in plan_html(timed)
@@ -153,19 +165,18 @@ def test_seconds_are_shown_once_they_were_measured(tmp_path):
 def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
     """It took twice as long as foreseen: the next plan foresees more. A resumed or cached run teaches nothing."""
     from engine.a2.plan.calibration import remember
+    from engine.a2.plan.planner import _machine
     from engine.a2.plan.speed import Speed
     from engine.door.render import Progress, RenderRequest, Result
-    from engine.scene.scene import scene_from_data
 
     file = tmp_path / "speeds.json"
-    monkeypatch.setattr("app.machine.planner.speeds_file", lambda: file)
+    monkeypatch.setattr("engine.a2.plan.planner.speeds_file", lambda: file)
     planner = Machine(tmp_path, machine(24, 64))
     planner._hardware = planner.given
-    remember(planner._machine(planner.given), Speed(1e14, 1e14, 1e13, 1e13, 1e12, 2e10, 5e9), file)
-    scene = scene_from_data({"engine": "a2", "cast": [{"role": "object", "image": "a.png"}], "prompt": "x"})
-    clip = planner.size_of(scene)
-    options = with_plan(A2Options(), planner.plan(clip, MODEL, Wishes()))
-    before = planner.plan(clip, MODEL, Wishes()).stages[2].seconds
+    remember(_machine(planner.given), Speed(1e14, 1e14, 1e13, 1e13, 1e12, 2e10, 5e9), file)
+    a2, scene = find_engine("a2"), a_scene()
+    options = planner.plan(a2, scene, A2Options()).applied(A2Options())
+    before = planner.plan(a2, scene, A2Options()).stages[2].seconds
 
     def run(first_step, **changes):
         def render(request, on_progress, stop):
@@ -173,9 +184,9 @@ def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
                 on_progress(Progress(stage, step, 50, elapsed, None))
             return Result(tmp_path / "a.mp4", None, 69, 1.0, "a2", ())
 
-        request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", a2=replace(options, **changes))
+        request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", options=replace(options, **changes))
         planner.learning(render)(request, on_progress=lambda _: None, stop=lambda: False)
-        return planner.plan(clip, MODEL, Wishes()).stages[2].seconds
+        return planner.plan(a2, scene, A2Options()).stages[2].seconds
 
     assert run(7) == before
     assert run(0, step_cache=True) == before

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import PresetError
-from engine.scene.presets import FORMATS, Preset, Slot, direct, frames_of, load_preset, load_presets, save_preset
+from engine.scene.engine import whole_frames
+from engine.scene.presets import FORMATS, FPS, Preset, Slot, direct, load_preset, load_presets, save_preset
 from engine.scene.scene import Direction, Element, Placement, scene_from_json, scene_to_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,7 +131,7 @@ def test_the_format_and_the_length_reach_the_video():
 
 
 def test_the_standard_length_is_the_81_frames_the_model_was_trained_on():
-    assert frames_of(5.4) == 81
+    assert whole_frames(5.4, FPS) == 81
 
 
 # -- files ---------------------------------------------------------------------

@@ -192,14 +192,14 @@ def test_a_model_that_nobody_has_asked_for_in_a_while_is_let_go(engines, tmp_pat
 import sys
 from pathlib import Path
 from engine.process import worker
-from engine.memory.model_cache import Garage
-class Filled(Garage):
+from engine.memory.model_cache import ModelCache
+class Filled(ModelCache):
     def __init__(self):
         self._kept = "a", "model"
     def release(self):
         super().release()
         Path(sys.argv[1]).touch()
-worker.Garage = Filled
+worker.ModelCache = Filled
 sys.exit(worker.main(["--idle", "0.05"]))
 """
     engines([sys.executable, "-c", code, str(tmp_path / "gone")]).start()
@@ -247,7 +247,7 @@ def test_an_error_comes_whole_though_nothing_can_be_tidied_up_and_the_next_job_g
     engine = haunted(
         "import engine.memory.model_cache\n"
         f"    def refuse(self): raise RuntimeError({refused!r})\n"
-        "    engine.memory.model_cache.Garage.release = refuse\n"
+        "    engine.memory.model_cache.ModelCache.release = refuse\n"
         f"    {then}"
     )
     with pytest.raises(EngineFault, match=told):

@@ -91,7 +91,7 @@ def test_flags_that_are_true_of_the_draft_are_accepted(scene_file, tmp_path, cap
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--save-latents", "l.safetensors"], "no latents"),
+        (["--save-latents", "l.safetensors"], "--save-latents"),
         (["--model", "folder"], "--model"),
         (["--model", ""], "--model ''"),
         (["--device", "cuda"], "--device"),

@@ -26,6 +26,7 @@ from engine.errors import TroupeError, VideoError
 from engine.media.embed import unpack
 from engine.media.export import KINDS
 from engine.media.video import read_scene
+from engine.scene.engines import DRAFT, ENGINES, promotion_of
 from engine.words import plain_text
 
 PAGE = 24  # clips shown at once
@@ -66,7 +67,7 @@ class Gallery:
     ) -> dict[Any, Any]:
         """Gallery and queue as they now are."""
         owner, parts = self._owner(desk_id), self.parts
-        chosen = engine if engine in ("draft", "a2") else None
+        chosen = engine if engine in ENGINES else None
         limit = limit if isinstance(limit, int) and 0 < limit <= 2000 else PAGE
         found = self._jobs.history(owner, plain_text(search)[:200], chosen, favourites is True, limit=limit + 1)
         sought = bool(search) or chosen is not None or favourites is True
@@ -157,7 +158,8 @@ class Gallery:
                 take_back(desk, self._jobs, job_id, owner)
             return self._to_the_desk(desk)
         scene = self._jobs.scene_file(job_id, owner)
-        return self._lay_out(desk_id, scene, "a2" if action == "promote" else None)
+        better = promotion_of(DRAFT) if action == "promote" else None
+        return self._lay_out(desk_id, scene, better.name if better else None)
 
     def _lay_out(self, desk_id: str, scene: Path, engine: str | None = None) -> dict[Any, Any]:
         desk = self._studio.desks.get(desk_id)

@@ -11,8 +11,9 @@ from gradio.blocks import Block
 from app.clips.gallery import PAGE, Gallery, Parts
 from app.ui.own import own
 from app.ui.safely import Event, Handler, safely
+from engine.scene.engines import all_engines
 
-ENGINES = [("All", "all"), ("Draft", "draft"), ("SkyReels-A2", "a2")]
+ALL = ("All", "all")
 
 
 # Gradio draws a tab's parts once it is opened; what takes a dropped clip must be there from the start.
@@ -36,12 +37,13 @@ def build_bring() -> gr.UploadButton:
 def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
     """The tab's components; to be called inside the page's Blocks. `rooms` are the page's tabs."""
     queue = own("queue", '<div class="tr-queue"></div>', {"jobs": []}, elem_id="tr-queue")
+    engines = [ALL, *((engine.title, engine.name) for engine in all_engines())]
     with gr.Row(elem_id="tr-find"):
         search = gr.Textbox(
             show_label=False, placeholder="Search prompts and names", scale=3, min_width=180, max_length=200,
             elem_id="tr-search",
         )  # fmt: skip
-        engine = gr.Radio(ENGINES, value="all", show_label=False, scale=2, min_width=220)
+        engine = gr.Radio(engines, value="all", show_label=False, scale=2, min_width=220)
         favourites = gr.Checkbox(False, label="Favourites", scale=1, min_width=110)
         pick = gr.Button("Open an MP4 as its scene", size="sm", scale=1, min_width=190, elem_id="tr-pick")
     pick.click(None, js=PICK, api_visibility="private", api_name="page_clips_pick")

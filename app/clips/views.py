@@ -10,10 +10,13 @@ from app.create.progress import share_words
 from app.jobs.queue import JobBoard
 from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine.errors import TroupeError
+from engine.scene.engines import known_engine, promotion_of
+from engine.scene.scene import Sampling
+from engine.scene.settings import declared
 from engine.words import duration
 
 KINDS = [("webm", "WebM"), ("gif", "GIF"), ("frames", "PNG frames"), ("first", "First frame"), ("last", "Last frame")]
-ENGINE_NAMES = {"draft": "Draft", "a2": "SkyReels-A2"}
+_NUMBERS = declared(Sampling)
 _NOT_MADE = {STOPPED: "Stopped", FAILED: "Not made", INTERRUPTED: "Cut off"}
 
 # what can be done with a job in the line: the action, its button, what the button does
@@ -37,6 +40,12 @@ def queue_value(jobs: JobBoard, owner: str | None, cut_off: Sequence[Snapshot], 
     }  # fmt: skip
 
 
+def title_of(engine: str) -> str:
+    """What people call an engine; its name, where this version does not have it."""
+    known = known_engine(engine)
+    return known.title if known else engine
+
+
 def _queued(snap: Snapshot) -> dict[str, Any]:
     return {
         "id": snap.id, "state": snap.state, "title": snap.title, "percent": round(100 * snap.share),
@@ -45,7 +54,7 @@ def _queued(snap: Snapshot) -> dict[str, Any]:
 
 
 def _words(snap: Snapshot) -> str:
-    engine = f"{ENGINE_NAMES[snap.engine]} · seed {snap.seed}"
+    engine = f"{title_of(snap.engine)} · seed {snap.seed}"
     if snap.state == RUNNING:
         return f"{engine} · {share_words(snap)}"
     guess = f" · takes about {duration(snap.left)}" if snap.left else ""
@@ -66,25 +75,26 @@ def gallery_value(jobs: JobBoard, found: Sequence[Snapshot], hint: str, undo: Sn
 
 def _clip(snap: Snapshot, scene: dict[str, Any]) -> dict[str, Any]:
     video, sampling = scene.get("video", {}), scene.get("sampling", {})
-    playable = snap.state == DONE and snap.clip is not None
+    playable, better = snap.state == DONE and snap.clip is not None, promotion_of(snap.engine)
     return {
         "id": snap.id, "version": snap.version, "title": snap.title, "prompt": snap.prompt, "engine": snap.engine,
-        "seed": snap.seed, "kind": ENGINE_NAMES[snap.engine],
+        "seed": snap.seed, "kind": title_of(snap.engine),
         "poster": playable and snap.poster is not None, "playable": playable, "favourite": snap.favourite,
         "words": "" if playable else _NOT_MADE.get(snap.state, snap.state) + (f": {snap.error}" if snap.error else ""),
-        "promotable": snap.engine == "draft", "resumable": snap.resumable, "kept": snap.steps_kept,
+        "promote": better.title if better else "", "resumable": snap.resumable, "kept": snap.steps_kept,
         "notices": list(snap.notices), "facts": _facts(snap, video, sampling),
     }  # fmt: skip
 
 
 def _facts(snap: Snapshot, video: dict[str, Any], sampling: dict[str, Any]) -> list[tuple[str, str]]:
-    facts = [("Engine", ENGINE_NAMES[snap.engine]), ("Seed", str(snap.seed))]
+    engine = known_engine(snap.engine)
+    read = engine.sampling if engine else ()
+    facts = [("Engine", title_of(snap.engine)), ("Seed", str(snap.seed))]
     if video:
-        frames = video["frames"] - (video.get("trim_head", 0) if snap.engine == "a2" else 0)
+        frames = video["frames"] - (video.get("trim_head", 0) if engine and engine.trims_head else 0)
         facts.append(("Clip", f"{video['width']} × {video['height']}, {frames / video['fps']:.1f} s"))
-    if snap.engine == "a2" and sampling:
-        told = f"{sampling['steps']} steps, guidance {sampling['guidance']:g}, flow shift {sampling['flow_shift']:g}"
-        facts.append(("Sampling", told))
+    if told := [f"{_NUMBERS[name].setting.label.lower()} {sampling[name]:g}" for name in read if name in sampling]:
+        facts.append(("Sampling", ", ".join(told)))
     if snap.elapsed:
         facts.append(("Took", duration(snap.elapsed)))
     if snap.created:

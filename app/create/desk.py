@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 from pydantic import ValidationError
 
@@ -86,7 +87,9 @@ class Desk:
     undo: Undo | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     previews: dict[str, tuple[int, Preview]] = field(default_factory=dict, repr=False)  # card id -> version, picture
-    canvases: tuple[tuple[object, ...], str] = field(default=((), ""), repr=False)  # what they were made of, as shown
+    canvases: tuple[tuple[object, ...], Markup] = field(
+        default=((), Markup("")), repr=False
+    )  # what they were made of, as shown
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _replaced: object = field(default=None, repr=False)
     _adding: int = 0
@@ -151,9 +154,7 @@ class Desk:
         return {
             "version": 1, "engine": sheet.engine, "cast": cast, "prompt": sheet.prompt,
             "negative_prompt": sheet.negative_prompt, "video": video, "direction": direction,
-            "sampling": {
-                "steps": sheet.steps, "guidance": sheet.guidance, "flow_shift": sheet.flow_shift, "seed": seed,
-            },
+            "sampling": {**sheet.sampling, "seed": seed},
         }  # fmt: skip
 
     # -- the cast -----------------------------------------------------------
@@ -323,7 +324,7 @@ class Desk:
             self.sheet = replace(  # a running job goes on being shown
                 back.sheet, job=now.job, seed=now.seed, fresh_seed=now.fresh_seed, quality=now.quality
             )
-            self.canvases = ((), "")  # the cards' versions may count from there anew
+            self.canvases = ((), Markup(""))  # the cards' versions may count from there anew
             self.save()
 
     def save(self) -> None:

@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary
 from pydantic import TypeAdapter
 
 from app.create.desk import Card, Desk, Undo, checked_scene
-from app.create.sheet import Sheet
+from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene.scene import ROLES, Element, load_scene
 
@@ -150,7 +150,8 @@ def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
     """Cards and sheet out of desk.json. Raises ValueError (ValidationError is one) or SceneError for what cannot be
     used: what no clip can be made from should not lie on a desk."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
-    sheet = TypeAdapter(Sheet).validate_python(_known(Sheet, data["sheet"]))
+    kept = {**_known(Sheet, data["sheet"]), "settings": kept_settings(data["sheet"])}
+    sheet = TypeAdapter(Sheet).validate_python(kept)
     if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
         raise ValueError("a value that this version does not know")
     anyone = Card("0" * 12, "object", "somebody")  # an empty desk has a sheet to check all the same

@@ -9,9 +9,10 @@ import gradio as gr
 
 from app.create import views
 from app.create.desk import Desk
+from app.create.engines import Engines, engine_updates, references_html
 from app.create.layout import Page
 from app.create.library import Library
-from app.create.model import Model, references_html, settings_updates
+from app.create.plan_view import plan_html
 from app.create.progress import (
     download_html,
     film_value,
@@ -23,6 +24,7 @@ from app.create.progress import (
 from app.create.sheet import SECONDS
 from app.jobs.queue import JobBoard
 from app.jobs.status import DONE, Snapshot
+from engine.scene.engines import find_engine
 
 Updates = dict[Any, Any]
 
@@ -30,8 +32,8 @@ Updates = dict[Any, Any]
 class Display:
     """The page's components as a desk, its job and this machine's model make them."""
 
-    def __init__(self, jobs: JobBoard, library: Library, model: Model) -> None:
-        self._jobs, self._library, self._model = jobs, library, model
+    def __init__(self, jobs: JobBoard, library: Library, engines: Engines) -> None:
+        self._jobs, self._library, self._engines = jobs, library, engines
         self.page: Page  # set when the page is wired
 
     def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
@@ -56,7 +58,7 @@ class Display:
             page.seed: sheet.seed,
             page.keep_seed: sheet.keep_seed, page.camera: sheet.camera or "", page.bpm: sheet.bpm,
             page.quality: sheet.quality, page.negative: sheet.negative_prompt, page.embed: sheet.embed_scene,
-            **settings_updates(page, desk, self._model),
+            **engine_updates(page, desk, self._engines),
         }  # fmt: skip
 
     def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
@@ -106,13 +108,18 @@ class Display:
         """What depends on the engine and on the clip's size and length."""
         page = self.page
         return {
-            page.stage: views.stage_value(desk), **settings_updates(page, desk, self._model),
+            page.stage: views.stage_value(desk), **engine_updates(page, desk, self._engines),
             page.generate: self._generate(desk),
         }  # fmt: skip
 
+    def plan(self, desk: Desk) -> str:
+        """How this machine would make the clip; empty where nothing is planned."""
+        plans = self._engines.planner.plans(find_engine(desk.sheet.engine))
+        return plan_html(self._engines.plan(desk)) if plans and desk.cards else ""
+
     def _generate(self, desk: Desk) -> Any:
         """Generate: one clip of a desk at a time, and only what would work."""
-        return gr.update(interactive=not self.is_active(desk.sheet.job) and self._model.can_shoot(desk))
+        return gr.update(interactive=not self.is_active(desk.sheet.job) and self._engines.can_shoot(desk))
 
     def is_active(self, job_id: str) -> bool:
         """Whether a job waits or runs."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gradio as gr
 
+from app.create.controls import Controls, slider
 from app.create.progress import result_html
-from app.create.sheet import ATTENTIONS, LORAS, SAMPLING, STRENGTH
+from app.create.sheet import BPM, SECONDS
 from app.ui.own import own
+from engine.scene.engines import DRAFT, all_engines
 from engine.scene.presets import FORMATS
-from engine.scene.scene import CAMERAS
+from engine.scene.scene import CAMERAS, MAX_PROMPT
 
 CAMERA_CHOICES = [("As the prompt says", "")] + [(name.replace("_", " ").capitalize(), name) for name in CAMERAS]
 QUALITIES = [
@@ -16,7 +18,6 @@ QUALITIES = [
     ("Standard (u2net, fetches 165 MB once)", "standard"),
     ("Best (BiRefNet, fetches about 220 MB once)", "best"),
 ]
-ENGINES = [("Draft", "draft"), ("SkyReels-A2", "a2")]
 ENDING = (
     '<label><input type="checkbox"><span>Tell me when it is done</span></label><p class="tr-note" role="status"></p>'
 )
@@ -66,7 +67,7 @@ class Page:
                 self.brush_again = gr.Button("Cut out again", size="sm")
                 self.brush_cancel = gr.Button("Close", size="sm")
         self.prompt = gr.Textbox(
-            label="Prompt", lines=4, interactive=False, max_lines=10, max_length=4000, elem_id="tr-prompt",
+            label="Prompt", lines=4, interactive=False, max_lines=10, max_length=MAX_PROMPT, elem_id="tr-prompt",
             placeholder="Nova lifts the cup on the stage, the camera pushes in slowly.",
         )  # fmt: skip
         self.names = own(
@@ -76,35 +77,20 @@ class Page:
         self._shot()
 
     def _shot(self) -> None:
+        offered = all_engines()
         self.engine = gr.Radio(
-            ENGINES, value="draft", label="Engine", elem_id="tr-engine",
-            info="The draft takes seconds, on any machine; SkyReels-A2, the video model, takes minutes on a graphics "
-            "card.",
+            [(engine.title, engine.name) for engine in offered], value=DRAFT, label="Engine", elem_id="tr-engine",
+            info="; ".join(engine.about for engine in offered if engine.about) + ".",
         )  # fmt: skip
-        self.model_box = gr.Column(visible=False, elem_id="tr-model")
-        with self.model_box:
-            self.model_note = gr.HTML("", elem_id="tr-model-note")
+        self.engine_box = gr.Column(visible=False, elem_id="tr-model")
+        with self.engine_box:
+            self.engine_note = gr.HTML("", elem_id="tr-model-note")
             self.plan = gr.HTML("", elem_id="tr-plan")
-            with gr.Accordion("Model settings", open=False):
-                with gr.Row():
-                    self.steps = gr.Slider(
-                        *SAMPLING["steps"], 50, step=1, label="Steps", min_width=150,
-                        info="More takes longer; the authors use 50.",
-                    )  # fmt: skip
-                    self.guidance = gr.Slider(
-                        *SAMPLING["guidance"], 5.0, step=0.5, label="Guidance", min_width=150,
-                        info="How strictly the prompt is followed. At 1 a step takes half the time.",
-                    )  # fmt: skip
-                self.flow_shift = gr.Slider(
-                    *SAMPLING["flow_shift"], 8.0, step=0.5, label="Flow shift",
-                    info="Higher spends more steps on the layout, lower on detail.",
-                )  # fmt: skip
-                self._faster()
-                self._another_way()
+            self.controls = Controls()
         with gr.Row(elem_classes="tr-shot"):
             self.format = gr.Radio(list(FORMATS), value="16:9", label="Format", min_width=190, scale=2)
             self.seconds = gr.Slider(
-                1, 60, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
+                *SECONDS, 5.4, step=0.2, label="Seconds", min_width=150, scale=2, elem_id="tr-seconds"
             )
         with gr.Row(elem_classes="tr-shot tr-seedrow"):
             self.seed = gr.Number(42, label="Seed", precision=0, min_width=110, scale=2, elem_id="tr-seed")
@@ -113,70 +99,20 @@ class Page:
         with gr.Accordion("More settings", open=False, elem_id="tr-more"):
             with gr.Row():
                 self.camera = gr.Dropdown(CAMERA_CHOICES, value="", label="Camera", min_width=160)
-                self.bpm = gr.Slider(40, 220, 110, step=1, label="Beat (per minute, for dancers)", min_width=160)
+                self.bpm = slider(BPM, min_width=160)
             self.quality = gr.Dropdown(QUALITIES, value="fast", label="Cut-out quality, for the next picture")
             self.quality_note = gr.HTML("", elem_id="tr-quality-note")
             self.negative = gr.Textbox(
-                label="Negative prompt", lines=2, max_length=4000, info="For the model; the draft does not read it."
+                label="Negative prompt",
+                lines=2,
+                max_length=MAX_PROMPT,
+                info="For the model; the draft does not read it.",
             )
             self.embed = gr.Checkbox(True, label="Write the scene into the MP4, so that it can be opened again")
             with gr.Row():
                 self.preset_name = gr.Textbox(label="Keep these settings as a preset", placeholder="Its title", scale=3)
                 self.preset_save = gr.Button("Save preset", size="sm", scale=1, min_width=110)
             self.clear = gr.Button("Clear the desk", size="sm", variant="stop", elem_id="tr-clear")
-
-    def _faster(self) -> None:
-        """What makes the model faster, or gives it another look."""
-        self.loras: list[gr.Dropdown] = []
-        self.strengths: list[gr.Number] = []
-        with gr.Accordion("Faster, or another look", open=False):
-            gr.HTML('<p class="tr-note">Each of these changes the picture.</p>')
-            self.lora_help = gr.HTML(
-                '<p class="tr-note">A LoRA adds a trained style or subject. Put files made for Wan2.1 14B '
-                "image-to-video (.safetensors) into the folder <b>loras</b> beside your clips and reload.</p>"
-            )
-            for slot in range(LORAS):
-                with gr.Row(elem_classes="tr-lora"):
-                    self.loras.append(
-                        gr.Dropdown([("None", "")], value="", label=f"LoRA {slot + 1}", scale=3, min_width=150)
-                    )
-                    self.strengths.append(
-                        gr.Number(1.0, label="Strength", minimum=STRENGTH[0], maximum=STRENGTH[1], step=0.1, scale=1,
-                                  min_width=90)
-                    )  # fmt: skip
-            self.turbo = gr.Checkbox(
-                False, label="Turbo",
-                info="4 to 8 steps instead of 50. Needs a step-distilled LoRA. Expect less motion and less difference "
-                "between seeds; the negative prompt is not used.",
-            )  # fmt: skip
-            self.step_cache = gr.Checkbox(
-                False, label="Step cache", info="Reuses most of a step that changes little. Not with Turbo."
-            )
-            self.attention = gr.Dropdown(
-                [(name.capitalize(), name) for name in ATTENTIONS], value="native", label="Attention",
-                info="Native works everywhere. The others must be installed and need an NVIDIA card.",
-            )  # fmt: skip
-
-    def _another_way(self) -> None:
-        """The plan's lines, for who knows better."""
-        with gr.Accordion("Run it another way than planned", open=False):
-            self.precision = gr.Radio(
-                [("As planned", ""), ("bf16", "bf16"), ("int8", "int8"), ("fp8", "fp8")], value="", label="Precision",
-                info="8 bits take half the memory and change the picture a little.",
-            )  # fmt: skip
-            self.offload = gr.Radio(
-                [("As planned", ""), ("On the card", "none"), ("Streamed", "blocks")], value="",
-                label="The model's blocks",
-                info="Streamed blocks wait in the computer's memory and come to the card one by one.",
-            )  # fmt: skip
-            self.resident = gr.Number(
-                None, label="Blocks that stay on the card", minimum=0, precision=0, info="Empty: as planned.", step=1
-            )
-            self.guidance_passes = gr.Radio(
-                [("As planned", ""), ("Together", "together"), ("In turn", "in turn")], value="",
-                label="Guidance passes",
-                info="Together is faster where blocks are streamed, and takes more memory.",
-            )  # fmt: skip
 
     def _right_column(self) -> None:
         self.tabs = gr.Tabs(selected="stage", elem_id="tr-tabs")

@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
-from engine import draft
+from engine.scene.engine import Stage
+from engine.scene.engines import known_engine
 from engine.words import duration, sentence
-
-STAGES = {
-    "draft": {"cast": "Getting the cast ready", "frames": "Drawing frames", "poster": "Finishing"},
-    "a2": {
-        "cast": "Getting the cast ready", "loading": "Loading the model", "conditioning": "Reading prompt and cast",
-        "sampling": "Making the clip", "decoding": "Turning it into frames", "poster": "Finishing",
-    },
-}  # fmt: skip
 
 
 def progress_html(snap: Snapshot | None) -> str:
@@ -58,24 +51,32 @@ def _standing(snap: Snapshot) -> tuple[str, str]:
 
 def share_words(snap: Snapshot) -> str:
     """What a running job is doing, and how far it is."""
-    words = STAGES[snap.engine].get(snap.stage, snap.stage) or "Starting"
-    if snap.stage == "sampling":
+    stage = _stages(snap).get(snap.stage)
+    words = (stage.title if stage else snap.stage) or "Starting"
+    if stage and stage.in_steps:
         return f"{words} · step {snap.step} of {snap.of}"
     if snap.detail:
         return f"{words} · {snap.detail.replace('_', ' ')}"
     return f"{words} · {round(100 * snap.share)} %"
 
 
+def _stages(snap: Snapshot) -> dict[str, Stage]:
+    engine = known_engine(snap.engine)
+    return engine.all_stages if engine else {}
+
+
 def _steps(snap: Snapshot) -> str:
-    """Where the model is on its way: minutes pass in a stage, and a person wants to know what still comes."""
-    if snap.engine != "a2" or snap.state != RUNNING:
+    """Where an engine is on its way: minutes pass in a stage, and a person wants to know what still comes."""
+    stages = _stages(snap)
+    listed = [name for name, stage in stages.items() if stage.short]
+    if not listed or snap.state != RUNNING:
         return ""
-    stages = [stage for stage in STAGES["a2"] if stage not in ("cast", "poster")]
-    here = stages.index(snap.stage) if snap.stage in stages else -1 if snap.stage in ("", "cast") else len(stages)
-    names = {"loading": "Load", "conditioning": "Read", "sampling": "Make", "decoding": "Frames"}
+    order = ["", *stages]
+    here = order.index(snap.stage) if snap.stage in order else 0
     items = "".join(
-        f'<li class="{"done" if i < here else "now" if i == here else ""}">{names[stage]}</li>'
-        for i, stage in enumerate(stages)
+        f'<li class="{"done" if order.index(name) < here else "now" if order.index(name) == here else ""}">'
+        f"{html.escape(stages[name].short)}</li>"
+        for name in listed
     )
     return f'<ol class="tr-steps" aria-hidden="true">{items}</ol>'
 
@@ -117,11 +118,10 @@ def result_html(snap: Snapshot | None) -> str:
     if snap.elapsed:
         facts.append(f"made in {f'{snap.elapsed:.1f} s' if snap.elapsed < 90 else duration(snap.elapsed)}")
     notices = "".join(f"<p>{html.escape(each)}</p>" for each in snap.notices)
-    kind = (
-        '<p class="tr-made"><b>SkyReels-A2</b> Made by the video model.</p>'
-        if snap.engine == "a2"
-        else f'<p class="tr-draft"><b>Draft</b> {html.escape(draft.NOTE)}</p>'
-    )
+    engine = known_engine(snap.engine)
+    title, note = (engine.title, engine.note) if engine else (snap.engine, "")
+    look = "tr-draft" if engine and engine.is_draft else "tr-made"
+    kind = f'<p class="{look}"><b>{html.escape(title)}</b> {html.escape(note)}</p>'
     return f'<div class="tr-result">{kind}<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
 
 

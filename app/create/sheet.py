@@ -4,38 +4,51 @@ range, since a stranger may send anything."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeGuard, get_args
+from functools import cache
+from types import MappingProxyType
+from typing import Any
 
-from app.machine.planner import OffloadWish, PrecisionWish
 from engine import cutout
-from engine.a2.geometry import frames_for
-from engine.a2.options import Attention
-from engine.scene.presets import FORMATS, FPS, frames_of
+from engine.scene.engine import EngineOptions
+from engine.scene.engines import DRAFT, ENGINES, all_engines, find_engine
+from engine.scene.presets import FORMATS, FPS
 from engine.scene.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
+from engine.scene.settings import Declared, declared, is_number
 from engine.words import plain_text
 
 OWN = "own"  # the format of a clip that was opened and is in none of ours
-SECONDS, BPM = (1.0, 60.0), (40.0, 220.0)
-ENGINES = ("draft", "a2")
-ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-WISHES: dict[str, tuple[str, ...]] = {
-    "precision": get_args(PrecisionWish), "offload": get_args(OffloadWish),
-    "guidance_passes": ("", "together", "in turn"),
-}  # fmt: skip
+SECONDS = (1.0, 60.0)
+BPM = declared(Direction)["bpm"]
+SAMPLING = "sampling"  # before the names of the scene's numbers for a model
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
-SAMPLING = {"steps": (1, 100), "guidance": (1.0, 15.0), "flow_shift": (0.5, 20.0)}  # for the model
+
+
+@cache
+def page_settings() -> Mapping[str, Declared]:
+    """What can be set on the page, by its key: `sampling.steps`, or an engine's own such as `a2.turbo`."""
+    found = {f"{SAMPLING}.{name}": each for name, each in declared(Sampling).items()}
+    for engine in all_engines():
+        found |= {f"{engine.name}.{name}": each for name, each in declared(engine.options).items()}
+    return MappingProxyType({key: each for key, each in found.items() if each.setting.control})
+
+
+def settings_of(engine: str) -> dict[str, Declared]:
+    """Those of them that an engine reads, by key."""
+    sampling = {f"{SAMPLING}.{name}" for name in find_engine(engine).sampling}
+    return {key: each for key, each in page_settings().items() if key in sampling or key.startswith(f"{engine}.")}
 
 
 @dataclass
 class Sheet:
     """The prompt and the numbers. `fresh_seed`: the seed was typed or rolled since the last clip, so that is the one
-    that is meant."""
+    that is meant. `settings`: by key (`page_settings`), those that were set."""
 
     prompt: str = ""
     negative_prompt: str = ""
     preset: str = ""
-    engine: str = "draft"
+    engine: str = DRAFT
     format: str = "16:9"
     video: dict[str, int] | None = None  # the `Video` behind the format OWN; 0 frames: as many as the seconds take
     seconds: float = 5.4
@@ -46,23 +59,14 @@ class Sheet:
     fresh_seed: bool = False
     quality: str = "fast"
     embed_scene: bool = True
-    steps: int = 50
-    guidance: float = 5.0
-    flow_shift: float = 8.0
+    settings: dict[str, Any] = field(default_factory=dict)
     loras: list[str] = field(default_factory=lambda: [""] * LORAS)  # files of the owner's folder, by name
     strengths: list[float] = field(default_factory=lambda: [1.0] * LORAS)
-    turbo: bool = False
-    step_cache: bool = False
-    attention: Attention = "native"
-    precision: PrecisionWish = ""  # these four: beside what the plan chooses; empty leaves it to the plan
-    offload: OffloadWish = ""
-    resident: int | None = None
-    guidance_passes: str = ""
     job: str = ""
     edits: str = ""  # a job in the queue whose scene this is
 
     def put(self, name: str, value: object) -> None:
-        """Set one field by its name on the page."""
+        """Set one field by its name on the page, or one of `page_settings` by its key."""
         if name in ("prompt", "negative"):
             setattr(self, {"negative": "negative_prompt"}.get(name, name), plain_text(value)[:MAX_PROMPT])
         elif name == "seed":
@@ -73,26 +77,19 @@ class Sheet:
             self.seconds = _within(value, SECONDS[0], self.longest, self.seconds)
             self._count_anew()
         elif name == "bpm":
-            self.bpm = _within(value, *BPM, self.bpm)
-        elif name in SAMPLING:
-            number = _within(value, *SAMPLING[name], getattr(self, name))
-            setattr(self, name, int(number) if name == "steps" else float(number))
+            self.bpm = BPM.taken(value, self.bpm)
+        elif name in page_settings():
+            self.settings[name] = page_settings()[name].taken(value, self.setting(name))
         elif name == "engine" and value in ENGINES:
             if value != self.engine:
                 self._count_anew()  # the engines differ in how many frames they can make
             self.engine = str(value)
-        elif name == "attention" and value in ATTENTIONS:
-            self.attention = value
-        elif name in WISHES and value in WISHES[name]:
-            setattr(self, name, value)
-        elif name == "resident":
-            self.resident = int(_within(value, 0, 100, 0)) if _is_number(value) else None
         elif name.startswith("lora_"):
             self.loras[int(name[5:])] = plain_text(value)[:255]
         elif name.startswith("strength_"):
             slot = int(name[9:])
             self.strengths[slot] = float(_within(value, *STRENGTH, self.strengths[slot]))
-        elif name in ("keep_seed", "embed", "turbo", "step_cache"):
+        elif name in ("keep_seed", "embed"):
             setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
         elif name == "camera":
             self.camera = value if value in CAMERAS else None
@@ -104,10 +101,34 @@ class Sheet:
         elif name == "quality" and value in cutout.QUALITIES:
             self.quality = str(value)
 
+    # -- settings -----------------------------------------------------------------
+
+    def setting(self, key: str) -> Any:
+        """What one of `page_settings` is set to."""
+        return self.settings.get(key, page_settings()[key].default)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The scene's numbers for a model, but the seed."""
+        return {name: self.setting(f"{SAMPLING}.{name}") for name in declared(Sampling)}
+
+    def options(self, own_machine: bool) -> EngineOptions:
+        """How the engine is to be run; what is left to the plan is None. Where it is not the person's own machine, what
+        its owner decides is left to the plan."""
+        prefix = f"{self.engine}."
+        said = {
+            key.removeprefix(prefix): self.setting(key)
+            for key, each in settings_of(self.engine).items()
+            if key.startswith(prefix) and (own_machine or not each.setting.planned)
+        }
+        return find_engine(self.engine).options(**said)
+
+    # -- the clip -------------------------------------------------------------------
+
     def take_video(self, video: Video, engine: str) -> None:
         """Take over a clip's engine, size, rate and length, whether or not they are among those that the page
         offers."""
-        trim = video.trim_head if engine == "a2" else 0
+        trim = video.trim_head if find_engine(engine).trims_head else 0
         self.engine, self.seconds = engine, max(0.1, math.floor(10 * (video.frames - trim) / video.fps) / 10)
         self.format, self.video = self.nearest(video.width, video.height), None
         if self.made() != video.model_dump() or not SECONDS[0] <= self.seconds <= SECONDS[1]:
@@ -122,9 +143,8 @@ class Sheet:
             video = {"width": width, "height": height, "fps": FPS, "trim_head": Video().trim_head}
         if video.get("frames"):
             return video
-        if self.engine == "a2":  # what is cut off at the front is made on top
-            return video | {"frames": frames_for(self.seconds, video["fps"], video["trim_head"])}
-        return video | {"frames": frames_of(self.seconds, video["fps"])}
+        frames = find_engine(self.engine).frames_for(self.seconds, video["fps"], video["trim_head"])
+        return video | {"frames": frames}
 
     @staticmethod
     def nearest(width: int, height: int) -> str:
@@ -142,7 +162,7 @@ class Sheet:
         own = self._own
         if not own:
             return SECONDS[1]
-        made = MAX_FRAMES - (own["trim_head"] if self.engine == "a2" else 0)
+        made = MAX_FRAMES - (own["trim_head"] if find_engine(self.engine).trims_head else 0)
         return max(self.seconds, min(SECONDS[1], math.floor(10 * made / own["fps"]) / 10))
 
     @property
@@ -163,14 +183,16 @@ class Sheet:
         """Take over how a preset or a scene is shot. The seed stays."""
         self.negative_prompt = negative_prompt
         self.camera, self.bpm = direction.camera, direction.bpm
-        self.steps, self.guidance, self.flow_shift = sampling.steps, sampling.guidance, sampling.flow_shift
+        self.settings |= {f"{SAMPLING}.{name}": getattr(sampling, name) for name in declared(Sampling)}
+
+    # -- kept on disk ------------------------------------------------------------------
 
     def is_sound(self) -> bool:
         """Whether a sheet that was read from disk can be used."""
         known = self._has_shape() and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
-        numbers = (self.format == OWN or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM[0] <= self.bpm <= BPM[1]
-        slots = len(self.loras) == len(self.strengths) == LORAS and self.attention in ATTENTIONS
-        slots = slots and all(getattr(self, name) in choices for name, choices in WISHES.items())
+        numbers = (self.format == OWN or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM.holds(float(self.bpm))
+        slots = len(self.loras) == len(self.strengths) == LORAS
+        slots = slots and all(page_settings()[key].holds(value) for key, value in self.settings.items())
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
     def _has_shape(self) -> bool:
@@ -180,13 +202,33 @@ class Sheet:
         return self.format in FORMATS or (self.format == OWN and self.video is not None)
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+def kept_settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a sheet that was kept, as JSON data: those that this version knows. Earlier versions kept them
+    among the sheet's own fields."""
+    found = {key: data[name] for name, key in _EARLIER.items() if name in data}
+    if found:
+        found["a2.batched_guidance"] = {"together": True, "in turn": False}.get(data.get("guidance_passes", ""))
+        found |= {key: found[key] or None for key in ("a2.precision", "a2.offload") if key in found}
+    kept = found | dict(data.get("settings") or {})
+    known = page_settings()
+    return {key: _as_kind(known[key], value) for key, value in kept.items() if key in known}
+
+
+_EARLIER = {
+    "steps": "sampling.steps", "guidance": "sampling.guidance", "flow_shift": "sampling.flow_shift",
+    "turbo": "a2.turbo", "step_cache": "a2.step_cache", "attention": "a2.attention", "precision": "a2.precision",
+    "offload": "a2.offload", "resident": "a2.resident_blocks",
+}  # fmt: skip
+
+
+def _as_kind(each: Declared, value: Any) -> Any:
+    """JSON may have written a float without its fraction."""
+    return float(value) if each.kind is float and type(value) is int else value
 
 
 def _is_near(value: object, number: int) -> bool:
-    return _is_number(value) and float(value) == float(number)
+    return is_number(value) and 0 <= value <= 2**64 and float(value) == float(number)
 
 
 def _within(value: object, low: float, high: float, otherwise: float) -> float:
-    return min(max(value, low), high) if _is_number(value) else otherwise
+    return min(max(value, low), high) if is_number(value) else otherwise

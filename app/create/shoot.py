@@ -10,12 +10,11 @@ from app.create.desk import Desk, checked_scene
 from app.create.desks import open_scene
 from app.create.views import video_of
 from app.jobs.queue import PAUSED, WAITING, Job, JobBoard
-from engine.a2.options import A2Options
-from engine.a2.plan.plan import Plan, plan_to_dict
 from engine.disk.walk import RESERVED
-from engine.door.registry import ENGINES
 from engine.door.render import RenderRequest
 from engine.errors import SceneError, TroupeError
+from engine.scene.engine import EngineOptions, RunPlan
+from engine.scene.engines import find_engine
 
 
 def new_seed() -> int:
@@ -23,17 +22,17 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def shoot(desk: Desk, jobs: JobBoard, a2: A2Options | None = None, plan: Plan | None = None) -> Job:
-    """Start the desk's scene; `a2` says how to run the model, where that is its engine, and `plan` why so. Raises
-    SceneError, QueueFull, and EngineUnavailable where the model cannot run here; then nothing is left behind."""
+def shoot(desk: Desk, jobs: JobBoard, options: EngineOptions | None = None, plan: RunPlan | None = None) -> Job:
+    """Start the desk's scene; `options` say how to run its engine, and `plan` why so. Raises SceneError, QueueFull, and
+    EngineUnavailable where the engine cannot run here; then nothing is left behind."""
     instead_of = _edited(desk, jobs)
     if instead_of is None:
         jobs.check_room(desk.id)
     if not desk.cards:
         raise SceneError("", "The cast is empty", "Add a character, an object or a background, or pick a preset.")
-    a2 = a2 or A2Options()
-    if desk.sheet.engine == "a2":
-        ENGINES["a2"].available(a2)
+    engine = find_engine(desk.sheet.engine)
+    options = options or engine.options()
+    engine.available(options)
     files = _file_names(desk)
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed, files)
     slug = _slug(desk.sheet.prompt, 6) or "clip"
@@ -44,9 +43,9 @@ def shoot(desk: Desk, jobs: JobBoard, a2: A2Options | None = None, plan: Plan | 
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
         sheet = desk.sheet
         request = RenderRequest(
-            scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, a2=a2
+            scene, folder, out, quality=sheet.quality, embed_scene=sheet.embed_scene, confined=True, options=options
         )
-        job = jobs.submit(job_id, folder, desk.id, request, instead_of, plan_to_dict(plan) if plan else None)
+        job = jobs.submit(job_id, folder, desk.id, request, instead_of, plan.to_dict() if plan else None)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -17,11 +17,11 @@ from app.create import views
 from app.create.desk import Desk
 from app.create.desks import Desks, bring_background, lay_out_scene
 from app.create.display import Display, Updates
+from app.create.engines import Engines
 from app.create.fetching import Fetching, choose_quality
 from app.create.layout import Page
 from app.create.library import Library
-from app.create.model import Model
-from app.create.plan_view import plan_html
+from app.create.sheet import page_settings
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
 from app.guard.guard import Guard
@@ -29,19 +29,21 @@ from app.guard.uploads import uploaded
 from app.jobs.queue import Job, JobBoard
 from app.jobs.status import DONE
 from engine.errors import TroupeError
+from engine.scene.engines import find_engine
 
-SHAPING = ("format", "seconds", "engine", "turbo", "step_cache", "attention", "precision",
-           "offload", "resident", "guidance_passes")  # fmt: skip  # what other parts of the page depend on
+SHAPING = ("format", "seconds", "engine")  # beside the settings that say so: what other parts of the page depend on
 
 
 class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
-    def __init__(self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, model: Model) -> None:
+    def __init__(
+        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, engines: Engines
+    ) -> None:
         self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
-        self.uploads, self.model = guard.belongings.uploads, model
+        self.uploads, self.engines = guard.belongings.uploads, engines
         self.fetching = Fetching()
-        self.show = Display(jobs, library, model)
+        self.show = Display(jobs, library, engines)
 
     @property
     def page(self) -> Page:
@@ -179,10 +181,11 @@ class Studio:
             desk = self.desks.get(desk_id)
             with desk.lock:
                 desk.put(name, value)
-                if name in SHAPING or name.startswith("lora_"):
+                redraws = page_settings()[name].setting.redraws if name in page_settings() else ""
+                if name in SHAPING or name.startswith("lora_") or redraws == "stage":
                     return self.show.shape(desk)
-                if name in ("steps", "guidance"):
-                    return {self.page.plan: plan_html(self.model.plan(desk)) if desk.sheet.engine == "a2" else ""}
+                if redraws == "plan":
+                    return {self.page.plan: self.show.plan(desk)}
                 if name == "seed":  # said back only where it was brought into range: a person may still be typing
                     return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
                 return None
@@ -235,8 +238,7 @@ class Studio:
     def shoot(self, desk: Desk) -> Job:
         """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
         with self.guard.turn(self.show.is_active) as started:
-            is_model = desk.sheet.engine == "a2"
-            job = shoot(desk, self.jobs, self.model.options(desk), self.model.plan(desk) if is_model else None)
+            job = shoot(desk, self.jobs, self.engines.options(desk), self.engines.plan(desk))
             started(job.id)
         return job
 
@@ -252,7 +254,8 @@ class Studio:
                 self.shoot(desk)
                 sheet.fresh_seed = False
                 desk.save()
-            waits = {self.page.tabs: gr.Tabs(selected="clip")} if desk.sheet.engine == "a2" else {}  # for its preview
+            slow = not find_engine(desk.sheet.engine).is_draft
+            waits = {self.page.tabs: gr.Tabs(selected="clip")} if slow else {}  # for its preview
             return {self.page.seed: desk.sheet.seed, **waits, **self.show.job(desk)}
 
     def generate_again(self, desk_id: str, prompt: str) -> Updates:

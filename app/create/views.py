@@ -15,6 +15,7 @@ from engine.draft.direct import hears
 from engine.errors import TroupeError
 from engine.media.images import cover
 from engine.scene.cast import Member
+from engine.scene.engines import find_engine
 from engine.scene.presets import FORMATS
 from engine.scene.prompt import find_names
 from engine.scene.scene import MOTIONS, Placement, Scene
@@ -157,7 +158,7 @@ def names_value(desk: Desk) -> dict[str, Any]:
 
 def _is_deaf(desk: Desk) -> bool:
     """Whether the draft is to play a prompt in which it understands nothing, and nobody has said otherwise."""
-    if desk.sheet.engine != "draft" or desk.sheet.camera or any(card.motion for card in desk.cards):
+    if not find_engine(desk.sheet.engine).reads_prompt or desk.sheet.camera or any(card.motion for card in desk.cards):
         return False
     try:
         return not hears(checked_scene(desk, video_of(desk), desk.sheet.seed))

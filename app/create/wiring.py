@@ -9,14 +9,12 @@ import gradio as gr
 from gradio.blocks import Block
 
 from app.create.layout import Page
+from app.create.sheet import page_settings
 from app.create.studio import Studio
 from app.ui.safely import Event, Handler, safely
 
 # On a phone the clip appears far from the button that was pressed.
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
-
-
-SLIDERS = ("seconds", "bpm", "steps", "guidance", "flow_shift")
 
 
 def wire(blocks: gr.Blocks, page: Page, studio: Studio) -> list[Block]:
@@ -35,13 +33,13 @@ def wire(blocks: gr.Blocks, page: Page, studio: Studio) -> list[Block]:
         page.tabs, page.progress, page.generate, page.stop, page.timer, page.video, page.result, page.download,
         page.again, page.preview, page.shown,
     ]  # fmt: skip
-    model: list[Block] = [
-        page.engine, page.model_box, page.model_note, page.references_tab, page.references, page.steps, page.guidance,
-        page.flow_shift, page.plan, page.precision, page.offload, page.resident, page.guidance_passes, page.turbo,
-        page.step_cache, page.attention, page.lora_help, *page.loras, *page.strengths,
+    controls = page.controls
+    engine: list[Block] = [
+        page.engine, page.engine_box, page.engine_note, page.references_tab, page.references, page.plan, controls.box,
+        *controls.folds.values(), *controls.everything,
     ]  # fmt: skip
-    shape: list[Block] = [page.stage, page.generate, *model]
-    every: list[Block] = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *model, *job]))
+    shape: list[Block] = [page.stage, page.generate, *engine]
+    every: list[Block] = list(dict.fromkeys([page.desk, page.presets, *brush, *sheet, *engine, *job]))
 
     def on(event: Event, handler: Handler, inputs: Sequence[Block], outputs: Sequence[Block], **more: Any) -> None:
         event(
@@ -77,16 +75,17 @@ def wire(blocks: gr.Blocks, page: Page, studio: Studio) -> list[Block]:
     on(page.brush_cancel.click, studio.close_brush, [], brush)
 
     on(page.prompt.change, studio.write_prompt, [page.prompt], [page.names], trigger_mode="always_last")
-    changed: dict[str, list[Block]] = {
-        "format": shape, "seconds": shape, "engine": shape, "seed": [page.seed], "steps": [page.plan],
-        "guidance": [page.plan],
-    }  # fmt: skip
-    for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed", "engine", "steps",
-                 "guidance", "flow_shift"):  # fmt: skip
-        component = getattr(page, name)
+    changed: dict[str, list[Block]] = {"format": shape, "seconds": shape, "engine": shape, "seed": [page.seed]}
+    redrawn: dict[str, list[Block]] = {"": [], "plan": [page.plan], "stage": shape}
+    heard: dict[str, Block] = {
+        name: getattr(page, name)
+        for name in ("seconds", "bpm", "format", "camera", "negative", "embed", "seed", "keep_seed", "engine")
+    }
+    changed |= {key: redrawn[each.setting.redraws] for key, each in page_settings().items()}
+    for name, component in (heard | controls.parts).items():
         # a slider's number box changes without a release; everything else tells what a person put in
-        events = [component.release, component.change] if name in SLIDERS else [component.input]
-        for event in events:
+        part: Any = component  # each has the events that its kind has
+        for event in (part.release, part.change) if isinstance(part, gr.Slider) else (part.input,):
             on(event, studio.setter(name), [component], changed.get(name, []), trigger_mode="always_last")
     on(
         page.quality.input,
@@ -95,9 +94,7 @@ def wire(blocks: gr.Blocks, page: Page, studio: Studio) -> list[Block]:
         [page.quality, page.quality_note],
         trigger_mode="multiple",
     )
-    for name in ("turbo", "step_cache", "attention", "precision", "offload", "resident", "guidance_passes"):
-        on(getattr(page, name).input, studio.setter(name), [getattr(page, name)], shape, trigger_mode="always_last")
-    for slot, (file, strength) in enumerate(zip(page.loras, page.strengths, strict=True)):
+    for slot, (file, strength) in enumerate(zip(controls.loras, controls.strengths, strict=True)):
         on(file.input, studio.setter(f"lora_{slot}"), [file], shape, trigger_mode="always_last")
         on(strength.input, studio.setter(f"strength_{slot}"), [strength], [], trigger_mode="always_last")
     on(page.dice.click, studio.roll, [], [page.seed])

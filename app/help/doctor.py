@@ -169,8 +169,9 @@ def _port() -> Finding:
 
 def _weights(outputs: Path) -> Finding:
     from engine.a2.files import find_checkpoint, read_checkpoint
+    from engine.a2.options import DEFAULT_MODEL
 
-    what, model = "SkyReels-A2: weights", Settings(outputs / "settings.json").get().model
+    what, model = "SkyReels-A2: weights", Settings(outputs / "settings.json").get().model or DEFAULT_MODEL
     try:
         folder = find_checkpoint(model)
     except EngineUnavailable as error:

@@ -143,7 +143,7 @@ class Past:
         elapsed, remaining = self._times(progress) if row.state == RUNNING else (row.elapsed, None)
         return Snapshot(
             **seen, stage=at.stage, step=at.step, of=at.of, detail=at.detail, elapsed=elapsed, remaining=remaining,
-            share=share_of(at.stage, at.step, at.of),
+            share=share_of(row.engine, at.stage, at.step, at.of),
         )  # fmt: skip
 
     def _times(self, progress: Any) -> tuple[float, float | None]:
@@ -164,7 +164,7 @@ class Past:
         if row.state == RUNNING:
             spent, remaining = self._times(self._worker.progress)
             return max(whole - spent, remaining or 0.0) or None  # longer than ever before: nothing true can be said
-        return whole * (1 - share_of(row.stage, row.step, row.of)) if kept else whole
+        return whole * (1 - share_of(row.engine, row.stage, row.step, row.of)) if kept else whole
 
 
 def _ago(seconds: float) -> str:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from engine import VERSION
 from engine.door.render import Progress, RenderRequest
+from engine.scene.engines import find_engine
 
 NAME = "job.log"
 _BYTES, _OLDER = 100_000, 1  # of one file; how many older ones are kept
 _BEGINS, _GOES_ON, _FAILED = "begins", "goes on", "failed"
-_HOW = ("device", "precision", "offload", "resident_blocks", "turbo", "step_cache", "attention")
 _LOOKED_AT = 200  # of the newest jobs, for one that failed
 
 
@@ -40,10 +40,10 @@ class Journal:
         scene, video = request.scene, request.scene.video
         cast = ", ".join(f"{count} {role}" for role, count in Counter(each.role for each in scene.cast).items())
         asked = f"{video.width}x{video.height}, {video.frames} frames at {video.fps} a second, {cast}"
-        if engine == "a2":
-            asked += f", {scene.sampling.steps} steps, guidance {scene.sampling.guidance}"
-            asked += f", {len(request.a2.loras)} LoRAs"
-            asked += "".join(f", {name.replace('_', ' ')} {getattr(request.a2, name)}" for name in _HOW)
+        read = find_engine(engine).sampling
+        asked += "".join(f", {_plain(name)} {getattr(scene.sampling, name)}" for name in read)
+        said = request.options.said() if request.options is not None else {}
+        asked += "".join(f", {_plain(name)} {value}" for name, value in said.items())
         how = _GOES_ON if goes_on else _BEGINS
         self._say(f"{how}: Troupe {VERSION}, {engine}, seed {scene.sampling.seed}, {asked}")
 
@@ -75,6 +75,10 @@ class Journal:
 
     def _say(self, line: str) -> None:
         self._handler.handle(logging.LogRecord("troupe.job", logging.INFO, "", 0, line, None, None))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def last_failure(clips: Path) -> list[str]:

@@ -7,24 +7,23 @@ scene does not say, so that the store can be made anew from the folders.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from app.jobs.store import JobRow, now
-from engine.a2.options import A2Options
 from engine.disk.atomic import whole
 from engine.door.render import RenderRequest
 from engine.errors import SceneError
+from engine.scene.engines import find_engine, known_engine
 from engine.scene.prompt import folded
 from engine.scene.scene import Scene, load_scene, scene_from_json, scene_to_json
 
 SCENE, PAPERS, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
-_PLACES = ("scene", "root", "out", "members")  # the folder says where they are; cut-outs are made again
+_PLACES = ("scene", "root", "out", "members", "options")  # the folder says where they are; cut-outs are made again
 _GOES_ON = 2  # times
-_PLACES_A2 = ("state", "preview", "save_latents")
 
 
 @dataclass(frozen=True)
@@ -43,34 +42,36 @@ class Papers:
 def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
     """A waiting job's row."""
     engine = papers.options.get("engine") or scene.engine
-    video, names = scene.video, " ".join(element.name for element in scene.cast)
-    steps = scene.sampling.steps if engine == "a2" else 1
+    names, known = " ".join(element.name for element in scene.cast), known_engine(engine)
     return JobRow(
         papers.id, papers.owner, folder.name, engine, scene_to_json(scene), json.dumps(papers.options),
         prompt=scene.prompt, words=folded(f"{scene.prompt} {names}"), seed=scene.sampling.seed,
-        units=float(video.width * video.height * video.frames * steps), created=papers.created,
+        units=known.units(scene) if known else 0.0, created=papers.created,
         favourite=int(papers.favourite), trashed=papers.trashed,
     )  # fmt: skip
 
 
 def options_of(request: RenderRequest) -> dict[str, Any]:
     """What a request says beside its scene and its places, as JSON data."""
-    own = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in (*_PLACES, "a2")}
-    a2 = TypeAdapter(A2Options).dump_python(request.a2, mode="json", exclude=set(_PLACES_A2))
+    own = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in _PLACES}
     cache = str(request.cache) if request.cache is not None else None
-    return {**own, "cache": cache, "out": request.out.name, "a2": a2}
+    kind = request.made_by.options
+    how = TypeAdapter(kind).dump_python(request.options or kind(), mode="json")
+    places = {each.name for each in fields(kind) if isinstance(getattr(request.options, each.name, None), Path)}
+    return {**own, "cache": cache, "out": request.out.name, "options": _known(kind, how, tuple(places))}
 
 
 def request_of(row: JobRow, folder: Path) -> RenderRequest:
     """The request that a row was made from, for the folder where it lies now. A model's run keeps its steps and its
     preview there. Raises SceneError for a scene that this version cannot use."""
-    options, scene = json.loads(row.options), scene_from_json(row.scene)
-    a2 = TypeAdapter(A2Options).validate_python(_known(A2Options, options.get("a2") or {}, _PLACES_A2))
-    if row.engine == "a2":
-        a2 = replace(a2, state=folder / STATE, preview=folder / PREVIEW)
-    own = _known(RenderRequest, options, (*_PLACES, "a2"))
+    data, scene = json.loads(row.options), scene_from_json(row.scene)
+    kind = find_engine(row.engine).options
+    how = _known(kind, data.get("options") or data.get(row.engine) or {}, ())  # earlier versions: by the engine's name
+    options = TypeAdapter(kind).validate_python(how).kept_in(folder / STATE, folder / PREVIEW)
+    own = _known(RenderRequest, data, _PLACES)
     own["cache"] = Path(own["cache"]) if own.get("cache") else None
-    return RenderRequest(scene, folder, folder / Path(str(options.get("out") or "clip.mp4")).name, a2=a2, **own)
+    out = folder / Path(str(data.get("out") or "clip.mp4")).name
+    return RenderRequest(scene, folder, out, options=options, **own)
 
 
 def write_down(folder: Path, papers: Papers, scene: Scene) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.scene.engines import DRAFT, known_engine
+
 WAITING, RUNNING, PAUSED = "waiting", "running", "paused"
 DONE, STOPPED, FAILED, INTERRUPTED = "done", "stopped", "failed", "interrupted"
 IN_LINE = (WAITING, PAUSED)
@@ -34,7 +36,7 @@ class Snapshot:
     clip: Path | None = None
     seed: int | None = None
     notices: tuple[str, ...] = ()
-    engine: str = "draft"
+    engine: str = DRAFT
     step: int = 0
     of: int = 0
     detail: str = ""
@@ -69,7 +71,7 @@ class Snapshot:
         return line if len(line) <= 80 else line[:79].rstrip() + "…"
 
 
-def share_of(stage: str, step: int, of: int) -> float:
-    """How much of a job is done, 0 to 1, at this point of a stage. A model's run is nearly all sampling."""
-    part = min(1.0, step / of) if of else 0.0
-    return {"frames": part, "sampling": 0.9 * part, "decoding": 0.9 + 0.1 * part, "poster": 1.0}.get(stage, 0.0)
+def share_of(engine: str, stage: str, step: int, of: int) -> float:
+    """How much of a job is done, 0 to 1, at this point of a stage."""
+    known = known_engine(engine)
+    return known.share(stage, step, of) if known else 0.0

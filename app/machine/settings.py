@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine.a2.options import DEFAULT_MODEL
 from engine.disk import atomic
 
 
 @dataclass(frozen=True)
 class Choices:
-    """`model` is the checkpoint of the a2 engine: a folder, or a hub id that is on this machine. Clips older than
-    `clips_days`, and those beyond `clips_gb`, may go to the trash (0: none), at each start if `tidy_at_start`."""
+    """`model` is the checkpoint of the video model: a folder, or a hub id that is on this machine (empty: the usual
+    one). Clips older than `clips_days`, and those beyond `clips_gb`, may go to the trash (0: none), at each start if
+    `tidy_at_start`."""
 
-    model: str = DEFAULT_MODEL
+    model: str = ""
     clips_days: int = 0
     clips_gb: float = 0.0
     tidy_at_start: bool = False

@@ -32,7 +32,7 @@ class Getting:
     @property
     def model(self) -> str:
         """The checkpoint that was chosen: a hub id or a folder; the usual one where that is gone."""
-        chosen = self._settings.get().model
+        chosen = self._settings.get().model or DEFAULT_MODEL
         try:
             look(chosen)
         except TroupeError:

@@ -91,9 +91,9 @@ function words(clip) {
   for (const notice of clip.notices) right.append(make('p', 'tr-note', notice));
   const actions = make('div', 'tr-actions');
   actions.append(button('open', 'Open as scene', { hint: 'Put its cast, words and settings on the desk' }));
-  if (clip.promotable)
+  if (clip.promote)
     actions.append(
-      button('promote', 'Make it with SkyReels-A2', { hint: 'The same scene and seed, with the video model' }),
+      button('promote', `Make it with ${clip.promote}`, { hint: `The same scene and seed, with ${clip.promote}` }),
     );
   if (clip.resumable) actions.append(button('resume', clip.kept ? 'Go on from where it was' : 'Make it again'));
   if (clip.playable) {

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.a2.lora_files import ANOTHER, Changes, not_for_this, read_lora, unreadable
-from engine.a2.options import Lora
 from engine.errors import EngineUnavailable
 from engine.memory.weights import ComponentFiles
+from engine.scene.engine import Lora
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def choose_compute(options: A2Options) -> Compute:
     else:
         precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
         quantised, dtype = None, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return Compute(device, dtype, quantised, options.offload, options.resident_blocks or 0)
+    return Compute(device, dtype, quantised, options.offload or "none", options.resident_blocks or 0)
 
 
 def _too_old(device: torch.device) -> str:

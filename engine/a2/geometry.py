@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.scene.scene import Scene, Video
 
 MAX_REFERENCES = 3  # pictures that the model sees
+TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1
 TEXT_TOKENS = 512  # that the text encoder reads
 
 LATENT_CHANNELS = 16

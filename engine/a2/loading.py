@@ -13,13 +13,13 @@ from engine.a2.checkpoint import BLOCKS, Checkpoint
 from engine.a2.compute import Compute, quiet
 from engine.a2.files import COMPONENTS, read_checkpoint
 from engine.a2.geometry import CONDITION_CHANNELS, LATENT_CHANNELS
-from engine.a2.options import Lora
 from engine.a2.streaming import STREAMED, open_streams
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.loading import Alter, Quantisation, load_quantised
 from engine.memory.shortage import is_shortage
 from engine.memory.weights import ComponentFiles, check_shapes, missing_tensors
+from engine.scene.engine import Lora
 
 if TYPE_CHECKING:
     import torch

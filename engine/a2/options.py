@@ -1,16 +1,22 @@
-"""What a person may choose about the model, and how long a clip may be. Standard library only."""
+"""What a person may choose about the model. Imports none of its libraries."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, SkipValidation
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from engine.a2.geometry import MAX_REFERENCES, first_frames, lengths_beside
 from engine.errors import EngineUnavailable, SceneError
-from engine.scene.scene import Sampling, Scene
+from engine.scene.engine import EngineOptions, Lora
+from engine.scene.scene import Sampling, Scene, Video
+from engine.scene.settings import AS_PLANNED, Setting
 from engine.words import USE_THE_DRAFT
 
 DEFAULT_MODEL = "Skywork/SkyReels-A2"
@@ -19,31 +25,38 @@ TURBO_STEPS = (4, 8)  # what step-distilled weights are trained for, and the mos
 TURBO_SHIFT = 5.0  # with four steps: the noise levels 1, 0.94, 0.83, 0.63 that the distillation used
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "ftfy")
-
+_FASTER = "Faster, or another look"  # the folds of the page
+_ANOTHER_WAY = "Run it another way than planned"
 
 Attention = Literal["native", "flash", "flash3", "sage", "xformers"]
+Precision = Literal["fp32", "bf16", "int8", "fp8"]
 
 
-@dataclass(frozen=True)
-class Lora:
-    """A LoRA file, and how strongly it goes into the weights; 0 leaves them as they are."""
+def lora_of(text: str) -> Lora:
+    """`FILE`, or `FILE:STRENGTH`; the colon of a Windows drive is part of the file. Raises ArgumentTypeError."""
+    file, colon, strength = text.rpartition(":")
+    if not colon or (len(file) == 1 and file.isalpha()):
+        return Lora(Path(text))
+    try:
+        return Lora(Path(file), float(strength))
+    except ValueError:
+        if not file.lower().endswith(".safetensors"):  # a name with a colon in it
+            return Lora(Path(text))
+        raise argparse.ArgumentTypeError(f"{strength!r} in {text!r} is not a strength, such as 0.8") from None
 
-    path: Path
-    strength: float = 1.0
 
-
-@dataclass(frozen=True)
-class A2Options:
+@checked_dataclass(frozen=True)
+class A2Options(EngineOptions):
     """How to run the model; the scene says what to run.
 
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `offload` "blocks" keeps the
     transformer's and the text encoder's blocks on the host and brings each when it computes, except `resident_blocks`
-    of the transformer's; the numbers are the same. `save_latents` keeps the final
-    latents in a safetensors file. `state` keeps the run between two steps, and a run that was cut off goes on from it.
-    `preview` is kept showing what the model has in mind, a small moving picture (WebP).
-    In int8 and fp8 the weights of the transformer and the text encoder are quantised, and what is computed with them is
-    bf16, on the CPU fp32; `cache` is the folder that keeps the quantised weights, None for the user's cache folder.
+    of the transformer's; the numbers are the same. `save_latents` keeps the final latents in a safetensors file.
+    `state` keeps the run between two steps, and a run that was cut off goes on from it. `preview` is kept showing what
+    the model has in mind, a small moving picture (WebP). In int8 and fp8 the weights of the transformer and the text
+    encoder are quantised, and what is computed with them is bf16, on the CPU fp32; `cache` is the folder that keeps the
+    quantised weights, None for the user's cache folder.
 
     These save memory and cost a little time: the transformer works on `chunk` tokens at a time, the decoder on tiles of
     `tile` latent pixels (0: all at once, as far as frames are not large); with `encode_tiled` the encoder works in
@@ -54,29 +67,104 @@ class A2Options:
     changes little; `attention` is how attention is computed.
     """
 
-    model: str = DEFAULT_MODEL
-    device: str = ""  # "cpu", "cuda", "cuda:1", …; empty: CUDA where it is, else the CPU
-    precision: Literal["fp32", "bf16", "int8", "fp8"] | None = None  # None: bf16, on the CPU fp32
-    scheduler: Literal["unipc", "euler"] | None = None  # None: unipc, with turbo euler
-    batched_guidance: bool = False
-    offload: Literal["none", "blocks"] = "none"
-    resident_blocks: int | None = None  # None: none of them
-    save_latents: Path | None = None
-    state: Path | None = None
+    engine: ClassVar[str] = "a2"
+
+    model: Annotated[  # a file name may hold what is no text
+        str, SkipValidation, Setting(metavar="DIR", flag="the checkpoint's folder, or a hub id that is on this machine")
+    ] = DEFAULT_MODEL  # fmt: skip
+    device: Annotated[  # empty: CUDA where it is, else the CPU
+        str, Setting(flag="cpu, cuda, cuda:1, … (default: cuda where it is)", holds_anyway=("cpu",))
+    ] = ""  # fmt: skip
+    precision: Annotated[  # None: bf16, on the CPU fp32
+        Precision | None,
+        Setting(
+            "Precision", "8 bits take half the memory and change the picture a little.", "radio", _ANOTHER_WAY,
+            {None: AS_PLANNED, "bf16": "bf16", "int8": "int8", "fp8": "fp8"}, redraws="stage", planned=True,
+            flag="default: bf16, on the CPU fp32", holds_anyway=("fp32",),
+        ),
+    ] = None  # fmt: skip
+    offload: Annotated[  # None: none
+        Literal["none", "blocks"] | None,
+        Setting(
+            "The model's blocks",
+            "Streamed blocks wait in the computer's memory and come to the card one by one.", "radio", _ANOTHER_WAY,
+            {None: AS_PLANNED, "none": "On the card", "blocks": "Streamed"}, redraws="stage", planned=True,
+            flag="blocks: each of the model's is brought when it computes (default: none)", holds_anyway=("none",),
+        ),
+    ] = None  # fmt: skip
+    resident_blocks: Annotated[  # None: none of them
+        int | None, Field(ge=0, le=1000),
+        Setting(
+            "Blocks that stay on the card", "Empty: as planned.", "number", _ANOTHER_WAY, redraws="stage", planned=True,
+            flag="how many stay all the same (default: none)", metavar="N",
+        ),
+    ] = None  # fmt: skip
+    batched_guidance: Annotated[  # None: no
+        bool | None,
+        Setting(
+            "Guidance passes", "Together is faster where blocks are streamed, and takes more memory.", "radio",
+            _ANOTHER_WAY, {None: AS_PLANNED, True: "Together", False: "In turn"}, redraws="stage", planned=True,
+        ),
+    ] = None  # fmt: skip
+    save_latents: Annotated[
+        Path | None, Setting(metavar="FILE.safetensors", flag="keep the final denoised latents as well")
+    ] = None  # fmt: skip
+    state: Annotated[
+        Path | None,
+        Setting(
+            metavar="FILE.safetensors", flag="keep the run after every step; one that was cut off goes on there"
+        ),
+    ] = None  # fmt: skip
     preview: Path | None = None
     chunk: int = 0
     tile: int = 0
     encode_tiled: bool = False
-    loras: tuple[Lora, ...] = ()
-    turbo: bool = False
-    step_cache: bool = False
-    attention: Attention = "native"
+    loras: Annotated[
+        tuple[Lora, ...],
+        Setting(
+            "LoRA", group=_FASTER, redraws="stage",
+            flag="a LoRA for Wan2.1 14B image-to-video (.safetensors; strength 1 unless said); may be given several "
+            "times", flag_name="lora", metavar="FILE[:STRENGTH]", parse=lora_of,
+        ),
+    ] = ()  # fmt: skip
+    turbo: Annotated[
+        bool,
+        Setting(
+            "Turbo", "4 to 8 steps instead of 50. Needs a step-distilled LoRA. Expect less motion and less difference "
+            "between seeds; the negative prompt is not used.", "checkbox", _FASTER, redraws="stage",
+            flag="4 to 8 steps, no guidance; needs a step-distilled --lora",
+        ),
+    ] = False  # fmt: skip
+    step_cache: Annotated[
+        bool,
+        Setting(
+            "Step cache", "Reuses most of a step that changes little. Not with Turbo.", "checkbox", _FASTER,
+            redraws="stage", flag="reuse most of the steps that change little",
+        ),
+    ] = False  # fmt: skip
+    attention: Annotated[
+        Attention,
+        Setting(
+            "Attention", "Native works everywhere. The others must be installed and need an NVIDIA card.", "dropdown",
+            _FASTER, redraws="stage", flag="default: native; others must be installed",
+        ),
+    ] = "native"  # fmt: skip
+    scheduler: Annotated[  # None: unipc, with turbo euler
+        Literal["unipc", "euler"] | None, Setting(flag="default: unipc, with --turbo euler")
+    ] = None  # fmt: skip
     cache: Path | None = None
 
     @property
     def solver(self) -> Literal["unipc", "euler"]:
         """The scheduler that is used."""
         return self.scheduler or ("euler" if self.turbo else "unipc")
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.save_latents, self.state, self.preview) if path is not None)
+
+    def kept_in(self, state: Path, preview: Path) -> A2Options:
+        return replace(self, state=state, preview=preview)
 
 
 # Said anew for every run. All else decides what is loaded, and how.
@@ -88,7 +176,8 @@ _OF_A_RUN = (
 
 def of_the_model(options: A2Options) -> A2Options:
     """The options without what is said anew for every run: equal where one loaded model serves both."""
-    return A2Options(**{f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN})
+    kept = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN}
+    return A2Options(**kept | {"offload": options.offload or "none", "resident_blocks": options.resident_blocks or 0})
 
 
 def check_installed() -> None:
@@ -101,13 +190,18 @@ def check_installed() -> None:
         )
 
 
+def check_video(video: Video) -> None:
+    """Raise SceneError for a length that the VAE cannot pack."""
+    if video.frames not in (lengths := lengths_beside(video.frames)):
+        low, high = lengths
+        raise SceneError("video.frames", f"{video.frames} is not 4k + 1", f"The a2 engine needs {low} or {high}.")
+
+
 def check_scene(scene: Scene) -> None:
     """Raise SceneError where the model cannot make this scene."""
     video, references = scene.video, min(len(scene.cast), MAX_REFERENCES)
     needed = first_frames(references)
-    if video.frames not in (lengths := lengths_beside(video.frames)):
-        low, high = lengths
-        raise SceneError("video.frames", f"{video.frames} is not 4k + 1", f"The a2 engine needs {low} or {high}.")
+    check_video(video)
     if video.frames < needed:
         raise SceneError(
             "video.frames", f"{video.frames} are too few for {references} references", f"Use at least {needed}."

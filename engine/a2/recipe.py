@@ -21,6 +21,7 @@ from engine.a2.files import find_checkpoint
 from engine.a2.geometry import ClipSize
 from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, as_run, of_the_model
+from engine.a2.phases import PhaseName, where
 from engine.a2.plan.fallbacks import tiling_of
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
@@ -28,7 +29,7 @@ from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.a2.streaming import step_aside, turn
 from engine.disk.walk import files_below
-from engine.memory.shortage import Shortage, StageName, is_shortage, measure
+from engine.memory.shortage import Shortage, is_shortage, measure
 from engine.scene.cast import Member
 from engine.scene.scene import Scene
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Callbacks:
     """Who looks on. `tell(stage, step, of, detail)` hears of "loading", "conditioning" and "sampling"; `on_step` gets
     every sampling step with its latents; `stop` is asked often and ends the work with Stopped."""
 
@@ -58,13 +59,13 @@ class Shot:
 
 
 @dataclass
-class Work:
-    """How far a clip is, for another attempt after one that ran out of memory: `stage`, and the run once there is one.
-    `asked` are the options that what is kept on disk belongs to. `alone`: the transformer leaves its memory to the
-    others until it runs, cost what it may. `remark` is told with every step."""
+class Attempt:
+    """How far a clip is, for another attempt after one that ran out of memory: the phase, and the run once there is
+    one. `asked` are the options that what is kept on disk belongs to. `alone`: keep the transformer off the device
+    while other components run, even if resident blocks must be moved to the host. `remark` is told with every step."""
 
     asked: A2Options
-    stage: StageName = "loading"
+    phase: PhaseName = "loading"
     begun: tuple[Run, Conditioning] | None = None
     alone: bool = False
     remark: str = ""
@@ -79,49 +80,49 @@ def shoot(
     scene: Scene,
     members: Sequence[Member],
     options: A2Options,
-    watch: Watch = Watch(),
+    callbacks: Callbacks = Callbacks(),
     loaded: Checkpoint | None = None,
-    work: Work | None = None,
+    attempt: Attempt | None = None,
 ) -> Shot:
     """Make a scene's latents, and the frames as they are asked for. `loaded` is a checkpoint that is in memory already,
-    `work` what an earlier attempt has done.
+    `attempt` what an earlier attempt has done.
 
     Raises Shortage (an EngineUnavailable) where memory runs out, other EngineUnavailables, or Stopped. What
     `options.state` keeps then goes on from there the next time; the last step is kept before anything is decoded.
     """
-    work = work or Work(options)
+    attempt = attempt or Attempt(options)
     asked, scene = scene, as_run(scene, options)
-    checkpoint = loaded or load(options, watch)
-    with _memory(checkpoint.compute, work), contextlib.ExitStack() as ours:
+    checkpoint = loaded or load(options, callbacks)
+    with _memory(checkpoint.compute, attempt), contextlib.ExitStack() as ours:
         if loaded is None:
             ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
         use_loras(checkpoint, options.loras)
         attention.set_attention(checkpoint.transformer, options.attention)
         canvases = gather_references(scene, members)
-        run, conditioning, keep = _start(checkpoint, scene, canvases, options, watch, work)
-        work.stage = "denoise"
-        guidance = Guidance(scene.sampling.guidance, options.batched_guidance)
-        watch.tell("sampling", run.step, run.steps, work.remark)
+        run, conditioning, keep = _start(checkpoint, scene, canvases, options, callbacks, attempt)
+        attempt.phase = "sampling"
+        guidance = Guidance(scene.sampling.guidance, bool(options.batched_guidance))
+        callbacks.tell("sampling", run.step, run.steps, attempt.remark)
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
 
         def on_step(step: Step) -> None:
             keep()
             if live is not None:
                 live.after_step(step.clean)
-            if watch.on_step is not None:
-                watch.on_step(step)
-            watch.tell("sampling", step.step, step.of, work.remark)
+            if callbacks.on_step is not None:
+                callbacks.on_step(step)
+            callbacks.tell("sampling", step.step, step.of, attempt.remark)
 
         with chunked(checkpoint.transformer, options.chunk):
             try:
-                latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, watch.stop)
+                latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, callbacks.stop)
             except NotFinite as error:
                 raise NotFinite(error.step, _suspects(options)) from None
-    work.stage = "decode"
+    attempt.phase = "decoding"
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
     head, notices = scene.video.trim_head, _notices(checkpoint, asked, scene, options, run)
-    return Shot(latents, frames(checkpoint, latents, options, head, watch.stop), scene.video.frames - head, notices)
+    return Shot(latents, frames(checkpoint, latents, options, head, callbacks.stop), scene.video.frames - head, notices)
 
 
 def _suspects(options: A2Options) -> list[str]:
@@ -140,18 +141,18 @@ def frames(
     """
     clip = ClipSize(8 * latents.shape[4], 8 * latents.shape[3], 4 * latents.shape[2] - 3)
     tiling = tiling_of(options, clip, checkpoint.compute.device.type != "cpu")
-    with _memory(checkpoint.compute, Work(options, "decode")), turn(checkpoint, "vae"):
+    with _memory(checkpoint.compute, Attempt(options, "decoding")), turn(checkpoint, "vae"):
         for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
             if index >= skip:
                 yield frame
 
 
-def load(options: A2Options, watch: Watch = Watch()) -> Checkpoint:
+def load(options: A2Options, callbacks: Callbacks = Callbacks()) -> Checkpoint:
     """Load the model as the options say. Raises Shortage or another EngineUnavailable, or Stopped."""
     compute = choose_compute(options)
-    with _memory(compute, Work(options)):
-        folder, tell = find_checkpoint(options.model), lambda *how: watch.tell("loading", *how)
-        return load_checkpoint(folder, compute, tell, watch.stop, options.loras, options.cache)
+    with _memory(compute, Attempt(options)):
+        folder, tell = find_checkpoint(options.model), lambda *how: callbacks.tell("loading", *how)
+        return load_checkpoint(folder, compute, tell, callbacks.stop, options.loras, options.cache)
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:
@@ -162,23 +163,28 @@ def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int
 
 
 def _start(
-    checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options, watch: Watch, work: Work
+    checkpoint: Checkpoint,
+    scene: Scene,
+    canvases: Sequence[Canvas],
+    options: A2Options,
+    callbacks: Callbacks,
+    attempt: Attempt,
 ) -> tuple[Run, Conditioning, Callable[[], None]]:
     """A run, new or taken up again, its conditioning, and how to keep it."""
     state, device, solver = options.state, checkpoint.compute.device, options.solver
-    belongs = _belongs(checkpoint, scene, canvases, work.asked)
-    if work.begun is None and state is not None:
-        work.begun = load_run(state, scene.sampling, solver, belongs, device)
-    if work.begun is None:
+    belongs = _belongs(checkpoint, scene, canvases, attempt.asked)
+    if attempt.begun is None and state is not None:
+        attempt.begun = load_run(state, scene.sampling, solver, belongs, device)
+    if attempt.begun is None:
 
         def tell(step: int, of: int, what: str) -> None:
-            work.stage = "text" if what == "prompt" else "references"
-            watch.tell("conditioning", step, of, what)
+            attempt.phase = "prompt" if what == "prompt" else "references"
+            callbacks.tell("conditioning", step, of, what)
 
-        step_aside(checkpoint, work.alone)
-        conditioning = condition(checkpoint, scene, canvases, tell, watch.stop, options.encode_tiled)
-        work.begun = begin(conditioning, scene.sampling, solver, device, options.step_cache), conditioning
-    run, conditioning = work.begun
+        step_aside(checkpoint, attempt.alone)
+        conditioning = condition(checkpoint, scene, canvases, tell, callbacks.stop, options.encode_tiled)
+        attempt.begun = begin(conditioning, scene.sampling, solver, device, options.step_cache), conditioning
+    run, conditioning = attempt.begun
 
     def keep() -> None:
         if state is not None:
@@ -197,7 +203,7 @@ def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], o
         checkpoint.compute,
         options.solver,
         checkpoint.fused.loras,
-        (step_cache.facts(), options.batched_guidance) if options.step_cache else "",
+        (step_cache.facts(), bool(options.batched_guidance)) if options.step_cache else "",
         options.attention,
     )
 
@@ -237,7 +243,7 @@ def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Opti
 
 
 @contextlib.contextmanager
-def _memory(compute: Compute, work: Work) -> Iterator[None]:
+def _memory(compute: Compute, attempt: Attempt) -> Iterator[None]:
     """Too little memory is a person's matter, not a fault."""
     try:
         yield
@@ -246,4 +252,5 @@ def _memory(compute: Compute, work: Work) -> Iterator[None]:
     except Exception as error:
         if not is_shortage(error):
             raise
-        raise Shortage(work.stage, measure(error, compute.device), work.step) from error
+        step = attempt.step
+        raise Shortage(attempt.phase, where(attempt.phase, step), measure(error, compute.device), step) from error

@@ -6,17 +6,18 @@ import contextlib
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from engine.a2 import recipe
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
 from engine.a2.geometry import size_of
 from engine.a2.options import A2Options
+from engine.a2.phases import PHASES, PhaseName
 from engine.a2.plan.fallbacks import RUNGS, Way, next_way
 from engine.a2.streaming import step_aside
 from engine.errors import EngineUnavailable
-from engine.memory.model_cache import Garage
+from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import Shortage, give_back, is_shortage
 from engine.scene.cast import Member
 from engine.scene.scene import Scene
@@ -24,44 +25,41 @@ from engine.scene.scene import Scene
 if TYPE_CHECKING:
     import numpy as np
 
-_TOLD_AS = {"loading": "loading", "text": "conditioning", "references": "conditioning", "denoise": "sampling",
-            "decode": "decoding"}  # fmt: skip
-
 
 def shoot(
-    scene: Scene, members: Sequence[Member], options: A2Options, watch: recipe.Watch, garage: Garage
+    scene: Scene, members: Sequence[Member], options: A2Options, callbacks: recipe.Callbacks, cache: ModelCache
 ) -> recipe.Shot:
-    """recipe.shoot with a model from the garage, and up to three safer ways where memory runs out, also while the
+    """recipe.shoot with a model from the cache, and up to three safer ways where memory runs out, also while the
     frames are read. The notices tell of each.
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
-    descent, work = _Descent(Way(options, size_of(scene), _on_card(options)), watch), recipe.Work(options)
+    descent, attempt = _Descent(Way(options, size_of(scene), _on_card(options)), callbacks), recipe.Attempt(options)
     while True:
-        now, work.alone, work.remark = descent.way.options, descent.way.alone, descent.remark
+        now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark
         try:
-            checkpoint = garage.fetch(recipe.weights_of(now), partial(recipe.load, now, watch))
-            shot = recipe.shoot(scene, members, now, watch, checkpoint, work)
+            checkpoint = cache.fetch(recipe.weights_of(now), partial(recipe.load, now, callbacks))
+            shot = recipe.shoot(scene, members, now, callbacks, checkpoint, attempt)
             break
         except Shortage as error:
             shortage = error.alone()
-        run = work.begun[0] if work.begun is not None else None
+        run = attempt.begun[0] if attempt.begun is not None else None
         if run is not None and run.cache is not None:
             run.cache.whole.clear()  # it knows passes that may be made in another way from now on
         descent.step_down(shortage, *((run.step, run.steps) if run is not None else (0, 1)))
     descent.notices[:0] = shot.notices
-    frames = _frames(descent, checkpoint, shot, scene.video.trim_head, garage)
+    frames = _frames(descent, checkpoint, shot, scene.video.trim_head, cache)
     return replace(shot, frames=frames, notices=descent.notices)
 
 
 def _frames(
-    descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int, garage: Garage
+    descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int, cache: ModelCache
 ) -> Generator[np.ndarray]:
     """All frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was given."""
     given = 0
     while True:
-        _make_room(descent.way, checkpoint, garage)
-        options, stop = descent.way.options, descent.watch.stop
+        _make_room(descent.way, checkpoint, cache)
+        options, stop = descent.way.options, descent.callbacks.stop
         try:
             with contextlib.closing(recipe.frames(checkpoint, shot.latents, options, head + given, stop)) as frames:
                 for frame in frames:
@@ -76,8 +74,8 @@ def _frames(
 class _Descent:
     """The way now, and what was tried before it."""
 
-    def __init__(self, way: Way, watch: recipe.Watch) -> None:
-        self.way, self.watch = way, watch
+    def __init__(self, way: Way, callbacks: recipe.Callbacks) -> None:
+        self.way, self.callbacks = way, callbacks
         self.notices: list[str] = []
         self._tried: list[str] = []
 
@@ -88,13 +86,14 @@ class _Descent:
     def step_down(self, shortage: Shortage, done: int, of: int) -> None:
         """Take the next safer way, and tell it. Raises EngineUnavailable where there is none."""
         give_back()
-        found = next_way(self.way, shortage.stage, RUNGS - len(self._tried))
+        phase = cast("PhaseName", shortage.phase)
+        found = next_way(self.way, phase, RUNGS - len(self._tried))
         if found is None:
             raise self._end(shortage)
         self.way, words = found
         self._tried.append(words)
-        self.notices.append(f"Memory ran out {shortage.where()} ({shortage.need}): went on with {words}.")
-        self.watch.tell(_TOLD_AS[shortage.stage], done, of, self.remark)
+        self.notices.append(f"Memory ran out {shortage.where} ({shortage.need}): went on with {words}.")
+        self.callbacks.tell(PHASES[phase].stage, done, of, self.remark)
 
     def _end(self, shortage: Shortage) -> EngineUnavailable:
         problem, options = shortage.problem, self.way.options
@@ -103,24 +102,24 @@ class _Descent:
         remedy = "Make the clip smaller or shorter, or close other programs"
         if options.precision not in ("int8", "fp8"):
             remedy += ", or use --precision int8"
-        if options.state is not None and shortage.stage == "decode":
+        if options.state is not None and shortage.phase == "decoding":
             remedy += ". All steps are done and kept: only decoding is left"
         elif options.state is not None and shortage.step > 1:
             remedy += f". {shortage.step - 1} steps are kept"
         return EngineUnavailable(problem, f"{remedy}.")
 
 
-def _make_room(way: Way, checkpoint: Checkpoint, garage: Garage) -> None:
+def _make_room(way: Way, checkpoint: Checkpoint, cache: ModelCache) -> None:
     """Before decoding: the transformer waits on the host if it streams, and is let go where that is not enough."""
     if way.alone and not checkpoint.streams:
-        garage.release()  # the VAE is in our hands
+        cache.release()  # the VAE is in our hands
         return
     try:
         step_aside(checkpoint, way.alone)
     except Exception as error:
         if not is_shortage(error):
             raise
-        garage.release()
+        cache.release()
 
 
 def _on_card(options: A2Options) -> bool:

@@ -19,9 +19,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.door.arguments import a2_options, check_written, parse
+from engine.door.arguments import check_written, options_of, parse
 from engine.door.render import Progress, RenderRequest, Result, Stop, render
 from engine.errors import SceneError, Stopped, TroupeError
+from engine.scene.engine import Engine
+from engine.scene.engines import find_engine
 from engine.scene.scene import Scene, load_scene, scene_from_data
 from engine.words import duration
 
@@ -105,8 +107,8 @@ def _run(arguments: argparse.Namespace, stop: Stop) -> int:
             f"-o {shlex.quote(arguments.output)}: a video is written as .mp4", "Name it so, such as -o out.mp4."
         )
     scene = _with_seed(load_scene(scene_file), arguments.seed)
-    options = a2_options(arguments, arguments.engine or scene.engine)
-    check_written(arguments)
+    options = options_of(arguments, arguments.engine or scene.engine)
+    check_written(arguments, options)
     request = RenderRequest(
         scene=scene,
         root=scene_file.parent,
@@ -115,9 +117,9 @@ def _run(arguments: argparse.Namespace, stop: Stop) -> int:
         quality=arguments.quality,
         embed_scene=not arguments.no_metadata,
         poster=False,  # one file was asked for
-        a2=options,
+        options=options,
     )
-    teller = _Teller()
+    teller = _Teller(request.made_by)
     try:
         result = render(request, teller.tell, stop)
     finally:
@@ -150,17 +152,6 @@ def _with_seed(scene: Scene, seed: int | None) -> Scene:
 # What the terminal shows
 
 
-_STAGES = {
-    "cast": "cutting out the cast",
-    "frames": "frame",
-    "loading": "loading the model,",
-    "conditioning": "reading prompt and references,",
-    "sampling": "step",
-    "decoding": "frame",
-}
-_LONG_STAGES = ("frames", "sampling", "decoding")
-
-
 class _Teller:
     """Progress on stderr: one line that changes on a terminal; a few plain ones in a log, and none of them in the
     first seconds, so that what fails at once leaves its one line only."""
@@ -168,7 +159,8 @@ class _Teller:
     _PATIENCE = 2.0  # seconds
     _INTERVAL = 0.1  # seconds between two changes of the line
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self._stages = engine.all_stages
         self._live = sys.stderr is not None and sys.stderr.isatty()
         self._shown_at = 0.0
         self._width = 0
@@ -176,13 +168,13 @@ class _Teller:
         self._quarter = 0
 
     def tell(self, progress: Progress) -> None:
-        text = _sentence(progress)
+        text = self._sentence(progress)
         now = time.monotonic()
         if self._live and (now - self._shown_at >= self._INTERVAL or progress.step == progress.of):
             self._shown_at = now
             _say("\r" + text.ljust(self._width), end="")
             self._width = len(text)
-        elif not self._live and progress.stage in _LONG_STAGES:
+        elif not self._live and self._stages[progress.stage].weight:
             if progress.stage != self._stage:
                 self._stage, self._quarter = progress.stage, 0
             quarter = 4 * progress.step // progress.of
@@ -194,20 +186,20 @@ class _Teller:
         if self._live and self._width:
             _say("\r" + " " * self._width + "\r", end="")
 
-
-def _sentence(progress: Progress) -> str:
-    text = f"{_STAGES.get(progress.stage, progress.stage)} {progress.step} of {progress.of}"
-    if progress.detail:
-        text += f" ({progress.detail.replace('_', ' ')})"
-    if progress.remaining is not None and progress.remaining >= 1:
-        text += f", about {duration(progress.remaining)} left"
-    return text
+    def _sentence(self, progress: Progress) -> str:
+        text = f"{self._stages[progress.stage].counted or progress.stage} {progress.step} of {progress.of}"
+        if progress.detail:
+            text += f" ({progress.detail.replace('_', ' ')})"
+        if progress.remaining is not None and progress.remaining >= 1:
+            text += f", about {duration(progress.remaining)} left"
+        return text
 
 
 def _report(result: Result) -> None:
     for notice in result.notices:
         _say(notice)
-    kind = "a draft" if result.engine == "draft" else result.engine
+    engine = find_engine(result.engine)
+    kind = f"a {engine.name}" if engine.is_draft else engine.name
     _say(f"{result.path}: {result.frames} frames in {result.seconds:.1f} s ({kind})")
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from engine import VERSION
-from engine.a2.options import A2Options
-from engine.door.registry import ENGINES, Watch
 from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
-from engine.memory.model_cache import Garage
+from engine.memory.model_cache import ModelCache
 from engine.scene.cast import Member
+from engine.scene.engine import FINISHING, GATHERING, Engine, EngineOptions, RunContext
+from engine.scene.engines import find_engine
 from engine.scene.scene import Element, Scene, label, scene_from_data
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class RenderRequest:
     `root` is the folder that the scene's image paths are relative to; `confined` refuses those that lead out of it
     (a scene from a stranger). `engine` overrides the scene's own. `members` are cut-outs already in hand, one for each
     of the scene's cast in its order; then nothing is opened or cut out. `quality` and `cache` are `engine.cutout`'s.
-    Without `embed_scene` the clip does not tell its scene or prompt. `poster` saves a picture beside the clip. `a2`
-    says how to run the model, where the engine is that one.
+    Without `embed_scene` the clip does not tell its scene or prompt. `poster` saves a picture beside the clip.
+    `options` say how to run the engine, and are of its kind; None: as it runs by default.
     """
 
     scene: Scene
@@ -48,16 +48,19 @@ class RenderRequest:
     members: tuple[Member, ...] | None = None
     confined: bool = False
     poster: bool = True
-    a2: A2Options = field(default_factory=A2Options)
+    options: EngineOptions | None = None
+
+    @property
+    def made_by(self) -> Engine:
+        """The engine that makes it."""
+        return find_engine(self.engine or self.scene.engine)
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far it is: `step` of `of` in `stage`; seconds since the start, and seconds that are left in this stage (None
-    while that would be a guess). `detail` says what it is about, such as the component that is loaded.
-
-    The draft's stages are "cast", "frames", "poster"; the model's "cast", "loading", "conditioning", "sampling",
-    "decoding", "poster".
+    while that would be a guess). `detail` says what it is about, such as the component that is loaded. Stages are the
+    engine's, with the door's own before and after them (`Engine.all_stages`).
     """
 
     stage: str
@@ -85,37 +88,38 @@ def render(
     request: RenderRequest,
     on_progress: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
-    garage: Garage | None = None,
+    cache: ModelCache | None = None,
 ) -> Result:
     """Make the clip; `stop` is asked often and ends the work with Stopped. Nothing partial is ever left behind. A
-    `garage` keeps the model for the next call.
+    `cache` keeps the model for the next call.
 
     Raises EngineUnavailable, SceneError, ImageError, CutoutError (these name the field), VideoError or Stopped.
     """
     from engine.media.video import prepare_folder, write_video  # here: asking for the door does not load numpy and PIL
 
-    clock = _Clock(on_progress)
-    engine = ENGINES[request.engine or request.scene.engine]
-    engine.available(request.a2)
+    engine = request.made_by
+    options = request.options or engine.options()
+    clock = _Clock(on_progress, {stage.name for stage in engine.stages if stage.weight})
+    engine.available(options)
     scene = _with_engine(request.scene, request.engine)
-    engine.check(scene, request.a2)
+    engine.check(scene, options)
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     members, notices = _cast(request, scene, clock, stop)
-    clip = engine.shoot(scene, members, Watch(request.a2, clock.tell, stop, garage or Garage()))
-    clock.tell(clip.stage, 0, clip.count)
-    with contextlib.closing(clip.frames) as frames:
+    footage = engine.shoot(scene, members, RunContext(options, clock.tell, stop, cache or ModelCache()))
+    clock.tell(footage.stage, 0, footage.count)
+    with contextlib.closing(footage.frames) as frames:
         count = write_video(
             frames,
             request.out,
             scene.video,
-            metadata=_metadata(scene, members, clip.note, request.embed_scene),
+            metadata=_metadata(scene, members, engine.note, request.embed_scene),
             stop=stop,
-            on_frame=lambda done: clock.tell(clip.stage, done, clip.count),
+            on_frame=lambda done: clock.tell(footage.stage, done, footage.count),
         )
-    notices = (*notices, *clip.notices)
+    notices = (*notices, *footage.notices)
     poster = None
     if request.poster:
-        clock.tell("poster", 0, 1)
+        clock.tell(FINISHING.name, 0, 1)
         poster, fault = _poster(request.out)
         notices = (*notices, *fault)
     return Result(request.out, poster, count, clock.elapsed(), scene.engine, notices)
@@ -160,8 +164,8 @@ def _member(element: Element, request: RenderRequest) -> tuple[Member, tuple[str
     from engine import cutout
     from engine.media.images import open_with_notices
 
-    if (request.engine or request.scene.engine) == "a2" and element.cutout == "none" and element.role != "background":
-        # As it was opened: the model's numbers depend on every pixel, and a cut-out's working size is smaller.
+    if request.made_by.whole_photos and element.cutout == "none" and element.role != "background":
+        # As it was opened: a model's numbers depend on every pixel, and a cut-out's working size is smaller.
         opened = open_with_notices(request.root / element.image)
         return Member(element, opened.picture.convert("RGBA")), opened.notices
     cut = cutout.cut_out_element(element, request.root, quality=request.quality, cache=request.cache)
@@ -213,8 +217,8 @@ def _cast(
         if len(request.members) != len(scene.cast):
             raise ValueError(f"{len(request.members)} members for a cast of {len(scene.cast)}")
         return request.members, ()
-    clock.tell("cast", 0, len(scene.cast))
-    return gather(request, lambda done: clock.tell("cast", done, len(scene.cast)), stop)
+    clock.tell(GATHERING.name, 0, len(scene.cast))
+    return gather(request, lambda done: clock.tell(GATHERING.name, done, len(scene.cast)), stop)
 
 
 # ---------------------------------------------------------------------------
@@ -272,8 +276,9 @@ class _Clock:
     _WEIGHT = 0.1
     _FEWEST = 3  # steps before a forecast: the first ones still load and warm up
 
-    def __init__(self, on_progress: Callable[[Progress], None] | None) -> None:
-        self._on_progress = on_progress
+    def __init__(self, on_progress: Callable[[Progress], None] | None, long: Collection[str]) -> None:
+        """`long`: the stages of which the rest is foretold."""
+        self._on_progress, self._long = on_progress, long
         self._start = self._last = time.monotonic()
         self._stage = ""
         self._pace = self._trust = 0.0
@@ -293,6 +298,6 @@ class _Clock:
             self._trust += self._WEIGHT * (1 - self._trust)
         self._last = now
         if self._on_progress is not None:
-            foreseen = self._steps > self._FEWEST and stage in ("frames", "sampling", "decoding")
+            foreseen = self._steps > self._FEWEST and stage in self._long
             remaining = self._pace / self._trust * (of - step) if foreseen else None
             self._on_progress(Progress(stage, step, of, now - self._start, remaining, detail))

@@ -10,6 +10,6 @@ puppet   a tile warped on to a frame
 render   all of it: frames
 """
 
-from engine.draft.render import NOTE, arrange, block, empty_stage, frames
+from engine.draft.render import arrange, block, empty_stage, frames
 
-__all__ = ["NOTE", "arrange", "block", "empty_stage", "frames"]
+__all__ = ["arrange", "block", "empty_stage", "frames"]

@@ -13,11 +13,6 @@ from engine.errors import Stopped
 from engine.scene.cast import Member
 from engine.scene.scene import Placement, Scene
 
-NOTE = (
-    "This is a draft: an animated storyboard that Troupe composed from the cut-outs, the prompt and the layout. "
-    "No video model was used."
-)
-
 
 def arrange(scene: Scene, members: Sequence[Member]) -> dict[int, Placement]:
     """Where the draft puts each of the cast: cast index to placement, explicit ones unchanged, the background left

@@ -8,7 +8,7 @@ from typing import Any
 from engine.memory.shortage import give_back
 
 
-class Garage:
+class ModelCache:
     """Holds one loaded model, and what it was loaded from. For one thread at a time."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineUnavailable
 from engine.memory.host import physical_memory
@@ -13,12 +13,6 @@ from engine.words import GIB
 if TYPE_CHECKING:
     import torch
 
-StageName = Literal["loading", "text", "references", "denoise", "decode"]
-
-_DOING = {
-    "loading": "while loading the model", "text": "while reading the prompt",
-    "references": "while encoding the pictures", "denoise": "at step {step}", "decode": "while decoding",
-}  # fmt: skip
 # What the libraries say where they have no type of their own for it: C10's allocators, cuBLAS, cuDNN, and the system.
 _WORDS = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|unable to allocate|bad allocation"
@@ -37,20 +31,16 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 class Shortage(EngineUnavailable):
-    """Memory ran out in `stage`. Raised within the engine, where a safer way may be tried; whoever sees it can show it:
-    it is what there is to say when none is."""
+    """Memory ran out in a phase of the work, `where` in words such as "at step 12". Raised within the engine, where a
+    safer way may be tried; whoever sees it can show it: it is what there is to say when none is."""
 
-    def __init__(self, stage: StageName, need: Need, step: int = 0) -> None:
-        self.stage, self.need, self.step = stage, need, step
-        super().__init__(f"memory ran out {self.where()} ({need})", "Make the clip smaller or shorter.")
+    def __init__(self, phase: str, where: str, need: Need, step: int = 0) -> None:
+        self.phase, self.where, self.need, self.step = phase, where, need, step
+        super().__init__(f"memory ran out {where} ({need})", "Make the clip smaller or shorter.")
 
     def alone(self) -> Shortage:
         """The same without what led to it: a traceback keeps everything alive that was in use."""
-        return Shortage(self.stage, self.need, self.step)
-
-    def where(self) -> str:
-        """Such as "at step 12"."""
-        return _DOING[self.stage].format(step=self.step)
+        return Shortage(self.phase, self.where, self.need, self.step)
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,5 @@ def _name_of(number: int) -> str:
 
 def _sweep(request: RenderRequest, ended: int) -> None:
     """Remove the half-written files of a killed process."""
-    for target in (request.out, request.a2.save_latents, request.a2.state, request.a2.preview):
-        if target is not None:
-            atomic.sweep(target, ended)
+    for target in (request.out, *(request.options.written if request.options is not None else ())):
+        atomic.sweep(target, ended)

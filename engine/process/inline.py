@@ -12,44 +12,41 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 
-from engine.a2.options import A2Options
 from engine.door.render import Progress, RenderRequest, Result, render
 from engine.errors import EngineUnavailable, Stopped
-from engine.memory.model_cache import Garage
+from engine.memory.model_cache import ModelCache
 from engine.process import messages
 from engine.process.client import EngineDied
 from engine.process.worker import perform
-from engine.scene.scene import Scene
+from engine.scene.engine import EngineOptions
+from engine.scene.engines import all_engines
 
 _BEAT = 0.5  # seconds between two looks at `stop`
 _USE_THE_DRAFT = "Use the draft, which needs no GPU"
 
-# What the time to ask for is reckoned from. The rate is taken low for the cards that Spaces lend, and was not measured
-# there: too short a time ends a clip unfinished, too long a time only asks for more of the person's quota.
-_WEIGHTS, _WIDTH, _LAYERS = 14e9, 5120, 40
-_RATE = 100e12  # floating point operations a second
-_BESIDES = 60.0  # seconds for the text encoder, the VAE and the film
-
 
 class InlineEngine:
-    """What `engine.process.client.EngineProcess` is, on a ZeroGPU Space. The model that `options` name is loaded here
-    and now, on the way up, where no GPU time is counted: the forked process finds it in place.
+    """What `engine.process.client.EngineProcess` is, on a ZeroGPU Space. The models that its engines use are loaded
+    here and now, on the way up, where no GPU time is counted: the forked process finds them in place.
 
     Has to be made before Gradio's launch, which counts the functions that want a GPU, and before torch is imported.
     """
 
-    def __init__(self, options: A2Options | None = None) -> None:
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        """`options`: how to run the engine whose model is loaded; by default as it runs on its own."""
         import spaces
 
-        garage = Garage()
+        cache = ModelCache()
 
         def on_gpu(request: RenderRequest) -> Iterator[messages.FromEngine]:
-            yield from _messages(request, garage)
+            yield from _messages(request, cache)
 
         self._on_gpu = spaces.GPU(duration=gpu_seconds)(on_gpu)
         self._turn = threading.Lock()
-        with contextlib.suppress(EngineUnavailable):  # without a model there is the draft
-            _load(options or A2Options(), garage)
+        for engine in all_engines():
+            if engine.wants_gpu and (options is None or isinstance(options, engine.options)):
+                with contextlib.suppress(EngineUnavailable):  # without a model there is the draft
+                    engine.preload(options or engine.options(), cache)
 
     def start(self) -> None:
         """All that can be done ahead is done."""
@@ -60,9 +57,9 @@ class InlineEngine:
         on_progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Result:
-        """Make the clip, as `engine.door.render` does; the draft right here. Raises what the door raises, EngineFault,
-        and EngineDied where the Space lends no GPU or takes it away."""
-        if (request.engine or request.scene.engine) == "draft":
+        """Make the clip, as `engine.door.render` does; what wants no GPU right here. Raises what the door raises,
+        EngineFault, and EngineDied where the Space lends no GPU or takes it away."""
+        if not request.made_by.wants_gpu:
             return render(request, on_progress, stop)
         with self._turn, contextlib.closing(self._on_gpu(request)) as answers:
             try:
@@ -89,30 +86,16 @@ class InlineEngine:
 
 
 def gpu_seconds(request: RenderRequest) -> int:
-    """How long to ask for a GPU: what a diffusion transformer of this size computes (2 operations a weight and token,
-    4 width a pair of tokens and layer), over a rate that is taken low."""
-    scene: Scene = request.scene
-    video, sampling = scene.video, scene.sampling
-    tokens = ((video.frames - 1) // 4 + 1) * (video.height // 16) * (video.width // 16)
-    forward = 2 * _WEIGHTS * tokens + 4 * _WIDTH * _LAYERS * tokens**2
-    passes = sampling.steps * (2 if sampling.guidance > 1 else 1)
-    return round(_BESIDES + passes * forward / _RATE)
+    """How long to ask for a GPU."""
+    return request.made_by.gpu_seconds(request.scene)
 
 
-def _load(options: A2Options, garage: Garage) -> None:
-    from engine.a2 import recipe
-    from engine.a2.options import check_installed
-
-    check_installed()
-    garage.fetch(recipe.weights_of(options), lambda: recipe.load(options))
-
-
-def _messages(request: RenderRequest, garage: Garage) -> Iterator[messages.FromEngine]:
+def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.FromEngine]:
     """A job as a generator. Something comes out every half second at least, since a close is only heard there."""
     told: queue.SimpleQueue[messages.FromEngine] = queue.SimpleQueue()
     left = threading.Event()
     job = threading.Thread(
-        target=perform, args=(messages.Render(1, request), told.put, left.is_set, garage), name="troupe-gpu-job"
+        target=perform, args=(messages.Render(1, request), told.put, left.is_set, cache), name="troupe-gpu-job"
     )
     job.start()
     try:

@@ -18,6 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from engine import VERSION, errors
 from engine.door.render import Progress, RenderRequest, Result
 from engine.errors import EngineUnavailable, SceneError, TroupeError
+from engine.scene.engine import EngineOptions
+from engine.scene.engines import ENGINES, find_engine
 from engine.scene.scene import Scene, scene_from_data
 
 PROTOCOL = 1
@@ -208,7 +210,8 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Scene):
         return value.model_dump(mode="json", exclude_unset=True)  # what is a default here is the same one there
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
+        whose = {"engine": value.engine} if isinstance(value, EngineOptions) else {}
+        return whose | {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
     raise ChannelError(f"{where}: a {type(value).__name__} cannot be sent to another process")
 
 
@@ -221,6 +224,10 @@ def _typed(kind: Any, data: Any, where: str) -> Any:
         return data
     if origin is tuple and isinstance(data, list):
         return _tuple(choices, data, where)
+    if kind is EngineOptions and isinstance(data, dict):
+        if data.get("engine") not in ENGINES:
+            raise ChannelError(f"{where}: they are no known engine's")
+        return _dataclass(find_engine(data.pop("engine")).options, data, where)
     if is_dataclass(kind) and isinstance(data, dict):
         return _dataclass(kind, data, where)
     if kind is Scene:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from engine.door.render import render
 from engine.errors import EngineUnavailable, Stopped, TroupeError
-from engine.memory.model_cache import Garage
+from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import is_poisoned
 from engine.process.messages import (
     Alive,
@@ -50,13 +50,13 @@ _BEAT = 2.0  # seconds between two signs of life
 _GRACE = 5.0  # seconds that a job has to stop once nobody waits for it any more
 
 
-def perform(order: Render, say: Callable[[FromEngine], None], stop: Callable[[], bool], garage: Garage) -> bool:
+def perform(order: Render, say: Callable[[FromEngine], None], stop: Callable[[], bool], cache: ModelCache) -> bool:
     """Do one job and say what happens, its end in any case and before anything else: what is done to tidy up may not
     work either. Whether this process can do another one; else it ends, and who gives it one gives it to the next."""
     spoilt = sound = True
     try:
         answer: FromEngine = Done(
-            order.job, render(order.request, lambda progress: say(Told(order.job, progress)), stop, garage)
+            order.job, render(order.request, lambda progress: say(Told(order.job, progress)), stop, cache)
         )
         spoilt = False
     except Stopped:
@@ -68,7 +68,7 @@ def perform(order: Render, say: Callable[[FromEngine], None], stop: Callable[[],
     say(answer)
     if spoilt and sound:  # what ran out of memory, or broke in the middle, should not meet the next job
         try:
-            garage.release()
+            cache.release()
         except Exception as error:  # this process only: the next job gets another
             print(f"troupe: the model cannot be let go: {error}", file=sys.stderr, flush=True)
             return False
@@ -84,7 +84,7 @@ class Worker:
         self._speaking = threading.Lock()
         self._unwanted: set[int] = set()  # the jobs that are to stop
         self._busy, self._leaving, self._left = threading.Event(), threading.Event(), threading.Event()
-        self._garage = Garage()
+        self._cache = ModelCache()
 
     def run(self) -> None:
         """Work until nobody wants any more. The calling thread does the jobs: some libraries insist on the first."""
@@ -94,10 +94,10 @@ class Worker:
         _warm_up()
         while (order := self._next()) is not None:
             if isinstance(order, Release):
-                self._garage.release()
+                self._cache.release()
                 self._say(Released())
             else:
-                sound = perform(order, self._say, partial(self._is_unwanted, order.job), self._garage)
+                sound = perform(order, self._say, partial(self._is_unwanted, order.job), self._cache)
                 self._busy.clear()
                 self._unwanted.discard(order.job)
                 if not sound:
@@ -109,7 +109,7 @@ class Worker:
             try:
                 return self._orders.get(timeout=self._idle)
             except queue.Empty:
-                self._garage.release()
+                self._cache.release()
 
     def _is_unwanted(self, job: int) -> bool:
         return job in self._unwanted or self._leaving.is_set()

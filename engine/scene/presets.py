@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine.disk import atomic
 from engine.disk.walk import RESERVED
 from engine.errors import PresetError
+from engine.scene.engine import whole_frames
+from engine.scene.engines import DRAFT
 from engine.scene.scene import MAX_CAST, MAX_PROMPT, Direction, Element, Motion, Placement, Role, Sampling, Scene, Video
 
 FORMATS: dict[str, tuple[int, int]] = {"16:9": (832, 480), "9:16": (480, 832), "1:1": (640, 640)}  # width, height
@@ -151,7 +153,7 @@ class Directed:
     sampling: Sampling
     direction: Direction
 
-    def scene(self, engine: Literal["a2", "draft"] = "draft") -> Scene:
+    def scene(self, engine: str = DRAFT) -> Scene:
         """The scene. Raises pydantic's ValidationError or SceneError for an empty or impossible cast."""
         return Scene(engine=engine, **vars(self))
 
@@ -184,7 +186,7 @@ def direct(
         cast=tuple(directed),
         prompt=prompt,
         negative_prompt=" ".join(preset.negative_prompt.split()),
-        video=Video(width=width, height=height, frames=frames_of(preset.seconds), fps=FPS),
+        video=Video(width=width, height=height, frames=whole_frames(preset.seconds, FPS), fps=FPS),
         sampling=preset.a2 if seed is None else preset.a2.model_copy(update={"seed": seed}),
         direction=preset.draft,
     )
@@ -192,11 +194,6 @@ def direct(
 
 def _with_article(name: str) -> str:
     return f"the {name}" if name[:1].islower() and not name.startswith(_ARTICLES) else name
-
-
-def frames_of(seconds: float, fps: int = FPS) -> int:
-    """The nearest number of frames that both engines can make: 4k + 1."""
-    return 4 * max(1, round((seconds * fps - 1) / 4)) + 1
 
 
 # ---------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import SceneError
+from engine.scene.engines import DRAFT, ENGINES, find_engine
 from engine.scene.prompt import folded
+from engine.scene.settings import Setting
 
 Role = Literal["character", "object", "background"]
 Camera = Literal["still", "push_in", "pull_out", "pan_left", "pan_right", "tilt_up", "tilt_down", "orbit", "handheld"]
@@ -74,7 +76,7 @@ class Direction(_Frozen):
     minute that dancers keep."""
 
     camera: Camera | None = None
-    bpm: float = Field(default=110, ge=40, le=220)
+    bpm: Annotated[float, Field(ge=40, le=220), Setting("Beat (per minute, for dancers)", control="slider")] = 110
 
 
 class Video(_Frozen):
@@ -90,9 +92,21 @@ class Video(_Frozen):
 class Sampling(_Frozen):
     """Numbers for the diffusion model; the draft uses only the seed."""
 
-    steps: int = Field(default=50, ge=1, le=200)
-    guidance: float = Field(default=5.0, ge=0, le=30)
-    flow_shift: float = Field(default=8.0, gt=0, le=50)
+    steps: Annotated[
+        int, Field(ge=1, le=200),
+        Setting("Steps", "More takes longer; the authors use 50.", "slider", redraws="plan"),
+    ] = 50  # fmt: skip
+    guidance: Annotated[
+        float, Field(ge=0, le=30),
+        Setting(
+            "Guidance", "How strictly the prompt is followed. At 1 a step takes half the time.", "slider", step=0.5,
+            redraws="plan",
+        ),
+    ] = 5.0  # fmt: skip
+    flow_shift: Annotated[
+        float, Field(gt=0, le=50),
+        Setting("Flow shift", "Higher spends more steps on the layout, lower on detail.", "slider", step=0.5),
+    ] = 8.0  # fmt: skip
     seed: int = Field(default=42, ge=0, le=MAX_SEED)
 
 
@@ -100,7 +114,7 @@ class Scene(_Frozen):
     """Everything a clip is made from. Two scenes that are equal give the same draft, frame for frame."""
 
     version: Literal[1] = 1
-    engine: Literal["a2", "draft"] = "draft"
+    engine: str = DRAFT
     cast: Annotated[tuple[Element, ...], Field(min_length=1, max_length=MAX_CAST)]
     prompt: Text = Field(max_length=MAX_PROMPT)
     negative_prompt: Text = Field(default="", max_length=MAX_PROMPT)
@@ -114,6 +128,14 @@ class Scene(_Frozen):
         if value == 1 and type(value) is not int:  # true and 1.0 are equal to 1, but no version numbers
             raise SceneError("version", f"{_short(value)} is not a choice", "Use 1.")
         return value
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _check_engine(cls, name: Any) -> Any:
+        if not isinstance(name, str) or name not in ENGINES:
+            choices = [repr(each) for each in sorted(ENGINES)]
+            raise SceneError("engine", f"{_short(name)} is not a choice", f"Use {_either(choices)}.")
+        return name
 
     @model_validator(mode="after")
     def _check_cast_and_length(self) -> Scene:
@@ -130,11 +152,7 @@ class Scene(_Frozen):
                     "Give each of the cast a name of its own.",
                 )
             seen[name] = i
-        if self.engine == "a2" and self.video.frames % 4 != 1:
-            low = self.video.frames - (self.video.frames - 1) % 4
-            raise SceneError(
-                "video.frames", f"{self.video.frames} is not 4k + 1", f"The a2 engine needs {low} or {low + 4}."
-            )
+        find_engine(self.engine).check_video(self.video)
         return self
 
     def of_role(self, *roles: str) -> tuple[Element, ...]:
@@ -297,6 +315,10 @@ def _nearest_side(value: int, step: int) -> str:
     low = value // step * step
     allowed = {min(max(side, MIN_SIDE), MAX_SIDE) for side in (low, low + step)}
     return " or ".join(map(str, sorted(allowed)))
+
+
+def _either(choices: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
 def _short(value: Any) -> str:

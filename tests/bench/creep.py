@@ -67,7 +67,7 @@ def main(jobs: int = 10) -> None:
                 options = A2Options(model=str(place / "model"), device="cpu", state=place / f"{job}.safetensors")
                 # Another prompt and seed each time: what is kept from job to job should not grow with them.
                 asked = replace(
-                    RenderRequest(small, FIXTURES / "golden", place / f"{job}.mp4", poster=False, a2=options),
+                    RenderRequest(small, FIXTURES / "golden", place / f"{job}.mp4", poster=False, options=options),
                     scene=small.model_copy(update={"prompt": f"{small.prompt} {job}"}),
                 )
                 begun = time.perf_counter()

@@ -171,7 +171,7 @@ def streamed(setting: Setting, precision: str, cap: float | None, speed: float |
         )
         plan = make_plan(found, setting.clip, overrides=Overrides(precision=precision))
         stay, chunk, batched = plan.settings.resident, plan.settings.chunk, plan.settings.batched
-        foretold = next(stage.vram for stage in plan.stages if stage.name == "denoise")
+        foretold = next(stage.vram for stage in plan.stages if stage.name == "sampling")
     elif cap is not None:
         stay = 0
 

@@ -6,51 +6,58 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from engine.a2.geometry import ClipSize
+from engine.a2.phases import PHASES
 from engine.a2.plan.choose import Budget, Overrides, choose
 from engine.a2.plan.settings import Settings
-from engine.a2.plan.stages import Stage, Work, all_stages
+from engine.a2.plan.stages import PhaseNeed, PlannedClip, phase_needs
 from engine.words import GIB
 
-_DOING = {"text": "reading the prompt", "references": "encoding the pictures", "denoise": "denoising",
-          "decode": "decoding"}  # fmt: skip
 _MIN_SIDE = 256  # pixels; below it no one would want the clip
 
 
-def problems_of(work: Work, settings: Settings, stages: Sequence[Stage], budget: Budget, download: int) -> list[str]:
+def problems_of(
+    planned: PlannedClip, settings: Settings, stages: Sequence[PhaseNeed], budget: Budget, download: int
+) -> list[str]:
     """What is short, the largest lack of each kind."""
     found = []
     card = max(stages, key=lambda stage: stage.vram)
     if card.vram > budget.vram:
-        found.append(f"{_DOING[card.name]} needs {_up(card.vram)} GB of the card, {budget.vram / GIB:.1f} GB are free")
+        found.append(
+            f"{PHASES[card.name].doing} needs {_up(card.vram)} GB of the card, {budget.vram / GIB:.1f} GB are free"
+        )
     host = max(stages, key=lambda stage: stage.ram)
     if host.ram > budget.ram:
-        found.append(f"{_DOING[host.name]} needs {_up(host.ram)} GB of memory, {budget.ram / GIB:.1f} GB are free")
+        found.append(
+            f"{PHASES[host.name].doing} needs {_up(host.ram)} GB of memory, {budget.ram / GIB:.1f} GB are free"
+        )
     disk = download + (sum(stage.disk for stage in stages) if settings.host == "mapped" else 0)
     if budget.disk is not None and disk > budget.disk:
         found.append(f"the model needs {_up(disk)} GB of disk, {budget.disk / GIB:.1f} GB are free")
     return found
 
 
-def changes_that_fit(work: Work, budget: Budget, overrides: Overrides, stages: Sequence[Stage]) -> Iterator[str]:
+def changes_that_fit(
+    planned: PlannedClip, budget: Budget, overrides: Overrides, stages: Sequence[PhaseNeed]
+) -> Iterator[str]:
     """Each alone is enough for card and memory, and each is the smallest of its kind."""
-    if overrides != Overrides() and _runs(work, budget, Overrides(device=overrides.device)):
+    if overrides != Overrides() and _runs(planned, budget, Overrides(device=overrides.device)):
         yield "with the settings left to the plan"
     if overrides.resident_blocks is not None:
         free = replace(overrides, resident_blocks=None)
-        if _runs(work, budget, free):
-            yield f"with {choose(work, budget, free).resident} resident blocks"
-    clip = work.clip
+        if _runs(planned, budget, free):
+            yield f"with {choose(planned, budget, free).resident} resident blocks"
+    clip = planned.clip
     shorter = (replace(clip, frames=frames) for frames in range(clip.frames - 4, 4, -4))
-    if found := next((one for one in shorter if _runs(replace(work, clip=one), budget, overrides)), None):
+    if found := next((one for one in shorter if _runs(replace(planned, clip=one), budget, overrides)), None):
         yield f"with {found.frames} frames"
-    if found := next((one for one in _smaller(clip) if _runs(replace(work, clip=one), budget, overrides)), None):
+    if found := next((one for one in _smaller(clip) if _runs(replace(planned, clip=one), budget, overrides)), None):
         yield f"at {found.width}×{found.height}"
     for wider, name in _wider(budget, stages):
-        if _runs(work, wider, overrides):
+        if _runs(planned, wider, overrides):
             yield name
 
 
-def _wider(budget: Budget, stages: Sequence[Stage]) -> Iterator[tuple[Budget, str]]:
+def _wider(budget: Budget, stages: Sequence[PhaseNeed]) -> Iterator[tuple[Budget, str]]:
     """The plan with the least needs says how much more it would take."""
     card, memory = max(stage.vram for stage in stages), max(stage.ram for stage in stages)
     words, wider = [], budget
@@ -72,8 +79,8 @@ def _smaller(clip: ClipSize) -> Iterator[ClipSize]:
         yield replace(clip, width=width, height=height)
 
 
-def _runs(work: Work, budget: Budget, overrides: Overrides) -> bool:
-    stages = all_stages(replace(work, speed=None), choose(work, budget, overrides))
+def _runs(planned: PlannedClip, budget: Budget, overrides: Overrides) -> bool:
+    stages = phase_needs(replace(planned, speed=None), choose(planned, budget, overrides))
     return all(stage.vram <= budget.vram and stage.ram <= budget.ram for stage in stages)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _REPEATS = 3
 _TRUST = 0.5  # of a new job's word against all earlier ones'
 _WILDEST = 20.0  # a correction beyond it is an accident: a laptop that slept, a clock that was set
+_EARLIER = {"text": "prompt", "denoise": "sampling", "decode": "decoding"}  # phases as earlier versions called them
 _COPY = 256 * 2**20  # bytes
 
 _Run = Callable[[], object]
@@ -57,6 +58,7 @@ def recall(machine: Machine, file: Path) -> Speed | None:
     try:
         numbers = [value for name, value in entry.items() if name not in ("corrections", "copy", "pageable")]
         corrections = entry["corrections"].values()
+        entry["corrections"] = {_EARLIER.get(phase, phase): factor for phase, factor in entry["corrections"].items()}
         if not all(map(_is_rate, [*numbers, *corrections, *filter(None, (entry["copy"], entry["pageable"]))])):
             return None
         return Speed(**entry)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from engine.a2.geometry import Tiling, tiling_for
 from engine.a2.plan.settings import Precision, Settings, block_bytes
-from engine.a2.plan.stages import SLOTS, Stage, Work, all_stages
+from engine.a2.plan.stages import SLOTS, PhaseNeed, PlannedClip, phase_needs
 from engine.memory.hardware import Fact, Hardware
 
 CHUNK = 4096  # tokens; large enough to keep a card busy
@@ -64,35 +64,35 @@ def _known(*facts: Fact) -> int | None:
     return next((fact.value for fact in facts if isinstance(fact.value, int)), None)
 
 
-def choose(work: Work, budget: Budget, overrides: Overrides) -> Settings:
+def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Settings:
     """The settings to run with; where nothing fits, those that need least."""
-    for settings in _candidates(work, budget, overrides):
-        if _fits(work, settings, budget, "denoise") and _fits(work, settings, budget, "text"):
+    for settings in _candidates(planned, budget, overrides):
+        if _fits(planned, settings, budget, "sampling") and _fits(planned, settings, budget, "prompt"):
             break
-    settings = _with_encoder(work, settings, budget, overrides)
-    settings = _with_decoder(work, settings, budget, overrides)
+    settings = _with_encoder(planned, settings, budget, overrides)
+    settings = _with_decoder(planned, settings, budget, overrides)
     together = replace(settings, together=True, offload="none")
     if settings.offload == "none" and overrides.together is not False and all(
-        _fits(work, together, budget, stage.name) for stage in all_stages(work, together)
+        _fits(planned, together, budget, stage.name) for stage in phase_needs(planned, together)
     ):  # fmt: skip
         return together
     return replace(settings, together=bool(overrides.together))
 
 
-def _candidates(work: Work, budget: Budget, overrides: Overrides) -> Iterator[Settings]:
+def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Iterator[Settings]:
     """Best first. With more memory a later one never becomes better than an earlier one: so more memory is never
     slower. Blocks that stream go with pieces, since what those free holds blocks."""
     precisions = (overrides.precision,) if overrides.precision else _precisions(budget)
-    whole = overrides.offload != "blocks" and overrides.resident_blocks in (None, work.shapes.transformer.layers)
-    chunks = (overrides.chunk,) if overrides.chunk is not None else (0, min(CHUNK, work.clip.tokens))
+    whole = overrides.offload != "blocks" and overrides.resident_blocks in (None, planned.shapes.transformer.layers)
+    chunks = (overrides.chunk,) if overrides.chunk is not None else (0, min(CHUNK, planned.clip.tokens))
     still = whole or budget.device == "cpu" or overrides.offload == "none"
     if still:
         for precision in precisions:
-            yield _resident(work, budget, overrides, precision, chunks[0])
-        yield _resident(work, budget, overrides, precisions[-1], chunks[-1])
+            yield _resident(planned, budget, overrides, precision, chunks[0])
+        yield _resident(planned, budget, overrides, precisions[-1], chunks[-1])
     if budget.device != "cpu" and overrides.offload != "none":
-        base = _resident(work, budget, overrides, precisions[-1], chunks[-1])
-        streaming = _streaming(work, base, budget, overrides)
+        base = _resident(planned, budget, overrides, precisions[-1], chunks[-1])
+        streaming = _streaming(planned, base, budget, overrides)
         yield streaming
         if overrides.resident_blocks is None:
             yield replace(
@@ -106,28 +106,28 @@ def _precisions(budget: Budget) -> tuple[Precision, ...]:
     return ("fp32", "bf16", "int8") if budget.device == "cpu" else ("bf16", "int8")
 
 
-def _resident(work: Work, budget: Budget, overrides: Overrides, precision: Precision, chunk: int) -> Settings:
+def _resident(planned: PlannedClip, budget: Budget, overrides: Overrides, precision: Precision, chunk: int) -> Settings:
     """Nothing streams."""
-    few = budget.device != "cpu" and work.clip.guided and work.clip.tokens <= _BATCH_BELOW
+    few = budget.device != "cpu" and planned.clip.guided and planned.clip.tokens <= _BATCH_BELOW
     batched = few if overrides.batched_guidance is None else overrides.batched_guidance
     return Settings(
-        device=budget.device, precision=precision, offload="none", resident=work.shapes.transformer.layers,
+        device=budget.device, precision=precision, offload="none", resident=planned.shapes.transformer.layers,
         host="none", batched=batched, chunk=chunk, tiling=None, encode_tiled=False,
         together=False,
     )  # fmt: skip
 
 
-def _streaming(work: Work, base: Settings, budget: Budget, overrides: Overrides) -> Settings:
+def _streaming(planned: PlannedClip, base: Settings, budget: Budget, overrides: Overrides) -> Settings:
     """As many resident blocks as the card holds, and the best place for the others that the memory allows."""
     settings = replace(base, offload="blocks", resident=0, host="pinned")
-    weights, layers = work.shapes.transformer.weights, work.shapes.transformer.layers
+    weights, layers = planned.shapes.transformer.weights, planned.shapes.transformer.layers
     if overrides.resident_blocks is not None:
         resident = min(max(overrides.resident_blocks, 0), layers)
     else:
-        spare = budget.vram - _stage(work, settings, "denoise").vram
+        spare = budget.vram - _stage(planned, settings, "sampling").vram
         # Rounding and the margin for what is between tensors: ask the stage itself, it is what is checked.
         resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base.precision)))
-        while resident and _stage(work, replace(settings, resident=resident), "denoise").vram > budget.vram:
+        while resident and _stage(planned, replace(settings, resident=resident), "sampling").vram > budget.vram:
             resident -= 1
     settings = replace(settings, resident=resident)
     if overrides.host:
@@ -137,21 +137,21 @@ def _streaming(work: Work, base: Settings, budget: Budget, overrides: Overrides)
         waiting = (layers - resident) * block_bytes(weights, settings.precision)
         if host == "pinned" and waiting > budget.pinned:
             continue
-        if all(_stage(work, settings, name).ram <= budget.ram for name in ("text", "denoise")):
+        if all(_stage(planned, settings, name).ram <= budget.ram for name in ("prompt", "sampling")):
             return settings
     return replace(settings, host="mapped")
 
 
-def _with_encoder(work: Work, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
+def _with_encoder(planned: PlannedClip, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
     if overrides.encode_tiled is not None:
         return replace(settings, encode_tiled=overrides.encode_tiled)
-    whole = replace(settings, encode_tiled=work.clip.width * work.clip.height > _TILED_ENCODE)
-    return whole if _fits(work, whole, budget, "references") else replace(settings, encode_tiled=True)
+    whole = replace(settings, encode_tiled=planned.clip.width * planned.clip.height > _TILED_ENCODE)
+    return whole if _fits(planned, whole, budget, "references") else replace(settings, encode_tiled=True)
 
 
-def _with_decoder(work: Work, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
+def _with_decoder(planned: PlannedClip, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
     """Whole frames, or the largest tiles that fit. Tiles wait on the host: on the card they would save nothing."""
-    _, height, width = work.clip.latent
+    _, height, width = planned.clip.latent
     if overrides.tile is not None:
         tile = max(overrides.tile, _TILE_OVERLAP + 8)
         return replace(settings, tiling=Tiling(tile, _TILE_OVERLAP, budget.device != "cpu") if overrides.tile else None)
@@ -160,15 +160,15 @@ def _with_decoder(work: Work, settings: Settings, budget: Budget, overrides: Ove
     tried = [usual, *(Tiling(tile, _TILE_OVERLAP, budget.device != "cpu") for tile in smaller)]
     for tiling in tried:
         found = replace(settings, tiling=tiling)
-        if _fits(work, found, budget, "decode"):
+        if _fits(planned, found, budget, "decoding"):
             return found
     return found
 
 
-def _stage(work: Work, settings: Settings, name: str) -> Stage:
-    return next(stage for stage in all_stages(replace(work, speed=None), settings) if stage.name == name)
+def _stage(planned: PlannedClip, settings: Settings, name: str) -> PhaseNeed:
+    return next(stage for stage in phase_needs(replace(planned, speed=None), settings) if stage.name == name)
 
 
-def _fits(work: Work, settings: Settings, budget: Budget, name: str) -> bool:
-    stage = _stage(work, settings, name)
+def _fits(planned: PlannedClip, settings: Settings, budget: Budget, name: str) -> bool:
+    stage = _stage(planned, settings, name)
     return stage.vram <= budget.vram and stage.ram <= budget.ram

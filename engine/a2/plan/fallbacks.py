@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from engine.a2.geometry import ClipSize, Tiling, tiling_for
 from engine.a2.options import A2Options
-from engine.memory.shortage import StageName
+from engine.a2.phases import PhaseName
 
 RUNGS = 3  # per clip
 
@@ -32,13 +32,13 @@ class Way:
     alone: bool = False
 
 
-def next_way(way: Way, stage: StageName, rungs_left: int) -> tuple[Way, str] | None:
-    """The next safer way after memory ran out in `stage`, and what changes, in words; None where there is none. The
+def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | None:
+    """The next safer way after memory ran out in a phase, and what changes, in words; None where there is none. The
     last rung takes all that is left at once."""
     if rungs_left <= 0:
         return None
     changes: list[str] = []
-    while (step := next(_steps(way, stage), None)) is not None:
+    while (step := next(_steps(way, phase), None)) is not None:
         way, words = step
         changes.append(words)
         if rungs_left > 1:
@@ -54,20 +54,20 @@ def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | Non
     return Tiling(max(options.tile, SMALLEST_TILE), _OVERLAP, on_card)
 
 
-def _steps(way: Way, stage: StageName) -> Iterator[tuple[Way, str]]:
-    """What may be changed for a stage, the cheapest first."""
+def _steps(way: Way, phase: PhaseName) -> Iterator[tuple[Way, str]]:
+    """What may be changed for a phase, the cheapest first."""
     streams = way.on_card and way.options.offload == "blocks"
-    if stage in ("text", "references", "decode") and streams and not way.alone:
+    if phase in ("prompt", "references", "decoding") and streams and not way.alone:
         yield _alone(way)
-    if stage == "denoise":
+    if phase == "sampling":
         yield from _denoising(way)
-    elif stage == "references" and not way.options.encode_tiled:
+    elif phase == "references" and not way.options.encode_tiled:
         yield _with(way, replace(way.options, encode_tiled=True)), "the pictures encoded in tiles"
-    elif stage == "decode":
+    elif phase == "decoding":
         yield from _decoding(way)
-    if stage != "decode":
+    if phase != "decoding":
         yield from _streaming(way)
-    if stage == "denoise":
+    if phase == "sampling":
         yield from _chunks(way, _CHUNKS[1:])
 
 
@@ -87,7 +87,7 @@ def _chunks(way: Way, sizes: tuple[int, ...]) -> Iterator[tuple[Way, str]]:
 
 def _streaming(way: Way) -> Iterator[tuple[Way, str]]:
     """Copies hide behind the computing: no block that stays is worth a clip that fails."""
-    if way.on_card and way.options.offload == "none":
+    if way.on_card and way.options.offload != "blocks":
         streaming = replace(way.options, offload="blocks", resident_blocks=0)
         yield _with(way, streaming), "the model's blocks brought one by one"
     elif way.on_card and way.options.resident_blocks:

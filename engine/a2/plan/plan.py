@@ -7,18 +7,24 @@ on this machine or not at all. A person may set any line; the rest is planned ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.a2.geometry import ClipSize
+from engine.a2.options import A2Options
+from engine.a2.phases import PHASES
 from engine.a2.plan.advice import changes_that_fit, problems_of
 from engine.a2.plan.choose import Budget, Overrides, budget_of, choose
 from engine.a2.plan.settings import Settings, blocks_bytes
 from engine.a2.plan.shapes import Shapes, default_shapes
 from engine.a2.plan.speed import Speed
-from engine.a2.plan.stages import Stage, Work, all_stages, component_bytes
+from engine.a2.plan.stages import PhaseNeed, PlannedClip, component_bytes, phase_needs
 from engine.memory.hardware import Hardware
+from engine.scene.engine import MemoryBars
 from engine.words import GIB
+
+_LARGE = 4 * GIB  # of memory: models of that size are not for processors
+_DAYS = "Without a graphics card such a clip takes days: use the draft, or a machine with a card"
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Plan:
 
     settings: Settings
     choices: tuple[Choice, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[PhaseNeed, ...]
     budget: Budget
     blocks: int
     download: int
@@ -77,6 +83,32 @@ class Plan:
         why = next(choice.why for choice in self.choices if choice.name == "offload")
         return f"fits: {', '.join(words)}, because {why}"
 
+    def bars(self) -> MemoryBars:
+        """What each phase needs of the card, or of the memory where there is none."""
+        card = self.settings.device != "cpu"
+        size, free = (self.budget.vram_total, self.budget.vram) if card else (self.budget.ram_total, self.budget.ram)
+        phases = tuple((PHASES[need.name].title, need.vram if card else need.ram, need.seconds) for need in self.stages)
+        slow = "" if card or self.ram < _LARGE else _DAYS
+        return MemoryBars("graphics memory" if card else "memory", free, size, phases, slow)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data for the page: the plan with its sums and its sentence."""
+        sums = {"fits": self.fits, "seconds": self.seconds, "vram": self.vram, "ram": self.ram}
+        return {**asdict(self), **sums, "sentence": self.sentence()}
+
+    def applied(self, options: A2Options) -> A2Options:
+        """The options, run as planned; as they are where the plan does not fit."""
+        if not self.fits:
+            return options
+        chosen = self.settings
+        # Components take turns on the card where the blocks stream; that all of them stay makes no difference to it.
+        blocks = chosen.device != "cpu" and (chosen.offload == "blocks" or not chosen.together)
+        return replace(
+            options, precision=chosen.precision, offload="blocks" if blocks else "none",
+            batched_guidance=chosen.batched, resident_blocks=chosen.resident if blocks else None, chunk=chosen.chunk,
+            encode_tiled=chosen.encode_tiled, tile=chosen.tiling.tile if chosen.tiling else 0,
+        )  # fmt: skip
+
 
 def make_plan(
     hardware: Hardware,
@@ -87,21 +119,21 @@ def make_plan(
 ) -> Plan:
     """Plan a clip. `shapes` is the installed checkpoint's; without it SkyReels-A2's own, which then has to be fetched.
     Never raises for what does not fit: that is said in the plan."""
-    work, overrides = Work(shapes or default_shapes(), clip, speed), overrides or Overrides()
+    planned, overrides = PlannedClip(shapes or default_shapes(), clip, speed), overrides or Overrides()
     budget = budget_of(hardware, overrides)
-    settings = choose(work, budget, overrides)
-    stages = all_stages(work, settings)
-    download = 0 if work.shapes.file_bytes is not None else _released_bytes(work.shapes)
-    problems = problems_of(work, settings, stages, budget, download) + impossible(work, settings, overrides)
-    remedies = changes_that_fit(work, budget, overrides, stages) if problems else ()
-    choices = tuple(_choices(work, settings, budget, overrides, hardware))
-    blocks = work.shapes.transformer.layers
+    settings = choose(planned, budget, overrides)
+    stages = phase_needs(planned, settings)
+    download = 0 if planned.shapes.file_bytes is not None else _released_bytes(planned.shapes)
+    problems = problems_of(planned, settings, stages, budget, download) + impossible(planned, settings, overrides)
+    remedies = changes_that_fit(planned, budget, overrides, stages) if problems else ()
+    choices = tuple(_choices(planned, settings, budget, overrides, hardware))
+    blocks = planned.shapes.transformer.layers
     return Plan(settings, choices, stages, budget, blocks, download, tuple(problems), tuple(remedies))
 
 
-def impossible(work: Work, settings: Settings, overrides: Overrides) -> list[str]:
+def impossible(planned: PlannedClip, settings: Settings, overrides: Overrides) -> list[str]:
     """What a person asked for that no machine could do."""
-    blocks, asked = work.shapes.transformer.layers, overrides.resident_blocks
+    blocks, asked = planned.shapes.transformer.layers, overrides.resident_blocks
     found = []
     if asked is not None and not 0 <= asked <= blocks:
         found.append(f"{asked} resident blocks were asked for; the model has {blocks}")
@@ -112,26 +144,20 @@ def impossible(work: Work, settings: Settings, overrides: Overrides) -> list[str
     return found
 
 
-def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """JSON for the page: the plan with its sums and its sentence."""
-    sums = {"fits": plan.fits, "seconds": plan.seconds, "vram": plan.vram, "ram": plan.ram}
-    return {**asdict(plan), **sums, "sentence": plan.sentence()}
-
-
 def _released_bytes(shapes: Shapes) -> int:
     """What is fetched: bf16, the image encoder and the VAE in float32. Other files of the same model may be larger."""
     return sum(component_bytes(shapes, "bf16").values())
 
 
 def _choices(
-    work: Work, settings: Settings, budget: Budget, overrides: Overrides, hardware: Hardware
+    planned: PlannedClip, settings: Settings, budget: Budget, overrides: Overrides, hardware: Hardware
 ) -> Iterator[Choice]:
     """Every line with its reason."""
-    transformer = work.shapes.transformer
+    transformer = planned.shapes.transformer
     forced = {name for name, value in asdict(overrides).items() if value is not None}
     own = "you chose it"
     size = blocks_bytes(transformer.weights, settings.precision)
-    full = component_bytes(work.shapes, "bf16")["transformer"]
+    full = component_bytes(planned.shapes, "bf16")["transformer"]
 
     def line(name: str, value: Any, why: str) -> Choice:
         mine = name in forced

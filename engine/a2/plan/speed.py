@@ -30,9 +30,9 @@ class Speed:
 def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -> float | None:
     """Without loading, which no calibration foresees. None where the blocks come from a disk, whose speed depends on
     what the system keeps of it in memory."""
-    if settings.host == "mapped" and name in ("text", "denoise"):
+    if settings.host == "mapped" and name in ("prompt", "sampling"):
         return None
-    seconds = {"text": _text, "references": _references, "denoise": _denoise, "decode": _decode}[name]
+    seconds = {"prompt": _text, "references": _references, "sampling": _denoise, "decoding": _decode}[name]
     return seconds(shapes, clip, settings, speed) * speed.corrections.get(name, 1.0)
 
 

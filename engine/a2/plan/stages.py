@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from engine.a2.geometry import ClipSize
+from engine.a2.phases import PlannedPhase
 from engine.a2.plan import footprint
 from engine.a2.plan.settings import Precision, Settings, block_bytes, number_bytes, weight_bytes
 from engine.a2.plan.shapes import ParameterCount, Shapes
@@ -20,14 +20,11 @@ LOADING = 600_000_000  # bytes: a tensor on its way, in float32 and quantised
 SLOTS = 2  # blocks on the card that others are copied into
 
 
-_Name = Literal["text", "references", "denoise", "decode"]
-
-
 @dataclass(frozen=True)
-class Stage:
+class PhaseNeed:
     """Peaks in bytes, while it runs; `disk` is what it keeps there; `seconds` None where nothing was measured yet."""
 
-    name: _Name
+    name: PlannedPhase
     vram: int
     ram: int
     disk: int
@@ -35,7 +32,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedClip:
     """What is to be made with which model, and how fast this machine is, where that is known."""
 
     shapes: Shapes
@@ -53,60 +50,64 @@ def component_bytes(shapes: Shapes, precision: Precision) -> dict[str, int]:
     }
 
 
-def all_stages(work: Work, settings: Settings) -> tuple[Stage, ...]:
+def phase_needs(planned: PlannedClip, settings: Settings) -> tuple[PhaseNeed, ...]:
     """In the order of work."""
-    needs: dict[_Name, tuple[int, int, int]] = {
-        "text": _text(work, settings), "references": _references(work, settings),
-        "denoise": _denoise(work, settings), "decode": _decode(work, settings),
+    needs: dict[PlannedPhase, tuple[int, int, int]] = {
+        "prompt": _text(planned, settings), "references": _references(planned, settings),
+        "sampling": _denoise(planned, settings), "decoding": _decode(planned, settings),
     }  # fmt: skip
-    return tuple(_stage(work, settings, name, *need) for name, need in needs.items())
+    return tuple(_stage(planned, settings, name, *need) for name, need in needs.items())
 
 
-def _stage(work: Work, settings: Settings, name: _Name, weights: int, streamed: int, active: int) -> Stage:
+def _stage(
+    planned: PlannedClip, settings: Settings, name: PlannedPhase, weights: int, streamed: int, active: int
+) -> PhaseNeed:
     """`weights` and `active` bytes where it computes, `streamed` bytes of blocks waiting on the host."""
     if settings.together:
-        weights = sum(component_bytes(work.shapes, settings.precision).values())
+        weights = sum(component_bytes(planned.shapes, settings.precision).values())
     computing, waiting = round(weights + active * SLACK), streamed if settings.host != "mapped" else 0
-    parked = footprint.parked_bytes(work.shapes.vae, work.clip, settings.tiling) if name == "decode" else 0
-    pictures = 8 * 3 * work.clip.width * work.clip.height * 4  # a few latents' frames on their way
+    parked = footprint.parked_bytes(planned.shapes.vae, planned.clip, settings.tiling) if name == "decoding" else 0
+    pictures = 8 * 3 * planned.clip.width * planned.clip.height * 4  # a few latents' frames on their way
     if name == "references":
-        pictures = 3 * work.clip.frames * work.clip.width * work.clip.height * 4
+        pictures = 3 * planned.clip.frames * planned.clip.width * planned.clip.height * 4
     ram = PROCESS + waiting + parked + pictures
     if settings.device == "cpu":
         vram, ram = 0, ram + computing
     else:
-        vram, ram = CONTEXT + computing, ram + CARD_PROCESS + (LOADING if name in ("text", "denoise") else 0)
-    seconds = None if work.speed is None else stage_seconds(name, work.shapes, work.clip, settings, work.speed)
-    return Stage(name, vram, ram, _disk(work, settings, name), seconds)
+        vram, ram = CONTEXT + computing, ram + CARD_PROCESS + (LOADING if name in ("prompt", "sampling") else 0)
+    seconds = (
+        None if planned.speed is None else stage_seconds(name, planned.shapes, planned.clip, settings, planned.speed)
+    )
+    return PhaseNeed(name, vram, ram, _disk(planned, settings, name), seconds)
 
 
-def _text(work: Work, settings: Settings) -> tuple[int, int, int]:
-    weights, precision = work.shapes.text.weights, settings.precision
-    active = footprint.text_bytes(work.shapes.text, number_bytes(precision))
-    active += _widened(work.shapes.text.dim * work.shapes.text.ff, precision)
+def _text(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+    weights, precision = planned.shapes.text.weights, settings.precision
+    active = footprint.text_bytes(planned.shapes.text, number_bytes(precision))
+    active += _widened(planned.shapes.text.dim * planned.shapes.text.ff, precision)
     return (*_streamed(weights, settings, 0), active)
 
 
-def _references(work: Work, settings: Settings) -> tuple[int, int, int]:
+def _references(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
     """Two models one after the other: the hungrier one."""
-    shapes, clip, own = work.shapes, work.clip, component_bytes(work.shapes, settings.precision)
+    shapes, clip, own = planned.shapes, planned.clip, component_bytes(planned.shapes, settings.precision)
     semantic = own["image"], 0, footprint.image_bytes(shapes.image, clip.references)
     spatial = own["vae"], 0, footprint.encode_bytes(shapes.vae, clip, settings.encode_tiled)
     return max(semantic, spatial, key=lambda need: need[2] if settings.together else need[0] + need[2])
 
 
-def _denoise(work: Work, settings: Settings) -> tuple[int, int, int]:
-    shape, clip, precision = work.shapes.transformer, work.clip, settings.precision
+def _denoise(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+    shape, clip, precision = planned.shapes.transformer, planned.clip, settings.precision
     batch = 2 if settings.batched and clip.guided else 1
-    each, context = number_bytes(precision), work.shapes.image.tokens
+    each, context = number_bytes(precision), planned.shapes.image.tokens
     active = footprint.denoise_bytes(shape, clip, each, batch, settings.chunk, context)
     active += footprint.sampling_bytes(clip) + _widened(shape.dim * shape.ffn, precision)
     return (*_streamed(shape.weights, settings, settings.resident), active)
 
 
-def _decode(work: Work, settings: Settings) -> tuple[int, int, int]:
-    own = component_bytes(work.shapes, settings.precision)["vae"]
-    return own, 0, footprint.decode_bytes(work.shapes.vae, work.clip, settings.tiling)
+def _decode(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+    own = component_bytes(planned.shapes, settings.precision)["vae"]
+    return own, 0, footprint.decode_bytes(planned.shapes.vae, planned.clip, settings.tiling)
 
 
 def _streamed(weights: ParameterCount, settings: Settings, resident: int) -> tuple[int, int]:
@@ -122,11 +123,11 @@ def _widened(largest: int, precision: Precision) -> int:
     return 2 * largest * number_bytes(precision) if precision in ("int8", "fp8") else 0
 
 
-def _disk(work: Work, settings: Settings, name: str) -> int:
+def _disk(planned: PlannedClip, settings: Settings, name: str) -> int:
     quantised = settings.precision in ("int8", "fp8")
-    if name == "text":
-        return weight_bytes(work.shapes.text.weights, settings.precision) if quantised else 0
-    if name == "denoise":
-        kept = weight_bytes(work.shapes.transformer.weights, settings.precision) if quantised else 0
-        return kept + footprint.sampling_bytes(work.clip)
+    if name == "prompt":
+        return weight_bytes(planned.shapes.text.weights, settings.precision) if quantised else 0
+    if name == "sampling":
+        kept = weight_bytes(planned.shapes.transformer.weights, settings.precision) if quantised else 0
+        return kept + footprint.sampling_bytes(planned.clip)
     return 0

@@ -1,0 +1,134 @@
+"""The page's control for every declared setting: made, shown and heard alike, whichever engine has declared it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app.create.sheet import LORAS, SAMPLING, STRENGTH, Sheet, page_settings, settings_of
+from engine.scene.engines import all_engines, find_engine
+from engine.scene.settings import Declared, declared, spelled
+
+# What stands above the controls of a fold
+_NOTES = {"Faster, or another look": '<p class="tr-note">Each of these changes the picture.</p>'}
+_LORA_HELP = (
+    '<p class="tr-note">A LoRA adds a trained style or subject. Put files made for Wan2.1 14B '
+    "image-to-video (.safetensors) into the folder <b>loras</b> beside your clips and reload.</p>"
+)
+
+
+def takes_loras(engine: str) -> bool:
+    """Whether an engine can be given LoRA files."""
+    return "loras" in declared(find_engine(engine).options)
+
+
+class Controls:
+    """The controls, to be made inside the page's Blocks: `parts` by the setting's key, and the LoRAs' rows."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Component] = {}
+        self.folds: dict[str, gr.Accordion] = {}
+        self.loras: list[gr.Dropdown] = []
+        self.strengths: list[gr.Number] = []
+        known = page_settings()
+        self.box = gr.Accordion("Model settings", open=False)
+        with self.box:
+            with gr.Row():
+                self._make({key: each for key, each in known.items() if key.startswith(f"{SAMPLING}.")})
+            own = {key: each for key, each in known.items() if key not in self.parts}
+            self._make({key: each for key, each in own.items() if not each.setting.group})
+            for title in dict.fromkeys(_groups()):
+                self.folds[title] = gr.Accordion(title, open=False)
+                with self.folds[title]:
+                    if note := _NOTES.get(title):
+                        gr.HTML(note)
+                    if title == _lora_group():
+                        self._make_loras()
+                    self._make({key: each for key, each in own.items() if each.setting.group == title})
+
+    @property
+    def everything(self) -> list[Component]:
+        """All that `updates` and `lora_updates` may change, but the folds."""
+        return [*self.parts.values(), *self.loras, *self.strengths, *([self.lora_help] if self.loras else [])]
+
+    def updates(self, sheet: Sheet) -> dict[Any, Any]:
+        """Every control as the sheet has it; those that the engine does not read are not seen."""
+        shown = settings_of(sheet.engine)
+        folds = {each.setting.group for each in shown.values()}
+        folds |= {_lora_group()} if takes_loras(sheet.engine) else set()
+        return {
+            self.box: gr.update(visible=bool(shown)),
+            **{fold: gr.update(visible=title in folds) for title, fold in self.folds.items()},
+            **{part: gr.update(value=_value(page_settings()[key], sheet.setting(key)), visible=key in shown)
+               for key, part in self.parts.items()},
+        }  # fmt: skip
+
+    def lora_updates(self, sheet: Sheet, files: list[str]) -> dict[Any, Any]:
+        """The LoRAs' rows, with the files that may be chosen."""
+        if not self.loras:
+            return {}
+        choices = [("None", ""), *((name.removesuffix(".safetensors"), name) for name in files)]
+        updates: dict[Any, Any] = {self.lora_help: gr.update(visible=not files)}
+        for slot, (name, strength) in enumerate(zip(sheet.loras, sheet.strengths, strict=True)):
+            updates[self.loras[slot]] = gr.update(choices=choices, value=name if name in files else "")
+            updates[self.strengths[slot]] = strength
+        return updates
+
+    def _make(self, settings: dict[str, Declared]) -> None:
+        for key, each in settings.items():
+            self.parts[key] = slider(each) if each.setting.control == "slider" else _control(each)
+
+    def _make_loras(self) -> None:
+        self.lora_help = gr.HTML(_LORA_HELP)
+        for slot in range(LORAS):
+            with gr.Row(elem_classes="tr-lora"):
+                self.loras.append(
+                    gr.Dropdown([("None", "")], value="", label=f"LoRA {slot + 1}", scale=3, min_width=150)
+                )
+                self.strengths.append(
+                    gr.Number(1.0, label="Strength", minimum=STRENGTH[0], maximum=STRENGTH[1], step=0.1, scale=1,
+                              min_width=90)
+                )  # fmt: skip
+
+
+def slider(each: Declared, **more: Any) -> gr.Slider:
+    """A slider over a setting's whole range."""
+    setting = each.setting
+    return gr.Slider(
+        each.lowest, each.high or each.lowest, each.default, step=setting.step, label=setting.label,
+        info=setting.help or None, **{"min_width": 150, **more},
+    )  # fmt: skip
+
+
+def _control(each: Declared) -> Component:
+    setting = each.setting
+    said: dict[str, Any] = {"label": setting.label, "info": setting.help or None}
+    if setting.control == "checkbox":
+        return gr.Checkbox(each.default, **said)
+    if setting.control == "number":
+        return gr.Number(each.default, minimum=each.low, precision=0 if each.kind is int else None,
+                         step=setting.step, **said)  # fmt: skip
+    choices = [(setting.choices.get(value, spelled(value).capitalize()), spelled(value)) for value in each.offered]
+    kind = gr.Radio if setting.control == "radio" else gr.Dropdown
+    made: Component = kind(choices, value=spelled(each.default), **said)
+    return made
+
+
+def _value(each: Declared, value: Any) -> Any:
+    return spelled(value) if each.setting.control in ("radio", "dropdown") else value
+
+
+def _groups() -> list[str]:
+    """The folds, in the order in which the engines have declared what is in them."""
+    found = []
+    for engine in all_engines():
+        found += [each.setting.group for each in declared(engine.options).values() if each.setting.group]
+    return found
+
+
+def _lora_group() -> str:
+    """The fold in which LoRAs are chosen; empty where no engine takes any."""
+    groups = [declared(engine.options)["loras"].setting.group for engine in all_engines() if takes_loras(engine.name)]
+    return next(iter(groups), "")

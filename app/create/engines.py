@@ -1,0 +1,193 @@
+"""The engines on the Create page: whether a desk's can run here, how it is run, and what it will see."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from app.create import views
+from app.create.controls import takes_loras
+from app.create.desk import Desk, checked_scene
+from app.create.plan_view import plan_html
+from app.create.sheet import settings_of
+from app.machine.planner import Planner
+from app.machine.settings import Settings
+from app.ui.pictures import data_url, shrunk
+from engine.errors import EngineUnavailable, TroupeError
+from engine.scene.cast import Member
+from engine.scene.engine import Engine, EngineOptions, Lora, RunPlan
+from engine.scene.engines import find_engine
+from engine.words import sentence
+
+_FRESH = 3.0  # seconds that an answer about an engine's files holds
+_WARNING = Markup('<div class="tr-message warn" role="status">{}</div>')
+_P = Markup("<p>{}</p>")
+_NOTE = Markup('<p class="tr-note">{}</p>')
+_FIGURE = Markup('<figure><img alt="" src="{}"><figcaption><b>{}. {}</b> {}</figcaption></figure>')
+
+
+class Engines:
+    """What this machine's engines can do for a desk."""
+
+    def __init__(
+        self, settings: Settings, loras: Path, planner: Planner, is_owner: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._settings, self._loras, self._is_owner = settings, loras, is_owner
+        self.planner = planner
+        self._asked: dict[str, tuple[float, EngineOptions, str]] = {}
+
+    def lora_files(self) -> list[str]:
+        """The LoRA files in the owner's folder, by name; a guest is not told."""
+        if not self._is_owner():
+            return []
+        with contextlib.suppress(OSError):
+            return sorted(file.name for file in self._loras.iterdir() if file.suffix.lower() == ".safetensors")
+        return []
+
+    def options(self, desk: Desk) -> EngineOptions:
+        """How to run the desk's engine: as the owner and this desk chose, the rest as planned. A LoRA file that is gone
+        is left out. A guest is refused where it cannot run (EngineUnavailable), without what the owner is told: that
+        names folders."""
+        engine, is_owner = _engine_of(desk), self._is_owner()
+        if not is_owner and self.missing(engine):
+            raise EngineUnavailable(_not_ready(engine), "The draft works now.")
+        options, plan = self._chosen(desk), self.plan(desk)
+        applied: EngineOptions = plan.applied(options) if plan is not None else options
+        return applied
+
+    def plan(self, desk: Desk) -> RunPlan | None:
+        """How this machine would make the desk's clip; None where that cannot be said."""
+        if not desk.cards:
+            return None
+        try:
+            scene = checked_scene(desk, views.video_of(desk), desk.sheet.seed)
+        except TroupeError:
+            return None
+        return self.planner.plan(_engine_of(desk), scene, self._chosen(desk))
+
+    def missing(self, engine: Engine) -> str:
+        """Why an engine cannot run here, in a sentence; empty where it can. Loads nothing. A guest is not told of
+        folders."""
+        options = self._with_owners(engine.options())
+        at, asked, said = self._asked.get(engine.name, (float("-inf"), options, ""))
+        if time.monotonic() - at > _FRESH or asked != options:
+            try:
+                engine.available(options)
+                said = ""
+            except EngineUnavailable as error:
+                said = error.problem
+            self._asked[engine.name] = time.monotonic(), options, said
+        return _not_ready(engine) if said and not self._is_owner() else said
+
+    def can_shoot(self, desk: Desk) -> bool:
+        """Whether Generate would work with the engine that this desk has chosen."""
+        if not desk.cards or self.missing(_engine_of(desk)) or self._at_odds(desk):
+            return False
+        plan = self.plan(desk)
+        return plan is None or plan.fits or self._insists(desk)
+
+    def note(self, desk: Desk) -> Markup:
+        """What a person should know before pressing Generate."""
+        engine = _engine_of(desk)
+        if problem := self.missing(engine):
+            where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
+            return _WARNING.format(_P.format(sentence(problem) + ".") + _P.format(f"{where}The draft works now."))
+        if at_odds := self._at_odds(desk):
+            return _WARNING.format(_P.format(sentence(at_odds) + "."))
+        try:
+            scene = checked_scene(desk, views.video_of(desk), desk.sheet.seed)
+            remarks = engine.remarks(scene, self._chosen(desk))
+        except TroupeError:
+            return Markup("")
+        return _NOTE.format(" ".join(remarks)) if remarks else Markup("")
+
+    def _chosen(self, desk: Desk) -> EngineOptions:
+        """The options as the desk and the machine's owner have set them."""
+        options = self._with_owners(desk.sheet.options(self._is_owner()))
+        if not takes_loras(desk.sheet.engine):
+            return options
+        there = set(self.lora_files())
+        chosen = zip(desk.sheet.loras, desk.sheet.strengths, strict=True)
+        loras = tuple(Lora(self._loras / name, strength) for name, strength in chosen if name in there)
+        return replace(options, **{"loras": loras})
+
+    def _with_owners(self, options: EngineOptions) -> EngineOptions:
+        """The same with what the machine's owner has chosen for all desks."""
+        owners = {"model": self._settings.get().model}
+        known = {each.name for each in fields(options)}
+        return replace(options, **{name: value for name, value in owners.items() if value and name in known})
+
+    def _insists(self, desk: Desk) -> bool:
+        """Whether the owner has set a line of the plan: then it is tried, whatever the plan says."""
+        planned = [key for key, each in settings_of(desk.sheet.engine).items() if each.setting.planned]
+        return self._is_owner() and any(desk.sheet.setting(key) is not None for key in planned)
+
+    def _at_odds(self, desk: Desk) -> str:
+        """Why what was chosen does not go together; empty where it does."""
+        try:
+            _engine_of(desk).check_options(self._chosen(desk))
+        except EngineUnavailable as error:
+            return error.problem
+        return ""
+
+
+def _engine_of(desk: Desk) -> Engine:
+    return find_engine(desk.sheet.engine)
+
+
+def _not_ready(engine: Engine) -> str:
+    return f"{engine.title} is not ready on this machine, and only its owner can see to that"
+
+
+def references_html(desk: Desk) -> Markup:
+    """The exact pictures that the engine will see, in its order. Made once for a cast and a format: it takes a second,
+    and most of what a person changes leaves them as they are."""
+    engine = _engine_of(desk)
+    if not engine.shows_references:
+        return Markup("")
+    if not desk.cards:
+        return _NOTE.format("Add a cast: here stand the pictures that the model will see.")
+    video = views.video_of(desk)
+    cast = tuple((card.id, card.version, card.name, card.role, card.mode) for card in desk.cards)
+    made_of = (engine.name, video["width"], video["height"], cast)
+    if desk.canvases[0] == made_of:
+        return desk.canvases[1]
+    try:
+        scene = checked_scene(desk, video, desk.sheet.seed)
+        members = [Member(element, desk.picture(card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
+        references = engine.references(scene, members)
+    except TroupeError as error:
+        return Markup('<p class="tr-note warn">{}</p>').format(str(error))
+    figures = Markup("").join(
+        _FIGURE.format(data_url(shrunk(each.picture, 416, 416)), number, each.title, ", ".join(each.names))
+        for number, each in enumerate(references, start=1)
+    )
+    why = "The model takes up to three pictures: these, in this order."
+    if any(len(each.names) > 1 for each in references):
+        why += " A larger cast shares them."
+    shown = Markup('<div class="tr-references"><p class="tr-note">{}</p><div>{}</div></div>').format(why, figures)
+    desk.canvases = made_of, shown
+    return shown
+
+
+def engine_updates(page: Any, desk: Desk, engines: Engines) -> dict[Any, Any]:
+    """Everything on the page that depends on the engine."""
+    engine, plan = _engine_of(desk), engines.plan(desk)
+    plans, note = engines.planner.plans(engine) and bool(desk.cards), engines.note(desk)
+    return {
+        page.engine: engine.name,
+        page.engine_box: gr.update(visible=bool(settings_of(engine.name) or note or plans)),
+        page.engine_note: note,
+        page.plan: plan_html(plan) if plans else "",
+        page.references_tab: gr.update(visible=engine.shows_references),
+        page.references: references_html(desk),
+        **page.controls.updates(desk.sheet),
+        **page.controls.lora_updates(desk.sheet, engines.lora_files()),
+    }

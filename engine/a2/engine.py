@@ -1,0 +1,140 @@
+"""SkyReels-A2 as an engine: what page, command line and queue know of it. The work itself is in recipe.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.a2.geometry import TRAINED_FRAMES, frames_for, size_of
+from engine.a2.options import (
+    A2Options,
+    as_run,
+    check_installed,
+    check_scene,
+    check_speed,
+    check_video,
+)
+from engine.a2.phases import STAGES
+from engine.errors import EngineUnavailable
+from engine.scene.cast import Member
+from engine.scene.engine import Engine, EnginePlanner, Footage, Reference, RunContext
+from engine.scene.scene import Scene, Video
+
+if TYPE_CHECKING:
+    from engine.memory.model_cache import ModelCache
+
+_TITLES = {"character": "Characters", "object": "Objects", "background": "Background"}
+
+# What a GPU is asked for is reckoned from. The rate is taken low for the cards that Spaces lend, and was not measured
+# there: too short a time ends a clip unfinished, too long a time only asks for more of the person's quota.
+_WEIGHTS, _WIDTH, _LAYERS = 14e9, 5120, 40
+_RATE = 100e12  # floating point operations a second
+_BESIDES = 60.0  # seconds for the text encoder, the VAE and the film
+
+
+class A2(Engine):
+    name, title = "a2", "SkyReels-A2"
+    about = "SkyReels-A2, the video model, takes minutes on a graphics card"
+    note = "Made by the video model."
+    stages = STAGES
+    options = A2Options
+    sampling = ("steps", "guidance", "flow_shift")
+    trims_head = whole_photos = wants_gpu = True
+
+    # -- what it can do ------------------------------------------------------------
+
+    def available(self, options: A2Options) -> None:
+        from engine.a2.files import find_checkpoint, read_checkpoint
+
+        check_installed()
+        read_checkpoint(find_checkpoint(options.model))
+
+    def check_video(self, video: Video) -> None:
+        check_video(video)
+
+    def check_options(self, options: A2Options) -> None:
+        check_speed(options)
+
+    def check_flags(self, options: A2Options) -> None:
+        if options.resident_blocks is not None and options.offload != "blocks":
+            raise EngineUnavailable(
+                f"--resident-blocks {options.resident_blocks}: a number of blocks that stay while the others stream",
+                "Use it with --offload blocks, or leave it out.",
+            )
+
+    def check(self, scene: Scene, options: A2Options) -> None:
+        from engine.a2.adapters import check_loras
+        from engine.a2.attention import check_attention
+        from engine.a2.compute import choose_compute
+        from engine.a2.files import find_checkpoint, read_checkpoint
+        from engine.a2.state import check_target
+
+        check_scene(scene)
+        check_speed(options)
+        for path in filter(None, (options.save_latents, options.state)):
+            check_target(path)
+        check_attention(options.attention, choose_compute(options), options.precision)
+        if options.loras:
+            check_loras(options.loras, read_checkpoint(find_checkpoint(options.model))["transformer"])
+
+    def frames_for(self, seconds: float, fps: int, trim_head: int) -> int:
+        return frames_for(seconds, fps, trim_head)
+
+    def as_run(self, scene: Scene, options: A2Options) -> Scene:
+        return as_run(scene, options)
+
+    def units(self, scene: Scene) -> float:
+        return super().units(scene) * scene.sampling.steps
+
+    def gpu_seconds(self, scene: Scene) -> int:
+        """For what a diffusion transformer of this size computes (2 operations a weight and token, 4 width a pair of
+        tokens and layer), over a rate that is taken low."""
+        size = size_of(scene)
+        forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
+        passes = size.steps * (2 if size.guided else 1)
+        return round(_BESIDES + passes * forward / _RATE)
+
+    # -- what a person is told before ------------------------------------------------
+
+    def remarks(self, scene: Scene, options: A2Options) -> Sequence[str]:
+        video = scene.video
+        kept = (video.frames - video.trim_head) / video.fps
+        said = [
+            f"{video.frames} frames are made; the first {video.trim_head} show the references and are cut off: "
+            f"{kept:.1f} s are kept."
+        ]
+        if video.frames > TRAINED_FRAMES:
+            said.append(f"The model was trained on {TRAINED_FRAMES} frames; a longer clip may drift.")
+        if options.turbo:
+            steps = as_run(scene, options).sampling.steps
+            said.append(f"Turbo makes it in {steps} steps, without the negative prompt.")
+        return said
+
+    def references(self, scene: Scene, members: Sequence[Member]) -> Sequence[Reference]:
+        from engine.a2.references import gather_references
+
+        canvases = gather_references(scene, members)
+        return [Reference(canvas.spatial, _TITLES[canvas.role], canvas.names) for canvas in canvases]
+
+    def planner(self) -> EnginePlanner:
+        from engine.a2.plan.planner import A2Planner
+
+        return A2Planner()
+
+    # -- the work ----------------------------------------------------------------------
+
+    def preload(self, options: A2Options, cache: ModelCache) -> None:
+        from engine.a2 import recipe
+
+        check_installed()
+        cache.fetch(recipe.weights_of(options), lambda: recipe.load(options))
+
+    def shoot(self, scene: Scene, members: Sequence[Member], context: RunContext) -> Footage:
+        from engine.a2 import recipe, rescue
+
+        callbacks = recipe.Callbacks(context.tell, stop=context.stop)
+        shot = rescue.shoot(scene, members, context.options, callbacks, context.cache)
+        return Footage(shot.frames, shot.count, "decoding", shot.notices)
+
+
+ENGINE: Any = A2()

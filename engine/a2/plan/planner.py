@@ -1,0 +1,78 @@
+"""The model's planner: from a machine and a scene to a plan, and from finished runs to better guesses of their time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from engine.a2.files import find_checkpoint
+from engine.a2.geometry import ClipSize, size_of
+from engine.a2.options import A2Options, as_run
+from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
+from engine.a2.plan.choose import Overrides
+from engine.a2.plan.plan import Plan, make_plan
+from engine.a2.plan.shapes import Shapes, read_shapes
+from engine.a2.plan.speed import Speed
+from engine.errors import EngineUnavailable
+from engine.memory.hardware import Hardware
+from engine.scene.scene import Scene
+
+_FRESH = 30.0  # seconds that what is known of a checkpoint's files holds
+
+
+class A2Planner:
+    """Plans clips for a machine. What a checkpoint is made of is read once in a while, since every change on the page
+    asks for a plan."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[str, tuple[float, Shapes]] = {}
+
+    def plan(self, hardware: Hardware, scene: Scene, options: A2Options) -> Plan:
+        """How this machine would make a scene. What a person has set is kept, the rest planned around it."""
+        overrides = Overrides(
+            precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
+            batched_guidance=options.batched_guidance,
+        )  # fmt: skip
+        return self._plan(hardware, size_of(as_run(scene, options)), options.model, overrides)
+
+    def learn(
+        self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
+    ) -> None:
+        """Take in a run whose every step was computed, none of them by an earlier run or a cache."""
+        if options.step_cache or began.get("sampling", (0.0, 1))[1] or "decoding" not in began:
+            return
+        overrides = Overrides(
+            precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
+            batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile,
+        )  # fmt: skip
+        plan = self._plan(hardware, size_of(as_run(scene, options)), options.model, overrides)
+        foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
+        took = began["decoding"][0] - began["sampling"][0]
+        if foreseen is not None:
+            learn(_machine(hardware), "sampling", foreseen, took, speeds_file())
+
+    def _plan(self, hardware: Hardware, clip: ClipSize, model: str, overrides: Overrides) -> Plan:
+        return make_plan(hardware, clip, self._shapes_of(model), overrides, _speed(hardware))
+
+    def _shapes_of(self, model: str) -> Shapes | None:
+        """The checkpoint's; None where it is not installed."""
+        at, shapes = self._shapes.get(model, (float("-inf"), None))
+        if time.monotonic() - at > _FRESH:
+            try:
+                shapes = read_shapes(find_checkpoint(model))
+            except EngineUnavailable:
+                return None
+            self._shapes[model] = time.monotonic(), shapes
+        return shapes
+
+
+def _speed(hardware: Hardware) -> Speed | None:
+    """What was measured on this card; 8-bit weights are computed with in bf16, too. A processor takes longer for the
+    model than anybody would wait."""
+    if not hardware.has_card or not hardware.torch.value:
+        return None
+    return recall(_machine(hardware), speeds_file())
+
+
+def _machine(hardware: Hardware) -> Machine:
+    return Machine(str(hardware.name.value), str(hardware.torch.value), "bf16")

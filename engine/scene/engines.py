@@ -1,0 +1,40 @@
+"""Which engines there are. An entry is the only line that a new one needs outside its own room.
+
+They are named, not imported: a scene asks its engine what lengths it can make, and an engine knows scenes. So a module
+is loaded when somebody asks for its engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.scene.engine import Engine
+
+ENGINES = {"draft": "engine.draft.engine", "a2": "engine.a2.engine"}  # by name: the module that has its `ENGINE`
+DRAFT = "draft"  # what is used where nobody chose
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of that name. Raises KeyError."""
+    engine: Engine = importlib.import_module(ENGINES[name]).ENGINE
+    return engine
+
+
+def known_engine(name: str) -> Engine | None:
+    """The engine of that name; None for one that this version does not have, such as of an older clip."""
+    return find_engine(name) if name in ENGINES else None
+
+
+def promotion_of(name: str) -> Engine | None:
+    """The engine with which a draft's scene is made for good: the first that makes no drafts. None where there is none,
+    or the engine of that name makes no drafts itself."""
+    engine = known_engine(name)
+    better = (each for each in all_engines() if not each.is_draft)
+    return next(better, None) if engine is not None and engine.is_draft else None
+
+
+def all_engines() -> tuple[Engine, ...]:
+    """In the order in which they are offered."""
+    return tuple(find_engine(name) for name in ENGINES)
