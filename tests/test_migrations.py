@@ -121,6 +121,13 @@ def test_an_old_file_and_a_new_one_have_the_same_tables(old, path):
     assert shapes[0] == shapes[1]
 
 
+def test_the_migrations_make_the_columns_that_the_code_has_and_no_others(path):
+    Store(path).close()
+    with connected(path) as db:
+        columns = {each[1] for each in db.execute("PRAGMA table_info(jobs)")}
+    assert columns == {"number", *(field.name for field in fields(JobRow))}
+
+
 def test_an_old_board_s_queue_history_favourites_and_trash_are_as_they_were(old):
     board = JobBoard(old, None, in_all=99)
     try:
