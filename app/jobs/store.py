@@ -1,7 +1,11 @@
 """The job store: one SQLite file beside the outputs, with everything that is known of every job.
 
 A change is on the disk (WAL, synchronous=FULL) before the call that makes it returns, so what the page shows has
-happened. Order comes from numbers that count up and from positions, never from a clock. All SQL is here.
+happened. Order comes from numbers that count up and from positions, never from a clock. All SQL is here, but for what
+makes and changes the tables (`app/jobs/migrations.py`).
+
+sqlite3, and not huey, APScheduler or persist-queue: they run what they are given, but do not hold, reorder, edit and
+resume single jobs, nor keep a history of them.
 """
 
 from __future__ import annotations
@@ -17,37 +21,14 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.jobs.migrations import copy_aside, lacking, migrate, refuse_newer
 from app.jobs.status import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
-from engine.errors import TroupeError
+from app.jobs.store_errors import Damaged, StoreError, in_words, is_damage, is_unmapped
 from engine.scene.prompt import folded
 
-VERSION = 1
+__all__ = ["Damaged", "JobRow", "Store", "StoreError", "now", "open_store"]
+
 _PAST = 25  # finished jobs that tell the machine's pace
-_STATES = ", ".join(f"'{state}'" for state in (*QUEUED, *OVER))
-_SCHEMA = f"""
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, folder TEXT NOT NULL,
-    engine TEXT NOT NULL, scene TEXT NOT NULL CHECK (json_valid(scene)),
-    options TEXT NOT NULL CHECK (json_valid(options)), prompt TEXT NOT NULL, words TEXT NOT NULL,
-    seed INTEGER NOT NULL, units REAL NOT NULL, state TEXT NOT NULL CHECK (state IN ({_STATES})),
-    position INTEGER NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL, "of" INTEGER NOT NULL, detail TEXT NOT NULL,
-    elapsed REAL NOT NULL, remaining REAL, plan TEXT NOT NULL CHECK (json_valid(plan)), error TEXT NOT NULL,
-    notices TEXT NOT NULL CHECK (json_valid(notices)), created TEXT NOT NULL, started TEXT NOT NULL,
-    ended TEXT NOT NULL, seconds REAL NOT NULL, clip TEXT NOT NULL, poster TEXT NOT NULL, favourite INTEGER NOT NULL,
-    trashed TEXT NOT NULL, gone INTEGER NOT NULL
-);
-CREATE INDEX jobs_by_state ON jobs (state, position, number);
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-PRAGMA user_version = {VERSION};
-"""
-
-
-class StoreError(TroupeError):
-    """The list of jobs cannot be read or written now."""
-
-
-class Damaged(Exception):
-    """The file is not, or no longer, a job store that can be read."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,8 @@ class JobRow:
 
     `words` is what a search looks at; `units` is how much work it is (pixels x frames x steps); `position` its place in
     the queue. Times of day are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
-    was put in the trash; `gone`: its folder was not there when Troupe was started.
+    was put in the trash; `gone`: its folder was not there when Troupe was started. A new field has a default and a
+    migration that gives it to older files.
     """
 
     id: str
@@ -92,7 +74,7 @@ class JobRow:
 
 
 _NAMES = tuple(each.name for each in fields(JobRow))
-_COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
+_COLUMNS = ", ".join(_NAMES)  # bare: a name in quotation marks that is no column's, SQLite takes for a text
 
 
 def now() -> str:
@@ -104,7 +86,8 @@ class Store:
     """The open file; any thread may use it. Every method raises StoreError where the disk does not do its part."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises Damaged; StoreError for one that a newer Troupe has written."""
+        """Open or make the file, or bring an older one along. Raises Damaged; StoreError for one that a newer Troupe
+        has written, or that a migration failed on, and it is as it was."""
         self.path = path
         self._lock = threading.RLock()
         self._opened = False
@@ -130,7 +113,7 @@ class Store:
         try:
             self._open()
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", None) not in _NOT_MAPPED:
+            if not is_unmapped(error):
                 raise
             self._db.close()
             self._db = self._connect()
@@ -138,27 +121,30 @@ class Store:
             self._open()
 
     def _open(self) -> None:
+        refuse_newer(self.path)
         db = self._db
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            problem = f"The list of jobs ({self.path}) was written by a newer Troupe"
-            raise StoreError(problem, "Update this one, or name another folder: --outputs FOLDER.")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("SELECT count(*) FROM sqlite_schema")  # the log is used here first, and refused where it cannot be
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not reach the disk
-        if version == 0:
-            with self.changing():
-                for statement in filter(None, map(str.strip, _SCHEMA.split(";"))):
-                    db.execute(statement)
-            return
         if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("the check found damage")
+        if not lacking(db, self.path):
+            self._check()
+            return
+        copy_aside(db, self.path)
+        with self.changing():
+            migrate(db, self.path)
+            self._check()
+        with contextlib.suppress(sqlite3.OperationalError):  # so that the file tells its version without its log, too
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _check(self) -> None:
+        """Raise sqlite3.DatabaseError where a column is missing that the code names, or a job cannot be read."""
         for table, wanted in (("jobs", _NAMES), ("settings", ("name", "value"))):
-            # asked so, for SQLite takes the name of a column that is not there, in quotation marks, for a text
-            if missing := set(wanted) - {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+            if missing := set(wanted) - {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}:
                 raise sqlite3.DatabaseError(f"{table} has no {', '.join(sorted(missing))}")
-        for _ in db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # text that is no longer UTF-8 shows only when it is read
+        for _ in self._db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # text that is no longer UTF-8 shows only so
             pass
 
     def close(self) -> None:
@@ -186,11 +172,10 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the upper bits tell the details
-            if code not in _SAID or (code in _DAMAGE and not self._opened):
+            said = in_words(error, self.path.parent)
+            if said is None or (is_damage(error) and not self._opened):
                 raise
-            problem, remedy = _SAID[code]
-            raise StoreError(f"{problem}: {self.path.parent}", remedy) from None
+            raise said from None
 
     def _rows(self, rest: str, *values: object) -> list[JobRow]:
         with self._lock, self._told():
@@ -211,8 +196,10 @@ class Store:
             self._db.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", tuple(values.values()))
 
     def change(self, job_id: str, **values: object) -> None:
-        """Set columns of one job."""
-        settings = ", ".join(f'"{name}" = ?' for name in values)
+        """Set columns of one job. Raises TypeError for one that there is not."""
+        if unknown := values.keys() - set(_NAMES):
+            raise TypeError(f"JobRow has no {', '.join(sorted(unknown))}")
+        settings = ", ".join(f"{name} = ?" for name in values)
         with self.changing():
             self._db.execute(f"UPDATE jobs SET {settings} WHERE id = ?", (*values.values(), job_id))
 
@@ -326,23 +313,3 @@ def _anew(path: Path) -> tuple[Store, str]:
 
 def _among(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join('?' * len(values))})"
-
-
-_SPACE = "Free some space: it goes on by itself."
-_CHECK = "Check the folder's permissions and its disk."
-_ANEW = "Start Troupe again: it makes a new one from your clips."
-_NOT_MAPPED = (
-    sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE,
-    sqlite3.SQLITE_IOERR_SHMLOCK,
-)  # fmt: skip
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_SAID = {
-    sqlite3.SQLITE_FULL: ("The disk is full", _SPACE),
-    sqlite3.SQLITE_READONLY: ("Nothing can be written into the outputs folder", _CHECK),
-    sqlite3.SQLITE_CANTOPEN: ("The list of jobs cannot be opened", _CHECK),
-    sqlite3.SQLITE_PERM: ("The list of jobs may not be opened", _CHECK),
-    sqlite3.SQLITE_IOERR: ("The disk of the outputs folder does not answer as it should", _CHECK),
-    sqlite3.SQLITE_BUSY: ("Another program holds the list of jobs", "Close it, then try again."),
-    sqlite3.SQLITE_LOCKED: ("Another program holds the list of jobs", "Close it, then try again."),
-    **dict.fromkeys(_DAMAGE, ("The list of jobs is damaged", _ANEW)),
-}
