@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-WEB = Path(__file__).resolve().parent.parent / "assets" / "web"
+WEB = Path(__file__).resolve().parent.parent.parent / "assets" / "web"
 
 
 def own(name: str, skeleton: str, value: object, needs: Sequence[str] = (), elem_id: str | None = None) -> gr.HTML:
