@@ -14,7 +14,7 @@ from diffusers.models import attention_dispatch
 from engine.a2 import attention
 from engine.a2.attention import check_attention, set_attention
 from engine.a2.compute import Compute
-from engine.a2.recipe import Watch, shoot
+from engine.a2.recipe import Callbacks, shoot
 from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TRIO, a_scene, latents_of, members_of, tiny
 
@@ -128,6 +128,6 @@ def test_a_kept_run_does_not_go_on_with_another_kernel(checkpoint, tmp_path, mon
     monkeypatch.setitem(attention._KERNELS, "flash", replace(attention._KERNELS["flash"], name="_native_math"))
     shoot(scene, members_of(scene), replace(OPTIONS, state=kept), loaded=checkpoint)
     options = replace(OPTIONS, state=kept, attention="flash")
-    shoot(scene, members_of(scene), options, Watch(lambda stage, *_: told.append(stage)), checkpoint)
+    shoot(scene, members_of(scene), options, Callbacks(lambda stage, *_: told.append(stage)), checkpoint)
     assert "conditioning" in told
     set_attention(checkpoint.transformer, "native")

@@ -12,16 +12,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
 from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
+from engine.door.registry import ENGINES
 from safetensors.torch import save_file
 
 from engine.a2.adapters import check_loras, read_loras
 from engine.a2.files import read_checkpoint
 from engine.a2.loading import use_loras
 from engine.a2.options import Lora, check_speed
-from engine.a2.recipe import Watch, shoot
+from engine.a2.recipe import Callbacks, shoot
 from engine.door import command
 from engine.door.arguments import parse
-from engine.door.registry import ENGINES
 from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TINY, TRIO, a_scene, copy_of_tiny, latents_of, members_of, tiny
 
@@ -357,7 +357,7 @@ def test_a_kept_run_does_not_go_on_with_other_loras(checkpoint, tmp_path, other)
         options = replace(options, loras=(Lora(path, 0.9),))
     else:
         put(tmp_path, in_layout("comfy", LAYERS, seed=8))
-    shoot(scene, members_of(scene), options, Watch(lambda stage, *_: told.append(stage)), checkpoint)
+    shoot(scene, members_of(scene), options, Callbacks(lambda stage, *_: told.append(stage)), checkpoint)
     assert "conditioning" in told
 
 
@@ -365,7 +365,7 @@ def test_turbo_runs_four_unguided_steps_of_euler_whatever_the_scene_says(checkpo
     path, steps = put(tmp_path, in_layout("distill", LAYERS)), []
     scene = a_scene(TRIO, sampling={"steps": 50, "guidance": 5.0, "flow_shift": 8.0, "seed": 5})
     options = replace(OPTIONS, loras=(Lora(path),), turbo=True)
-    watch = Watch(on_step=lambda step: steps.append(step))
+    watch = Callbacks(on_step=lambda step: steps.append(step))
     shot = shoot(scene, members_of(scene), options, watch, checkpoint)
     assert [(step.step, step.of) for step in steps] == [(n, 4) for n in range(1, 5)]
     by_hand = a_scene(TRIO, sampling={"steps": 4, "guidance": 1.0, "flow_shift": 5.0, "seed": 5})

@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 from safetensors.torch import load_file
 
 from engine.a2 import conditioning, decoding, loading, rescue
-from engine.a2.recipe import Watch
+from engine.a2.recipe import Callbacks
 from engine.door import command
 from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
@@ -70,7 +70,7 @@ class Seen:
     def __init__(self, stop: Callable[[], bool] | None = None) -> None:
         self.told: list[tuple] = []
         self.steps: list[int] = []
-        self.watch = Watch(lambda *how: self.told.append(how), lambda step: self.steps.append(step.step), stop)
+        self.watch = Callbacks(lambda *how: self.told.append(how), lambda step: self.steps.append(step.step), stop)
 
 
 def shoot(cache, scene, options=OPTIONS, seen=None):

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from safetensors.torch import load_file, save_file
 
 from engine.a2 import state
-from engine.a2.recipe import Watch, shoot
+from engine.a2.recipe import Callbacks, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import EngineUnavailable, Stopped
 from engine.scene.scene import Sampling
@@ -71,7 +71,7 @@ def test_stop_is_heard_at_the_next_block_and_leaves_no_hooks(checkpoint):
 @pytest.mark.parametrize("stage", ["conditioning", "sampling", "decoding"])
 def test_stop_is_heard_in_every_stage(checkpoint, stage):
     scene, told = a_scene(TRIO), []
-    watch = Watch(lambda name, *_: told.append(name), stop=lambda: told[-1:] == [stage])
+    watch = Callbacks(lambda name, *_: told.append(name), stop=lambda: told[-1:] == [stage])
 
     def whole() -> None:
         shot = shoot(scene, members_of(scene), OPTIONS, watch, checkpoint)
@@ -96,9 +96,9 @@ def test_a_state_on_disk_goes_on_to_the_same_latents(checkpoint, tmp_path, sched
 
     options = replace(OPTIONS, scheduler=scheduler, state=kept)
     with pytest.raises(KeyboardInterrupt):
-        shoot(scene, members_of(scene), options, Watch(on_step=stop_at_three), checkpoint)
+        shoot(scene, members_of(scene), options, Callbacks(on_step=stop_at_three), checkpoint)
     assert os.listdir(tmp_path) == ["run.safetensors"]
-    shot = shoot(scene, members_of(scene), options, Watch(on_step=lambda step: calls.append(step.step)), tiny())
+    shot = shoot(scene, members_of(scene), options, Callbacks(on_step=lambda step: calls.append(step.step)), tiny())
     assert calls == [1, 2, 3, 4, 5]
     assert torch.equal(shot.latents, whole)
 
@@ -117,7 +117,7 @@ def test_a_state_that_is_damaged_or_another_s_is_not_used(checkpoint, tmp_path, 
         scene = a_scene(TRIO, sampling={**scene.sampling.model_dump(), "seed": 9})
     else:
         scene = a_scene(TRIO[:2])
-    shot = shoot(scene, members_of(scene), options, Watch(lambda stage, *_: told.append(stage)), checkpoint)
+    shot = shoot(scene, members_of(scene), options, Callbacks(lambda stage, *_: told.append(stage)), checkpoint)
     assert "conditioning" in told
     assert torch.equal(shot.latents, latents_of(checkpoint, scene))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine.a2.options import Lora
 from engine.a2.preview import fit_colours, preview
-from engine.a2.recipe import Watch, _suspects, shoot
+from engine.a2.recipe import Callbacks, _suspects, shoot
 from engine.a2.sampling import NotFinite
 from engine.errors import EngineUnavailable
 from tests.a2 import OPTIONS, TRIO, a_picture, a_scene, conditioned, latents_of, members_of, tiny
@@ -165,7 +165,7 @@ def test_bf16_keeps_latents_in_float32_and_close(checkpoint):
 
 def test_every_step_tells_its_number_latents_and_time(checkpoint):
     scene, steps, told = a_scene(TRIO), [], []
-    watch = Watch(lambda *how: told.append(how[:3]), steps.append)
+    watch = Callbacks(lambda *how: told.append(how[:3]), steps.append)
     shot = shoot(scene, members_of(scene), OPTIONS, watch, checkpoint)
     assert [(step.step, step.of) for step in steps] == [(1, 3), (2, 3), (3, 3)]
     assert all(step.seconds > 0 for step in steps)
@@ -175,7 +175,7 @@ def test_every_step_tells_its_number_latents_and_time(checkpoint):
 
 def test_what_the_model_has_in_mind_becomes_what_it_ends_on(checkpoint):
     scene, steps = a_scene(TRIO, sampling={"steps": 8, "guidance": 1.0, "seed": 5}), []
-    shot = shoot(scene, members_of(scene), OPTIONS, Watch(on_step=steps.append), checkpoint)
+    shot = shoot(scene, members_of(scene), OPTIONS, Callbacks(on_step=steps.append), checkpoint)
     errors = [float((step.clean - shot.latents).abs().mean()) for step in steps]
     noise = [float((step.latents - shot.latents).abs().mean()) for step in steps]
     assert errors[-1] < 0.05

@@ -21,7 +21,7 @@ from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from engine.a2.chunking import chunked
-from engine.a2.recipe import Watch, shoot
+from engine.a2.recipe import Callbacks, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import Stopped
 from engine.memory import slabs as slabs_module
@@ -341,7 +341,9 @@ def test_loading_that_is_stopped_while_streams_open_closes_them():
     scene, told, opened = a_scene(TRIO), [], []
     options = replace(OPTIONS, offload="blocks")
     threads = set(threading.enumerate())
-    watch = Watch(lambda *how: told.append(how), stop=lambda: len(told) >= 4 and bool(opened.append(1) or opened[3:]))
+    watch = Callbacks(
+        lambda *how: told.append(how), stop=lambda: len(told) >= 4 and bool(opened.append(1) or opened[3:])
+    )
     with pytest.raises(Stopped):
         shoot(scene, members_of(scene), options, watch)
     assert {how[0] for how in told} == {"loading"}

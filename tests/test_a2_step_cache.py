@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from safetensors import safe_open
 
 from engine.a2 import step_cache
-from engine.a2.recipe import Watch, shoot
+from engine.a2.recipe import Callbacks, shoot
 from engine.a2.sampling import Guidance, begin, sample
 from engine.errors import Stopped
 from tests.a2 import OPTIONS, TRIO, a_scene, conditioned, latents_of, members_of, tiny
@@ -142,7 +142,7 @@ def test_a_state_on_disk_goes_on_to_the_same_latents(checkpoint, scene, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shoot(scene, members_of(scene), options, Watch(on_step=cut), checkpoint)
+        shoot(scene, members_of(scene), options, Callbacks(on_step=cut), checkpoint)
     shot = shoot(scene, members_of(scene), options, loaded=checkpoint)
     assert torch.equal(shot.latents, whole.latents)
     assert shot.notices == whole.notices
@@ -162,7 +162,7 @@ def test_a_state_does_not_grow_with_the_model_s_width(checkpoint, scene, tmp_pat
 def test_a_kept_run_goes_on_only_with_the_cache_it_began_with(checkpoint, scene, tmp_path, first):
     options, told = replace(OPTIONS, state=tmp_path / "run.safetensors"), []
     shoot(scene, members_of(scene), replace(options, step_cache=first), loaded=checkpoint)
-    watch = Watch(lambda stage, *_: told.append(stage))
+    watch = Callbacks(lambda stage, *_: told.append(stage))
     shoot(scene, members_of(scene), replace(options, step_cache=not first), watch, checkpoint)
     assert "conditioning" in told
 

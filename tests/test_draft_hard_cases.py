@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from test_draft_render import BACKGROUND, GREEN, RED, STILL, actor, bust, make, person, reddish, thing
 
-from engine.draft import frames
+from engine.draft.render import frames
 
 
 def ground_and_sky() -> tuple[dict, Image.Image]:

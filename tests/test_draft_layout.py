@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from engine.draft import arrange, block, empty_stage, frames
 from engine.draft.measure import bounding_box, measure
+from engine.draft.render import arrange, block, empty_stage, frames
 from engine.scene.cast import Member
 from engine.scene.scene import Placement, Scene, scene_from_data
 

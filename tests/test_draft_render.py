@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from engine.draft import NOTE, arrange, frames
+from engine.draft.render import arrange, frames
 from engine.errors import Stopped
 from engine.scene.cast import Member
 from engine.scene.scene import CAMERAS, MOTIONS, Scene, scene_from_data

@@ -200,8 +200,8 @@ def test_what_a_request_says_reaches_the_engine_whole(board, gate):
     given = gate.made[0]
     assert (given.scene, given.root, given.out, given.quality) == (made_of, folder, folder / "x.mp4", "best")
     assert (given.embed_scene, given.confined, given.poster) == (False, True, False)
-    assert (given.a2.model, given.a2.scheduler) == ("somewhere", "euler")
-    assert (given.a2.state, given.a2.preview) == (folder / "run.safetensors", folder / "preview.webp")
+    assert (given.options.model, given.options.scheduler) == ("somewhere", "euler")
+    assert (given.options.state, given.options.preview) == (folder / "run.safetensors", folder / "preview.webp")
 
 
 # -- the queue's order ------------------------------------------------------------

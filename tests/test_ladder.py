@@ -32,8 +32,8 @@ def test_denoising_first_halves_the_work_at_hand_and_then_streams():
     rungs = descend(way(batched_guidance=True), "sampling")
     assert len(rungs) == RUNGS
     first, second, last = (rung.options for rung, _ in rungs)
-    assert (first.batched_guidance, first.chunk, first.offload) == (False, 0, "none")
-    assert (second.chunk, second.offload) == (4096, "none")
+    assert (first.batched_guidance, first.chunk, first.offload) == (False, 0, None)
+    assert (second.chunk, second.offload) == (4096, None)
     assert (last.chunk, last.offload, last.resident_blocks) == (1024, "blocks", 0)
     assert rungs[2][1] == "the model's blocks brought one by one and 1024 tokens at a time"
 

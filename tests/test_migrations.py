@@ -176,7 +176,7 @@ def test_an_old_job_is_made_with_the_options_it_was_given(old):
     (request,) = made
     loras = (Lora(Path("loras/film.safetensors"), 0.8),)
     wanted = A2Options(offload="blocks", resident_blocks=3, loras=loras, step_cache=True)
-    assert replace(request.a2, state=None, preview=None) == wanted
+    assert replace(request.options, state=None, preview=None) == wanted
     assert (request.scene.prompt, request.scene.sampling.seed, request.out.name) == ("a cup with lora", 7, "lora_7.mp4")
 
 

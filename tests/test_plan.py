@@ -201,7 +201,7 @@ def test_a_speed_is_remembered_for_its_machine_only(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["speeds.json"]
 
 
-@pytest.mark.parametrize("prompt", ["", "[]", "{", '{"RTX 3060 | torch 2.13.0 | int8": {"matmul": -1}}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"RTX 3060 | torch 2.13.0 | int8": {"matmul": -1}}'])
 def test_a_damaged_file_of_speeds_is_as_none(tmp_path, text):
     file = tmp_path / "speeds.json"
     file.write_text(text)

@@ -32,7 +32,7 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks p
 HAUNTED = """
 import ctypes, os, sys, time
 from pathlib import Path
-from engine import draft
+from engine.draft import render as draft
 from engine.process import worker
 drawn, here = draft.frames, Path(sys.argv[1])
 def happens(stop):

@@ -67,7 +67,7 @@ class Gallery:
     ) -> dict[Any, Any]:
         """Gallery and queue as they now are."""
         owner, parts = self._owner(desk_id), self.parts
-        chosen = engine if engine in ENGINES else None
+        chosen = engine if isinstance(engine, str) and engine in ENGINES else None
         limit = limit if isinstance(limit, int) and 0 < limit <= 2000 else PAGE
         found = self._jobs.history(owner, plain_text(search)[:200], chosen, favourites is True, limit=limit + 1)
         sought = bool(search) or chosen is not None or favourites is True

@@ -6,8 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 from engine import cutout
@@ -25,13 +23,12 @@ SAMPLING = "sampling"  # before the names of the scene's numbers for a model
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
 
 
-@cache
-def page_settings() -> Mapping[str, Declared]:
+def page_settings() -> dict[str, Declared]:
     """What can be set on the page, by its key: `sampling.steps`, or an engine's own such as `a2.turbo`."""
     found = {f"{SAMPLING}.{name}": each for name, each in declared(Sampling).items()}
     for engine in all_engines():
         found |= {f"{engine.name}.{name}": each for name, each in declared(engine.options).items()}
-    return MappingProxyType({key: each for key, each in found.items() if each.setting.control})
+    return {key: each for key, each in found.items() if each.setting.control}
 
 
 def settings_of(engine: str) -> dict[str, Declared]:
@@ -67,8 +64,12 @@ class Sheet:
 
     def put(self, name: str, value: object) -> None:
         """Set one field by its name on the page, or one of `page_settings` by its key."""
-        if name in ("prompt", "negative"):
+        if name in page_settings():
+            self.settings[name] = page_settings()[name].taken(value, self.setting(name))
+        elif name in ("prompt", "negative"):
             setattr(self, {"negative": "negative_prompt"}.get(name, name), plain_text(value)[:MAX_PROMPT])
+        elif name in ("keep_seed", "embed"):
+            setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
         elif name == "seed":
             if not _is_near(value, self.seed):  # a browser cannot hold all of its digits
                 self.seed = int(_within(value, 0, MAX_SEED, self.seed))
@@ -78,28 +79,28 @@ class Sheet:
             self._count_anew()
         elif name == "bpm":
             self.bpm = BPM.taken(value, self.bpm)
-        elif name in page_settings():
-            self.settings[name] = page_settings()[name].taken(value, self.setting(name))
-        elif name == "engine" and value in ENGINES:
-            if value != self.engine:
-                self._count_anew()  # the engines differ in how many frames they can make
-            self.engine = str(value)
-        elif name.startswith("lora_"):
-            self.loras[int(name[5:])] = plain_text(value)[:255]
         elif name.startswith("strength_"):
             slot = int(name[9:])
             self.strengths[slot] = float(_within(value, *STRENGTH, self.strengths[slot]))
-        elif name in ("keep_seed", "embed"):
-            setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
+        elif name.startswith("lora_"):
+            self.loras[int(name[5:])] = plain_text(value)[:255]
         elif name == "camera":
-            self.camera = value if value in CAMERAS else None
+            self.camera = next((each for each in CAMERAS if each == value), None)
+        elif isinstance(value, str):
+            self._choose(name, value)
+
+    def _choose(self, name: str, value: str) -> None:
+        if name == "engine" and value in ENGINES:
+            if value != self.engine:
+                self._count_anew()  # the engines differ in how many frames they can make
+            self.engine = value
         elif name == "format" and value in FORMATS:
-            self.format = str(value)
+            self.format = value
             self.seconds = _within(self.seconds, *SECONDS, self.seconds)
         elif name == "format" and value == OWN and self.video:
             self.format = OWN
         elif name == "quality" and value in cutout.QUALITIES:
-            self.quality = str(value)
+            self.quality = value
 
     # -- settings -----------------------------------------------------------------
 

@@ -31,7 +31,7 @@ def shoot(desk: Desk, jobs: JobBoard, options: EngineOptions | None = None, plan
     if not desk.cards:
         raise SceneError("", "The cast is empty", "Add a character, an object or a background, or pick a preset.")
     engine = find_engine(desk.sheet.engine)
-    options = options or engine.options()
+    options = options or desk.sheet.options(own_machine=False)
     engine.available(options)
     files = _file_names(desk)
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed, files)

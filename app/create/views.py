@@ -9,9 +9,9 @@ from PIL import Image
 from app.create.desk import Card, Desk, Preview, checked_scene
 from app.create.sheet import OWN
 from app.ui.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
-from engine import draft
 from engine.cutout import checkerboard
 from engine.draft.direct import hears
+from engine.draft.render import block, empty_stage
 from engine.errors import TroupeError
 from engine.media.images import cover
 from engine.scene.cast import Member
@@ -113,7 +113,7 @@ def stage_value(desk: Desk) -> dict[str, Any]:
     except TroupeError:
         return value
     if not desk.of_role("background"):
-        value["background"] = data_url(shrunk(draft.empty_stage(scene, members), STAGE_FRAME, STAGE_FRAME))
+        value["background"] = data_url(shrunk(empty_stage(scene, members), STAGE_FRAME, STAGE_FRAME))
     for index, card in enumerate(desk.cards):
         if card.role == "background":
             value["background"] = _preview(desk, card).stage
@@ -131,7 +131,7 @@ def _blocked(desk: Desk) -> tuple[Scene, list[Member], dict[int, Placement], lis
     TroupeError."""
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
     members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
-    return scene, members, *draft.block(scene, members)
+    return scene, members, *block(scene, members)
 
 
 # -- the prompt's linter --------------------------------------------------------

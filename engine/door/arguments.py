@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import ValidationError
-
 from engine import VERSION
 from engine.errors import TroupeError
 from engine.scene.engine import Engine, EngineOptions
@@ -79,9 +77,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_ARGUMENTS, f"troupe: {said}. See: python {self.prog} --help\n")
 
 
-def options_of(arguments: argparse.Namespace, name: str) -> EngineOptions:
+def options_of(arguments: argparse.Namespace, engine_name: str) -> EngineOptions:
     """How to run the engine of that name. Raises TroupeError where a flag does not go with it or with the others."""
-    engine = find_engine(name)
+    engine = find_engine(engine_name)
     own = {each.name: each for each in _flags_of(engine)}
     others = {each.name: each for other in all_engines() for each in _flags_of(other) if each.name not in own}
     for each in others.values():
@@ -89,12 +87,10 @@ def options_of(arguments: argparse.Namespace, name: str) -> EngineOptions:
         if value is not None and value not in each.setting.holds_anyway:
             raise TroupeError(f"{_said(each, value)}: {engine.refuses_flags}", _elsewhere(each))
     said = {each: getattr(arguments, each) for each in own if getattr(arguments, each) not in (None, "")}
-    try:
-        options = engine.options(**{each: _typed(own[each], value) for each, value in said.items()})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        each = own[str(first["loc"][0])]
-        raise TroupeError(f"{_said(each, said[each.name])} does not fit", f"{first['msg']}.") from None
+    for name, value in said.items():
+        if own[name].kind in (int, float) and not own[name].holds(value):
+            raise TroupeError(f"{_said(own[name], value)} does not fit", own[name].range_said)
+    options = engine.options(**{each: _typed(own[each], value) for each, value in said.items()})
     engine.check_flags(options)
     return options
 

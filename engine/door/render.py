@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from engine import VERSION
 from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
-from engine.memory.model_cache import ModelCache
 from engine.scene.cast import Member
 from engine.scene.engine import FINISHING, GATHERING, Engine, EngineOptions, RunContext
 from engine.scene.engines import find_engine
@@ -23,6 +22,7 @@ from engine.scene.scene import Element, Scene, label, scene_from_data
 
 if TYPE_CHECKING:
     from engine.media.video import Metadata
+    from engine.memory.model_cache import ModelCache
 
 Stop = Callable[[], bool]
 
@@ -96,6 +96,7 @@ def render(
     Raises EngineUnavailable, SceneError, ImageError, CutoutError (these name the field), VideoError or Stopped.
     """
     from engine.media.video import prepare_folder, write_video  # here: asking for the door does not load numpy and PIL
+    from engine.memory.model_cache import ModelCache
 
     engine = request.made_by
     options = request.options or engine.options()

@@ -8,8 +8,5 @@ backdrop the background, or a painted studio
 camera, motion, easing   paths and poses over time
 puppet   a tile warped on to a frame
 render   all of it: frames
+engine   what the door knows of it
 """
-
-from engine.draft.render import arrange, block, empty_stage, frames
-
-__all__ = ["arrange", "block", "empty_stage", "frames"]

@@ -29,9 +29,9 @@ class Draft(Engine):
     refuses_flags = "the draft runs on the CPU, without a model"
 
     def shoot(self, scene: Scene, members: Sequence[Member], context: RunContext) -> Footage:
-        from engine import draft
+        from engine.draft.render import frames
 
-        return Footage(draft.frames(scene, members, context.stop), scene.video.frames, "frames")
+        return Footage(frames(scene, members, context.stop), scene.video.frames, "frames")
 
 
 ENGINE: Any = Draft()

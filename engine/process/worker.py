@@ -188,7 +188,8 @@ def _volunteer() -> None:
 def _warm_up() -> None:
     """Import what every draft needs, while nobody waits. What cannot be imported is told by the first job."""
     with contextlib.suppress(Exception):
-        from engine import cutout, draft  # noqa: F401
+        from engine import cutout  # noqa: F401
+        from engine.draft import render as draft  # noqa: F401
         from engine.media import ffmpeg, images, video  # noqa: F401
 
 

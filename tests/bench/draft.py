@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image
 
-from engine.draft import frames
+from engine.draft.render import frames
 from engine.media.video import write_video
 from engine.scene.cast import Member
 from engine.scene.scene import Scene, scene_from_data
