@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from engine.draft.engine import Draft
 from engine.draft.render import arrange, frames
 from engine.errors import Stopped
 from engine.scene.cast import Member
@@ -315,8 +316,8 @@ def test_memory_does_not_grow_with_the_length_of_the_clip():
 
 
 def test_the_note_says_that_it_is_a_draft():
-    assert "draft" in NOTE
-    assert NOTE.endswith(".")
+    assert "draft" in Draft.note
+    assert Draft.note.endswith(".")
 
 
 def test_arrange_agrees_with_what_is_drawn():

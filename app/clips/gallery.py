@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,6 +21,7 @@ from app.create.studio import Studio
 from app.guard.uploads import uploaded
 from app.jobs.runner import Job
 from app.jobs.status import INTERRUPTED, Snapshot
+from app.ui.markup import fill
 from engine.errors import TroupeError, VideoError
 from engine.media.embed import unpack
 from engine.media.export import KINDS
@@ -197,8 +197,8 @@ class Gallery:
             desk.sheet.follow(scene.negative_prompt, scene.direction, scene.sampling)
             desk.put("seed", scene.sampling.seed)
             desk.put("prompt", scene.prompt)
-        cast = ", ".join(html.escape(element.name or element.role) for element in scene.cast)
-        gr.Warning(f"This clip carries its words, but no pictures. Add the cast yourself: {cast}.")
+        cast = ", ".join(element.name or element.role for element in scene.cast)
+        gr.Warning(fill("This clip carries its words, but no pictures. Add the cast yourself: {}.", cast))
         return self._to_the_desk(desk)
 
     # -- other shapes of a clip ------------------------------------------------------

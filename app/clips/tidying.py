@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from app.clips.housekeeping import Housekeeping, told
+from app.ui.markup import NOTHING, fill, note
 from app.ui.safely import Event, Handler, safely
 from engine.errors import TroupeError
 from engine.words import gigabytes
@@ -57,9 +57,9 @@ def wire_tidying(parts: Tidying, tab: gr.Tab, keeping: Housekeeping, is_owner: C
         return gr.update(visible=is_owner())
 
     def standing(done: str = "") -> list[str]:
-        cells = "".join(f"<dt>{name}</dt><dd>{gigabytes(size)}</dd>" for name, size in keeping.usage())
+        cells = NOTHING.join(fill("<dt>{}</dt><dd>{}</dd>", name, gigabytes(size)) for name, size in keeping.usage())
         said = f"{done} {told(keeping.plan())}".strip()
-        return [f'<dl class="tr-facts2">{cells}</dl>', f'<p class="tr-note" role="status">{html.escape(said)}</p>']
+        return [fill('<dl class="tr-facts2">{}</dl>', cells), note(said)]
 
     def unfold() -> list[Any]:
         _owner_only(is_owner)

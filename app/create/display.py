@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.create import views
 from app.create.desk import Desk
@@ -24,6 +24,7 @@ from app.create.progress import (
 from app.create.sheet import SECONDS
 from app.jobs.queue import JobBoard
 from app.jobs.status import DONE, Snapshot
+from app.ui.markup import message
 from engine.scene.engines import find_engine
 
 Updates = dict[Any, Any]
@@ -38,12 +39,12 @@ class Display:
 
     def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
         """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""
-        page, lines = self.page, "<br>".join(html.escape(problem) for problem in problems or [])
+        page, lines = self.page, Markup("<br>").join(problems or [])
         with desk.lock:
             return {
                 page.board: views.board_value(desk), page.stage: views.stage_value(desk),
                 page.names: views.names_value(desk), page.undo: _undo_button(desk),
-                page.cast_message: f'<div class="tr-message bad" role="alert">{lines}</div>' if lines else "",
+                page.cast_message: message(lines, "bad", "alert") if lines else "",
                 page.generate: self._generate(desk),
                 page.references: references_html(desk),
                 **({page.prompt: desk.sheet.prompt} if prompt else {}),

@@ -19,6 +19,7 @@ from app.create.plan_view import plan_html
 from app.create.sheet import settings_of
 from app.machine.planner import Planner
 from app.machine.settings import Settings
+from app.ui.markup import NOTHING, each, fill, message
 from app.ui.pictures import data_url, shrunk
 from engine.errors import EngineUnavailable, TroupeError
 from engine.scene.cast import Member
@@ -26,11 +27,9 @@ from engine.scene.engine import Engine, EngineOptions, Lora, RunPlan
 from engine.scene.engines import find_engine
 from engine.words import sentence
 
+_NOTE = '<p class="tr-note">{}</p>'
+_FIGURE = '<figure><img alt="" src="{}"><figcaption><b>{}. {}</b> {}</figcaption></figure>'
 _FRESH = 3.0  # seconds that an answer about an engine's files holds
-_WARNING = Markup('<div class="tr-message warn" role="status">{}</div>')
-_P = Markup("<p>{}</p>")
-_NOTE = Markup('<p class="tr-note">{}</p>')
-_FIGURE = Markup('<figure><img alt="" src="{}"><figcaption><b>{}. {}</b> {}</figcaption></figure>')
 
 
 class Engines:
@@ -98,15 +97,16 @@ class Engines:
         engine = _engine_of(desk)
         if problem := self.missing(engine):
             where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
-            return _WARNING.format(_P.format(sentence(problem) + ".") + _P.format(f"{where}The draft works now."))
+            lines = [f"{sentence(problem)}.", f"{where}The draft works now."]
+            return message(each("<p>{}</p>", lines), "warn")
         if at_odds := self._at_odds(desk):
-            return _WARNING.format(_P.format(sentence(at_odds) + "."))
+            return message(each("<p>{}</p>", [f"{sentence(at_odds)}."]), "warn")
         try:
             scene = checked_scene(desk, views.video_of(desk), desk.sheet.seed)
             remarks = engine.remarks(scene, self._chosen(desk))
         except TroupeError:
-            return Markup("")
-        return _NOTE.format(" ".join(remarks)) if remarks else Markup("")
+            return NOTHING
+        return fill(_NOTE, " ".join(remarks)) if remarks else NOTHING
 
     def _chosen(self, desk: Desk) -> EngineOptions:
         """The options as the desk and the machine's owner have set them."""
@@ -151,9 +151,9 @@ def references_html(desk: Desk) -> Markup:
     and most of what a person changes leaves them as they are."""
     engine = _engine_of(desk)
     if not engine.shows_references:
-        return Markup("")
+        return NOTHING
     if not desk.cards:
-        return _NOTE.format("Add a cast: here stand the pictures that the model will see.")
+        return fill(_NOTE, "Add a cast: here stand the pictures that the model will see.")
     video = views.video_of(desk)
     cast = tuple((card.id, card.version, card.name, card.role, card.mode) for card in desk.cards)
     made_of = (engine.name, video["width"], video["height"], cast)
@@ -164,15 +164,15 @@ def references_html(desk: Desk) -> Markup:
         members = [Member(element, desk.picture(card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
         references = engine.references(scene, members)
     except TroupeError as error:
-        return Markup('<p class="tr-note warn">{}</p>').format(str(error))
-    figures = Markup("").join(
-        _FIGURE.format(data_url(shrunk(each.picture, 416, 416)), number, each.title, ", ".join(each.names))
-        for number, each in enumerate(references, start=1)
+        return fill('<p class="tr-note warn">{}</p>', str(error))
+    figures = NOTHING.join(
+        fill(_FIGURE, data_url(shrunk(seen.picture, 416, 416)), number, seen.title, ", ".join(seen.names))
+        for number, seen in enumerate(references, start=1)
     )
     why = "The model takes up to three pictures: these, in this order."
-    if any(len(each.names) > 1 for each in references):
+    if any(len(seen.names) > 1 for seen in references):
         why += " A larger cast shares them."
-    shown = Markup('<div class="tr-references"><p class="tr-note">{}</p><div>{}</div></div>').format(why, figures)
+    shown = fill('<div class="tr-references"><p class="tr-note">{}</p><div>{}</div></div>', why, figures)
     desk.canvases = made_of, shown
     return shown
 

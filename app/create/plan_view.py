@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from app.ui.markup import NOTHING, fill, note
 from engine.scene.engine import RunPlan
 from engine.words import GIB, duration
 
-_PLAN = Markup(
+_PLAN = (
     '<div class="tr-plan{kind}"><p class="tr-plansays">{said}.</p>'
     '<div class="tr-bars" role="img" aria-label="{legend}">{rows}</div><p class="tr-note">{note}</p></div>'
 )
-_BAR = Markup(
+_BAR = (
     '<span>{title}</span><i><b class="{tight}" style="width:{used:.1f}%"></b><u style="left:{free:.1f}%"></u></i>'
     "<em>{gigabytes:.1f} GB{time}</em>"
 )
@@ -20,20 +21,20 @@ _BAR = Markup(
 def plan_html(plan: RunPlan | None) -> Markup:
     """A bar for every stage against the memory there is, and one sentence."""
     if plan is None:
-        return Markup('<p class="tr-note" role="status">Looking at this machine…</p>')
+        return note("Looking at this machine…")
     bars = plan.bars()
     whole = max(bars.size, *(used for _, used, _ in bars.stages), 1)
     rows = [_bar(title, used, seconds, bars.free, whole) for title, used, seconds in bars.stages]
     sentence = plan.sentence()
     head = "It " + sentence if sentence.startswith(("fits", "does not fit")) else sentence
     legend = f"{bars.free / GIB:.1f} of {bars.size / GIB:.1f} GB {bars.where} are free"
-    note = f"{legend}. {bars.warning}" if bars.warning else legend
+    under = f"{legend}. {bars.warning}" if bars.warning else legend
     kind = "" if plan.fits else " bad"
-    return _PLAN.format(kind=kind, said=head, legend=legend, rows=Markup("").join(rows), note=note)
+    return fill(_PLAN, kind=kind, said=head, legend=legend, rows=NOTHING.join(rows), note=under)
 
 
 def _bar(title: str, used: int, seconds: float | None, free: int, whole: int) -> Markup:
-    return _BAR.format(
-        title=title, tight="over" if used > free else "", used=100 * used / whole, free=min(100.0, 100 * free / whole),
-        gigabytes=used / GIB, time="" if seconds is None else escape(f" · {duration(seconds)}"),
+    return fill(
+        _BAR, title=title, tight="over" if used > free else "", used=100 * used / whole, free=min(100.0, 100 * free / whole),
+        gigabytes=used / GIB, time="" if seconds is None else f" · {duration(seconds)}",
     )  # fmt: skip

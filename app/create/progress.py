@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import base64
-import html
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
+from app.ui.markup import NOTHING, each, fill
 from engine.scene.engine import Stage
 from engine.scene.engines import known_engine
 from engine.words import duration, sentence
 
+_MESSAGE = '<div class="tr-message {}" role="{}" {}>{}</div>'
+_KNOWN = 'data-job="{}" data-state="{}" data-percent="{}"'  # for ending.js
+_BAR = (
+    '{steps}<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
+    'aria-valuemax="100" aria-valuenow="{percent}" {known}><div class="tr-fill" style="width:{percent}%"></div></div>'
+    '<div class="tr-words" role="status"><span>{words}</span><span>{times}</span></div>'
+)
+_PREVIEW = (
+    '<figure class="tr-live-preview" style="--tr-shape:{}/{}"><img alt="The clip so far, blurred" '
+    'src="data:image/webp;base64,{}"><figcaption>Preview: what the model has in mind so far</figcaption></figure>'
+)
+_RESULT = '<div class="tr-result"><p class="{}"><b>{}</b> {}</p><p class="tr-facts">{}</p>{}</div>'
 
-def progress_html(snap: Snapshot | None) -> str:
-    """A bar with words; `role=progressbar` for those who do not see it. Everything inside is escaped."""
+
+def progress_html(snap: Snapshot | None) -> Markup:
+    """Draw a bar with words; `role=progressbar` for those who do not see it."""
     if snap is None or snap.state == DONE:
-        return ""
+        return NOTHING
     percent = round(100 * snap.share)
-    known = f'data-job="{snap.id}" data-state="{snap.state}" data-percent="{percent}"'  # for ending.js
+    known = fill(_KNOWN, snap.id, snap.state, percent)
     if snap.state not in (WAITING, RUNNING) or snap.error:
         kind, said = _standing(snap)
-        role = "alert" if kind == "bad" else "status"
-        return f'<div class="tr-message {kind}" role="{role}" {known}>{html.escape(said)}</div>'
+        return fill(_MESSAGE, kind, "alert" if kind == "bad" else "status", known, said)
     words = {WAITING: f"Waiting: {snap.ahead} ahead of you" if snap.ahead > 1 else "Next in line",
              RUNNING: share_words(snap)}[snap.state]  # fmt: skip
     seconds = snap.left if snap.left is not None else snap.remaining
     left = "" if seconds is None else f"about {duration(seconds)} left"
     since = f"{duration(snap.elapsed)} so far" if snap.elapsed >= 10 else ""
-    times = " · ".join(each for each in (since, left) if each)
-    return (
-        f'{_steps(snap)}<div class="tr-progress" role="progressbar" aria-label="Making the clip" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}" {known}>'
-        f'<div class="tr-fill" style="width:{percent}%"></div></div>'
-        f'<div class="tr-words" role="status"><span>{html.escape(words)}</span><span>{times}</span></div>'
-    )
+    times = " · ".join(part for part in (since, left) if part)
+    return fill(_BAR, steps=_steps(snap), percent=percent, known=known, words=words, times=times)
 
 
 def _standing(snap: Snapshot) -> tuple[str, str]:
@@ -65,34 +74,25 @@ def _stages(snap: Snapshot) -> dict[str, Stage]:
     return engine.all_stages if engine else {}
 
 
-def _steps(snap: Snapshot) -> str:
+def _steps(snap: Snapshot) -> Markup:
     """Where an engine is on its way: minutes pass in a stage, and a person wants to know what still comes."""
     stages = _stages(snap)
     listed = [name for name, stage in stages.items() if stage.short]
     if not listed or snap.state != RUNNING:
-        return ""
+        return NOTHING
     order = ["", *stages]
     here = order.index(snap.stage) if snap.stage in order else 0
-    items = "".join(
-        f'<li class="{"done" if order.index(name) < here else "now" if order.index(name) == here else ""}">'
-        f"{html.escape(stages[name].short)}</li>"
-        for name in listed
-    )
-    return f'<ol class="tr-steps" aria-hidden="true">{items}</ol>'
+    looks = {
+        name: "done" if order.index(name) < here else "now" if order.index(name) == here else "" for name in listed
+    }
+    items = NOTHING.join(fill('<li class="{}">{}</li>', looks[name], stages[name].short) for name in listed)
+    return fill('<ol class="tr-steps" aria-hidden="true">{}</ol>', items)
 
 
-def preview_html(snap: Snapshot | None, shape: tuple[int, int]) -> str:
-    """What the model has in mind right now, at the clip's shape (width, height)."""
-    width, height = shape
+def preview_html(snap: Snapshot | None, shape: tuple[int, int]) -> Markup:
+    """Show what the model has in mind right now, at the clip's shape (width, height)."""
     picture = _read(snap.preview) if snap and snap.active and snap.preview else b""
-    if not picture:
-        return ""
-    data = base64.b64encode(picture).decode()
-    return (
-        f'<figure class="tr-live-preview" style="--tr-shape:{width}/{height}"><img alt="The clip so far, blurred" '
-        f'src="data:image/webp;base64,{data}"><figcaption>Preview: what the model has in mind so far</figcaption>'
-        "</figure>"
-    )
+    return fill(_PREVIEW, *shape, base64.b64encode(picture).decode()) if picture else NOTHING
 
 
 def preview_stamp(snap: Snapshot | None) -> float:
@@ -110,19 +110,17 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def result_html(snap: Snapshot | None) -> str:
-    """The line under a clip: what it is, the seed, how long it took, what to know."""
+def result_html(snap: Snapshot | None) -> Markup:
+    """Draw the line under a clip: what it is, the seed, how long it took, what to know."""
     if snap is None or snap.state != DONE:
-        return '<div class="tr-result"><p>No clip yet. Press Generate.</p></div>'
-    facts = [f"Seed <b>{snap.seed}</b>"] if snap.seed is not None else []
+        return Markup('<div class="tr-result"><p>No clip yet. Press Generate.</p></div>')
+    facts = [fill("Seed <b>{}</b>", snap.seed)] if snap.seed is not None else []
     if snap.elapsed:
-        facts.append(f"made in {f'{snap.elapsed:.1f} s' if snap.elapsed < 90 else duration(snap.elapsed)}")
-    notices = "".join(f"<p>{html.escape(each)}</p>" for each in snap.notices)
+        facts.append(fill("made in {}", f"{snap.elapsed:.1f} s" if snap.elapsed < 90 else duration(snap.elapsed)))
     engine = known_engine(snap.engine)
     title, note = (engine.title, engine.note) if engine else (snap.engine, "")
     look = "tr-draft" if engine and engine.is_draft else "tr-made"
-    kind = f'<p class="{look}"><b>{html.escape(title)}</b> {html.escape(note)}</p>'
-    return f'<div class="tr-result">{kind}<p class="tr-facts">{" · ".join(facts)}</p>{notices}</div>'
+    return fill(_RESULT, look, title, note, Markup(" · ").join(facts), each("<p>{}</p>", snap.notices))
 
 
 def film_value(snap: Snapshot) -> dict[str, Any]:
@@ -130,6 +128,6 @@ def film_value(snap: Snapshot) -> dict[str, Any]:
     return {"id": snap.id, "version": snap.version, "poster": snap.poster is not None}
 
 
-def download_html(snap: Snapshot) -> str:
-    """The link by which a finished clip is saved: the clips' own route, which knows its file's name."""
-    return f'<a class="tr-do" href="clips/{snap.id}/download?v={snap.version}" download>Download</a>'
+def download_html(snap: Snapshot) -> Markup:
+    """Draw the link by which a finished clip is saved: the clips' own route, which knows its file's name."""
+    return fill('<a class="tr-do" href="clips/{}/download?v={}" download>Download</a>', snap.id, snap.version)

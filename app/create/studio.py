@@ -6,11 +6,11 @@ Errors leave as they are: `app.ui.safely` tells them to the page.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from markupsafe import escape
 from PIL import Image, ImageChops
 
 from app.create import views
@@ -28,6 +28,7 @@ from app.guard.guard import Guard
 from app.guard.uploads import uploaded
 from app.jobs.queue import Job, JobBoard
 from app.jobs.status import DONE
+from app.ui.markup import fill, note
 from engine.errors import TroupeError
 from engine.scene.engines import find_engine
 
@@ -62,7 +63,7 @@ class Studio:
         prompt = gr.update(value=desk.sheet.prompt, interactive=True)
         ready = {self.page.prompt: prompt, self.page.opening: {"open": True}}
         if self.guard.is_owner() and (notice := self.jobs.take_notice()):
-            gr.Warning(html.escape(notice))
+            gr.Warning(escape(notice))
         snap = self.jobs.snapshot(desk.sheet.job)
         has_clip = bool(snap and (snap.active or snap.state == DONE))
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
@@ -126,7 +127,7 @@ class Studio:
                 else:
                     desk.place(card_id, None if automatic else data, views.spots_of(desk))
             except TroupeError as error:  # the stage is shown as it now is, which tells more than the message
-                gr.Warning(html.escape(str(error)))
+                gr.Warning(escape(str(error)))
             return {self.page.stage: views.stage_value(desk)}
 
     def clear(self, desk_id: str, prompt: str) -> Updates:
@@ -195,8 +196,7 @@ class Studio:
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
         """Another background remover, fetched where need be while the page says for how long."""
         for said, quality in choose_quality(self.fetching, self.desks.get(desk_id), value, self.guard.is_owner()):
-            note = f'<p class="tr-note" role="status">{said}</p>' if said else ""
-            yield {self.page.quality_note: note, self.page.quality: quality}
+            yield {self.page.quality_note: note(said) if said else "", self.page.quality: quality}
 
     def roll(self, desk_id: str) -> Updates:
         desk = self.desks.get(desk_id)
@@ -225,7 +225,7 @@ class Studio:
         desk = self.desks.get(desk_id)
         with desk.lock:
             self.library.keep(desk, title)
-        gr.Info(f"Saved {html.escape(title.strip())}.")
+        gr.Info(fill("Saved {}.", title.strip()))
         return {self.page.presets: self.library.strip(desk.sheet.preset), self.page.preset_name: ""}
 
     # -- the job ------------------------------------------------------------------------

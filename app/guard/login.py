@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import html
 from urllib.parse import parse_qs
 
+from markupsafe import Markup
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from app.guard.guard import Guard
 from app.guard.visitors import Visitor
+from app.ui.markup import fill
 
 _FORM_BYTES = 8_192
 _FORM_SECONDS = 10.0  # within which a log-in form has to arrive
-_STYLE = (
+_STYLE = Markup(
     "body{margin:0;min-height:100vh;display:grid;place-items:center;background:#faf8f5;color:#272132;"
     "font:16px/1.5 system-ui,sans-serif}main{width:min(320px,86vw)}h1{font-size:26px;margin:0 0 4px}"
     "p{margin:0 0 16px}label{display:block;font-weight:600;margin:0 0 12px}input,button{box-sizing:border-box;"
@@ -26,18 +27,21 @@ _STYLE = (
 )
 
 
+_HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Troupe</title>'
+_LOGIN = (
+    _HEAD + '<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style><main>'
+    '<h1>Troupe</h1>{note}<form method="post" action="login">{name}<label>Password<input name="password" '
+    'type="password" autocomplete="current-password" required{focus}></label><button>Open</button></form></main></html>'
+)
+_MESSAGE = _HEAD + '<style>{}</style><main><h1>Troupe</h1><p role="alert">{}</p></main>'
+
+
 def page(guard: Guard, said: str = "", status: int = 401) -> Response:
     """The form, with what went wrong."""
     named = any(name for name, _ in guard.access.accounts)
     name = '<label>Name<input name="username" autocomplete="username" autofocus required></label>' if named else ""
-    note = f'<p role="alert">{html.escape(said)}</p>' if said else "<p>Whoever sent you here has the password.</p>"
-    text = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Troupe</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style><main>'
-        f'<h1>Troupe</h1>{note}<form method="post" action="login">{name}<label>Password<input name="password" '
-        f'type="password" autocomplete="current-password" required{"" if named else " autofocus"}></label>'
-        "<button>Open</button></form></main></html>"
-    )
+    note = fill('<p role="alert">{}</p>', said) if said else Markup("<p>Whoever sent you here has the password.</p>")
+    text = fill(_LOGIN, style=_STYLE, note=note, name=Markup(name), focus="" if named else " autofocus")
     policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
     return HTMLResponse(text, status, {"Content-Security-Policy": policy, "Cache-Control": "no-store"})
 
@@ -45,11 +49,7 @@ def page(guard: Guard, said: str = "", status: int = 401) -> Response:
 def message(said: str, status: int, wants_page: bool) -> Response:
     """One line, as a page for a person and as JSON for a program."""
     if wants_page:
-        body = f'<main><h1>Troupe</h1><p role="alert">{html.escape(said)}</p></main>'
-        text = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Troupe</title><style>{_STYLE}</style>{body}'
-        )
-        return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+        return HTMLResponse(fill(_MESSAGE, _STYLE, said), status, {"Cache-Control": "no-store"})
     return JSONResponse({"detail": said}, status)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.help.diagnostics import diagnostics
 from app.help.doctor import Finding, examine
+from app.ui.markup import NOTHING, fill, note
 from app.ui.safely import safely
 from engine.errors import TroupeError
 
@@ -56,17 +57,20 @@ def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], is_owne
         )  # fmt: skip
 
 
-def findings_html(findings: list[Finding], done: bool) -> str:
-    """The findings as a list; everything inside is escaped."""
-    items = "".join(
-        f'<li class="{each.level}"><i>{_WORDS[each.level]}</i><div><b>{html.escape(each.what)}</b> '
-        f"{html.escape(each.said)}{f'<p>{html.escape(each.remedy)}</p>' if each.remedy else ''}</div></li>"
-        for each in findings
-    )
+_FINDING = '<li class="{}"><i>{}</i><div><b>{}</b> {}{}</div></li>'
+
+
+def findings_html(findings: list[Finding], done: bool) -> Markup:
+    """Draw the findings as a list."""
+    items = NOTHING.join(
+        fill(_FINDING, found.level, _WORDS[found.level], found.what, found.said,
+             fill("<p>{}</p>", found.remedy) if found.remedy else NOTHING)
+        for found in findings
+    )  # fmt: skip
     if not done:
         end = "Looking…"
     elif any(each.level == "bad" for each in findings):
         end = "Something needs you: see above."
     else:
         end = "Troupe can work here."
-    return f'<ul class="tr-findings">{items}</ul><p class="tr-note" role="status">{end}</p>'
+    return fill('<ul class="tr-findings">{}</ul>', items) + note(end)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.machine.planner import Planner
+from app.ui.markup import NOTHING, each, fill
 from app.ui.safely import safely
 from engine.children import command_of, environment
 from engine.errors import TroupeError
@@ -86,12 +87,14 @@ def measured(hardware: Hardware | None) -> Iterator[str]:
     yield "Measured: plans now tell minutes."
 
 
-def card_html(hardware: Hardware | None, said: str = "") -> str:
-    """What was found, with its reasons."""
-    head = '<h3><i aria-hidden="true">3</i>Graphics card</h3>'
+_CARD = '<section class="tr-part"><h3><i aria-hidden="true">3</i>Graphics card</h3>{}{}</section>'
+
+
+def card_html(hardware: Hardware | None, said: str = "") -> Markup:
+    """Draw what was found, with its reasons."""
     lines = [NEEDS] if hardware is None else list(_lines(hardware))
-    told = f'<p role="status">{html.escape(said)}</p>' if said else ""
-    return f'<section class="tr-part">{head}{"".join(f"<p>{html.escape(line)}</p>" for line in lines)}{told}</section>'
+    told = fill('<p role="status">{}</p>', said) if said else NOTHING
+    return fill(_CARD, each("<p>{}</p>", lines), told)
 
 
 def _lines(hardware: Hardware) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from app.machine.planner import Planner
 from app.models import views
 from app.models.card import build_card
 from app.models.getting import Getting
+from app.ui.markup import fill
 from app.ui.safely import Event, Handler, safely
 from engine.models import look, look_at_libraries
 from engine.models.catalogue import free_bytes
@@ -123,7 +123,7 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
     question = ""
     if asking:
         size = gigabytes(Store(state.model).bytes_on_disk())
-        question = f'<p class="tr-question">Delete {html.escape(state.title)}? This frees {size}.</p>'
+        question = fill('<p class="tr-question">Delete {}? This frees {}.</p>', state.title, size)
     return {
         room.body: gr.update(visible=True),
         room.libraries: views.libraries_html(libraries, installing),

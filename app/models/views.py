@@ -1,10 +1,12 @@
-"""From what is on this machine to what the Models page shows. Everything that is not ours is escaped."""
+"""From what is on this machine to what the Models page shows."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
+from app.ui.markup import NOTHING, each, fill, message
 from engine.models import Libraries, ModelState, Status
 from engine.models.words import STAGES, words_for
 from engine.models.work import DONE, FAILED, STOPPED
@@ -20,18 +22,24 @@ NOT_YOURS = (
 )
 
 
-def part(number: int, title: str, lacks: str, lines: Sequence[str], status: Status | None) -> str:
-    """One of the three things: what it `lacks` in a word (nothing: it is ready), its lines of plain text, and how far
-    the work on it is."""
-    mark = f'<span class="tr-lacking">{lacks}</span>' if lacks else '<span class="tr-ok">ready</span>'
-    body = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
-    return (
-        f'<section class="tr-part"><h3><i aria-hidden="true">{number}</i>{html.escape(title)} {mark}</h3>{body}'
-        f"{progress_html(status, title)}</section>"
-    )
+_PART = '<section class="tr-part"><h3><i aria-hidden="true">{}</i>{} {}</h3>{}{}</section>'
+_BAR = (
+    '<div class="tr-progress" role="progressbar" aria-label="{title}" aria-valuemin="0" aria-valuemax="100" '
+    'aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
+    '<div class="tr-words" role="status"><span>{words}</span><span>{right}</span></div>'
+    '<p class="tr-detail">{detail}</p>'
+)
 
 
-def libraries_html(found: Libraries, status: Status | None) -> str:
+def part(number: int, title: str, lacks: str, lines: Sequence[str], status: Status | None) -> Markup:
+    """Draw one of the three things: what it `lacks` in a word (nothing: it is ready), its lines of plain text, and how
+    far the work on it is."""
+    look, word = ("tr-lacking", lacks) if lacks else ("tr-ok", "ready")
+    mark, body = fill('<span class="{}">{}</span>', look, word), each("<p>{}</p>", filter(None, lines))
+    return fill(_PART, number, title, mark, body, progress_html(status, title))
+
+
+def libraries_html(found: Libraries, status: Status | None) -> Markup:
     """The libraries: what is missing, what it takes, who does it."""
     if found.installed:
         return part(1, "Libraries", "", ["PyTorch and what the engine needs beside it are installed."], status)
@@ -43,7 +51,7 @@ def libraries_html(found: Libraries, status: Status | None) -> str:
     return part(1, "Libraries", "missing", lines, status)
 
 
-def model_html(found: ModelState, status: Status | None, free: int) -> str:
+def model_html(found: ModelState, status: Status | None, free: int) -> Markup:
     """The checkpoint: how much of it is here, where, and what is free on that disk."""
     words = words_for(found)
     size = "" if found.missing is not None or found.state == "installed" else (
@@ -54,27 +62,21 @@ def model_html(found: ModelState, status: Status | None, free: int) -> str:
     return part(2, f"Checkpoint: {found.title}", lacks, lines, status)
 
 
-def progress_html(status: Status | None, title: str) -> str:
-    """A bar with words while work is under way; else how the last one ended."""
+def progress_html(status: Status | None, title: str) -> Markup:
+    """Draw a bar with words while work is under way; else how the last one ended."""
     if status is None:
-        return ""
+        return NOTHING
     if status.state == FAILED:
-        return f'<div class="tr-message bad" role="alert">{html.escape(status.message)}</div>'
+        return message(status.message, "bad", "alert")
     if status.state == STOPPED:
-        return '<div class="tr-message" role="status">Stopped. What has come is kept; start again to go on.</div>'
+        return message("Stopped. What has come is kept; start again to go on.")
     if status.state == DONE:
-        if status.kind == "download":
-            return ""  # the lines above say that it is installed
-        return f'<div class="tr-message" role="status">{html.escape(status.message)}</div>'
-    percent = int(100 * status.share)
+        return NOTHING if status.kind == "download" else message(status.message)  # the lines above say of the download
     words = sentence(STAGES.get(status.stage, status.stage))
     if status.total:
         words += f" · {gigabytes(status.done)} of {gigabytes(status.total)}"
     right = [f"{gigabytes(round(status.speed))}/s"] if status.speed else []
     right += [f"about {duration(status.remaining)} left"] if status.remaining is not None else []
-    return (
-        f'<div class="tr-progress" role="progressbar" aria-label="{html.escape(title)}" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
-        f'<div class="tr-words" role="status"><span>{html.escape(words)}</span><span>{" · ".join(right)}</span></div>'
-        f'<p class="tr-detail">{html.escape(status.detail)}</p>'
+    return fill(
+        _BAR, title=title, percent=int(100 * status.share), words=words, right=" · ".join(right), detail=status.detail
     )

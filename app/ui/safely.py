@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
+from markupsafe import escape
 
 from engine.errors import TroupeError
 from engine.words import plain_name, plain_text
@@ -53,7 +53,7 @@ class SafeBlocks(gr.Blocks):
         except Exception as error:
             said = plain_text(str(error))[:_SHOWN]
             log.info("a call of %r does not fit: %s: %r", block_fn.api_name, type(error).__name__, said)
-            said = html.escape(said) if isinstance(error, gr.Error) else _UNFIT
+            said = str(escape(said)) if isinstance(error, gr.Error) else _UNFIT
             raise gr.Error(said, title="Not yet", print_exception=False) from None
 
     async def call_function(self, block_fn: Any, *args: Any, **more: Any) -> Any:
@@ -71,10 +71,10 @@ def _told(markup: bool) -> Iterator[None]:
         raise
     except TroupeError as error:
         said = plain_name(str(error))
-        raise gr.Error(html.escape(said) if markup else said, title="Not yet", print_exception=False) from None
+        raise gr.Error(str(escape(said)) if markup else said, title="Not yet", print_exception=False) from None
     except OSError as error:
         log.exception("a handler could not read or write")
-        reason = html.escape(error.strerror or type(error).__name__)
+        reason = escape(error.strerror or type(error).__name__)
         said = f"The outputs folder cannot be used ({reason}). Check its disk, then try again."
         raise gr.Error(said, print_exception=False) from None
     except Exception:
