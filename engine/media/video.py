@@ -207,9 +207,7 @@ def _checked(frame: np.ndarray, video: Video) -> np.ndarray:
 
 def _take_the_place(part: Path, path: Path) -> None:
     try:
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # a name that survives a power cut should have its data
-        os.replace(part, path)
+        atomic.replace(part, path, sync=True)
     except PermissionError:  # Windows, while a player holds the old file
         raise VideoError(
             f"{path} cannot be replaced", "Close the program that has it open, or choose another name."

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import surroundings
-from engine.disk.atomic import beside, remove, sweep
+from engine.disk.atomic import beside, remove, replace, sweep_folder
 from engine.errors import TroupeError
 from engine.memory.weights import ComponentFiles
 
@@ -34,7 +34,6 @@ _ALIGNMENT = 64
 _SPARE = 1_000_000_000  # bytes that are left on the disk for the clips
 _SAMPLE = 4096  # bytes
 _NAME = re.compile(r"([a-z_]+)-(int8|fp8)-\w+-[0-9a-f]{16}\.safetensors")
-_PART = re.compile(r"\.([a-z_]+-(?:int8|fp8)-\w+-[0-9a-f]{16})\..*\.part")
 
 
 class Unusable(Exception):
@@ -74,7 +73,7 @@ def cache_folder() -> Path:
 
 def cached(folder: Path) -> tuple[CacheEntry, ...]:
     """The quantised weights in a folder, damaged ones too, sorted by name. Sweeps what killed writers have left."""
-    _sweep(folder)
+    sweep_folder(folder)
     found = []
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
@@ -159,7 +158,7 @@ class CacheFile:
         try:
             with _telling():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                _sweep(self.path.parent)
+                sweep_folder(self.path.parent)
                 self._check_room()
                 part, _ = beside(self.path)
                 writer = Writer(part, self.places())
@@ -170,7 +169,7 @@ class CacheFile:
             finally:
                 writer.close()
             with _telling():
-                os.replace(part, self.path)
+                replace(part, self.path)
         finally:
             if part is not None:
                 remove(part)
@@ -258,12 +257,6 @@ def _note_of(path: Path) -> dict[str, Any]:
         note = json.loads(head["__metadata__"]["troupe"])
         return note if isinstance(note, dict) else {}
     return {}
-
-
-def _sweep(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        for stem in {match[1] for path in folder.iterdir() if (match := _PART.fullmatch(path.name))}:
-            sweep(folder / f"{stem}.safetensors")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.children import command_of, environment
+from engine.disk.atomic import whole
 from engine.errors import TroupeError
 
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
@@ -263,15 +264,7 @@ def explain_disk(error: OSError, folder: Path) -> TroupeError:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file in one step, so that nobody reads half of it."""
+    """Write a small file of the cache in one step, so that nobody reads half of it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    growing = path.with_name(f"{path.name}.{os.getpid()}")
-    growing.write_text(text, encoding="utf-8")
-    for again in range(20):
-        try:
-            os.replace(growing, path)
-            return
-        except PermissionError:  # Windows, while somebody reads it
-            if again == 19:
-                raise
-            time.sleep(0.01)
+    with whole(path, even_protected=True) as growing:
+        growing.write_text(text, encoding="utf-8")
