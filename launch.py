@@ -330,11 +330,13 @@ def asked_version() -> str:
 
 
 def make_venv(base: str) -> None:
+    from engine.disk.room import free_bytes
     from engine.installing import disk_line
 
     found = [child for child in VENV.iterdir() if child not in (LOCK, UNFINISHED)]
     say("Making .venv anew: it was not finished, or does not work here." if found else "First start: making .venv.")
-    if shutil.disk_usage(str(VENV)).free < SPACE_NEEDED:
+    free, _ = free_bytes(VENV)
+    if free is not None and free < SPACE_NEEDED:
         raise Problem(f"the disk is too full: {HERE} needs {SPACE_NEEDED // 10**9} GB. Free some space")
     for child in found:
         shutil.rmtree(str(child)) if child.is_dir() and not child.is_symlink() else child.unlink()

@@ -336,7 +336,7 @@ Disk = namedtuple("Disk", "total used free")
 
 def test_with_too_little_room_on_the_disk_it_works_without_and_says_so(tmp_path, made, monkeypatch):
     monkeypatch.setattr(caches, "_SPARE", 10**9)
-    monkeypatch.setattr(caches.shutil, "disk_usage", lambda path: Disk(10**12, 10**12, 10**9))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(10**12, 10**12, 10**9))
     checkpoint = load(tmp_path / "new")
     assert files(tmp_path / "new") == []
     assert len(checkpoint.notices) == 2

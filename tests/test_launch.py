@@ -73,7 +73,8 @@ class Copy:
         if not folder.exists():
             for file in (
                 "launch.py", "app/address.py", "app/port.py", "app/start.py", "app/guard/access.py", "app/jobs/lock.py",
-                "engine/children.py", "engine/errors.py", "engine/installing.py", "engine/surroundings.py",
+                "engine/children.py", "engine/disk/room.py", "engine/errors.py", "engine/installing.py",
+                "engine/surroundings.py", "engine/words.py",
             ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 
 from engine import surroundings
 from engine.disk.atomic import beside, remove, replace, sweep_folder
+from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 from engine.memory.weights import ComponentFiles
 
@@ -175,7 +175,9 @@ class CacheFile:
                 remove(part)
 
     def _check_room(self) -> None:
-        free = shutil.disk_usage(self.path.parent).free
+        free, _ = free_bytes(self.path.parent)
+        if free is None:
+            return
         with contextlib.suppress(OSError):
             free += self.path.stat().st_size if self.path.exists() else 0
         needed = self.bytes + _SPARE

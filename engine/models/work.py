@@ -22,6 +22,7 @@ from typing import IO
 
 from engine.children import command_of, environment
 from engine.disk.atomic import whole
+from engine.disk.room import full_disk, is_full
 from engine.errors import TroupeError
 
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
@@ -256,8 +257,8 @@ def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subproce
 
 def explain_disk(error: OSError, folder: Path) -> TroupeError:
     """One line for a disk that does not take what it is given."""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(error, "winerror", 0) == 112:
-        return TroupeError(f"the disk with {folder} is full", "Free some space and start again; what has come is kept.")
+    if is_full(error):
+        return TroupeError(*full_disk(folder, " and start again; what has come is kept."))
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return TroupeError(f"{folder} cannot be written", "Set HF_HOME to a folder of your own, or mend its rights.")
     return TroupeError(f"{error.filename or folder} cannot be used ({error.strerror or error})", "Check this disk.")
