@@ -19,16 +19,13 @@ if __name__ == "__main__":  # ahead of the other imports, so that Ctrl-C in the 
 
 import argparse
 import contextlib
-import errno
 import hashlib
 import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 MINIMUM = (3, 11)
 HERE = Path(__file__).resolve().parent
@@ -386,30 +383,15 @@ def fetch_weights() -> None:
 @contextlib.contextmanager
 def locked() -> "Iterator[None]":
     """One launch at a time works on .venv. The system lets go of the lock when its holder dies."""
-    with open(str(LOCK), "a+") as file:
-        waiting = False
-        while not try_lock(file):
-            if not waiting:
-                say("Another start of Troupe is installing; waiting for it.")
-            waiting = True
-            time.sleep(0.3)
-        yield
+    from engine.disk.lock import FileLock, Taken  # the standard library's: nothing else is installed yet
 
-
-def try_lock(file: "IO[str]") -> bool:
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # else a disk without locks: go on
+        lock = FileLock(LOCK)
+    except Taken:
+        say("Another start of Troupe is installing; waiting for it.")
+        lock = FileLock(LOCK, patience=float("inf"))
+    with lock:
+        yield
 
 
 def say(line: str) -> None:
