@@ -56,7 +56,7 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock on this file. Takes nothing away from anybody: two who ask at the same moment do
+    """Whether a process holds the lock on this file (on Windows: on its first byte). Two who ask at the same moment do
     not take each other for the holder. Raises OSError where the file cannot be opened."""
     if os.name == "nt":  # it has shared locks, but none that Python can ask for
         try:
