@@ -19,16 +19,13 @@ if __name__ == "__main__":  # ahead of the other imports, so that Ctrl-C in the 
 
 import argparse
 import contextlib
-import errno
 import hashlib
 import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 MINIMUM = (3, 11)
 HERE = Path(__file__).resolve().parent
@@ -330,11 +327,13 @@ def asked_version() -> str:
 
 
 def make_venv(base: str) -> None:
+    from engine.disk.room import free_bytes
     from engine.installing import disk_line
 
     found = [child for child in VENV.iterdir() if child not in (LOCK, UNFINISHED)]
     say("Making .venv anew: it was not finished, or does not work here." if found else "First start: making .venv.")
-    if shutil.disk_usage(str(VENV)).free < SPACE_NEEDED:
+    free, _ = free_bytes(VENV)
+    if free is not None and free < SPACE_NEEDED:
         raise Problem(f"the disk is too full: {HERE} needs {SPACE_NEEDED // 10**9} GB. Free some space")
     for child in found:
         shutil.rmtree(str(child)) if child.is_dir() and not child.is_symlink() else child.unlink()
@@ -384,30 +383,15 @@ def fetch_weights() -> None:
 @contextlib.contextmanager
 def locked() -> "Iterator[None]":
     """One launch at a time works on .venv. The system lets go of the lock when its holder dies."""
-    with open(str(LOCK), "a+") as file:
-        waiting = False
-        while not try_lock(file):
-            if not waiting:
-                say("Another start of Troupe is installing; waiting for it.")
-            waiting = True
-            time.sleep(0.3)
-        yield
+    from engine.disk.lock import FileLock, Taken  # the standard library's: nothing else is installed yet
 
-
-def try_lock(file: "IO[str]") -> bool:
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # else a disk without locks: go on
+        lock = FileLock(LOCK)
+    except Taken:
+        say("Another start of Troupe is installing; waiting for it.")
+        lock = FileLock(LOCK, patience=float("inf"))
+    with lock:
+        yield
 
 
 def say(line: str) -> None:

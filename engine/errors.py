@@ -1,18 +1,28 @@
 """The tree of errors a person can act on.
 
 TroupeError
-  x SceneError          a scene file or a field of it
-  x ImageError          a picture that cannot be used
-  x CutoutError         background removal failed
-  x PresetError         a preset file
-  + VideoError          writing or reading a clip
-    x EncoderMissing
-    x DiskFull
-  x EngineUnavailable   the chosen engine cannot run here
-  x Stopped             the person pressed Stop; not a fault
+    SceneError             a scene file or a field of it
+    ImageError             a picture that cannot be used
+    CutoutError            background removal failed
+    PresetError            a preset file
+    VideoError             writing or reading a clip
+        EncoderMissing     no ffmpeg
+        DiskFull           the disk filled up meanwhile
+    EngineUnavailable      the chosen engine cannot run here
+        Shortage           engine.memory.shortage: memory ran out
+        NotFinite          engine.a2.sampling: the model's numbers left their range
+    EngineDied             engine.process.client: the engine's process ended before the clip was finished
+        EngineClosed       engine.process.client: because Troupe is being closed
+    Busy                   engine.models.work: the same work is under way already
+    Changed                engine.models.hub: what was listed is not there any more
+    InstallFailed          engine.installing: pip could not do it
+    StoreError             app.jobs.store_errors: the list of jobs cannot be read or written
+    QueueFull              app.jobs.queue: too many jobs are waiting
+    Stopped                the person pressed Stop; not a fault
 
-(x: raised as it is; +: a family.) Every error carries what is wrong and what to do about it; `str(error)` is one
-plain line that a page or a terminal can show unchanged.
+What has no module beside it stands here; only that keeps its class on the way out of the engine's process, the others
+arrive as the one above them. Every error carries what is wrong and what to do about it; `str(error)` is one plain line
+that a page or a terminal can show unchanged.
 """
 
 from __future__ import annotations
@@ -26,13 +36,21 @@ class TroupeError(Exception):
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = _plain_line(problem)
         self.remedy = _plain_line(remedy)
-        super().__init__(self.problem, self.remedy)  # both, so that the error survives pickling
+        super().__init__(self.problem, self.remedy)
+
+    # Without `__init__`, whose arguments are each class's own: some build the message from them.
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[object, ...], dict[str, object]]:
+        return _anew, (type(self), *self.args), self.__dict__
 
     def __str__(self) -> str:
         if not self.remedy:
             return self.problem
         joint = " " if self.problem.endswith((".", "!", "?")) else ". "
         return f"{self.problem}{joint}{self.remedy}"
+
+
+def _anew(kind: type[BaseException], *args: object) -> BaseException:
+    return kind.__new__(kind, *args)  # which keeps the arguments; pickle adds the attributes
 
 
 def _plain_line(text: str) -> str:
@@ -46,16 +64,6 @@ class SceneError(TroupeError):
     def __init__(self, field: str, problem: str, remedy: str = "") -> None:
         self.field = field = _plain_line(field)
         super().__init__(f"{field}: {problem}" if field else problem, remedy)
-
-    # The message was built from the field: rebuild from the finished parts.
-    def __reduce__(self) -> tuple[Callable[..., SceneError], tuple[str, str, str]]:
-        return _rebuild_scene_error, (self.field, self.problem, self.remedy)
-
-
-def _rebuild_scene_error(field: str, problem: str, remedy: str) -> SceneError:
-    error = SceneError("", problem, remedy)
-    error.field = field
-    return error
 
 
 class ImageError(TroupeError):

@@ -1,17 +1,19 @@
 """pip, watched: what a Python has of a requirements file, the install with its progress, and why one failed, in a line.
 
-Standard library only, and nothing else of the house: `launch.py` needs it before anything is installed.
+Standard library only, and of the house only what keeps to it: `launch.py` needs it before anything is installed.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from engine.disk.room import full_disk, is_full
+from engine.errors import TroupeError
 
 OFFLINE = re.compile(
     "NewConnectionError|ConnectTimeout|ConnectionError|name resolution|getaddrinfo|ProxyError|SSLError|"
@@ -25,7 +27,7 @@ _ELSEWHERE = {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT", "PIP_ED
 _NOT_SO = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_NO_DEPS": "0"}  # said, for pip.conf may say otherwise
 
 
-class InstallFailed(Exception):
+class InstallFailed(TroupeError):
     """pip could not do it; the message is one line that says why and what to do."""
 
 
@@ -111,8 +113,8 @@ def why_it_failed(said: str, wanted: Install) -> str:
 def disk_line(fault: OSError | str, home: Path, needed: int) -> str:
     """One line where the disk is the reason, or may not be written; empty where it is another one."""
     said = str(fault)
-    if "No space left" in said or getattr(fault, "errno", 0) == errno.ENOSPC or "[WinError 112]" in said:
-        return f"the disk is full: {home} needs {needed // 10**9} GB. Free some space and start again"
+    if is_full(fault):
+        return ". ".join(full_disk(home, " and start again", needed))
     if "Permission denied" in said or "Read-only file system" in said or "[WinError 5]" in said:
         return f"no permission to write into {home}. Move Troupe to a folder of your own"
     return ""

@@ -325,7 +325,7 @@ def test_whoever_is_killed_in_the_middle_leaves_nothing_for_long(tmp_path, repo)
     if os.name == "nt":  # there a writer cannot be asked whether it is alive: a day has to pass
         for path in tmp_path.glob(".*.part"):
             os.utime(path, (0, 0))
-    cached(tmp_path)
+    cached(tmp_path, loading.BLOCKS)
     assert [name.split("-")[0] for name in files(tmp_path)] == ["text_encoder"]
     assert load(tmp_path).notices == ()
     assert [name.split("-")[0] for name in files(tmp_path)] == ["text_encoder", "transformer"]
@@ -336,7 +336,7 @@ Disk = namedtuple("Disk", "total used free")
 
 def test_with_too_little_room_on_the_disk_it_works_without_and_says_so(tmp_path, made, monkeypatch):
     monkeypatch.setattr(caches, "_SPARE", 10**9)
-    monkeypatch.setattr(caches.shutil, "disk_usage", lambda path: Disk(10**12, 10**12, 10**9))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(10**12, 10**12, 10**9))
     checkpoint = load(tmp_path / "new")
     assert files(tmp_path / "new") == []
     assert len(checkpoint.notices) == 2
@@ -369,7 +369,7 @@ def test_what_is_kept_is_listed_with_its_size_and_can_be_deleted(folder):
     (folder / "notes.txt").write_text("somebody's")
     (folder / "other-int8-fp32-0123456789abcdef.safetensors").write_text("somebody's")
     flip(of_transformer(folder), 0)
-    text, transformer = cached(folder)
+    text, transformer = cached(folder, loading.BLOCKS)
     assert (text.component, text.precision, text.model) == ("text_encoder", "int8", "a2_tiny")
     assert (transformer.component, transformer.model) == ("transformer", "")
     for entry in (text, transformer):
@@ -377,14 +377,14 @@ def test_what_is_kept_is_listed_with_its_size_and_can_be_deleted(folder):
         delete(entry)
         delete(entry)
     assert files(folder) == ["notes.txt", "other-int8-fp32-0123456789abcdef.safetensors"]
-    assert cached(folder) == cached(folder / "nowhere") == ()
+    assert cached(folder, loading.BLOCKS) == cached(folder / "nowhere", loading.BLOCKS) == ()
 
 
 def test_a_file_that_the_system_holds_is_told_so(folder, monkeypatch):
     def unlink(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    entry = cached(folder)[0]
+    entry = cached(folder, loading.BLOCKS)[0]
     monkeypatch.setattr(Path, "unlink", unlink)
     with pytest.raises(TroupeError, match=r"cannot be deleted .*when no video is being made"):
         delete(entry)
@@ -396,7 +396,7 @@ def test_it_is_kept_in_the_users_cache_unless_a_folder_is_named(tmp_path, monkey
     monkeypatch.setenv("TROUPE_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path / "quantised"
     load(None)
-    assert len(cached(tmp_path / "quantised")) == 2
+    assert len(cached(tmp_path / "quantised", loading.BLOCKS)) == 2
 
 
 def test_a_download_of_the_hubs_is_listed_by_its_name(tmp_path):
@@ -404,7 +404,7 @@ def test_a_download_of_the_hubs_is_listed_by_its_name(tmp_path):
     snapshot.parent.mkdir(parents=True)
     copy_of_tiny(tmp_path).rename(snapshot)
     load(tmp_path / "q", model=snapshot)
-    assert {entry.model for entry in cached(tmp_path / "q")} == {"Someone/their--model"}
+    assert {entry.model for entry in cached(tmp_path / "q", loading.BLOCKS)} == {"Someone/their--model"}
 
 
 # ---------------------------------------------------------------------------

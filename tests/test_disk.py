@@ -80,4 +80,4 @@ def test_what_a_cut_off_upload_has_left_is_gone_at_the_next_start(tmp_path: Path
 def test_room_is_what_the_disk_says(tmp_path: Path):
     assert has_room(tmp_path, 0)
     assert not has_room(tmp_path, 10**18)
-    assert has_room(tmp_path / "none", 10**18)  # who writes there will tell
+    assert not has_room(tmp_path / "none", 10**18)  # it will be made on the same disk

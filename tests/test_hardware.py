@@ -20,7 +20,7 @@ from engine.memory.hardware import (
     has_kernels,
     read_hardware,
 )
-from engine.memory.host import container_limits, disk_free, physical_memory, pinned_limit
+from engine.memory.host import container_limits, physical_memory, pinned_limit
 
 GB = 2**30
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,12 +207,6 @@ def test_the_first_version_of_control_groups(tmp_path):
 
 def test_no_groups_no_limits(tmp_path):
     assert list(container_limits(tmp_path, tmp_path / "none")) == []
-
-
-def test_a_disk_is_asked_where_the_folder_will_be(tmp_path):
-    free, why = disk_free(tmp_path / "not" / "yet")
-    assert free > 0
-    assert str(tmp_path) in why
 
 
 def test_windows_pins_half(monkeypatch):

@@ -55,7 +55,7 @@ def test_every_bad_line_says_what_to_do(tmp_path, monkeypatch, capsys):
 def test_little_room_is_noted_and_too_little_is_bad(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     for free, level in ((10**8, "bad"), (10**9, "note"), (10**11, "good")):
-        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _, free=free: usage(10**12, 0, free))
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: usage(10**12, 0, free))
         assert found(tmp_path, "Outputs folder").level == level
 
 

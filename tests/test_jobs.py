@@ -618,8 +618,8 @@ def test_a_request_of_another_version_still_opens(board):
 
 def test_a_clip_that_finds_the_disk_full_waits_for_room_and_is_made_then(board, gate, monkeypatch):
     free = [1000]
-    usage = lambda _: type("Usage", (), {"free": free[0]})  # noqa: E731
-    monkeypatch.setattr("app.jobs.runner.shutil.disk_usage", usage)
+    usage = lambda _: type("Usage", (), {"total": 10**12, "free": free[0]})  # noqa: E731
+    monkeypatch.setattr("shutil.disk_usage", usage)
     gate.fault = DiskFull("The disk is full", "Free some space.")
     gate.go.set()
     job, after = send(board), send(board)

@@ -22,6 +22,7 @@ import launch
 from app import port as ports
 from app.guard.access import Terms
 from app.start import serve_on_free_port
+from engine.disk.lock import FileLock
 from engine.errors import TroupeError
 from engine.installing import pip_environment, satisfied
 
@@ -73,7 +74,8 @@ class Copy:
         if not folder.exists():
             for file in (
                 "launch.py", "app/address.py", "app/port.py", "app/start.py", "app/guard/access.py", "app/jobs/lock.py",
-                "engine/children.py", "engine/errors.py", "engine/installing.py", "engine/surroundings.py",
+                "engine/children.py", "engine/disk/lock.py", "engine/disk/room.py", "engine/errors.py",
+                "engine/installing.py", "engine/surroundings.py", "engine/words.py",
             ):  # fmt: skip
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(repo / file, folder / file)
@@ -286,11 +288,7 @@ def test_a_killed_first_start_is_finished_by_one_of_two_later_ones_at_once(fresh
 @contextmanager
 def held(lock: Path) -> Iterator[None]:
     """As by a third start that is at work, so that neither of two can be through before the other begins."""
-    with lock.open("a+") as file:
-        deadline = time.monotonic() + 60
-        while not launch.try_lock(file):  # what was killed may still be dying
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    with FileLock(lock, patience=60):  # what was killed may still be dying
         yield
 
 

@@ -301,7 +301,8 @@ def test_a_disk_that_fills_up_on_the_way_is_one_line(hub, tmp_path, monkeypatch)
     monkeypatch.setattr(downloads._Fetch, "_connection", full)
     work = Store(MODEL).work
     assert carry_out(work, "download", lambda progress: downloads.download(MODEL, progress)) == 1
-    assert "is full. Free some space" in work.status().message
+    assert "the disk is full: " in work.status().message
+    assert "Free some space and start again; what has come is kept." in work.status().message
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(hub, tmp_path, modes_count):

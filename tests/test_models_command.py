@@ -251,7 +251,7 @@ def test_pips_lines_become_bytes_and_words():
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "needs 11 GB"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "needs 11.0 GB"),
         ("WARNING: Retrying ... NewConnectionError", "no network"),
         ("ERROR: No matching distribution found for torch", "finds no torch"),
         ("ERROR: something odd.", "installing failed: something odd. All of it is in"),

@@ -201,7 +201,7 @@ def test_the_count_of_frames_is_told_as_they_are_written(tmp_path, moving_square
 
 
 def test_a_disk_that_tells_no_size_is_not_a_full_one(tmp_path, monkeypatch, moving_square):
-    monkeypatch.setattr("engine.media.video.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
     write_video(moving_square(), tmp_path / "clip.mp4", VIDEO)
     assert probe(tmp_path / "clip.mp4").frames == 10
 
@@ -209,7 +209,7 @@ def test_a_disk_that_tells_no_size_is_not_a_full_one(tmp_path, monkeypatch, movi
 def test_a_long_quiet_clip_is_not_refused_for_a_disk_on_which_it_fits(tmp_path, monkeypatch):
     """961 frames of 832x480 in which little moves are 2.7 MB."""
     sizes = shutil._ntuple_diskusage(10**7, 10**7 - 2_700_000, 2_700_000)
-    monkeypatch.setattr("engine.media.video.shutil.disk_usage", lambda _: sizes)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: sizes)
     black = np.zeros((480, 832, 3), np.uint8)
     assert write_video([black] * 3, tmp_path / "clip.mp4", Video(frames=961)) == 3
 
@@ -269,7 +269,7 @@ def test_a_full_disk_is_known_by_its_error_number(tmp_path, monkeypatch, moving_
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("engine.media.video.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(DiskFull, match="another disk"):
         write_video(moving_square(), tmp_path / "clip.mp4", VIDEO)
     assert files_in(tmp_path) == []

@@ -35,6 +35,7 @@ def plan_html(plan: RunPlan | None) -> Markup:
 
 def _bar(title: str, used: int, seconds: float | None, free: int, whole: int) -> Markup:
     return fill(
-        _BAR, title=title, tight="over" if used > free else "", used=100 * used / whole, free=min(100.0, 100 * free / whole),
-        gigabytes=used / GIB, time="" if seconds is None else f" · {duration(seconds)}",
+        _BAR, title=title, tight="over" if used > free else "", used=100 * used / whole,
+        free=min(100.0, 100 * free / whole), gigabytes=used / GIB,
+        time="" if seconds is None else f" · {duration(seconds)}",
     )  # fmt: skip

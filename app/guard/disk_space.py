@@ -4,20 +4,20 @@ no more on the way. Gradio's answer would be a bare HTTP 500."""
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 
+from engine.disk.room import free_bytes, is_full
+
 log = logging.getLogger("troupe.guard")
 
-FULL = "The disk of this Troupe is full. Free some space on it, then add the pictures again."
+OURS = "The disk of this Troupe is full"  # to guests, who are told no folder
+FULL = f"{OURS}. Free some space on it, then add the pictures again."
 _SPARE = 1_000_000  # bytes that an upload leaves free, for the desk that it goes to
-_NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # a quota is a full disk to the person
 _READ_OUT = 100_000_000  # bytes of a refused upload that are heard to the end
 
 
@@ -70,10 +70,8 @@ class Disk:
 
 def has_room(folder: Path, size: int) -> bool:
     """Whether so many bytes can be expected to fit; where the folder cannot be asked, who writes there will tell."""
-    try:
-        return shutil.disk_usage(folder).free >= size + _SPARE
-    except OSError:
-        return True
+    free, _ = free_bytes(folder)
+    return free is None or free >= size + _SPARE
 
 
 def sweep(uploads: Path) -> None:
@@ -86,7 +84,7 @@ def sweep(uploads: Path) -> None:
 
 
 def _in_words(error: OSError) -> PlainTextResponse:
-    if error.errno in _NO_ROOM:
+    if is_full(error):
         return PlainTextResponse(FULL, 507)
     said = f"The outputs folder cannot be used ({error.strerror or error}). Check its disk, then try again."
     return PlainTextResponse(said, 500)

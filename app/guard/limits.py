@@ -7,7 +7,6 @@ the owner can give each an account of their own (--auth, several times).
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 import uuid
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.guard.disk_space import OURS
+from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 
 MB = 1_000_000
@@ -199,8 +200,9 @@ class Uploads:
             raise TroupeError(problem, "Save them smaller.")
         if sum(entry[2] for entry in self._taken) + coming + size > limits.upload_bytes_in_all:
             raise TroupeError("This Troupe has taken all the pictures that it takes in a day", "Try again tomorrow.")
-        if shutil.disk_usage(self._folder).free - coming - (0 if on_disk else size) < limits.free_disk:
-            raise TroupeError("The disk of this Troupe is full", "Tell its owner.")
+        free, _ = free_bytes(self._folder)
+        if free is not None and free - coming - (0 if on_disk else size) < limits.free_disk:
+            raise TroupeError(OURS, "Tell its owner.")
 
 
 class Line:

@@ -10,6 +10,8 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from engine.disk import atomic
+
 log = logging.getLogger("troupe.guard")
 
 _FILE = re.compile(r"[0-9a-f]{64}/[^/\\\0]+")
@@ -131,9 +133,8 @@ class Belongings:
             if not gone:
                 self._owners.setdefault(key, set()).add(str(visitor))
         kept = "".join(json.dumps([key, who]) + "\n" for key, owners in self._owners.items() for who in sorted(owners))
-        part = self._paper.with_suffix(".part")
         try:
-            part.write_text(kept, encoding="utf-8")
-            os.replace(part, self._paper)
+            with atomic.whole(self._paper, even_protected=True) as growing:
+                growing.write_text(kept, encoding="utf-8")
         except OSError:
             log.warning("who owns what cannot be written down: %s", self._paper)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from app.guard.limits import MB, Limits
+from engine.disk.room import free_bytes
 from engine.disk.walk import files_below
 from engine.errors import TroupeError
 
@@ -22,11 +22,8 @@ class Quota:
 
     def check_disk(self) -> None:
         """Raises TroupeError where guests may not write any more: what is left is the owner's."""
-        try:
-            free = shutil.disk_usage(self._outputs).free
-        except OSError:
-            return  # who writes there will tell
-        if free < self._limits.free_disk:
+        free, _ = free_bytes(self._outputs)
+        if free is not None and free < self._limits.free_disk:
             raise TroupeError("The disk of this Troupe is nearly full", "Tell its owner.")
 
     def check(self, is_theirs: Callable[[str], bool]) -> None:

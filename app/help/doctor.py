@@ -7,7 +7,6 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import Final, Literal
 
 from app.machine.settings import Settings
 from app.port import FIRST, free_port
+from engine.disk.room import free_bytes, nearest
 from engine.errors import EngineUnavailable, TroupeError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -127,16 +127,16 @@ def _cutout() -> Finding:
 
 
 def _outputs(outputs: Path) -> Finding:
-    what, there = "Outputs folder", outputs
-    while not os.path.exists(there) and there != there.parent:
-        there = there.parent
+    what = "Outputs folder"
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=nearest(outputs)):
             pass
     except OSError as error:
         problem = f"{outputs} cannot be written ({error.strerror})"
         return Finding(what, BAD, problem, "Name another one: --outputs FOLDER.")
-    free = shutil.disk_usage(there).free
+    free, why = free_bytes(outputs)
+    if free is None:
+        return Finding(what, NOTE, f"{outputs} can be written; how much is free is {why}")
     said = f"{outputs}, {free / 10**9:.1f} GB free"
     if free < _TIGHT:
         return Finding(what, BAD, said, "Free some space, or name a folder on another disk: --outputs FOLDER.")

@@ -5,12 +5,11 @@ The system lets go of the lock when its holder ends, however it ends.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import sys
 from pathlib import Path
 
+from engine.disk.lock import FileLock, Taken
 from engine.errors import TroupeError
 
 NAME = "troupe.lock"
@@ -24,30 +23,28 @@ class FolderLock:
         self._path = outputs / NAME
         try:
             outputs.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = FileLock(self._path, byte=_AT)
         except OSError as error:
             problem = f"The folder {outputs} cannot be written ({error.strerror})"
             raise TroupeError(problem, "Name another one: --outputs FOLDER.") from None
-        if not _take(self._file):
-            os.close(self._file)
-            raise TroupeError(_where(self._path, outputs), "Use that one, or name another folder: --outputs FOLDER.")
+        except Taken:
+            found = _where(self._path, outputs)
+            raise TroupeError(found, "Use that one, or name another folder: --outputs FOLDER.") from None
         self.tell("")
 
     def tell(self, url: str) -> None:
         """Write down where this copy's page is. The lock itself counts, so a full disk is no reason to stop."""
         text = json.dumps({"process": os.getpid(), "url": url}).encode()
         try:
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.write(self._file, text)
+            os.ftruncate(self._lock.file, 0)
+            os.lseek(self._lock.file, 0, os.SEEK_SET)
+            os.write(self._lock.file, text)
         except OSError:
             pass
 
     def release(self) -> None:
-        """Let others in. The file stays: removing it could take away a lock that another copy has just taken."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Let others in."""
+        self._lock.release()
 
 
 def check_free(outputs: Path) -> None:
@@ -62,19 +59,3 @@ def _where(path: Path, outputs: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         url = ""
     return f"Troupe is already open on {outputs}" + (f" at {url}" if url else "")
-
-
-def _take(file: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(file, _AT, os.SEEK_SET)
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # else a disk without locks: go on

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +22,9 @@ from app.jobs.records import STATE, may_go_on, request_of
 from app.jobs.recovery import CLOSED, done_values
 from app.jobs.status import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, Store, StoreError, now
+from engine.disk.room import free_bytes, is_full
 from engine.door.render import Result
-from engine.errors import DiskFull, Stopped, TroupeError
+from engine.errors import Stopped, TroupeError
 from engine.process.client import EngineClosed, EngineDied
 
 log = logging.getLogger("troupe.jobs")
@@ -189,7 +189,7 @@ class Worker:
         if not isinstance(error, TroupeError):
             log.error("job %s failed: %s; its %s has the details", row.id, type(error).__name__, JOURNAL)
             return self._end(FAILED, _FAULT)
-        if _is_full(error):
+        if is_full(error):
             return self._wait_for_room(row, error)
         said = str(error)
         if isinstance(error, EngineDied):
@@ -237,11 +237,5 @@ class Worker:
                     self.changed.wait(_RETRY)
 
     def _free(self) -> int:
-        try:
-            return shutil.disk_usage(self._folders.outputs).free
-        except OSError:
-            return 0
-
-
-def _is_full(error: TroupeError) -> bool:
-    return isinstance(error, DiskFull) or "No space left" in error.problem
+        """Bytes that are free where clips go; 0 where the disk does not tell."""
+        return free_bytes(self._folders.outputs)[0] or 0

@@ -14,8 +14,8 @@ from app.models.card import build_card
 from app.models.getting import Getting
 from app.ui.markup import fill
 from app.ui.safely import Event, Handler, safely
+from engine.disk.room import free_bytes
 from engine.models import look, look_at_libraries
-from engine.models.catalogue import free_bytes
 from engine.models.store import Store
 from engine.models.work import RUNNING
 from engine.words import gigabytes
@@ -129,7 +129,7 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
         room.libraries: views.libraries_html(libraries, installing),
         room.install: gr.update(visible=libraries.can_install and not libraries.installed and not busy_libraries),
         room.install_stop: gr.update(visible=busy_libraries),
-        room.checkpoint: views.model_html(state, working, free_bytes(state.folder)),
+        room.checkpoint: views.model_html(state, working, free_bytes(state.folder)[0]),
         room.download: gr.update(
             visible=not busy and not state.local and state.state != "installed",
             value="Go on with the download" if here else "Download",

@@ -44,22 +44,26 @@ def libraries_html(found: Libraries, status: Status | None) -> Markup:
     if found.installed:
         return part(1, "Libraries", "", ["PyTorch and what the engine needs beside it are installed."], status)
     takes = (
-        f"{gigabytes(found.fetched)} to fetch; it needs up to {gigabytes(found.needed)} on the way, "
-        f"and {gigabytes(found.free)} are free there."
+        f"{gigabytes(found.fetched)} to fetch; it needs up to {gigabytes(found.needed)} on the way "
+        f"({_room(found.free)} there)."
     )
     lines = [f"Missing: {', '.join(found.missing)}.", takes if found.can_install else found.advice]
     return part(1, "Libraries", "missing", lines, status)
 
 
-def model_html(found: ModelState, status: Status | None, free: int) -> Markup:
-    """The checkpoint: how much of it is here, where, and what is free on that disk."""
+def model_html(found: ModelState, status: Status | None, free: int | None) -> Markup:
+    """Draw the checkpoint: how much of it is here, where, and what is free on that disk, in bytes."""
     words = words_for(found)
     size = "" if found.missing is not None or found.state == "installed" else (
         "How large it is, the hub says when you press Download, before the first byte of it; expect some tens of GB."
     )  # fmt: skip
-    lines = [f"{sentence(words)}.", size, f"{found.folder} · {gigabytes(free)} free on this disk"]
+    lines = [f"{sentence(words)}.", size, f"{found.folder} · {_room(free)} on this disk"]
     lacks = {"installed": "", "partly": "not whole", "absent": "missing"}[found.state]
     return part(2, f"Checkpoint: {found.title}", lacks, lines, status)
+
+
+def _room(free: int | None) -> str:
+    return f"{gigabytes(free)} free" if free is not None else "free space not known"
 
 
 def progress_html(status: Status | None, title: str) -> Markup:

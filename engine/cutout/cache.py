@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from PIL import Image
+
+from engine.disk import atomic
 
 _VERSION = 2  # raise it when cut-outs come out differently
 _MAX_BYTES = 500_000_000
@@ -40,19 +41,17 @@ def put(folder: Path, name: str, picture: Image.Image) -> None:
     """Keep a picture, whole or not at all. A full or read-only disk is no reason to fail: then it is not kept."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with atomic.whole(folder / _FILE.format(name), even_protected=True) as growing:
+            growing.touch(mode=0o600)  # a photo of somebody's: other accounts of this machine need not see it
+            with growing.open("wb") as file:
                 picture.save(file, "PNG", compress_level=1)
-            os.replace(scratch, folder / _FILE.format(name))
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(scratch)
         prune(folder)
 
 
 def prune(folder: Path, max_bytes: int = _MAX_BYTES) -> None:
-    """Delete the cut-outs that were not used for longest until the rest fits into `max_bytes`."""
+    """Delete the cut-outs that were not used for longest until the rest fits into `max_bytes`. Sweeps what
+    killed writers have left."""
+    atomic.sweep_folder(folder)
     entries = []
     for path in folder.glob(_FILE.format("*")):
         with contextlib.suppress(OSError):

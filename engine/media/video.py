@@ -6,11 +6,9 @@ when it is finished. Frames are streamed both ways, so memory does not grow with
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from engine.disk import atomic
+from engine.disk.room import free_bytes
 from engine.errors import SceneError, Stopped, TroupeError, VideoError
 from engine.media.ffmpeg import Process, disk_full, metadata_text, output_of, parse_metadata, write_fault
 from engine.scene.scene import Scene, Video, scene_from_json, scene_to_json
@@ -126,10 +125,9 @@ def prepare_folder(path: Path, video: Video) -> Path:
     if not os.access(folder, os.W_OK):
         raise VideoError(f"nothing can be written into {os.path.abspath(folder)}", "Choose another output folder.")
     smallest = 100_000 + video.frames * video.width * video.height // 1600  # a still: 0.007 bits a pixel
-    with contextlib.suppress(OSError):
-        disk = shutil.disk_usage(folder)
-        if disk.total and disk.free < smallest:  # some file systems, such as /proc, know no sizes: all are 0
-            raise disk_full(folder)
+    free, _ = free_bytes(folder)
+    if free is not None and free < smallest:
+        raise disk_full(folder)
     return path
 
 
@@ -207,9 +205,7 @@ def _checked(frame: np.ndarray, video: Video) -> np.ndarray:
 
 def _take_the_place(part: Path, path: Path) -> None:
     try:
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # a name that survives a power cut should have its data
-        os.replace(part, path)
+        atomic.replace(part, path, sync=True)
     except PermissionError:  # Windows, while a player holds the old file
         raise VideoError(
             f"{path} cannot be replaced", "Close the program that has it open, or choose another name."

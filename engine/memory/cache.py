@@ -14,15 +14,15 @@ import json
 import math
 import os
 import re
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import surroundings
-from engine.disk.atomic import beside, remove, sweep
+from engine.disk.atomic import beside, remove, replace, sweep_folder
+from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 from engine.memory.weights import ComponentFiles
 
@@ -34,7 +34,6 @@ _ALIGNMENT = 64
 _SPARE = 1_000_000_000  # bytes that are left on the disk for the clips
 _SAMPLE = 4096  # bytes
 _NAME = re.compile(r"([a-z_]+)-(int8|fp8)-\w+-[0-9a-f]{16}\.safetensors")
-_PART = re.compile(r"\.([a-z_]+-(?:int8|fp8)-\w+-[0-9a-f]{16})\..*\.part")
 
 
 class Unusable(Exception):
@@ -72,15 +71,16 @@ def cache_folder() -> Path:
     return surroundings.cache_folder() / "quantised"
 
 
-def cached(folder: Path) -> tuple[CacheEntry, ...]:
-    """The quantised weights in a folder, damaged ones too, sorted by name. Sweeps what killed writers have left."""
-    _sweep(folder)
+def cached(folder: Path, components: Collection[str]) -> tuple[CacheEntry, ...]:
+    """List the quantised weights of these components in a folder, damaged ones too, sorted by name. Sweeps what killed
+    writers have left."""
+    sweep_folder(folder)
     found = []
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
             match = _NAME.fullmatch(path.name)
             with contextlib.suppress(OSError):
-                if match and path.is_file():
+                if match and match[1] in components and path.is_file():
                     model = _note_of(path).get("model", "")
                     found.append(CacheEntry(path, match[1], match[2], str(model), path.stat().st_size))
     return tuple(found)
@@ -159,7 +159,7 @@ class CacheFile:
         try:
             with _telling():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                _sweep(self.path.parent)
+                sweep_folder(self.path.parent)
                 self._check_room()
                 part, _ = beside(self.path)
                 writer = Writer(part, self.places())
@@ -170,13 +170,15 @@ class CacheFile:
             finally:
                 writer.close()
             with _telling():
-                os.replace(part, self.path)
+                replace(part, self.path)
         finally:
             if part is not None:
                 remove(part)
 
     def _check_room(self) -> None:
-        free = shutil.disk_usage(self.path.parent).free
+        free, _ = free_bytes(self.path.parent)
+        if free is None:
+            return
         with contextlib.suppress(OSError):
             free += self.path.stat().st_size if self.path.exists() else 0
         needed = self.bytes + _SPARE
@@ -258,12 +260,6 @@ def _note_of(path: Path) -> dict[str, Any]:
         note = json.loads(head["__metadata__"]["troupe"])
         return note if isinstance(note, dict) else {}
     return {}
-
-
-def _sweep(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        for stem in {match[1] for path in folder.iterdir() if (match := _PART.fullmatch(path.name))}:
-            sweep(folder / f"{stem}.safetensors")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.children import command_of, environment
-from engine.memory.host import disk_free, physical_memory, pinned_limit
+from engine.disk.room import free_bytes
+from engine.memory.host import physical_memory, pinned_limit
 
 _PATIENCE = 60  # seconds; torch alone can take twenty on a cold disk
 _PLAIN = ("--format=csv,noheader,nounits",)  # of nvidia-smi
@@ -91,7 +92,7 @@ def _with_host(card: dict[str, Fact], folder: Path | None) -> Hardware:
     return Hardware(
         **card,
         ram_total=Fact(*total), ram_free=Fact(*free), pinned_limit=Fact(*pinned_limit(total[0])),
-        disk_free=Fact(*disk_free(folder or Path.cwd())),
+        disk_free=Fact(*free_bytes(folder or Path())),
     )  # fmt: skip
 
 

@@ -1,8 +1,7 @@
-"""The machine's own memory and disk, as far as this process may use them. A container has less than its host."""
+"""The machine's own memory, as far as this process may use them. A container has less than its host."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,13 +86,3 @@ def pinned_limit(ram_total: int | None) -> Reading:
     if sys.platform == "darwin":
         return None, "not needed: memory is shared with the card"
     return None, "no limit of the system's; what is free bounds it"
-
-
-def disk_free(folder: Path) -> Reading:
-    """Free bytes where `folder` is, or will be."""
-    for place in (folder, *folder.absolute().parents):
-        try:
-            return shutil.disk_usage(place).free, f"at {place}"
-        except OSError:
-            continue
-    return None, f"not known: {folder} cannot be reached"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,6 @@ from engine import surroundings
 from engine.a2.files import find_checkpoint, is_hub_id, read_checkpoint
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable, TroupeError
-from engine.memory.host import disk_free
 from engine.models.store import Store
 
 TITLES = {DEFAULT_MODEL: "SkyReels-A2"}
@@ -63,14 +61,6 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
         return other  # another tool has fetched another commit
     note = f"damaged: {', '.join(sorted(damaged))}" if damaged else ""
     return ModelState(model, "partly" if here else "absent", here, missing, store.root, note)
-
-
-def free_bytes(folder: Path) -> int:
-    """What is free on the disk on which this folder is, or will be. Raises FileNotFoundError where there is none."""
-    free, why = disk_free(folder)
-    if free is None:
-        raise FileNotFoundError(errno.ENOENT, why, str(folder))
-    return free
 
 
 def _left_by_others(store: Store) -> ModelState:

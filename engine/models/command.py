@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from engine.a2.options import DEFAULT_MODEL
+from engine.disk.room import free_bytes
 from engine.door.arguments import Parser
 from engine.errors import TroupeError
-from engine.models.catalogue import ModelState, free_bytes, look
+from engine.models.catalogue import ModelState, look
 from engine.models.libraries import library_work, look_at_libraries
 from engine.models.store import Store
 from engine.models.words import progress_words, words_for
@@ -69,7 +70,8 @@ def _list(model: str) -> int:
         print(f"  {libraries.advice or 'Get them with: python launch.py models install'}")
     print(f"{state.title}: {words_for(state)}")
     print(f"  {state.folder}")
-    print(f"Free on this disk: {gigabytes(free_bytes(state.folder))}")
+    free, why = free_bytes(state.folder)
+    print(f"Free on this disk: {gigabytes(free) if free is not None else why}")
     return OK
 
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 from engine.models import hub
-from engine.models.catalogue import free_bytes, look
+from engine.models.catalogue import look
 from engine.models.hub import Listing, RemoteFile
 from engine.models.store import Store
 from engine.models.work import Progress
@@ -49,8 +50,8 @@ def download(model: str, progress: Progress) -> str:
 def check_room(store: Store, listing: Listing) -> None:
     """Before the first byte: is there room for what is missing? Raises TroupeError with both numbers."""
     missing = listing.bytes - store.bytes_here(listing)
-    free = free_bytes(store.cache)
-    if missing + MARGIN > free:
+    free, _ = free_bytes(store.cache)
+    if free is not None and missing + MARGIN > free:
         raise TroupeError(
             f"the disk is too full: {gigabytes(missing)} are missing and {gigabytes(MARGIN)} should stay free, but "
             f"{store.cache} has {gigabytes(free)} left",

@@ -15,9 +15,9 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.disk.room import free_bytes
 from engine.errors import TroupeError
-from engine.installing import Install, InstallFailed, install, missing
-from engine.models.catalogue import free_bytes
+from engine.installing import Install, install, missing
 from engine.models.work import Progress, Work
 from engine.words import command_line, gigabytes
 
@@ -32,14 +32,15 @@ _WINDOWS_CUDA = "https://download.pytorch.org/whl/cu128"  # the package index ha
 @dataclass(frozen=True)
 class Libraries:
     """What this Python has of the a2 engine's libraries. `can_install`: they go into Troupe's own .venv; else `advice`
-    says who does it, and how. `fetched` and `needed` are bytes: to come over the network, and of disk on the way."""
+    says who does it, and how. `fetched`, `needed` and `free` are bytes: to come over the network, of disk on the way,
+    and on the disk now (None: it does not tell)."""
 
     missing: tuple[str, ...]
     can_install: bool
     advice: str
     fetched: int
     needed: int
-    free: int
+    free: int | None
 
     @property
     def installed(self) -> bool:
@@ -55,7 +56,7 @@ def look_at_libraries() -> Libraries:
         lacking = ("what an interrupted install left unfinished",)
     advice = _advice()
     # wheels lie beside the installed files until pip is through, and once more in its cache
-    return Libraries(lacking, not advice, advice, fetched, installed + 2 * fetched, free_bytes(VENV))
+    return Libraries(lacking, not advice, advice, fetched, installed + 2 * fetched, free_bytes(VENV)[0])
 
 
 def library_work() -> Work:
@@ -70,7 +71,7 @@ def install_libraries(progress: Progress) -> str:
         return "The libraries are installed already."
     if not state.can_install:
         raise TroupeError("the libraries are not installed from here", state.advice)
-    if state.needed > state.free:
+    if state.free is not None and state.needed > state.free:
         raise TroupeError(
             f"the disk is too full: installing takes up to {gigabytes(state.needed)} on the way, but {VENV} has "
             f"{gigabytes(state.free)} left",
@@ -86,8 +87,6 @@ def install_libraries(progress: Progress) -> str:
     try:
         for wanted in _installs(scratch.parent / "pip.log", state.needed):
             install(wanted, _Teller(progress).hear, progress.owns)
-    except InstallFailed as failed:
-        raise TroupeError(str(failed)) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     importlib.invalidate_caches()

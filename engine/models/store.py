@@ -20,6 +20,7 @@ import stat
 from pathlib import Path
 
 from engine import surroundings
+from engine.disk.atomic import replace
 from engine.disk.walk import files_below
 from engine.errors import TroupeError
 from engine.models.hub import Listing, RemoteFile
@@ -107,14 +108,14 @@ class Store:
         pointer, blob = self.snapshot(listing.commit) / file.path, self._blob(file)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         if grown:
-            os.replace(self.part(file), blob)
+            replace(self.part(file), blob)
         if _size(pointer) == file.size and not grown:
             return
         pointer.unlink(missing_ok=True)
         try:
             pointer.symlink_to(os.path.relpath(blob, pointer.parent))
         except OSError:  # Windows without the right to link, a disk that knows none
-            os.replace(blob, pointer)
+            replace(blob, pointer)
 
     def finish(self, listing: Listing) -> None:
         """Everything is here: from now on this commit counts."""

@@ -21,11 +21,15 @@ from pathlib import Path
 from typing import IO
 
 from engine.children import command_of, environment
+from engine.disk.atomic import whole
+from engine.disk.lock import FileLock, Taken, is_held
+from engine.disk.room import full_disk, is_full
 from engine.errors import TroupeError
 
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 INTERVAL = 0.4  # seconds between two looks for the wish to stop
 _SPEED_OVER = 20.0  # seconds
+_PATIENCE = 2.0  # seconds: on Windows whoever only looks holds the lock for a blink
 
 
 class Busy(TroupeError):
@@ -65,17 +69,9 @@ class Work:
         if not os.path.exists(self._lock):  # it may lie where we may not look
             return False
         try:
-            taken = _is_taken(self._lock)
-            return self._is_busy() if taken is None else taken
+            return is_held(self._lock)
         except OSError:  # not ours to lock: a folder that we may only read
             return False
-
-    def _is_busy(self) -> bool:
-        try:
-            with self._held(0.05):  # longer than the blink for which another one looks
-                return False
-        except Busy:
-            return True
 
     def status(self) -> Status | None:
         """The last that is known; None where nothing was ever begun. Work whose process died counts as stopped."""
@@ -108,45 +104,13 @@ class Work:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.parent.mkdir(parents=True, exist_ok=True)
-            with self._held(2.0):  # whoever only looks holds it for a blink
+            with FileLock(self._lock, patience=_PATIENCE):
                 self._stop.unlink(missing_ok=True)
                 yield
+        except Taken:
+            raise Busy("this is under way already", "Wait for it, or stop it.") from None
         except OSError as error:
             raise explain_disk(error, self.folder.parent) from None
-
-    @contextlib.contextmanager
-    def _held(self, patience: float) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self._lock, timeout=patience)
-        try:
-            lock.acquire(poll_interval=0.02)
-        except Timeout:
-            raise Busy("this is under way already", "Wait for it, or stop it.") from None
-        except NotImplementedError:  # a disk without locks
-            yield
-            return
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-def _is_taken(lock: Path) -> bool | None:
-    """Whether somebody holds a lock for themselves. Asked with a shared one, so that two who ask at the same moment do
-    not take each other for the work; None where there is no such lock. Raises OSError."""
-    if os.name == "nt":
-        return None
-    import fcntl
-
-    file = os.open(lock, os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError as error:
-        return True if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
-    finally:
-        os.close(file)
 
 
 class Progress:
@@ -255,23 +219,15 @@ def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subproce
 
 def explain_disk(error: OSError, folder: Path) -> TroupeError:
     """One line for a disk that does not take what it is given."""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", -1)) or getattr(error, "winerror", 0) == 112:
-        return TroupeError(f"the disk with {folder} is full", "Free some space and start again; what has come is kept.")
+    if is_full(error):
+        return TroupeError(*full_disk(folder, " and start again; what has come is kept."))
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return TroupeError(f"{folder} cannot be written", "Set HF_HOME to a folder of your own, or mend its rights.")
     return TroupeError(f"{error.filename or folder} cannot be used ({error.strerror or error})", "Check this disk.")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file in one step, so that nobody reads half of it."""
+    """Write a small file of the cache in one step, so that nobody reads half of it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    growing = path.with_name(f"{path.name}.{os.getpid()}")
-    growing.write_text(text, encoding="utf-8")
-    for again in range(20):
-        try:
-            os.replace(growing, path)
-            return
-        except PermissionError:  # Windows, while somebody reads it
-            if again == 19:
-                raise
-            time.sleep(0.01)
+    with whole(path, even_protected=True) as growing:
+        growing.write_text(text, encoding="utf-8")
