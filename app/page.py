@@ -13,7 +13,7 @@ from app.clips.gallery import Gallery
 from app.clips.housekeeping import Housekeeping
 from app.clips.page import build_bring, build_clips, wire_clips
 from app.clips.tidying import build_tidying, wire_tidying
-from app.create.layout import Page
+from app.create.layout import CreatePage
 from app.create.studio import Studio
 from app.create.wiring import wire
 from app.help.page import build_help
@@ -47,7 +47,7 @@ def build_page(rooms: Rooms) -> gr.Blocks:
         bring = build_bring()
         with gr.Tabs(selected="create", elem_id="tr-rooms") as tabs:
             with gr.Tab("Create", id="create") as create:
-                page = Page(desk)
+                page = CreatePage(desk)
             with gr.Tab("Clips", id="clips") as clips_tab:
                 clips = build_clips(tabs, bring)
                 tidying = build_tidying()
@@ -63,7 +63,7 @@ def build_page(rooms: Rooms) -> gr.Blocks:
     return blocks
 
 
-def _keep_up(page: Page, studio: Studio) -> None:
+def _keep_up(page: CreatePage, studio: Studio) -> None:
     """A tab that is looked at again shows the clip that another tab of the same desk has started meanwhile."""
 
     def look(desk_id: str) -> gr.Timer:

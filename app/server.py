@@ -22,15 +22,15 @@ from starlette.middleware import Middleware
 from app import address
 from app.create.desks import Desks
 from app.guard.access import SAFETY, Access, Terms, decide, owner_address, spoken
-from app.guard.connections import MOST, Lobby, speak_seldom
-from app.guard.disk_space import Disk, sweep
+from app.guard.connections import MOST, Connections, speak_seldom
+from app.guard.disk_space import UploadRoom, sweep
 from app.guard.expiry import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.guard.limits import Limits
-from app.guard.middleware import Doorkeeper
+from app.guard.middleware import GuardMiddleware
 from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.logs import ENGINE, keep_log, stop_log
 from app.machine.planner import Planner
 from engine import VERSION
@@ -103,7 +103,7 @@ def _no_garbage() -> Iterator[None]:
 class House:
     """What works behind the page: the board of jobs, the engine that makes them, who knows the machine, and the log."""
 
-    jobs: JobBoard
+    jobs: JobQueue
     engine: EngineProcess | InlineEngine
     planner: Planner
     log: logging.Handler
@@ -134,7 +134,7 @@ def _open_house(outputs: Path, umask: int) -> House:
     handler = keep_log(outputs / "logs")
     try:
         engine, planner = _engine_of(outputs), Planner(outputs)
-        jobs = JobBoard(outputs, planner.learning(engine.render))
+        jobs = JobQueue(outputs, planner.learning(engine.render))
     except BaseException:
         stop_log(handler)
         raise
@@ -175,7 +175,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     from app.create.library import Library
     from app.create.studio import Studio
     from app.create.tray import Tray
-    from app.machine.settings import Settings
+    from app.machine.settings import OwnerSettings
     from app.models.getting import Getting
     from app.page import Rooms, build_page
     from app.ui.theme import troupe_theme
@@ -189,7 +189,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     house.jobs.asker = guard.asker
-    desks, choices = Desks(outputs / "desks", guard.mine, guard.new_desk), Settings(outputs / "settings.json")
+    desks, choices = Desks(outputs / "desks", guard.mine, guard.new_desk), OwnerSettings(outputs / "settings.json")
     engines = Engines(choices, outputs / "loras", house.planner, guard.is_owner)
     studio = Studio(desks, house.jobs, library, tray, guard, engines)
     exports = Exports(outputs / "exports")
@@ -208,7 +208,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
         "css_paths": [ROOT / "assets" / "style.css"], "favicon_path": ROOT / "assets" / "icon.png", "pwa": False,
         "app_kwargs": {
             "middleware": [
-                Middleware(Doorkeeper, guard=guard), Middleware(Disk, uploads=outputs / "uploads"),
+                Middleware(GuardMiddleware, guard=guard), Middleware(UploadRoom, uploads=outputs / "uploads"),
                 Middleware(Sessions),
             ],
             "routes": [
@@ -223,7 +223,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     with _room_for_a_link(outputs, bool(more.get("share"))):
         _, _, public = blocks.launch(**(settings | more))
     url = address.for_a_browser(host, blocks.server_port)
-    Lobby(min(MOST, handles // 4)).watch(blocks.server)
+    Connections(min(MOST, handles // 4)).watch(blocks.server)
     if not public:
         guard.link_failed()
     log.info("Troupe %s is open%s", VERSION, " to others" if access.shared else "")

@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+StopCheck = Callable[[], bool]  # asked often by what takes long: true ends the work with Stopped
+
 
 class TroupeError(Exception):
     """Something a person can act on: `problem` says what is wrong, `remedy` what to do."""

@@ -25,7 +25,7 @@ from app.clips.page import build_bring, build_clips, wire_clips
 from app.create.desk import Desk
 from app.create.desks import Desks
 from app.create.engines import Engines
-from app.create.layout import Page
+from app.create.layout import CreatePage
 from app.create.library import Library
 from app.create.shoot import shoot
 from app.create.studio import Studio
@@ -34,10 +34,10 @@ from app.create.wiring import wire
 from app.guard.access import Terms, decide
 from app.guard.guard import Guard
 from app.guard.visitors import KEY, Visitor
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.jobs.status import RUNNING
 from app.machine.planner import Planner
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from engine.door.render import render
 from tests.waits import until
 
@@ -84,8 +84,8 @@ class Room:
         (outputs / "uploads").mkdir(parents=True, exist_ok=True)
         terms = Terms(("guest:word",)) if shared else Terms()
         self.guard = Guard(decide(terms, {}, {}), outputs)
-        self.jobs = JobBoard(outputs, self.gate.render, per_desk=10)
-        self.desks, self.settings = Desks(outputs / "desks", self.guard.mine), Settings(outputs / "settings.json")
+        self.jobs = JobQueue(outputs, self.gate.render, per_desk=10)
+        self.desks, self.settings = Desks(outputs / "desks", self.guard.mine), OwnerSettings(outputs / "settings.json")
         self.exports = Exports(outputs / "exports")
         self.keeping = Housekeeping(self.jobs, self.desks, self.settings, self.exports, outputs)
         library = Library(ROOT / "presets", None, ROOT / "assets" / "samples")
@@ -96,7 +96,7 @@ class Room:
             desk, bring = gr.BrowserState(None), build_bring()
             with gr.Tabs() as tabs:
                 with gr.Tab("Create") as create:
-                    page = Page(desk)
+                    page = CreatePage(desk)
                 with gr.Tab("Clips") as clips:
                     parts = build_clips(tabs, bring)
             wire_clips(parts, [clips, create], self.gallery, desk, wire(blocks, page, self.studio))

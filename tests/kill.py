@@ -114,9 +114,9 @@ def _let_go_on(victim: subprocess.Popen, lines: int = 1) -> None:
 
 def faults(outputs: Path, tally: Tally, count: int) -> list[str]:
     """What is wrong with the outputs after all jobs were worked off; empty where nothing is."""
-    from app.jobs.queue import DONE, JobBoard
+    from app.jobs.queue import DONE, JobQueue
 
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     try:
         jobs = board.history(limit=1000)
     finally:
@@ -145,10 +145,10 @@ def _last_line(outputs: Path, job: str) -> str:
 
 def frames_by_seed(outputs: Path) -> dict[int, str]:
     """For every clip the digest of its frames."""
-    from app.jobs.queue import JobBoard
+    from app.jobs.queue import JobQueue
     from engine.media.video import read_frames
 
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     try:
         jobs = board.history(limit=1000)
     finally:
@@ -168,7 +168,7 @@ def frames_by_seed(outputs: Path) -> dict[int, str]:
 
 def main(outputs: Path, count: int, engine: str, heard: Callable[[], object] = lambda: None) -> int:
     """Work the jobs off; after every line it is waited until it was `heard`."""
-    from app.jobs.queue import INTERRUPTED, JobBoard
+    from app.jobs.queue import INTERRUPTED, JobQueue
     from engine.door import render as door
 
     speaking = threading.Lock()  # the first job begins while the next one is still taken in
@@ -190,7 +190,7 @@ def main(outputs: Path, count: int, engine: str, heard: Callable[[], object] = l
 
         return door.render(request, tell, stop)
 
-    board = JobBoard(outputs, render, per_desk=count, in_all=count)
+    board = JobQueue(outputs, render, per_desk=count, in_all=count)
     try:
         jobs = [*board.queue(), *board.history(limit=count)]
         for job in jobs:

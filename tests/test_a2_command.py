@@ -25,7 +25,7 @@ VAE = "vae/diffusion_pytorch_model.safetensors"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch) -> None:
     """On the slowest machine no render here counts as a long one, of which a few lines more are told."""
-    monkeypatch.setattr(command._Teller, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(command._ProgressLine, "_PATIENCE", 3600.0)
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_an_error_about_the_model_comes_back_as_one(engine, request_for, tmp_pat
 # The cache
 
 
-def test_a_garage_holds_one_model_and_lets_it_go_before_the_next_is_loaded():
+def test_the_cache_holds_one_model_and_lets_it_go_before_the_next_is_loaded():
     cache, events = ModelCache(), []
 
     class Model:
@@ -149,7 +149,7 @@ def test_a_garage_holds_one_model_and_lets_it_go_before_the_next_is_loaded():
     assert events == ["a loaded", "a gone", "b loaded", "b gone"]
 
 
-def test_a_load_that_fails_leaves_an_empty_garage():
+def test_a_load_that_fails_leaves_an_empty_cache():
     cache = ModelCache()
     with pytest.raises(ZeroDivisionError):
         cache.fetch("a", lambda: 1 / 0)

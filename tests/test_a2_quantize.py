@@ -331,12 +331,12 @@ def test_whoever_is_killed_in_the_middle_leaves_nothing_for_long(tmp_path, repo)
     assert [name.split("-")[0] for name in files(tmp_path)] == ["text_encoder", "transformer"]
 
 
-Disk = namedtuple("Disk", "total used free")
+UploadRoom = namedtuple("Disk", "total used free")
 
 
 def test_with_too_little_room_on_the_disk_it_works_without_and_says_so(tmp_path, made, monkeypatch):
     monkeypatch.setattr(caches, "_SPARE", 10**9)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(10**12, 10**12, 10**9))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: UploadRoom(10**12, 10**12, 10**9))
     checkpoint = load(tmp_path / "new")
     assert files(tmp_path / "new") == []
     assert len(checkpoint.notices) == 2

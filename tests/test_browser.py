@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from app import server
-from app.jobs.queue import STOPPED, JobBoard
+from app.jobs.queue import STOPPED, JobQueue
 from app.server import House
 from engine.media.video import read_frames, read_scene
 from tests.live import OPEN, Live, serving, upload
@@ -45,7 +45,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, houses: list[House]) -> Itera
 
 
 @pytest.fixture
-def jobs(live: Live, houses: list[House]) -> JobBoard:
+def jobs(live: Live, houses: list[House]) -> JobQueue:
     return houses[0].jobs
 
 
@@ -139,7 +139,7 @@ def generate(page: Any) -> str:
     return page.locator("#tr-video video").get_attribute("src")
 
 
-def newest_clip(jobs: JobBoard) -> Path:
+def newest_clip(jobs: JobQueue) -> Path:
     return jobs.history(limit=1)[0].clip
 
 

@@ -18,9 +18,9 @@ def test_messages_come_back_as_they_were(tiny_scene, tmp_path):
     scene = tiny_scene(prompt='"quoted"\n ü 日本')
     request = RenderRequest(scene, tmp_path, tmp_path / "a.mp4", cache=tmp_path, engine="a2", options=options)
     for message in (
-        messages.Render(3, request),
+        messages.RenderOrder(3, request),
         messages.Hello(),
-        messages.Stop(4),
+        messages.StopOrder(4),
         messages.Release(),
         messages.Quit(),
     ):
@@ -37,10 +37,10 @@ def test_messages_come_back_as_they_were(tiny_scene, tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b'{"say":"Stop"}', "other fields"),
-        (b'{"say":"Stop","job":1,"more":2}', r"other fields \(more\)"),
-        (b'{"say":"Stop","job":true}', "Stop.job"),
-        (b'{"say":"Stop","job":"1"}', "Stop.job"),
+        (b'{"say":"StopOrder"}', "other fields"),
+        (b'{"say":"StopOrder","job":1,"more":2}', r"other fields \(more\)"),
+        (b'{"say":"StopOrder","job":true}', "StopOrder.job"),
+        (b'{"say":"StopOrder","job":"1"}', "StopOrder.job"),
         (b'{"say":"Told","job":1}', "not known"),
         (b"[]", "not known"),
         (b"", "no message"),

@@ -16,11 +16,11 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.clips.exports import DAY, Exports
-from app.clips.housekeeping import DESK_ASLEEP, Plan, size_of, told
+from app.clips.housekeeping import DESK_ASLEEP, CleanUp, size_of, told
 from app.clips.media import media_route, state_route
 from app.create.progress import progress_html
 from app.jobs.status import DONE, PAUSED, STOPPED, WAITING
-from app.machine.settings import Choices, Settings
+from app.machine.settings import Choices, OwnerSettings
 from engine.errors import TroupeError
 from engine.media.export import KINDS
 from engine.media.video import read_scene, write_video
@@ -527,12 +527,12 @@ def test_old_clips_are_named_before_they_go_and_favourites_stay(room, hero):
     assert size > 10_000
     assert told(plan) == f"1 clip, {gigabytes(size)}, would go to the trash."
     assert {clip["id"] for clip in room.clips(desk)} == {old, loved, new}  # telling moves nothing
-    assert room.keeping.at_start() == Plan()  # nor does a start, unless it was switched on
+    assert room.keeping.at_start() == CleanUp()  # nor does a start, unless it was switched on
     assert told(room.keeping.run(), done=True).startswith("1 clip")
     assert {clip["id"] for clip in room.clips(desk)} == {loved, new}
     room.act(desk, "restore", old)
     room.settings.put(tidy_at_start=True)
-    assert room.keeping.at_start() == Plan()  # nor one that made a new list of jobs, as this room's has
+    assert room.keeping.at_start() == CleanUp()  # nor one that made a new list of jobs, as this room's has
     room.jobs.is_new = False
     assert [job for job, _ in room.keeping.at_start().clips] == [old]
 
@@ -575,7 +575,7 @@ def test_desks_asleep_go_to_the_trash_and_come_back_when_asked_for(tmp_path, her
         assert {folder.name for folder in room.keeping.plan().desks} == {forgotten.id, called.id}
         assert "2 desks" in told(room.keeping.run(), done=True)
         assert [path.name for path in room.desks.folder.iterdir()] == [lately.id]
-        assert room.keeping.plan() == Plan()  # the trash keeps them for a week
+        assert room.keeping.plan() == CleanUp()  # the trash keeps them for a week
         assert [card.name for card in room.desks.get(forgotten.id).cards] == ["Mia"]
         os.utime(room.desks.trash / called.id, (time.time() - 8 * DAY,) * 2)
         assert not (room.desks.trash / forgotten.id).exists()
@@ -610,10 +610,10 @@ def test_what_an_earlier_run_left_of_uploads_goes_at_the_start(room, monkeypatch
 def test_a_choice_that_makes_no_sense_counts_as_none(tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"clips_days": True, "clips_gb": "much", "tidy_at_start": 1, "model": "mine", "x": 1}))
-    assert Settings(file).get() == Choices(model="mine")
+    assert OwnerSettings(file).get() == Choices(model="mine")
     file.write_text(json.dumps({"clips_days": -3, "clips_gb": 2, "tidy_at_start": True}))
-    assert Settings(file).get() == Choices(clips_gb=2, tidy_at_start=True)
-    assert Settings(file).put(clips_days=9) == Settings(file).get()
+    assert OwnerSettings(file).get() == Choices(clips_gb=2, tidy_at_start=True)
+    assert OwnerSettings(file).put(clips_days=9) == OwnerSettings(file).get()
 
 
 def test_all_that_takes_room_is_counted(room, hero):

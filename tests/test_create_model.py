@@ -18,10 +18,10 @@ from app.create.engines import Engines, references_html
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.sheet import page_settings
 from app.create.shoot import shoot
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.jobs.status import DONE, RUNNING, Snapshot
 from app.machine.planner import Planner
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from engine.errors import EngineUnavailable
 from engine.words import duration
 
@@ -44,14 +44,14 @@ def desk(tmp_path):
 @pytest.fixture
 def model(tmp_path):
     """A model whose files are there; whether its libraries are is the machine's matter."""
-    settings = Settings(tmp_path / "settings.json")
+    settings = OwnerSettings(tmp_path / "settings.json")
     settings.put(model=str(TINY))
     return Engines(settings, tmp_path / "loras", Unknown(tmp_path))
 
 
 @pytest.fixture
 def nowhere(tmp_path):
-    settings = Settings(tmp_path / "settings.json")
+    settings = OwnerSettings(tmp_path / "settings.json")
     settings.put(model=str(tmp_path / "nowhere"))
     return Engines(settings, tmp_path / "loras", Unknown(tmp_path))
 
@@ -84,7 +84,7 @@ def test_where_the_model_is_missing_the_page_says_so_and_that_the_draft_works(de
 def test_a_clip_is_not_queued_for_a_model_that_is_not_there(desk, nowhere, tmp_path):
     add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
-    board = JobBoard(tmp_path, lambda *_, **__: pytest.fail("it was rendered"))
+    board = JobQueue(tmp_path, lambda *_, **__: pytest.fail("it was rendered"))
     try:
         with pytest.raises(EngineUnavailable):
             shoot(desk, board, nowhere.options(desk))
@@ -204,7 +204,7 @@ def test_loras_are_chosen_by_name_from_the_owners_folder(desk, model, loras):
 
 
 def test_a_guest_neither_sees_nor_uses_the_owners_files(desk, loras, tmp_path):
-    model = Engines(Settings(tmp_path / "settings.json"), loras, Unknown(tmp_path), is_owner=lambda: False)
+    model = Engines(OwnerSettings(tmp_path / "settings.json"), loras, Unknown(tmp_path), is_owner=lambda: False)
     desk.put("lora_0", "noir.safetensors")
     desk.put("engine", "a2")
     assert model.lora_files() == []
@@ -302,10 +302,10 @@ def test_durations_are_said_as_people_say_them(seconds, words):
 def test_settings_that_cannot_be_read_are_the_default(tmp_path, content):
     file = tmp_path / "settings.json"
     file.write_text(content, encoding="utf-8")
-    assert Settings(file).get().model == ""
+    assert OwnerSettings(file).get().model == ""
 
 
 def test_settings_are_kept(tmp_path):
-    Settings(tmp_path / "settings.json").put(model="/models/mine")
-    assert Settings(tmp_path / "settings.json").get().model == "/models/mine"
+    OwnerSettings(tmp_path / "settings.json").put(model="/models/mine")
+    assert OwnerSettings(tmp_path / "settings.json").get().model == "/models/mine"
     assert [each.name for each in tmp_path.iterdir()] == ["settings.json"]

@@ -16,7 +16,7 @@ from app.create.desk import Desk, checked_scene
 from app.create.desks import Desks, lay_out_scene, open_scene
 from app.create.library import Library
 from app.create.shoot import shoot, take_back
-from app.jobs.queue import JobBoard, QueueFull
+from app.jobs.queue import JobQueue, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene.scene import MAX_CAST, MAX_SEED, load_scene, scene_from_data, scene_to_json
 
@@ -36,7 +36,7 @@ def desk(desks: Desks) -> Desk:
 @pytest.fixture
 def jobs(tmp_path: Path):
     """A board whose queue stands still."""
-    board = JobBoard(tmp_path, None)
+    board = JobQueue(tmp_path, None)
     board.pause_queue()
     yield board
     board.close()

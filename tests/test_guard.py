@@ -26,9 +26,9 @@ from app.guard.access import LONGEST, SAFETY, Access, Terms, decide, is_shared, 
 from app.guard.expiry import close_tunnels, end_in_time
 from app.guard.guard import Guard
 from app.guard.limits import Limits, Line, Rates, Uploads
-from app.guard.ownership import Belongings
-from app.guard.redact import ALIAS, Veil
-from app.guard.throttle import FREE, Attempts
+from app.guard.ownership import Ownership
+from app.guard.redact import ALIAS, Redaction
+from app.guard.throttle import FREE, Throttle
 from app.guard.visitors import OWNER, Visitor
 from engine.errors import SceneError, TroupeError
 from engine.scene.scene import scene_from_data
@@ -92,7 +92,7 @@ def test_nothing_is_done_without_the_password(plain, path):
 
 
 def test_a_stranger_is_asked_for_the_password_and_told_when_it_is_wrong(live, plain):
-    live.guard.attempts = Attempts()
+    live.guard.throttle = Throttle()
     asked = plain.get("/", headers={"accept": "text/html"})
     assert (asked.status_code, 'type="password"' in asked.text) == (401, True)
     wrong = plain.post("/login", data={"password": "guess"}, headers={"accept": "text/html"})
@@ -102,7 +102,7 @@ def test_a_stranger_is_asked_for_the_password_and_told_when_it_is_wrong(live, pl
 
 def test_sixty_tries_are_soon_refused_and_the_right_password_counts_after_the_wait(live, plain):
     now = [0.0]
-    live.guard.attempts = Attempts(lambda: now[0])
+    live.guard.throttle = Throttle(lambda: now[0])
     try:
         said = [plain.post("/login", data={"username": "guest", "password": f"guess {n}"}) for n in range(60)]
         assert [each.status_code for each in said] == [401] * FREE + [429] * (60 - FREE)
@@ -114,22 +114,22 @@ def test_sixty_tries_are_soon_refused_and_the_right_password_counts_after_the_wa
         assert plain.post("/login", data=right).json() == {"success": True}
         assert plain.get("config").status_code == 200
     finally:
-        live.guard.attempts = Attempts()
+        live.guard.throttle = Throttle()
 
 
 def test_no_address_waits_longer_than_a_minute_and_none_for_another():
     now = [0.0]
-    attempts = Attempts(lambda: now[0])
+    throttle = Throttle(lambda: now[0])
     for number in range(200):
-        attempts.wrong(f"10.0.0.{number}")
-    assert attempts.wait("192.168.0.9") == 0
+        throttle.wrong(f"10.0.0.{number}")
+    assert throttle.wait("192.168.0.9") == 0
     for _ in range(100):
-        attempts.wrong("10.0.0.1")
-    assert 0 < attempts.wait("10.0.0.1") <= 60
+        throttle.wrong("10.0.0.1")
+    assert 0 < throttle.wait("10.0.0.1") <= 60
 
 
 def test_the_owners_link_makes_the_owner_and_a_wrong_one_does_not(live, plain):
-    live.guard.attempts = Attempts()
+    live.guard.throttle = Throttle()
     assert plain.get("/?owner=" + "x" * 32).status_code == 401
     opened = plain.get(f"/?owner={live.guard.access.owner_key}")
     assert (opened.status_code, opened.headers["location"]) == (303, "./")
@@ -254,12 +254,12 @@ def test_what_belongs_to_whom_survives_a_restart_and_a_torn_line(tmp_path):
     (tmp_path / "uploads" / ("a" * 64)).mkdir(parents=True)
     path = tmp_path / "uploads" / ("a" * 64) / "x.png"
     path.write_bytes(b"x")
-    before = Belongings(tmp_path / "paper", tmp_path / "uploads")
+    before = Ownership(tmp_path / "paper", tmp_path / "uploads")
     before.give_file(str(path), "mia")
     assert before.claim("desk:1", "mia")
     with open(tmp_path / "paper", "a") as paper:
         paper.write('["job:1", "mi')
-    after = Belongings(tmp_path / "paper", tmp_path / "uploads")
+    after = Ownership(tmp_path / "paper", tmp_path / "uploads")
     assert (after.has_file(str(path), "mia"), after.has_file(str(path), "tom")) == (True, False)
     assert not after.claim("desk:1", "tom")
     assert after.claim("job:1", "tom")
@@ -432,15 +432,15 @@ def test_the_file_route_leads_nowhere_else(guests, path):
 
 def test_the_veil_hides_folders_however_they_are_spelled_and_names_uploads_both_ways(tmp_path):
     home = tmp_path / "a böse folder, Mia's & #1 100 %"
-    veil = Veil(home / "outputs" / "uploads", [home / "outputs", home])
+    redaction = Redaction(home / "outputs" / "uploads", [home / "outputs", home])
     path = str(home / "outputs" / "uploads" / ("a" * 64) / "x.png")
-    assert veil.reveal(veil.hide(path)) == path
+    assert redaction.reveal(redaction.hide(path)) == path
     for spelled in (str(home), encode_file_path(str(home)), html.escape(str(home))):
-        assert veil.is_needed(json.dumps({"said": f"<p>{spelled}/x"}).encode())
-        assert veil.is_needed(json.dumps(f"<p>{spelled}/x", ensure_ascii=False).encode())
-        assert veil.hide(f"<p>{spelled}/x") == "<p>…/x"
+        assert redaction.is_needed(json.dumps({"said": f"<p>{spelled}/x"}).encode())
+        assert redaction.is_needed(json.dumps(f"<p>{spelled}/x", ensure_ascii=False).encode())
+        assert redaction.hide(f"<p>{spelled}/x") == "<p>…/x"
     for text in ("troupe-uploads", ALIAS, f"{ALIAS}x", "The prompt."):
-        assert veil.reveal(text) == text
+        assert redaction.reveal(text) == text
 
 
 # ---------------------------------------------------------------------------
@@ -699,7 +699,7 @@ def test_gradios_client_logs_in_and_gets_its_clip(live, tmp_path):
 
 
 def test_a_guest_in_a_browser_logs_in_makes_a_clip_and_finds_it_after_a_reload(live):
-    live.guard.attempts = Attempts()
+    live.guard.throttle = Throttle()
     with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(300_000)

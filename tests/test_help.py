@@ -81,13 +81,13 @@ def test_a_taken_port_is_a_note(tmp_path, monkeypatch):
 
 def test_weights_that_are_not_there_are_a_note_and_damaged_ones_are_bad(tmp_path):
     tiny = REPO / "tests" / "fixtures" / "a2_tiny"
-    doctor.Settings(tmp_path / "settings.json").put(model=str(tiny))
+    doctor.OwnerSettings(tmp_path / "settings.json").put(model=str(tiny))
     assert found(tmp_path, "SkyReels-A2: weights").level == "good"
     broken = tmp_path / "broken"
     (broken / "vae").mkdir(parents=True)
-    doctor.Settings(tmp_path / "settings.json").put(model=str(broken))
+    doctor.OwnerSettings(tmp_path / "settings.json").put(model=str(broken))
     assert found(tmp_path, "SkyReels-A2: weights").level == "bad"
-    doctor.Settings(tmp_path / "settings.json").put(model=str(tmp_path / "none"))
+    doctor.OwnerSettings(tmp_path / "settings.json").put(model=str(tmp_path / "none"))
     assert found(tmp_path, "SkyReels-A2: weights").level == "note"
 
 
@@ -158,11 +158,11 @@ def test_of_the_engine_s_log_only_errors_are_told(tmp_path):
 
 
 def test_diagnostics_hold_the_last_failed_job_without_what_people_wrote(tmp_path):
-    from app.jobs.log import Journal
+    from app.jobs.log import JobLog
 
     folder = tmp_path / "clips" / "2026-01-01_000000_clip_x"
     folder.mkdir(parents=True)
-    job = Journal(folder)
+    job = JobLog(folder)
     job.note("my secret lover: the edges are rough")
     try:
         raise OSError(f"cannot open {Path.home() / 'Private' / 'x.png'}")

@@ -16,7 +16,7 @@ import pytest
 
 from app.jobs import log
 from app.jobs.lock import check_free
-from app.jobs.queue import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, JobBoard, QueueFull
+from app.jobs.queue import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, JobQueue, QueueFull
 from app.jobs.records import STATE, request_of
 from app.server import open_house
 from engine.a2.options import A2Options
@@ -62,12 +62,12 @@ def gate():
 @pytest.fixture
 def open_board(tmp_path: Path, gate: Gate):
     """`open_board(...)`: a board over the test's folder; the one before is closed, as its process would have ended."""
-    boards: list[JobBoard] = []
+    boards: list[JobQueue] = []
 
-    def opened(**limits: int) -> JobBoard:
+    def opened(**limits: int) -> JobQueue:
         for board in boards:
             board.close(LONG)
-        boards[:] = [JobBoard(tmp_path, gate.render, **({"per_desk": 8, "in_all": 9} | limits))]
+        boards[:] = [JobQueue(tmp_path, gate.render, **({"per_desk": 8, "in_all": 9} | limits))]
         return boards[0]
 
     yield opened
@@ -80,13 +80,13 @@ def board(open_board):
     return open_board()
 
 
-def send(board: JobBoard, desk: str = "a", made_of: Scene | None = None, **more):
+def send(board: JobQueue, desk: str = "a", made_of: Scene | None = None, **more):
     job_id, folder = board.new_folder("clip")
     (folder / "cup.png").write_bytes(b"a picture")
     return board.submit(job_id, folder, desk, RenderRequest(made_of or scene(), folder, folder / "clip_42.mp4"), **more)
 
 
-def line(board: JobBoard) -> list[str]:
+def line(board: JobQueue) -> list[str]:
     return [snap.id for snap in board.queue() if snap.state != RUNNING]
 
 
@@ -465,7 +465,7 @@ def test_a_failed_job_s_log_has_the_traceback_and_the_next_run_is_added(board, g
 
 def test_a_job_s_log_never_grows_without_end(tmp_path):
     for number in range(400):
-        kept = log.Journal(tmp_path)
+        kept = log.JobLog(tmp_path)
         kept.end("failed", f"the {number}th time", ValueError("x" * 2000))
         kept.close()
     files = list(tmp_path.iterdir())
@@ -522,7 +522,7 @@ def test_a_job_that_was_killed_goes_on_first_by_itself_but_not_for_ever(open_boa
     assert open_board().snapshot(caught.id).state == WAITING
 
 
-def _as_if_killed(board: JobBoard, job_id: str, **columns: object) -> None:
+def _as_if_killed(board: JobQueue, job_id: str, **columns: object) -> None:
     """The store as a kill leaves it."""
     db = sqlite3.connect(board._store.path)
     db.execute(
@@ -674,7 +674,7 @@ def test_what_a_job_became_is_told_once_the_disk_has_taken_it(board, gate):
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, modes_count):
     (tmp_path / "outputs").mkdir(mode=0o555)
     with pytest.raises(TroupeError, match="cannot be written"):
-        JobBoard(tmp_path / "outputs", None)
+        JobQueue(tmp_path / "outputs", None)
 
 
 def test_a_folder_below_one_that_may_not_be_entered_is_said(tmp_path, modes_count):
@@ -698,9 +698,9 @@ def test_a_linked_folder_whose_disk_is_away_is_named(tmp_path):
 def test_the_second_copy_on_a_folder_says_where_the_first_is(board, tmp_path):
     board.lock.tell("http://127.0.0.1:7860/")
     with pytest.raises(TroupeError, match=r"already open on .* at http://127\.0\.0\.1:7860/\. Use that one"):
-        JobBoard(tmp_path, None)
+        JobQueue(tmp_path, None)
     board.close()
-    JobBoard(tmp_path, None).close()
+    JobQueue(tmp_path, None).close()
 
 
 def test_a_second_start_on_the_same_folder_is_one_line_and_a_killed_first_frees_it(repo, tmp_path):
@@ -728,7 +728,7 @@ def test_a_second_start_on_the_same_folder_is_one_line_and_a_killed_first_frees_
         first.kill()
         first.wait()
         first.stdout.close()
-    JobBoard(outputs, None).close()
+    JobQueue(outputs, None).close()
 
 
 def test_many_finished_jobs_are_not_kept_in_memory(open_board, gate):

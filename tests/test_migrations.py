@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from app.jobs import migrations
-from app.jobs.queue import DONE, FAILED, PAUSED, STOPPED, WAITING, JobBoard
-from app.jobs.records import Papers, row_of
+from app.jobs.queue import DONE, FAILED, PAUSED, STOPPED, WAITING, JobQueue
+from app.jobs.records import JobRecord, row_of
 from app.jobs.status import OVER, QUEUED
-from app.jobs.store import JobRow, Store, StoreError, now, open_store
+from app.jobs.store import JobRow, JobStore, StoreError, now, open_store
 from engine.a2.options import A2Options, Lora
 from engine.door.render import RenderRequest
 from engine.scene.scene import scene_from_data
@@ -34,7 +34,7 @@ COPY = f"jobs.before-v{NEXT}.sqlite"
 
 
 def row(number: int) -> JobRow:
-    return row_of(Papers(f"{number:032x}", "desk", {}, now()), Path(f"folder_{number}"), SCENE)
+    return row_of(JobRecord(f"{number:032x}", "desk", {}, now()), Path(f"folder_{number}"), SCENE)
 
 
 def connected(path: Path) -> contextlib.closing[sqlite3.Connection]:
@@ -71,7 +71,7 @@ def old(request, tmp_path: Path) -> Path:
 @pytest.fixture
 def today(path: Path) -> Path:
     """A file of today's version with two jobs in it, closed."""
-    store = Store(path)
+    store = JobStore(path)
     store.add(row(1))
     store.add(replace(row(2), state=DONE, seconds=2.0))
     store.close()
@@ -98,7 +98,7 @@ def sharpness(db: sqlite3.Connection) -> None:
 def test_an_old_file_s_jobs_say_what_they_said_and_of_what_is_new_the_default(old):
     file = old / "jobs.sqlite"
     before = told(file)
-    store = Store(file)
+    store = JobStore(file)
     rows = [store.get(each["id"]) for each in before]
     store.close()
     assert len(rows) == 10
@@ -113,7 +113,7 @@ def test_an_old_file_s_jobs_say_what_they_said_and_of_what_is_new_the_default(ol
 def test_an_old_file_and_a_new_one_have_the_same_tables(old, path):
     shapes = []
     for file in (old / "jobs.sqlite", path):
-        Store(file).close()
+        JobStore(file).close()
         with connected(file) as db:
             names = db.execute("SELECT type, name, tbl_name FROM sqlite_schema ORDER BY name").fetchall()
             columns = {name: db.execute(f"PRAGMA table_info({name})").fetchall() for name in ("jobs", "settings")}
@@ -122,14 +122,14 @@ def test_an_old_file_and_a_new_one_have_the_same_tables(old, path):
 
 
 def test_the_migrations_make_the_columns_that_the_code_has_and_no_others(path):
-    Store(path).close()
+    JobStore(path).close()
     with connected(path) as db:
         columns = {each[1] for each in db.execute("PRAGMA table_info(jobs)")}
     assert columns == {"number", *(field.name for field in fields(JobRow))}
 
 
 def test_an_old_board_s_queue_history_favourites_and_trash_are_as_they_were(old):
-    board = JobBoard(old, None, in_all=99)
+    board = JobQueue(old, None, in_all=99)
     try:
         assert (board.notice, board.is_new, board.paused) == ("", False, True)
         queue = [(word_of(board.scene_file(snap.id).parent.name), snap.state) for snap in board.queue()]
@@ -160,7 +160,7 @@ def test_an_old_job_is_made_with_the_options_it_was_given(old):
         made.append(request)
         raise NotImplementedError
 
-    board = JobBoard(old, render, in_all=99)
+    board = JobQueue(old, render, in_all=99)
     try:
         job = next(snap.id for snap in board.queue() if snap.prompt == "a cup with lora")
         assert board.snapshot(job).plan == {"precision": "bf16", "offload": "blocks"}
@@ -215,18 +215,18 @@ LEARNS = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from app.jobs.queue import DONE, JobBoard
-from app.jobs.store import Store
+from app.jobs.queue import DONE, JobQueue
+from app.jobs.store import JobStore
 
 outputs = Path(sys.argv[1])
-board = JobBoard(outputs, None)
+board = JobQueue(outputs, None)
 ids = [snap.id for snap in (*board.queue(), *board.history(), *board.in_trash())]
 store = board._store
 found = [store.get(job).sharpness for job in ids]
 store.change(ids[0], sharpness=0.75)
 store.add(replace(store.get(ids[0]), id="f" * 32, sharpness=0.25))
 board.close()
-store = Store(outputs / "jobs.sqlite")
+store = JobStore(outputs / "jobs.sqlite")
 again = [store.get(job).sharpness for job in (*ids, "f" * 32)]
 print(json.dumps([found, again]))
 """
@@ -262,15 +262,15 @@ def test_a_new_column_costs_a_field_and_a_migration(old, tmp_path):
     assert version(old / "jobs.sqlite") == NEXT
     assert (told(old / COPY), version(old / COPY)) == (before, was)
     with pytest.raises(StoreError, match="newer Troupe"):  # today's code
-        Store(old / "jobs.sqlite")
+        JobStore(old / "jobs.sqlite")
     shutil.copy(old / COPY, old / "jobs.sqlite")  # as a person goes back who does not like the new version
-    board = JobBoard(old, None)
+    board = JobQueue(old, None)
     assert len((*board.queue(), *board.history(), *board.in_trash())) == 10
     board.close(LONG)
 
 
 def test_a_new_store_has_a_place_for_every_state(path):
-    store = Store(path)
+    store = JobStore(path)
     for number, state in enumerate((*QUEUED, *OVER)):
         store.add(replace(row(number), state=state))
         assert store.get(row(number).id).state == state
@@ -278,7 +278,7 @@ def test_a_new_store_has_a_place_for_every_state(path):
 
 
 def test_every_column_can_be_set_by_its_name_and_no_other(today):
-    store = Store(today)
+    store = JobStore(today)
     whole = store.get(row(1).id)
     for field in fields(JobRow):
         store.change(whole.id, **{field.name: getattr(whole, field.name)})
@@ -293,7 +293,7 @@ def test_every_column_can_be_set_by_its_name_and_no_other(today):
 
 
 def test_the_copy_has_what_only_the_log_had(today, tmp_path, learn):
-    store = Store(today)
+    store = JobStore(today)
     store.add(row(3))
     killed = tmp_path / "killed"
     killed.mkdir()
@@ -302,19 +302,19 @@ def test_the_copy_has_what_only_the_log_had(today, tmp_path, learn):
     store.close()
     learn(sharpness)
     (killed / COPY).write_bytes(b"of an earlier attempt")
-    Store(killed / "jobs.sqlite").close()
+    JobStore(killed / "jobs.sqlite").close()
     assert sorted(file.name for file in killed.iterdir()) == [COPY, "jobs.sqlite"]
     assert [each["id"] for each in told(killed / COPY)] == [row(number).id for number in (1, 2, 3)]
     assert (version(killed / COPY), version(killed / "jobs.sqlite")) == (NEXT - 1, NEXT)
 
 
 def test_a_file_that_needs_no_migration_or_has_no_jobs_is_not_copied(today, path, tmp_path, learn):
-    Store(today).close()
+    JobStore(today).close()
     empty = tmp_path / "empty"
     empty.mkdir()
-    Store(empty / "jobs.sqlite").close()
+    JobStore(empty / "jobs.sqlite").close()
     learn(sharpness)
-    Store(empty / "jobs.sqlite").close()
+    JobStore(empty / "jobs.sqlite").close()
     assert version(empty / "jobs.sqlite") == NEXT
     assert [file.name for file in (*today.parent.glob("*.sqlite"), *empty.iterdir())] == ["jobs.sqlite"] * 2
 
@@ -374,7 +374,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(today, learn, monkeypa
     assert sorted(file.name for file in today.parent.iterdir()) == [f"jobs.before-v{last}.sqlite", "jobs.sqlite"]
     assert told(today.parent / f"jobs.before-v{last}.sqlite") == jobs
     monkeypatch.undo()
-    store = Store(today)  # the Troupe that one had before
+    store = JobStore(today)  # the Troupe that one had before
     assert [store.get(each["id"]).prompt for each in jobs] == ["a cup", "a cup"]
     store.close()
 
@@ -395,7 +395,7 @@ KILLED = """
 import sqlite3, sys
 from pathlib import Path
 from app.jobs import migrations
-from app.jobs.store import Store
+from app.jobs.store import JobStore
 
 def halfway(db):
     db.execute("ALTER TABLE jobs ADD COLUMN sharpness REAL NOT NULL DEFAULT 0.5")
@@ -412,7 +412,7 @@ def small(db):
     db.execute("PRAGMA cache_spill = 1")
     return db
 
-Store(Path(sys.argv[1]))
+JobStore(Path(sys.argv[1]))
 print("not killed", flush=True)
 """
 
@@ -433,6 +433,6 @@ def test_a_kill_between_two_statements_leaves_a_file_that_the_old_code_opens(old
     store.close()
     assert (told(file), version(file)) == (before, was)
     assert told(old / COPY) == before
-    board = JobBoard(old, None)
+    board = JobQueue(old, None)
     assert len((*board.queue(), *board.history(), *board.in_trash())) == 10
     board.close(LONG)

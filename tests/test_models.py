@@ -22,7 +22,7 @@ from engine.a2.files import find_checkpoint, needed_files, read_checkpoint
 from engine.errors import EngineUnavailable, TroupeError
 from engine.models import download as downloads
 from engine.models import look
-from engine.models.store import Store
+from engine.models.store import ModelStore
 from engine.models.work import Busy, Progress, Status
 from tests.hub import COMMIT, EXTRAS, MODEL, TINY, FakeHub, serving_hub
 
@@ -46,7 +46,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def get(kind=downloads.download) -> str:
-    store = Store(MODEL)
+    store = ModelStore(MODEL)
     with store.work.held():
         return kind(MODEL, Progress(store.work, "download"))
 
@@ -109,7 +109,7 @@ def test_where_links_cannot_be_made_the_files_lie_there_themselves(hub, monkeypa
     assert (folder / BIG).read_bytes() == hub.needed[BIG]
     assert not (folder / BIG).is_symlink()
     assert look(MODEL).state == "installed"
-    assert Store(MODEL).bytes_on_disk() == hub.bytes, "once, not twice"
+    assert ModelStore(MODEL).bytes_on_disk() == hub.bytes, "once, not twice"
 
 
 def test_nothing_is_asked_of_the_network_by_looking(hub):
@@ -171,7 +171,7 @@ def test_a_connection_that_stays_away_is_one_line_and_what_came_is_kept(hub):
 def test_a_download_that_ends_in_the_middle_goes_on_without_sending_a_byte_twice(hub, tmp_path, end):
     """Killed, as by a power cut; stopped by a person; and when whoever started it is gone."""
     hub.gate = threading.Event()
-    store = Store(MODEL)
+    store = ModelStore(MODEL)
     held_back = sum(min(len(data), hub.before_gate) for data in hub.needed.values())
     with working(hub, tmp_path / "cache") as process:
         assert until(lambda: store.bytes_on_disk() == held_back)
@@ -199,25 +199,25 @@ def test_a_download_that_ends_in_the_middle_goes_on_without_sending_a_byte_twice
 
 
 def test_a_second_download_at_once_is_told_so(hub):
-    store = Store(MODEL)
+    store = ModelStore(MODEL)
     with store.work.held():
         assert store.work.running()
-        with pytest.raises(Busy), Store(MODEL).work.held():
+        with pytest.raises(Busy), ModelStore(MODEL).work.held():
             pass
     assert not store.work.running()
 
 
 def test_those_who_only_look_do_not_take_each_other_for_the_work(hub):
-    work = Store(MODEL).work
+    work = ModelStore(MODEL).work
     with work.held():
         pass
     with ThreadPoolExecutor(8) as pool:
-        assert not any(pool.map(lambda _: Store(MODEL).work.running(), range(800)))
+        assert not any(pool.map(lambda _: ModelStore(MODEL).work.running(), range(800)))
 
 
 def test_a_status_tells_bytes_speed_and_remaining_time(hub, tmp_path):
     hub.gate = threading.Event()
-    store = Store(MODEL)
+    store = ModelStore(MODEL)
     with working(hub, tmp_path / "cache") as process:
         assert until(lambda: (found := store.work.status()) is not None and found.done > hub.before_gate)
         status = store.work.status()
@@ -234,7 +234,7 @@ def test_speed_and_remaining_time_come_from_the_last_seconds(hub, monkeypatch):
 
     now = 100.0
     monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=lambda: now))  # other threads keep their clock
-    progress = Progress(Store(MODEL).work, "download")
+    progress = Progress(ModelStore(MODEL).work, "download")
     progress.expect(10_000_000, done=4_000_000)
     progress._measured()
     for _ in range(4):
@@ -299,7 +299,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_line(hub, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(downloads._Fetch, "_connection", full)
-    work = Store(MODEL).work
+    work = ModelStore(MODEL).work
     assert carry_out(work, "download", lambda progress: downloads.download(MODEL, progress)) == 1
     assert "the disk is full: " in work.status().message
     assert "Free some space and start again; what has come is kept." in work.status().message
@@ -367,7 +367,7 @@ def test_a_check_names_the_damaged_file_and_only_that_is_fetched_again(hub, path
 
 
 def test_a_check_of_what_another_tool_has_fetched_asks_the_hub_what_it_should_be(hub, tmp_path):
-    store = Store(MODEL)
+    store = ModelStore(MODEL)
     shutil.copytree(TINY, store.snapshot(COMMIT))
     (store.root / "refs").mkdir()
     (store.root / "refs" / "main").write_text(COMMIT)
@@ -381,7 +381,7 @@ def test_a_check_of_what_another_tool_has_fetched_asks_the_hub_what_it_should_be
 def test_what_was_fetched_without_the_demo_videos_is_whole_to_the_engine_too(hub):
     """huggingface_hub knows a list of the whole repository from another tool's attempt, and calls ours incomplete."""
     get()
-    trees = Store(MODEL).root / "trees"
+    trees = ModelStore(MODEL).root / "trees"
     trees.mkdir()
     files = {path: {"size": len(data), "blob_id": "0" * 40} for path, data in hub.files.items()}
     (trees / f"{COMMIT}.json").write_text(json.dumps({"format_version": 1, "files": files}))
@@ -390,7 +390,7 @@ def test_what_was_fetched_without_the_demo_videos_is_whole_to_the_engine_too(hub
 
 def test_deleting_leaves_nothing_and_frees_what_it_said(hub):
     get()
-    store = Store(MODEL)
+    store = ModelStore(MODEL)
     assert store.bytes_on_disk() == hub.bytes
     store.delete()
     assert not store.root.exists()

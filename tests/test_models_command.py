@@ -19,7 +19,7 @@ import pytest
 from engine import installing
 from engine.installing import Install, InstallFailed
 from engine.models import libraries
-from engine.models.store import Store
+from engine.models.store import ModelStore
 from engine.models.words import progress_words
 from engine.models.work import Status
 from engine.words import duration, gigabytes
@@ -120,7 +120,7 @@ def test_ctrl_c_is_status_130_and_the_next_start_goes_on(hub):
     hub.gate = threading.Event()
     process = start("download", MODEL)
     held_back = sum(min(len(data), hub.before_gate) for data in hub.needed.values())
-    assert until(lambda: Store(MODEL).bytes_on_disk() == held_back)
+    assert until(lambda: ModelStore(MODEL).bytes_on_disk() == held_back)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
@@ -230,7 +230,7 @@ def test_pips_lines_become_bytes_and_words():
         def say(self, *words):
             heard.append(words)
 
-    teller = libraries._Teller(Told())
+    teller = libraries._ProgressLine(Told())
     for line in (
         "Collecting torch<2.14,>=2.8 (from -r requirements-a2.txt (line 1))",
         "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (30 kB)",

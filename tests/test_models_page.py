@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.models import look
-from engine.models.store import Store
+from engine.models.store import ModelStore
 from tests.hub import MODEL, FakeHub, serving_hub
 from tests.live import Live, serving
 
@@ -90,7 +90,7 @@ def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hu
         checkpoint(each, "Stopped. What has come is kept")
         checkpoint(each, "Partly here")
     assert box.input_value() == "somebody/else", "what is typed stays while the page looks how far the download is"
-    assert not Store(MODEL).work.running()
+    assert not ModelStore(MODEL).work.running()
     second.close()
 
     page.reload()
@@ -114,7 +114,7 @@ def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hu
     page.locator("#tr-delete").click()
     page.locator("#tr-delete-now").click()
     checkpoint(page, "Not on this machine")
-    assert not Store(MODEL).root.exists()
+    assert not ModelStore(MODEL).root.exists()
     assert faults == []
     context.close()
 

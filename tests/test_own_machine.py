@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from app.guard.access import Terms, decide
-from app.guard.connections import MOST, PATIENCE, Lobby
+from app.guard.connections import MOST, PATIENCE, Connections
 from app.guard.guard import Guard
-from app.guard.middleware import Doorkeeper
+from app.guard.middleware import GuardMiddleware
 from app.guard.process import quiet_libtiff, raise_handles
 from tests.guests import API, LONG, picture
 from tests.live import Live, serving
@@ -107,7 +107,7 @@ def test_on_a_space_the_page_stands_in_a_frame_of_its_host(tmp_path):
     frame = {"sec-fetch-dest": "iframe", "sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site"}
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "client": ("10.0.0.1", 0),
              "headers": [(name.encode(), value.encode()) for name, value in frame.items()]}  # fmt: skip
-    asyncio.run(Doorkeeper(page, Guard(access, tmp_path))(scope, None, send))
+    asyncio.run(GuardMiddleware(page, Guard(access, tmp_path))(scope, None, send))
     assert sent[0]["status"] == 200
     assert b"x-frame-options" not in dict(sent[0]["headers"])
 
@@ -205,7 +205,7 @@ def test_the_one_that_has_waited_longest_goes_first():
         def abort(self) -> None:
             self.aborted = True
 
-    lobby, connections = Lobby(most=3), [Connection() for _ in range(5)]
+    lobby, connections = Connections(most=3), [Connection() for _ in range(5)]
     lobby._is_looking = True  # no loop runs here
     for each in connections:
         lobby.look_at(each)

@@ -13,7 +13,7 @@ from app.create.engines import Engines
 from app.create.plan_view import plan_html
 from app.create.sheet import page_settings
 from app.machine.planner import Planner
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from engine.a2.options import A2Options
 from engine.memory.hardware import Fact, Hardware
 from engine.scene.engines import find_engine
@@ -60,7 +60,7 @@ def desk(tmp_path):
 
 
 def model_on(hardware, tmp_path, is_owner=True, checkpoint=MODEL):
-    settings = Settings(tmp_path / "settings.json")
+    settings = OwnerSettings(tmp_path / "settings.json")
     settings.put(model=str(checkpoint))
     return Engines(settings, tmp_path / "loras", Machine(tmp_path, hardware), lambda: is_owner)
 

@@ -529,7 +529,7 @@ def test_a_process_of_another_version_is_never_used(fake, request_for, tmp_path,
     [
         "print('hello', flush=True)",
         'print(\'{"say": "Ready"}\', flush=True)',
-        'print(\'{"say": "Render"}\', flush=True)',
+        'print(\'{"say": "RenderOrder"}\', flush=True)',
         "print('[' * 100000, flush=True)",
         "sys.stdout.buffer.write(b'\\xff\\n'); sys.stdout.flush()",
     ],

@@ -33,7 +33,7 @@ def scene_file(tiny_cast: Path, tiny_scene) -> Path:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch) -> None:
     """On the slowest machine no render here counts as a long one, of which a few lines more are told."""
-    monkeypatch.setattr(command._Teller, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(command._ProgressLine, "_PATIENCE", 3600.0)
 
 
 def change(scene_file: Path, **fields: object) -> None:
@@ -264,7 +264,7 @@ def test_too_little_memory_is_one_line(scene_file, tmp_path, capsys, monkeypatch
 
 def test_a_terminal_sees_one_line_that_changes(scene_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(command._Teller, "_INTERVAL", 0.0)
+    monkeypatch.setattr(command._ProgressLine, "_INTERVAL", 0.0)
     command.main([str(scene_file), "-o", str(tmp_path / "out.mp4")])
     said = capsys.readouterr().err
     assert "\rframe 8 of 8" in said
@@ -272,7 +272,7 @@ def test_a_terminal_sees_one_line_that_changes(scene_file, tmp_path, capsys, mon
 
 
 def test_a_log_sees_a_few_plain_lines_of_a_long_render(scene_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command._Teller, "_PATIENCE", 0.0)
+    monkeypatch.setattr(command._ProgressLine, "_PATIENCE", 0.0)
     _, lines = run(capsys, scene_file, "-o", tmp_path / "out.mp4")
     assert [line.partition(",")[0] for line in lines[:-1]] == [f"frame {n} of 8" for n in (2, 4, 6, 8)]
 

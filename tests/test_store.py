@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.queue import DONE, INTERRUPTED, WAITING, JobBoard
-from app.jobs.records import Papers, row_of
-from app.jobs.store import Damaged, JobRow, Store, StoreError, now, open_store
+from app.jobs.queue import DONE, INTERRUPTED, WAITING, JobQueue
+from app.jobs.records import JobRecord, row_of
+from app.jobs.store import Damaged, JobRow, JobStore, StoreError, now, open_store
 from engine.door.render import RenderRequest
 from engine.media.video import write_video
 from engine.scene.scene import scene_from_data, scene_to_json
@@ -25,7 +25,7 @@ SCENE = scene_from_data({"cast": [{"role": "object", "image": "cup.png"}], "prom
 
 
 def row(number: int) -> JobRow:
-    return row_of(Papers(f"{number:032x}", "desk", {}, now()), Path(f"folder_{number}"), SCENE)
+    return row_of(JobRecord(f"{number:032x}", "desk", {}, now()), Path(f"folder_{number}"), SCENE)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path):
-    opened = Store(path)
+    opened = JobStore(path)
     yield opened
     opened.close()
 
@@ -101,7 +101,7 @@ def test_the_pace_is_the_median_of_what_was_finished(store):
 
 
 def test_a_newer_store_is_refused_in_words_and_left_alone(path):
-    Store(path).close()
+    JobStore(path).close()
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()
@@ -113,7 +113,7 @@ def test_a_newer_store_is_refused_in_words_and_left_alone(path):
 def test_a_folder_in_the_store_s_place_is_said(path):
     path.mkdir()
     with pytest.raises(StoreError, match="cannot be opened"):
-        Store(path)
+        JobStore(path)
 
 
 # -- damage ---------------------------------------------------------------------
@@ -163,7 +163,7 @@ DAMAGES = [overwritten, header, truncated, emptied, text, odd_state, not_utf8, n
 @pytest.fixture
 def outputs(tmp_path: Path, moving_square) -> Path:
     """A finished clip, one that was caught in the middle, and one that waits."""
-    board = JobBoard(tmp_path, None)
+    board = JobQueue(tmp_path, None)
     board.pause_queue()
     for name in ("done", "half", "waits"):
         job_id, folder = board.new_folder(name)
@@ -184,7 +184,7 @@ def outputs(tmp_path: Path, moving_square) -> Path:
 def test_a_damaged_store_is_set_aside_and_made_anew_from_the_outputs(outputs, damage):
     damage(outputs / "jobs.sqlite")
     spoilt = (outputs / "jobs.sqlite").read_bytes()
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     try:
         aside = list(outputs.glob("jobs.damaged-*.sqlite"))
         assert [each.read_bytes() for each in aside] == [spoilt]
@@ -198,14 +198,14 @@ def test_a_damaged_store_is_set_aside_and_made_anew_from_the_outputs(outputs, da
         assert [job.request.embed_scene for job in [board.duplicate(done.id)]] == [False]
     finally:
         board.close()
-    board = JobBoard(outputs, None)  # once is enough
+    board = JobQueue(outputs, None)  # once is enough
     assert board.notice == ""
     board.close()
 
 
 @pytest.mark.parametrize("how", ["damaged", "deleted", "no column"])
 def test_favourites_and_the_trash_outlive_the_list(outputs, how):
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     done, half = (next(s for s in board.history() if s.state == state) for state in (DONE, INTERRUPTED))
     board.set_favourite(done.id, True)
     board.trash(half.id)
@@ -218,7 +218,7 @@ def test_favourites_and_the_trash_outlive_the_list(outputs, how):
         with contextlib.closing(sqlite3.connect(outputs / "jobs.sqlite")) as db:
             db.execute("ALTER TABLE jobs DROP COLUMN gone")
             db.commit()
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     assert board.is_new
     assert [(snap.id, snap.favourite) for snap in board.history() if snap.state == DONE] == [(done.id, True)]
     assert [snap.id for snap in board.in_trash()] == [half.id]
@@ -226,7 +226,7 @@ def test_favourites_and_the_trash_outlive_the_list(outputs, how):
     board.set_favourite(done.id, False)
     board.close()
     (outputs / "jobs.sqlite").unlink()
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     assert not board.in_trash()
     assert not any(snap.favourite for snap in board.history())
     board.close()
@@ -236,7 +236,7 @@ def test_a_list_without_its_settings_is_made_anew(outputs):
     with contextlib.closing(sqlite3.connect(outputs / "jobs.sqlite")) as db:
         db.execute("DROP TABLE settings")
         db.commit()
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     assert board.is_new
     assert len(board.history()) == 3
     board.close()
@@ -245,7 +245,7 @@ def test_a_list_without_its_settings_is_made_anew(outputs):
 def test_a_second_damage_on_the_same_day_gets_a_name_of_its_own(outputs):
     for count in (1, 2, 3):
         text(outputs / "jobs.sqlite")
-        JobBoard(outputs, None).close()
+        JobQueue(outputs, None).close()
         assert len(list(outputs.glob("jobs.damaged-*.sqlite"))) == count
 
 
@@ -253,14 +253,14 @@ def test_clips_of_a_version_without_a_store_are_taken_in(outputs):
     (outputs / "jobs.sqlite").unlink()
     for papers in outputs.glob("clips/*/job.json"):
         papers.unlink()
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     assert board.notice == ""
     assert sorted(snap.state for snap in board.history()) == [DONE, INTERRUPTED, INTERRUPTED]
     board.close()
 
 
 def test_a_folder_that_was_never_accepted_is_no_job_and_goes(outputs):
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     _, never = board.new_folder("never")
     (never / "cup.png").write_bytes(b"a picture")
     (never / "scene.json").write_text(scene_to_json(SCENE), encoding="utf-8")
@@ -268,7 +268,7 @@ def test_a_folder_that_was_never_accepted_is_no_job_and_goes(outputs):
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
     board.close()
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     assert len(board.history()) + len(board.queue()) == 3
     assert not never.exists()
     assert (foreign / "notes.txt").exists()
@@ -276,7 +276,7 @@ def test_a_folder_that_was_never_accepted_is_no_job_and_goes(outputs):
 
 
 def test_damage_that_shows_while_it_is_open_is_said_in_words(outputs):
-    board = JobBoard(outputs, None)
+    board = JobQueue(outputs, None)
     board._store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     board._store._db.execute("PRAGMA cache_size = 0")
     overwritten(outputs / "jobs.sqlite")
@@ -287,7 +287,7 @@ def test_damage_that_shows_while_it_is_open_is_said_in_words(outputs):
 
 
 def test_a_write_ahead_log_that_was_cut_off_loses_at_most_its_last_words(path):
-    store = Store(path)
+    store = JobStore(path)
     store.add(row(1))
     log = path.with_name("jobs.sqlite-wal")
     kept = path.read_bytes(), log.read_bytes()
@@ -317,7 +317,7 @@ class NotMapped(sqlite3.Connection):
 def test_a_network_disk_is_a_disk(path, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=NotMapped))
     for number in (1, 2):
-        store = Store(path)
+        store = JobStore(path)
         store.add(row(number))
         assert not path.with_name("jobs.sqlite-shm").exists()
         if number == 1:
@@ -327,6 +327,6 @@ def test_a_network_disk_is_a_disk(path, tmp_path, monkeypatch):
         shutil.copy(file, tmp_path / "later" / file.name)
     store.close()
     monkeypatch.undo()
-    later = Store(tmp_path / "later" / "jobs.sqlite")
+    later = JobStore(tmp_path / "later" / "jobs.sqlite")
     assert [each.id for each in later.line()] == [row(1).id, row(2).id]
     later.close()

@@ -22,7 +22,7 @@ from app.guard.access import Access, Terms
 from app.guard.address import asked_from
 from app.guard.key import visitors_key
 from app.guard.limits import Limits, Rates
-from app.guard.throttle import FREE, Attempts
+from app.guard.throttle import FREE, Throttle
 from app.guard.visitors import COOKIE, Passes
 from engine.errors import TroupeError
 from tests.guests import API, LONG, PASSWORD, Guest, Owner, picture
@@ -41,7 +41,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.fixture(autouse=True)
 def fresh(live: Live) -> None:
     """Nobody has asked for anything yet."""
-    live.guard.attempts, live.guard.rates = Attempts(), Rates(live.guard.limits)
+    live.guard.attempts, live.guard.rates = Throttle(), Rates(live.guard.limits)
 
 
 @pytest.fixture
@@ -219,15 +219,15 @@ def test_a_flood_of_pages_is_slowed_for_strangers_and_guests_and_the_owner_goes_
 def test_one_guests_events_leave_room_in_the_queue_for_everybody_else(live, come, monkeypatch):
     mia, tom, owner = come("guest"), come("tom"), come()
     go, job = threading.Event(), mia.generate(mia.picture())
-    from app.jobs.history import Past
+    from app.jobs.history import History
 
-    plain = Past.snapshot
+    plain = History.snapshot
 
-    def slow(self: Past, job_id: object) -> object:
+    def slow(self: History, job_id: object) -> object:
         go.wait(LONG)
         return plain(self, job_id)
 
-    monkeypatch.setattr(Past, "snapshot", slow)
+    monkeypatch.setattr(History, "snapshot", slow)
     try:
         said = Counter(mia.http.post(f"{API}call/job", json={"data": [job]}).status_code for _ in range(100))
         assert said == {200: Limits().events, 429: 100 - Limits().events}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.queue import JobBoard, QueueFull
+from app.jobs.queue import JobQueue, QueueFull
 from app.jobs.turns import Asker, place_in_line
 from engine.door.render import RenderRequest, Result
 from engine.errors import Stopped
@@ -22,7 +22,7 @@ class Room:
     """A board whose first clip goes on for ever, and who asks it."""
 
     def __init__(self, outputs: Path, **limits: int) -> None:
-        self.board, self.number = JobBoard(outputs, self._render, **limits), 0
+        self.board, self.number = JobQueue(outputs, self._render, **limits), 0
         self.begun = threading.Event()
 
     def _render(self, request: Any, on_progress: Any, stop: Any) -> Result:

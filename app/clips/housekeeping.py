@@ -14,9 +14,9 @@ from pathlib import Path
 
 from app.clips.exports import DAY, Exports
 from app.create.desks import Desks
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.jobs.status import Snapshot
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from engine.disk.walk import files_below
 from engine.errors import TroupeError
 from engine.words import gigabytes
@@ -28,7 +28,7 @@ _EDITS = "vibe_edit_history"  # Gradio's own folder, empty here
 
 
 @dataclass(frozen=True)
-class Plan:
+class CleanUp:
     """What would go now: clips (id, bytes) and desks (folders) to the trash, clips and desks from it for good."""
 
     clips: tuple[tuple[str, int], ...] = ()
@@ -43,7 +43,7 @@ class Plan:
 class Housekeeping:
     """Of one outputs folder. `settings` say what may go."""
 
-    def __init__(self, jobs: JobBoard, desks: Desks, settings: Settings, exports: Exports, outputs: Path) -> None:
+    def __init__(self, jobs: JobQueue, desks: Desks, settings: OwnerSettings, exports: Exports, outputs: Path) -> None:
         self._jobs, self._desks, self.settings, self._exports = jobs, desks, settings, exports
         self._outputs = outputs
 
@@ -53,15 +53,15 @@ class Housekeeping:
                    "Uploads and cache": "uploads", "Exports": "exports"}  # fmt: skip
         return [(name, size_of(self._outputs / folder)) for name, folder in folders.items()]
 
-    def plan(self) -> Plan:
+    def plan(self) -> CleanUp:
         """What `run` would do now."""
-        return Plan(
+        return CleanUp(
             tuple(self._clips_to_go()), tuple(self._desks_to_go()),
             tuple((snap.id, self._size(snap)) for snap in self._jobs.in_trash(older_than=IN_TRASH)),
             tuple(_older(self._desks.trash, IN_TRASH)),
         )  # fmt: skip
 
-    def run(self) -> Plan:
+    def run(self) -> CleanUp:
         """Do it; returns what was done. What is in use, or was removed meanwhile, stays for the next time."""
         plan, done, gone = self.plan(), [], []
         for job_id, size in plan.clips:
@@ -78,7 +78,7 @@ class Housekeeping:
             shutil.rmtree(folder, ignore_errors=True)
             gone += [folder] if not folder.exists() else []
         self.sweep()
-        return Plan(tuple(done), tuple(put_away), emptied, tuple(gone))
+        return CleanUp(tuple(done), tuple(put_away), emptied, tuple(gone))
 
     def sweep(self) -> None:
         """Throw temporary files away that are older than a day: exports, and Gradio's copies of what was uploaded or
@@ -88,11 +88,11 @@ class Housekeeping:
             if folder.name != _EDITS:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def at_start(self) -> Plan:
+    def at_start(self) -> CleanUp:
         """What is done before the page opens; the rest only where the owner has switched it on, and not where the list
         of jobs is a new one: it may not know who was a favourite."""
         self.sweep()
-        return self.run() if self.settings.get().tidy_at_start and not self._jobs.is_new else Plan()
+        return self.run() if self.settings.get().tidy_at_start and not self._jobs.is_new else CleanUp()
 
     # -- within ---------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Housekeeping:
         return size_of(self._jobs.scene_file(snap.id).parent)
 
 
-def told(plan: Plan, done: bool = False) -> str:
+def told(plan: CleanUp, done: bool = False) -> str:
     """What would go, or went, in words."""
     if not plan:
         return "Nothing went." if done else "Nothing would go now."

@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from app.clips.exports import export_file
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.jobs.status import Snapshot
 from engine.media.export import KINDS
 
@@ -23,7 +23,7 @@ _TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webm": "video/webm", ".gi
           ".zip": "application/zip", ".png": "image/png"}  # fmt: skip
 
 
-def media_route(jobs: JobBoard, exports: Path, may_see: MaySee) -> Route:
+def media_route(jobs: JobQueue, exports: Path, may_see: MaySee) -> Route:
     """`/clips/<job>/<what>`: poster, clip, download, or one of the kinds of export. The job's id is the key, and
     `may_see` has the last word; whoever may not see it is told what one is told of a job that is not there."""
 
@@ -42,7 +42,7 @@ def media_route(jobs: JobBoard, exports: Path, may_see: MaySee) -> Route:
     return Route("/clips/{job}/{what}", send, methods=["GET", "HEAD"])
 
 
-def state_route(jobs: JobBoard, may_see: MaySee) -> Route:
+def state_route(jobs: JobQueue, may_see: MaySee) -> Route:
     """`/clips/<job>/state?seen=<percent>`: how a job stands, as JSON, for a tab that nobody looks at. The answer is
     held back until it has ended, is 5 % further than what was seen, or a while has passed."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.create.progress import share_words
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine.errors import TroupeError
 from engine.scene.engines import known_engine, promotion_of
@@ -31,7 +31,7 @@ _ACTIONS = {
 }  # fmt: skip
 
 
-def queue_value(jobs: JobBoard, owner: str | None, cut_off: Sequence[Snapshot], newest: str = "") -> dict[str, Any]:
+def queue_value(jobs: JobQueue, owner: str | None, cut_off: Sequence[Snapshot], newest: str = "") -> dict[str, Any]:
     """What queue.js draws: the running job, those in line, and those that a crash or a power cut ended. `newest` is the
     id of the last clip, by which the page sees that there is another one."""
     return {
@@ -65,7 +65,7 @@ def _words(snap: Snapshot) -> str:
     return f"{engine} · cut off when Troupe ended{'; its steps so far are kept' if snap.steps_kept else ''}"
 
 
-def gallery_value(jobs: JobBoard, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None) -> dict[str, Any]:
+def gallery_value(jobs: JobQueue, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None) -> dict[str, Any]:
     """What clips.js draws; `undo` is the clip that was just moved to the trash."""
     return {
         "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint,
@@ -102,7 +102,7 @@ def _facts(snap: Snapshot, video: dict[str, Any], sampling: dict[str, Any]) -> l
     return facts
 
 
-def _facts_of(jobs: JobBoard, snap: Snapshot) -> dict[str, Any]:
+def _facts_of(jobs: JobQueue, snap: Snapshot) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(jobs.scene_file(snap.id).read_text(encoding="utf-8"))
     except (OSError, ValueError, TroupeError):

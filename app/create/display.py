@@ -10,7 +10,7 @@ from markupsafe import Markup
 from app.create import views
 from app.create.desk import Desk
 from app.create.engines import Engines, engine_updates, references_html
-from app.create.layout import Page
+from app.create.layout import CreatePage
 from app.create.library import Library
 from app.create.plan_view import plan_html
 from app.create.progress import (
@@ -22,7 +22,7 @@ from app.create.progress import (
     result_html,
 )
 from app.create.sheet import SECONDS
-from app.jobs.queue import JobBoard
+from app.jobs.queue import JobQueue
 from app.jobs.status import DONE, Snapshot
 from app.ui.markup import message
 from engine.scene.engines import find_engine
@@ -33,9 +33,9 @@ Updates = dict[Any, Any]
 class Display:
     """The page's components as a desk, its job and this machine's model make them."""
 
-    def __init__(self, jobs: JobBoard, library: Library, engines: Engines) -> None:
+    def __init__(self, jobs: JobQueue, library: Library, engines: Engines) -> None:
         self._jobs, self._library, self._engines = jobs, library, engines
-        self.page: Page  # set when the page is wired
+        self.page: CreatePage  # set when the page is wired
 
     def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
         """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""

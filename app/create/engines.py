@@ -18,7 +18,7 @@ from app.create.desk import Desk, checked_scene
 from app.create.plan_view import plan_html
 from app.create.sheet import settings_of
 from app.machine.planner import Planner
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from app.ui.markup import NOTHING, each, fill, message
 from app.ui.pictures import data_url, shrunk
 from engine.errors import EngineUnavailable, TroupeError
@@ -36,7 +36,7 @@ class Engines:
     """What this machine's engines can do for a desk."""
 
     def __init__(
-        self, settings: Settings, loras: Path, planner: Planner, is_owner: Callable[[], bool] = lambda: True
+        self, settings: OwnerSettings, loras: Path, planner: Planner, is_owner: Callable[[], bool] = lambda: True
     ) -> None:
         self._settings, self._loras, self._is_owner = settings, loras, is_owner
         self.planner = planner

@@ -24,7 +24,7 @@ ENDING = (
 KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
 
 
-class Page:
+class CreatePage:
     """The Create page's components, by name: what handlers read and write. To be made inside the page's Blocks; `desk`
     holds the browser's desk id."""
 

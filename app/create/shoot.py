@@ -9,7 +9,7 @@ import shutil
 from app.create.desk import Desk, checked_scene
 from app.create.desks import open_scene
 from app.create.views import video_of
-from app.jobs.queue import PAUSED, WAITING, Job, JobBoard
+from app.jobs.queue import PAUSED, WAITING, Job, JobQueue
 from engine.disk.walk import RESERVED
 from engine.door.render import RenderRequest
 from engine.errors import SceneError, TroupeError
@@ -22,7 +22,7 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def shoot(desk: Desk, jobs: JobBoard, options: EngineOptions | None = None, plan: RunPlan | None = None) -> Job:
+def shoot(desk: Desk, jobs: JobQueue, options: EngineOptions | None = None, plan: RunPlan | None = None) -> Job:
     """Start the desk's scene; `options` say how to run its engine, and `plan` why so. Raises SceneError, QueueFull, and
     EngineUnavailable where the engine cannot run here; then nothing is left behind."""
     instead_of = _edited(desk, jobs)
@@ -54,7 +54,7 @@ def shoot(desk: Desk, jobs: JobBoard, options: EngineOptions | None = None, plan
     return job
 
 
-def take_back(desk: Desk, jobs: JobBoard, job_id: str, owner: str | None) -> None:
+def take_back(desk: Desk, jobs: JobQueue, job_id: str, owner: str | None) -> None:
     """Lay a waiting job's scene out on a desk again, to be edited: the next `shoot` gives its place to the new scene.
     The job is held meanwhile, and what was on the desk can be brought back. `owner`: whose jobs may be named; None:
     everybody's. Raises TroupeError."""
@@ -71,7 +71,7 @@ def take_back(desk: Desk, jobs: JobBoard, job_id: str, owner: str | None) -> Non
         jobs.trash(job_id)
 
 
-def _edited(desk: Desk, jobs: JobBoard) -> str | None:
+def _edited(desk: Desk, jobs: JobQueue) -> str | None:
     """The job whose place the next clip takes: one that is being edited, and still in the line."""
     snap = jobs.snapshot(desk.sheet.edits)
     return snap.id if snap and snap.owner == desk.id and snap.state in (WAITING, PAUSED) else None

@@ -19,14 +19,14 @@ from app.create.desks import Desks, bring_background, lay_out_scene
 from app.create.display import Display, Updates
 from app.create.engines import Engines
 from app.create.fetching import Fetching, choose_quality
-from app.create.layout import Page
+from app.create.layout import CreatePage
 from app.create.library import Library
 from app.create.sheet import page_settings
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
 from app.guard.guard import Guard
 from app.guard.uploads import uploaded
-from app.jobs.queue import Job, JobBoard
+from app.jobs.queue import Job, JobQueue
 from app.jobs.status import DONE
 from app.ui.markup import fill, note
 from engine.errors import TroupeError
@@ -39,15 +39,15 @@ class Studio:
     """The desks, the jobs and the presets of one server, and the page's handlers over them."""
 
     def __init__(
-        self, desks: Desks, jobs: JobBoard, library: Library, tray: Tray, guard: Guard, engines: Engines
+        self, desks: Desks, jobs: JobQueue, library: Library, tray: Tray, guard: Guard, engines: Engines
     ) -> None:
         self.desks, self.jobs, self.library, self.tray, self.guard = desks, jobs, library, tray, guard
-        self.uploads, self.engines = guard.belongings.uploads, engines
+        self.uploads, self.engines = guard.ownership.uploads, engines
         self.fetching = Fetching()
         self.show = Display(jobs, library, engines)
 
     @property
-    def page(self) -> Page:
+    def page(self) -> CreatePage:
         return self.show.page
 
     # -- the cast -------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from app.create.layout import Page
+from app.create.layout import CreatePage
 from app.create.sheet import page_settings
 from app.create.studio import Studio
 from app.ui.safely import Event, Handler, safely
@@ -17,7 +17,7 @@ from app.ui.safely import Event, Handler, safely
 TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').scrollIntoView({behavior: 'smooth'}) }"
 
 
-def wire(blocks: gr.Blocks, page: Page, studio: Studio) -> list[Block]:
+def wire(blocks: gr.Blocks, page: CreatePage, studio: Studio) -> list[Block]:
     """Attach every handler; to be called inside `blocks`, the page's. Returns what `studio.show.everything` may
     change."""
     studio.show.page = page

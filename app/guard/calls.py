@@ -96,11 +96,11 @@ class Calls:
             self._open_session(request, name, visitor)
         if (name := data.get("event_id")) is not None:
             check_session(self._guard, "event", name, visitor)
-        belongings, changed = self._guard.belongings, _completed(request, data)
+        ownership, changed = self._guard.ownership, _completed(request, data)
         for place, key, text in list(texts(data)):
-            path = self._guard.veil.reveal(text) if key == "path" else text
-            is_file = (key == "path" and text) or belongings.file_key(path)
-            if is_file and not belongings.has_file(path, visitor.id):
+            path = self._guard.redaction.reveal(text) if key == "path" else text
+            is_file = (key == "path" and text) or ownership.file_key(path)
+            if is_file and not ownership.has_file(path, visitor.id):
                 raise Refused(403, _NOT_YOURS)
             if path != text:
                 place[key], changed = path, True

@@ -28,7 +28,7 @@ _NOISY = {
 }
 
 
-class Lobby:
+class Connections:
     """Of one server, in whose loop all of this happens."""
 
     def __init__(

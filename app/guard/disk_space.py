@@ -21,7 +21,7 @@ _SPARE = 1_000_000  # bytes that an upload leaves free, for the desk that it goe
 _READ_OUT = 100_000_000  # bytes of a refused upload that are heard to the end
 
 
-class Disk:
+class UploadRoom:
     """Hands everything on to `app`, and looks after the disk of the folder `uploads` while somebody uploads."""
 
     def __init__(self, app: Any, uploads: Path) -> None:

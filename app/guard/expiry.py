@@ -22,7 +22,7 @@ def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) ->
         pause = threading.Event()
         while not guard.has_ended:
             pause.wait(min(look, max(0.01, guard.seconds_left or 0.0)))
-        guard.stays.end_all()
+        guard.streams.end_all()
         close()
         print(
             f"The public link has ended after {in_words(hours)}. The page stays open for you here; start "

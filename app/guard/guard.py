@@ -16,13 +16,13 @@ from app.guard.access import LOCAL, Access
 from app.guard.address import asked_from
 from app.guard.drawings import Drawings
 from app.guard.key import visitors_key
-from app.guard.limits import Daily, Limits, Line, Rates, Uploads
-from app.guard.ownership import Belongings
+from app.guard.limits import Daily, Limits, Line, Rates, UploadLimits
+from app.guard.ownership import Ownership
 from app.guard.quota import Quota
-from app.guard.redact import Veil
+from app.guard.redact import Redaction
 from app.guard.sessions import PerVisitor
-from app.guard.streams import Stays
-from app.guard.throttle import Attempts
+from app.guard.streams import OpenStreams
+from app.guard.throttle import Throttle
 from app.guard.visitors import KEY, OWNER, Passes, Visitor
 from app.jobs.turns import Asker
 from engine.errors import TroupeError
@@ -39,13 +39,13 @@ class Guard:
     ) -> None:
         self.access, self.limits, self._clock = access, limits or Limits(), clock
         uploads = (outputs / "uploads").resolve()  # it can be a link to another disk, and Gradio names files both ways
-        self.belongings = Belongings(outputs / "belongings.jsonl", uploads)
-        self.veil = Veil(uploads, [outputs, ROOT, *filter(None, [home()])])
+        self.ownership = Ownership(outputs / "belongings.jsonl", uploads)
+        self.redaction = Redaction(uploads, [outputs, ROOT, *filter(None, [home()])])
         self._key = visitors_key(outputs / "visitors.key") if access.shared else b""
-        self.passes, self.attempts = Passes(access, self._key, self.belongings.is_known), Attempts()
-        self.rates, self.uploads = Rates(self.limits), Uploads(self.limits, outputs)
+        self.passes, self.throttle = Passes(access, self._key, self.ownership.is_known), Throttle()
+        self.rates, self.uploads = Rates(self.limits), UploadLimits(self.limits, outputs)
         self.drawings, self.sessions = Drawings(self.limits.drawing_bytes), PerVisitor(self.limits.sessions)
-        self.stays = Stays()
+        self.streams = OpenStreams()
         self._line, self._quota = Line(self.limits.jobs), Quota(self.limits, outputs)
         self._exports = Line(self.limits.exports, "Another clip of yours is being saved")
         self._desks = Daily(self.limits.desks)
@@ -103,20 +103,20 @@ class Guard:
         not kept on the disk is theirs until the server ends, and not written down: anybody can ask for any id."""
         if not self.access.shared:
             return True
-        visitor, belongings = self.current(), self.belongings
-        if not is_kept and not belongings.is_given(key):
-            return belongings.claim_session(key, visitor.id)
-        if not belongings.is_given(key) and belongings.owner_of_session(key) not in (None, visitor.id):
+        visitor, ownership = self.current(), self.ownership
+        if not is_kept and not ownership.is_given(key):
+            return ownership.claim_session(key, visitor.id)
+        if not ownership.is_given(key) and ownership.owner_of_session(key) not in (None, visitor.id):
             return False  # somebody has it open who has not kept anything of it until now
-        is_theirs = belongings.claim(key, visitor.id)
+        is_theirs = ownership.claim(key, visitor.id)
         if is_theirs and key.startswith("desk:") and not visitor.is_owner:
-            belongings.give(f"made:{key}", self._filed(visitor))
+            ownership.give(f"made:{key}", self._filed(visitor))
         return is_theirs
 
     def may_see_job(self, request: Any, job: str) -> bool:
         """Whether who sent this request may have a job's files."""
         visitor = self.visitor(request)
-        return visitor.is_owner or self.belongings.claim(f"job:{job}", visitor.id)
+        return visitor.is_owner or self.ownership.claim(f"job:{job}", visitor.id)
 
     # -- how much a guest may have -------------------------------------------------
 
@@ -130,7 +130,7 @@ class Guard:
         """Raises TroupeError where the visitor (the current one) keeps too much here, or the disk is nearly full."""
         visitor = visitor or self.current()
         if not visitor.is_owner:
-            self._quota.check(self.belongings.theirs(self._filed(visitor)).__contains__)
+            self._quota.check(self.ownership.theirs(self._filed(visitor)).__contains__)
 
     @contextmanager
     def turn(self, is_active: Callable[[str], bool]) -> Iterator[Callable[[str], None]]:
@@ -142,14 +142,14 @@ class Guard:
             return
         visitor = self.current()
         if visitor.is_owner:
-            yield lambda job: self.belongings.give(f"job:{job}", visitor.id)
+            yield lambda job: self.ownership.give(f"job:{job}", visitor.id)
             return
         with self._line.turn(visitor.who, is_active) as joined:
             self.check_disk(visitor)
 
             def started(job: str) -> None:
-                self.belongings.give(f"made:job:{job}", self._filed(visitor))
-                self.belongings.give(f"job:{job}", visitor.id)
+                self.ownership.give(f"made:job:{job}", self._filed(visitor))
+                self.ownership.give(f"job:{job}", visitor.id)
                 joined(job)
 
             yield started

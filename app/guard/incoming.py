@@ -24,7 +24,7 @@ PassOn = Callable[[Receive, Kept, Refusal], Awaitable[None]]
 _STALLED = 60.0  # seconds without a byte, after which a guest's upload is given up
 
 
-class Incoming:
+class IncomingUploads:
     """The uploads of one server."""
 
     def __init__(self, guard: Guard) -> None:
@@ -84,12 +84,12 @@ class Incoming:
         for path in problems:  # the others are taken; the handler says of each empty one that it is
             Path(path).write_bytes(b"")
         for path in paths:
-            self._guard.belongings.give_file(path, visitor.id)
+            self._guard.ownership.give_file(path, visitor.id)
 
     def _drop(self, paths: list[str]) -> None:
         """Delete what was refused, but nothing that somebody uploaded before under the same name."""
         for path in paths:
-            if not self._guard.belongings.is_owned(path):
+            if not self._guard.ownership.is_owned(path):
                 Path(path).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # other names of the same picture may be in there
                     Path(path).parent.rmdir()

@@ -143,7 +143,7 @@ class Daily:
             return True
 
 
-class Uploads:
+class UploadLimits:
     """What each visitor, and all of them, have uploaded within a day, what is on its way included."""
 
     def __init__(self, limits: Limits, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:

@@ -59,21 +59,21 @@ def wants_page(request: Request) -> bool:
 
 async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
     """A password was sent: by our form, or by Gradio's client, which posts the same fields and keeps the cookies."""
-    attempts, as_page = guard.attempts, wants_page(request)
-    who = attempts.counted_by(visitor.id, guard.address(request))
-    if wait := attempts.wait(who):
+    throttle, as_page = guard.throttle, wants_page(request)
+    who = throttle.counted_by(visitor.id, guard.address(request))
+    if wait := throttle.wait(who):
         return _wait(wait, as_page, guard)
     fields = await _form(request)
-    if not await attempts.slowed():
+    if not await throttle.slowed():
         return _later("Many are trying to log in. Try again in a few seconds.", 5, as_page, guard)
-    if wait := attempts.wait(who):  # others of them were wrong meanwhile; from here on nobody comes in between
+    if wait := throttle.wait(who):  # others of them were wrong meanwhile; from here on nobody comes in between
         return _wait(wait, as_page, guard)
     account = guard.access.account(fields.get("username", "").strip(), fields.get("password", "").strip())
     if account is None:
-        attempts.wrong(who)
+        throttle.wrong(who)
         said = "That is not the password." if fields else "This is not a log-in form."
         return page(guard, said) if as_page else message(said, 401, False)
-    attempts.right(who, visitor.id)
+    throttle.right(who, visitor.id)
     answer = RedirectResponse("./", 303) if as_page else JSONResponse({"success": True})
     return _with_cookies(answer, guard.passes.cookies(request, guard.passes.issue(account)))
 

@@ -19,7 +19,7 @@ from app.guard import API, login
 from app.guard.access import is_this_machine
 from app.guard.guard import Guard
 from app.guard.limits import FILE, PAGE
-from app.guard.requests import Counter
+from app.guard.requests import GuardedRequests
 from app.guard.visitors import KEY, OWNER, Visitor
 
 _READ = {"/", "/config", "/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css", "/pwa_icon"} | {
@@ -41,11 +41,11 @@ _ENDED = "This link has ended. Ask for a new one."
 _STARTUP = API + "startup-events"  # Gradio's own first call, without which the queue does not run
 
 
-class Doorkeeper:
+class GuardMiddleware:
     """`app` is what lies behind the door."""
 
     def __init__(self, app: Any, guard: Guard) -> None:
-        self.app, self.guard, self._counter = app, guard, Counter(app, guard)
+        self.app, self.guard, self._counter = app, guard, GuardedRequests(app, guard)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":  # nothing here speaks it
@@ -120,7 +120,7 @@ class Doorkeeper:
             await send(message)
             begun, done = True, message["type"] == "http.response.body" and not message.get("more_body")
 
-        with self.guard.stays.stay(self.guard.seconds_left) as scope:
+        with self.guard.streams.stay(self.guard.seconds_left) as scope:
             await self._counter.serve(request, visitor, sending)
         if scope.cancelled_caught and not begun:
             await login.message(_ENDED, 410, False)(request.scope, request.receive, send)

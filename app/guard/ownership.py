@@ -18,7 +18,7 @@ _FILE = re.compile(r"[0-9a-f]{64}/[^/\\\0]+")
 _SESSIONS = 50_000  # remembered
 
 
-class Belongings:
+class Ownership:
     """Who owns which file of the upload folder, desk and job. The same file can have several owners: each uploaded it.
 
     `paper` keeps it, one line an entry, added to and never rewritten while the server runs.

@@ -15,7 +15,7 @@ _BROWSERS = "/;,?:@&=+$-_.!~*'()#"  # what JavaScript's encodeURI leaves as it i
 ALIAS = "/troupe-uploads"
 
 
-class Veil:
+class Redaction:
     """`uploads` can be named by guests, as ALIAS; the `private` folders cannot, by any name."""
 
     def __init__(self, uploads: Path, private: Sequence[Path]) -> None:

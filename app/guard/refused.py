@@ -24,5 +24,5 @@ def check_session(guard: Guard, kind: str, name: object, visitor: Visitor) -> No
     """Raises Refused where a session, event, drawing or upload on its way is another visitor's, or its name is none."""
     if not isinstance(name, str) or len(name) > _ID_LENGTH:
         raise Refused(400, f"This is not the name of a {kind}.")
-    if not guard.belongings.claim_session(f"{kind}:{name}", visitor.id):
+    if not guard.ownership.claim_session(f"{kind}:{name}", visitor.id):
         raise Refused(403, f"This is not a {kind} of yours.")

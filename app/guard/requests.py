@@ -14,21 +14,21 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from app.guard import API
 from app.guard.calls import Calls
 from app.guard.guard import Guard
-from app.guard.incoming import Incoming, until_gone
+from app.guard.incoming import IncomingUploads, until_gone
 from app.guard.redact import texts
 from app.guard.refused import Refused, check_session
-from app.guard.responses import Outgoing
+from app.guard.responses import GuestResponses
 from app.guard.visitors import Visitor
 
 log = logging.getLogger("troupe.guard")
 
 
-class Counter:
+class GuardedRequests:
     """Hands requests of known visitors on to `app`."""
 
     def __init__(self, app: Any, guard: Guard) -> None:
         self._app, self._guard = app, guard
-        self._calls, self._incoming = Calls(guard), Incoming(guard)
+        self._calls, self._incoming = Calls(guard), IncomingUploads(guard)
 
     async def serve(self, request: Request, visitor: Visitor, send: Any) -> None:
         path = request.scope["path"]
@@ -52,7 +52,7 @@ class Counter:
                 answer = PlainTextResponse(refused.said, refused.status)
             await answer(request.scope, request.receive, send)
 
-    async def _pass_on(self, request: Request, receive: Any, send: Outgoing) -> None:
+    async def _pass_on(self, request: Request, receive: Any, send: GuestResponses) -> None:
         """Hand on; what Gradio stumbles over is refused in one line, and the log has one, too."""
         try:
             await self._app(request.scope, receive, send)
@@ -65,28 +65,28 @@ class Counter:
                 return
             raise Refused(400, "This call cannot be understood. 'Use via API' on the page shows how.") from None
 
-    def _outgoing(self, visitor: Visitor, send: Any) -> Outgoing:
+    def _outgoing(self, visitor: Visitor, send: Any) -> GuestResponses:
         async def edit(raw: bytes) -> bytes:
             return self._edited(raw, visitor)
 
-        return Outgoing(send, edit)
+        return GuestResponses(send, edit)
 
     def _edited(self, raw: bytes, visitor: Visitor) -> bytes:
         """JSON on its way out: the files in it become the visitor's, guests see no folder of this machine."""
-        belongings, veil = self._guard.belongings, self._guard.veil
+        ownership, redaction = self._guard.ownership, self._guard.redaction
         learns = b'"event_id"' in raw and len(raw) < 200
-        if not (learns or veil.is_needed(raw)):
+        if not (learns or redaction.is_needed(raw)):
             return raw
         try:
             box = [json.loads(raw)]
         except (ValueError, RecursionError):
-            return veil.hide(raw.decode("utf-8", "replace")).encode("utf-8", "replace")
+            return redaction.hide(raw.decode("utf-8", "replace")).encode("utf-8", "replace")
         for place, key, text in texts(box):
             if key == "event_id" and learns:
-                belongings.claim_session(f"event:{text}", visitor.id)
-            belongings.give_file(text, visitor.id)
+                ownership.claim_session(f"event:{text}", visitor.id)
+            ownership.give_file(text, visitor.id)
             if not visitor.is_owner:
-                place[key] = veil.hide(text)
+                place[key] = redaction.hide(text)
         return json.dumps(box[0]).encode()
 
     # -- reading -----------------------------------------------------------------
@@ -94,8 +94,8 @@ class Counter:
     def _file(self, request: Request, visitor: Visitor) -> Any:
         """A file of the visitor's own, and no other file whatever."""
         named = request.scope["path"].partition("file=")[2]
-        path = self._guard.veil.reveal(named)
-        if not (self._guard.belongings.has_file(path, visitor.id) and os.path.isfile(path)):
+        path = self._guard.redaction.reveal(named)
+        if not (self._guard.ownership.has_file(path, visitor.id) and os.path.isfile(path)):
             raise Refused(404, "There is no such file.")
         request.scope["path"] = f"{API}file={os.path.normpath(path)}"
         return request.receive
@@ -116,7 +116,7 @@ class Counter:
 
     def _check_event(self, name: str, visitor: Visitor) -> None:
         """Raises Refused for an event that was not given out to this visitor."""
-        owner = self._guard.belongings.owner_of_session(f"event:{name}")
+        owner = self._guard.ownership.owner_of_session(f"event:{name}")
         if owner is None:
             raise Refused(404, "There is no such event.")
         if owner != visitor.id:
@@ -132,6 +132,6 @@ class Counter:
                 raw = await kept(raw)
                 return self._edited(raw, visitor) if raw else raw
 
-            await self._pass_on(request, receive, Outgoing(send, edit, refusal))
+            await self._pass_on(request, receive, GuestResponses(send, edit, refusal))
 
         await self._incoming.take_in(request, visitor, pass_on)

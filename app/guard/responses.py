@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 Edit = Callable[[bytes], Awaitable[bytes]]
 
 
-class Outgoing:
+class GuestResponses:
     """An ASGI `send`. `edit` gets each JSON text and gives back what is sent in its place. Where `refusal` has
     something once an answer was edited, nothing of the answer is sent: another one follows."""
 

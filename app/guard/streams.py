@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import anyio
 
 
-class Stays:
+class OpenStreams:
     """Who is being answered now, in whichever loop."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ class _Record:
     last: float = 0.0
 
 
-class Attempts:
+class Throttle:
     """`clock` gives seconds; only differences count. Who tries is an address, or a visitor who was let in before."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from app.port import FIRST, free_port
 from engine.disk.room import free_bytes, nearest
 from engine.errors import EngineUnavailable, TroupeError
@@ -171,7 +171,7 @@ def _weights(outputs: Path) -> Finding:
     from engine.a2.files import find_checkpoint, read_checkpoint
     from engine.a2.options import DEFAULT_MODEL
 
-    what, model = "SkyReels-A2: weights", Settings(outputs / "settings.json").get().model or DEFAULT_MODEL
+    what, model = "SkyReels-A2: weights", OwnerSettings(outputs / "settings.json").get().model or DEFAULT_MODEL
     try:
         folder = find_checkpoint(model)
     except EngineUnavailable as error:

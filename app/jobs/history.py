@@ -14,9 +14,9 @@ from typing import Any
 
 from app.jobs.folders import Folders
 from app.jobs.records import PREVIEW, SCENE, STATE, amend
-from app.jobs.runner import Worker
+from app.jobs.runner import Runner
 from app.jobs.status import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING, Snapshot, share_of
-from app.jobs.store import JobRow, Store
+from app.jobs.store import JobRow, JobStore
 from engine.errors import TroupeError
 
 log = logging.getLogger("troupe.jobs")
@@ -25,13 +25,13 @@ _PAUSED = "The queue is paused. Whoever owns this Troupe lets it go on in the Cl
 ID = re.compile(r"[0-9a-f]{32}")
 
 
-class Past:
+class History:
     """Reads the store, and of the running job what is newer in memory. Where an owner is given, only their jobs are
     seen."""
 
-    _store: Store
+    _store: JobStore
     _folders: Folders
-    _worker: Worker
+    _worker: Runner
 
     def snapshot(self, job_id: object) -> Snapshot | None:
         """A job as it stands; None where there is no such job. Whoever has the id may ask."""

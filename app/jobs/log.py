@@ -24,7 +24,7 @@ _BEGINS, _GOES_ON, _FAILED = "begins", "goes on", "failed"
 _LOOKED_AT = 200  # of the newest jobs, for one that failed
 
 
-class Journal:
+class JobLog:
     """One run of a job, added to the log in its folder. A log that cannot be written stops nobody."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.folders import Folders, copy_pictures, settle
-from app.jobs.history import Past
+from app.jobs.history import History
 from app.jobs.lock import FolderLock
-from app.jobs.records import SCENE, Papers, options_of, request_of, row_of, write_down
+from app.jobs.records import SCENE, JobRecord, options_of, request_of, row_of, write_down
 from app.jobs.recovery import reconcile
-from app.jobs.runner import Job, Render, Worker
+from app.jobs.runner import Job, RenderCall, Runner
 from app.jobs.status import (
     DONE,
     FAILED,
@@ -36,7 +36,7 @@ from app.jobs.store import JobRow, StoreError, now, open_store
 from app.jobs.turns import Asker, place_in_line
 from engine.errors import TroupeError
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "PAUSED", "RUNNING", "STOPPED", "WAITING", "Job", "JobBoard", "QueueFull",
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "PAUSED", "RUNNING", "STOPPED", "WAITING", "Job", "JobQueue", "QueueFull",
            "Snapshot", "StoreError"]  # fmt: skip
 
 STORE = "jobs.sqlite"
@@ -46,7 +46,7 @@ class QueueFull(TroupeError):
     """More jobs are waiting than this copy of Troupe takes."""
 
 
-class JobBoard(Past):
+class JobQueue(History):
     """The queue, its worker and the past. `render(request, on_progress, stop) -> Result` is the engine's door.
 
     Making one takes the folder for this process and brings store and folders in step after whatever ended the last
@@ -54,7 +54,7 @@ class JobBoard(Past):
     TroupeError where another copy works on the folder, it cannot be written, or a newer Troupe has written the store.
     """
 
-    def __init__(self, outputs: Path, render: Render, *, per_desk: int = 3, in_all: int = 30) -> None:
+    def __init__(self, outputs: Path, render: RenderCall, *, per_desk: int = 3, in_all: int = 30) -> None:
         self._per_desk, self._in_all = per_desk, in_all
         self.asker: Callable[[], Asker] | None = None  # who asks now, on a server; without it nobody takes turns
         self._askers: dict[str, str] = {}  # job in the queue -> who; a restart forgets it, and then the desk counts
@@ -66,7 +66,7 @@ class JobBoard(Past):
             self.is_new = bool(self.notice) or not was_there  # made from the folders, which may not know everything
             try:
                 reconcile(self._store, folders)
-                self._worker = Worker(self._store, folders, render)
+                self._worker = Runner(self._store, folders, render)
             except BaseException:
                 self._store.close()
                 raise
@@ -111,7 +111,7 @@ class JobBoard(Past):
         job whose place it takes, and which goes to the trash: that is how a job is edited. `plan` is JSON data about
         how the engine will go about it. Raises QueueFull, or TroupeError where the disk does not take it in."""
         begun = now()
-        papers = Papers(job_id, owner, options_of(request), begun)
+        papers = JobRecord(job_id, owner, options_of(request), begun)
         row = replace(row_of(papers, folder, request.scene), plan=json.dumps(plan))
         try:
             write_down(folder, papers, request.scene)

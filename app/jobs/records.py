@@ -21,13 +21,13 @@ from engine.scene.engines import find_engine, known_engine
 from engine.scene.prompt import folded
 from engine.scene.scene import Scene, load_scene, scene_from_json, scene_to_json
 
-SCENE, PAPERS, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
+SCENE, JOB_FILE, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
 _PLACES = ("scene", "root", "out", "members", "options")  # the folder says where they are; cut-outs are made again
 _GOES_ON = 2  # times
 
 
 @dataclass(frozen=True)
-class Papers:
+class JobRecord:
     """What job.json holds: the options are `options_of`'s; whether it is a favourite, and when it was put in the trash,
     stand here, too, and not in the store alone."""
 
@@ -39,7 +39,7 @@ class Papers:
     trashed: str = ""
 
 
-def row_of(papers: Papers, folder: Path, scene: Scene) -> JobRow:
+def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
     """A waiting job's row."""
     engine = papers.options.get("engine") or scene.engine
     names, known = " ".join(element.name for element in scene.cast), known_engine(engine)
@@ -74,18 +74,18 @@ def request_of(row: JobRow, folder: Path) -> RenderRequest:
     return RenderRequest(scene, folder, out, options=options, **own)
 
 
-def write_down(folder: Path, papers: Papers, scene: Scene) -> None:
+def write_down(folder: Path, papers: JobRecord, scene: Scene) -> None:
     """The two files. The pictures are there already."""
     (folder / SCENE).write_text(scene_to_json(scene), encoding="utf-8")
     data = {"id": papers.id, "owner": papers.owner, "created": papers.created, "options": papers.options}
-    _put(folder / PAPERS, data)
+    _put(folder / JOB_FILE, data)
 
 
 def amend(folder: Path, **values: object) -> None:
     """Change what job.json says. A job of an earlier version, which wrote none, has what is known of it. Raises
     OSError."""
     data = _data(folder)
-    with whole(folder / PAPERS) as growing:
+    with whole(folder / JOB_FILE) as growing:
         _put(growing, {**data, **values})
 
 
@@ -108,7 +108,7 @@ def _put(file: Path, data: dict[str, Any]) -> None:
 
 def _data(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads((folder / PAPERS).read_text(encoding="utf-8"))
+        data = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -123,15 +123,15 @@ def read_back(folder: Path, job_id: str) -> JobRow | None:
     return row_of(_papers(folder, job_id), folder, scene)
 
 
-def _papers(folder: Path, job_id: str) -> Papers:
+def _papers(folder: Path, job_id: str) -> JobRecord:
     """job.json, or what a job without one has: earlier versions wrote none."""
     data = _data(folder)
     owner, created, options = data.get("owner"), data.get("created"), data.get("options")
     favourite, trashed = data.get("favourite") is True, data.get("trashed")
     trashed = trashed if isinstance(trashed, str) else ""
     if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
-        return Papers(job_id, owner, options, created, favourite, trashed)
-    return Papers(job_id, "", {"confined": True}, now(), favourite, trashed)
+        return JobRecord(job_id, owner, options, created, favourite, trashed)
+    return JobRecord(job_id, "", {"confined": True}, now(), favourite, trashed)
 
 
 def _known(kind: type, data: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 from app.jobs.folders import Folders, drop_steps, is_complete, poster_of, tidy, whole_clip
 from app.jobs.records import may_go_on, read_back
 from app.jobs.status import DONE, INTERRUPTED, WAITING
-from app.jobs.store import JobRow, Store, now
+from app.jobs.store import JobRow, JobStore, now
 
 CLOSED = "Troupe was closed before this clip was finished."
 
 
-def reconcile(store: Store, folders: Folders) -> None:
+def reconcile(store: JobStore, folders: Folders) -> None:
     """Jobs that were caught in the middle are interrupted, or done where the clip is whole; moves to and from the trash
     are finished; folders that the store does not know are taken in. Nobody else may be at work here."""
     known = set()
@@ -53,7 +53,7 @@ def _found(row: JobRow, folder: Path) -> dict[str, Any]:
     return done_values(clip, poster_of(clip), row.elapsed) | {"error": ""}
 
 
-def _take_in(store: Store, row: JobRow, folder: Path) -> None:
+def _take_in(store: JobStore, row: JobRow, folder: Path) -> None:
     clip = whole_clip(folder)
     if clip is None and not is_complete(folder):  # nothing can be made of it: it stays as it is
         return

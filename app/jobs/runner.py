@@ -17,18 +17,18 @@ from typing import Any
 
 from app.jobs.folders import Folders, drop_steps, settle
 from app.jobs.log import NAME as JOURNAL
-from app.jobs.log import Journal
+from app.jobs.log import JobLog
 from app.jobs.records import STATE, may_go_on, request_of
 from app.jobs.recovery import CLOSED, done_values
 from app.jobs.status import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
-from app.jobs.store import JobRow, Store, StoreError, now
+from app.jobs.store import JobRow, JobStore, StoreError, now
 from engine.disk.room import free_bytes, is_full
 from engine.door.render import Result
 from engine.errors import Stopped, TroupeError
 from engine.process.client import EngineClosed, EngineDied
 
 log = logging.getLogger("troupe.jobs")
-Render = Callable[..., Result]  # (request, on_progress, stop): the engine's door
+RenderCall = Callable[..., Result]  # (request, on_progress, stop): the engine's door
 
 _RETRY = 1.0  # seconds between two looks at a disk that is full
 _ROOM = 16 * 2**20  # bytes that must have become free before a full disk is tried again
@@ -49,10 +49,10 @@ class Job:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class Worker:
+class Runner:
     """Whoever reads or changes what the queue holds does so under `changed`, and tells it with `notify_all`."""
 
-    def __init__(self, store: Store, folders: Folders, render: Render) -> None:
+    def __init__(self, store: JobStore, folders: Folders, render: RenderCall) -> None:
         self._store, self._folders, self._render = store, folders, render
         self.changed = threading.Condition(threading.RLock())
         self.paused = bool(store.setting("paused", False))
@@ -149,7 +149,7 @@ class Worker:
 
     def _run(self, row: JobRow, job: Job) -> dict[str, Any]:
         """Render it; what becomes of it, as the store's columns. The job's own log is told all of it."""
-        journal, told = Journal(job.folder), time.monotonic()
+        journal, told = JobLog(job.folder), time.monotonic()
 
         def tell(progress: Any) -> None:
             nonlocal told

@@ -26,7 +26,7 @@ from app.jobs.status import DONE, IN_LINE, OVER, QUEUED, RUNNING, WAITING
 from app.jobs.store_errors import Damaged, StoreError, in_words, is_damage, is_unmapped
 from engine.scene.prompt import folded
 
-__all__ = ["Damaged", "JobRow", "Store", "StoreError", "now", "open_store"]
+__all__ = ["Damaged", "JobRow", "JobStore", "StoreError", "now", "open_store"]
 
 _PAST = 25  # finished jobs that tell the machine's pace
 
@@ -82,7 +82,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-class Store:
+class JobStore:
     """The open file; any thread may use it. Every method raises StoreError where the disk does not do its part."""
 
     def __init__(self, path: Path) -> None:
@@ -283,19 +283,19 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
 
 
-def open_store(path: Path, has_outputs: bool) -> tuple[Store, str]:
+def open_store(path: Path, has_outputs: bool) -> tuple[JobStore, str]:
     """The store, and what a person should know: a damaged file is set aside under a name of its own, never deleted.
     `has_outputs`: there are clips, so that an empty file is not a new one."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size == 0 and has_outputs:
             return _anew(path)
     try:
-        return Store(path), ""
+        return JobStore(path), ""
     except Damaged:
         return _anew(path)
 
 
-def _anew(path: Path) -> tuple[Store, str]:
+def _anew(path: Path) -> tuple[JobStore, str]:
     stem, number = f"{path.stem}.damaged-{datetime.now(UTC):%Y-%m-%d}", 2
     aside = path.with_name(f"{stem}{path.suffix}")
     while aside.exists():
@@ -308,7 +308,7 @@ def _anew(path: Path) -> tuple[Store, str]:
     except OSError as error:
         raise StoreError(f"The damaged {path} cannot be set aside ({error.strerror})", "Move it away.") from None
     notice = f"The list of jobs was damaged: it is kept as {aside.name}, and a new one was made from your clips."
-    return Store(path), notice
+    return JobStore(path), notice
 
 
 def _among(column: str, values: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _FRESH = 30.0  # seconds that what the machine has holds: others use its memory, too
 _AGAIN = 2.0  # seconds that a plan is given again to the same question
 _PATIENCE = 12.0  # seconds that a page waits for the first answer
-Render = Callable[..., Result]
+RenderCall = Callable[..., Result]
 
 
 class Planner:
@@ -71,7 +71,7 @@ class Planner:
         """Whether the engine's clips are planned at all."""
         return self._planner_of(engine) is not None
 
-    def learning(self, render: Render) -> Render:
+    def learning(self, render: RenderCall) -> RenderCall:
         """The engine's door, with an eye on how long its stages take: the next plans foresee them better."""
 
         def run(request: RenderRequest, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:

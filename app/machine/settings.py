@@ -23,7 +23,7 @@ class Choices:
     tidy_at_start: bool = False
 
 
-class Settings:
+class OwnerSettings:
     """The owner's choices, read anew each time: another window may have changed them."""
 
     def __init__(self, file: Path) -> None:

@@ -9,13 +9,13 @@ import tempfile
 import threading
 from typing import IO
 
-from app.machine.settings import Settings
+from app.machine.settings import OwnerSettings
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import TroupeError
 from engine.models import Status, Work, look
 from engine.models.command import delete
 from engine.models.libraries import library_work
-from engine.models.store import Store
+from engine.models.store import ModelStore
 from engine.models.work import FAILED, RUNNING, begin
 
 
@@ -23,7 +23,7 @@ class Getting:
     """Starts, stops and reports downloads, checks and installs of the checkpoint that the settings name. Whatever it
     started ends with this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: OwnerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._children: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}  # by the folder of their work
@@ -77,7 +77,7 @@ class Getting:
         state = look(self.model)
         if state.local:
             raise TroupeError(f"{state.folder} is a folder of your own", "Delete it yourself.")
-        store = Store(self.model)
+        store = ModelStore(self.model)
         with self._lock:
             self._settle(store.work)
         delete(store)
@@ -95,7 +95,7 @@ class Getting:
 
     def work(self, kind: str) -> Work:
         """The files of this kind of work."""
-        return library_work() if kind == "install" else Store(self.model).work
+        return library_work() if kind == "install" else ModelStore(self.model).work
 
     def _settle(self, work: Work) -> None:
         """A process that has written its last word ends within a moment: let it, so that the next one can begin."""

@@ -16,7 +16,7 @@ from app.ui.markup import fill
 from app.ui.safely import Event, Handler, safely
 from engine.disk.room import free_bytes
 from engine.models import look, look_at_libraries
-from engine.models.store import Store
+from engine.models.store import ModelStore
 from engine.models.work import RUNNING
 from engine.words import gigabytes
 
@@ -122,7 +122,7 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
         installing = None
     question = ""
     if asking:
-        size = gigabytes(Store(state.model).bytes_on_disk())
+        size = gigabytes(ModelStore(state.model).bytes_on_disk())
         question = fill('<p class="tr-question">Delete {}? This frees {}.</p>', state.title, size)
     return {
         room.body: gr.update(visible=True),

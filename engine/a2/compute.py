@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.a2.options import A2Options
 from engine.errors import EngineUnavailable
 from engine.memory.hardware import too_old
-from engine.memory.quantize import Precision, check_quanto
+from engine.memory.quantize import EightBit, check_quanto
 from engine.words import USE_THE_DRAFT
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
-    quantised: Precision | None = None
+    quantised: EightBit | None = None
     offload: str = "none"
     resident_blocks: int = 0
 

@@ -14,7 +14,7 @@ from engine.a2.compute import Compute, quiet
 from engine.a2.files import COMPONENTS, read_checkpoint
 from engine.a2.geometry import CONDITION_CHANNELS, LATENT_CHANNELS
 from engine.a2.streaming import STREAMED, open_streams
-from engine.errors import EngineUnavailable, Stopped
+from engine.errors import EngineUnavailable, StopCheck, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.loading import Alter, Quantisation, load_quantised
 from engine.memory.shortage import is_shortage
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64  # bytes; PyTorch's own allocator on a processor
 
 OnLoad = Callable[[int, int, str], None]  # step, of, the component's name
-Stop = Callable[[], bool]
 
 
 def load_checkpoint(
     folder: Path,
     compute: Compute,
     on_load: OnLoad | None = None,
-    stop: Stop | None = None,
+    stop: StopCheck | None = None,
     loras: Sequence[Lora] = (),
     cache: Path | None = None,
 ) -> Checkpoint:

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.conditioning import Conditioning
 from engine.a2.step_cache import Forward, Kept, StepCache
-from engine.errors import EngineUnavailable, Stopped
+from engine.errors import EngineUnavailable, StopCheck, Stopped
 from engine.scene.scene import Sampling
 
 if TYPE_CHECKING:
     import torch
 
 TRAIN_STEPS = 1000
-
-Stop = Callable[[], bool]
 
 
 @dataclass
@@ -110,7 +108,7 @@ def sample(
     run: Run,
     guidance: Guidance,
     on_step: Callable[[Step], None] | None = None,
-    stop: Stop | None = None,
+    stop: StopCheck | None = None,
 ) -> torch.Tensor:
     """Take the run to its end; the final latents, (1, 16, T, h, w) float32 on the run's device.
 
@@ -203,7 +201,7 @@ def _whole_or_not(scheduler: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopping_between_blocks(transformer: Any, stop: Stop | None) -> Iterator[None]:
+def _stopping_between_blocks(transformer: Any, stop: StopCheck | None) -> Iterator[None]:
     def ask(*_: Any) -> None:
         if stop is not None and stop():
             raise Stopped

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.door.arguments import check_written, options_of, parse
-from engine.door.render import Progress, RenderRequest, Result, Stop, render
-from engine.errors import SceneError, Stopped, TroupeError
+from engine.door.render import Progress, RenderRequest, Result, render
+from engine.errors import SceneError, StopCheck, Stopped, TroupeError
 from engine.scene.engine import Engine
 from engine.scene.engines import find_engine
 from engine.scene.scene import Scene, load_scene, scene_from_data
@@ -97,7 +97,7 @@ def _open_standard_streams() -> None:
     os.close(handle)
 
 
-def _run(arguments: argparse.Namespace, stop: Stop) -> int:
+def _run(arguments: argparse.Namespace, stop: StopCheck) -> int:
     scene_file, out = Path(arguments.scene), Path(arguments.output)
     _check_working_folder(scene_file, out, *filter(None, (arguments.save_latents, arguments.state)))
     if out.name.lower() == ".mp4":
@@ -119,7 +119,7 @@ def _run(arguments: argparse.Namespace, stop: Stop) -> int:
         poster=False,  # one file was asked for
         options=options,
     )
-    teller = _Teller(request.made_by)
+    teller = _ProgressLine(request.made_by)
     try:
         result = render(request, teller.tell, stop)
     finally:
@@ -152,7 +152,7 @@ def _with_seed(scene: Scene, seed: int | None) -> Scene:
 # What the terminal shows
 
 
-class _Teller:
+class _ProgressLine:
     """Progress on stderr: one line that changes on a terminal; a few plain ones in a log, and none of them in the
     first seconds, so that what fails at once leaves its one line only."""
 

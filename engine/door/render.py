@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from engine import VERSION
-from engine.errors import CutoutError, ImageError, SceneError, Stopped, VideoError
+from engine.errors import CutoutError, ImageError, SceneError, StopCheck, Stopped, VideoError
 from engine.scene.cast import Member
 from engine.scene.engine import FINISHING, GATHERING, Engine, EngineOptions, RunContext
 from engine.scene.engines import find_engine
@@ -23,8 +23,6 @@ from engine.scene.scene import Element, Scene, label, scene_from_data
 if TYPE_CHECKING:
     from engine.media.video import Metadata
     from engine.memory.model_cache import ModelCache
-
-Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Result:
 def render(
     request: RenderRequest,
     on_progress: Callable[[Progress], None] | None = None,
-    stop: Stop | None = None,
+    stop: StopCheck | None = None,
     cache: ModelCache | None = None,
 ) -> Result:
     """Make the clip; `stop` is asked often and ends the work with Stopped. Nothing partial is ever left behind. A
@@ -137,7 +135,7 @@ def _with_engine(scene: Scene, engine: str | None) -> Scene:
 
 
 def gather(
-    request: RenderRequest, on_member: Callable[[int], None] | None = None, stop: Stop | None = None
+    request: RenderRequest, on_member: Callable[[int], None] | None = None, stop: StopCheck | None = None
 ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
     """Open the pictures of `request.scene` and cut them out: the cast in the scene's order, and the notices about it.
 
@@ -212,7 +210,7 @@ def _field_at_fault(element: Element, index: int, error: ImageError | CutoutErro
 
 
 def _cast(
-    request: RenderRequest, scene: Scene, clock: _Clock, stop: Stop | None
+    request: RenderRequest, scene: Scene, clock: _Clock, stop: StopCheck | None
 ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
     if request.members is not None:
         if len(request.members) != len(scene.cast):

@@ -17,14 +17,14 @@ class Act:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Screenplay:
     """The direction of a scene: the camera move and an act for each index in the cast (the background has none)."""
 
     camera: str
     acts: dict[int, Act] = field(default_factory=dict)
 
 
-def direct(scene: Scene) -> Plan:
+def direct(scene: Scene) -> Screenplay:
     """Read the scene's direction; what is set explicitly wins over what the prompt says."""
     table, said = words(), _said(scene)
     prompt = tokens(said)
@@ -41,7 +41,7 @@ def direct(scene: Scene) -> Plan:
         for i, element in enumerate(scene.cast)
         if element.role != "background"
     }
-    return Plan(scene.direction.camera or _read_camera(prompt, shots, table), acts)
+    return Screenplay(scene.direction.camera or _read_camera(prompt, shots, table), acts)
 
 
 def hears(scene: Scene) -> bool:

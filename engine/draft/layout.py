@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from engine.draft.people import place_people
-from engine.draft.stage import Player, Stage, stage_of
+from engine.draft.stage import Player, StageFrame, stage_of
 from engine.draft.things import in_hand, place_things
 from engine.scene.scene import Placement
 
-__all__ = ["Player", "Stage", "place", "stage_of"]
+__all__ = ["Player", "StageFrame", "place", "stage_of"]
 
 
-def place(players: dict[int, Player], stage: Stage) -> dict[int, Placement]:
+def place(players: dict[int, Player], stage: StageFrame) -> dict[int, Placement]:
     """A placement for each player, by cast index; explicit ones are returned unchanged."""
     placed = {i: p.element.placement for i, p in players.items() if p.element.placement is not None}
     place_people(players, placed, stage)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from engine.draft.measure import Shape
-from engine.draft.stage import HEAD, MARGIN, Player, Stage, head_of, placement_at, spread
+from engine.draft.stage import HEAD, MARGIN, Player, StageFrame, head_of, placement_at, spread
 from engine.scene.scene import Placement
 
 BOTTOM = 1.0  # where the cut line of a cropped bust lies: the frame's edge
@@ -36,7 +36,7 @@ class _Line:
     room: float
     wished: dict[int, float]
     shapes: dict[int, Shape]
-    stage: Stage
+    stage: StageFrame
 
     def bust(self, i: int) -> bool:
         return self.shapes[i].kind == "bust"
@@ -67,7 +67,7 @@ class _Line:
         return min(1.0, (end - start) * (1 + OVERLAP[kind] * (1 - 1 / count)) / total)
 
 
-def place_people(players: dict[int, Player], placed: dict[int, Placement], stage: Stage) -> None:
+def place_people(players: dict[int, Player], placed: dict[int, Placement], stage: StageFrame) -> None:
     """Add a placement for each character that has none."""
     todo = [i for i, p in players.items() if p.leading and i not in placed]
     if not todo:
@@ -93,7 +93,7 @@ def _is_clear(line: _Line, spots: dict[int, Placement]) -> bool:
     return apart and all(p.y - p.scale > 0.025 or "top" in line.shapes[i].cropped for i, p in spots.items())
 
 
-def _wished_scale(shape: Shape, count: int, stage: Stage) -> float:
+def _wished_scale(shape: Shape, count: int, stage: StageFrame) -> float:
     """The height a character would like, before the line is made to fit."""
     wide = {"bust": 0.86, "figure": 0.8, "mascot": 0.56, "card": 0.74}[shape.kind]
     widest = {"bust": 1.18, "figure": 0.8, "mascot": 0.7, "card": 0.74}[shape.kind]
@@ -138,7 +138,7 @@ def _one_line(line: _Line, factor: float) -> dict[int, Placement]:
         lost = max(least - (xs[0] - widths[0] / 2), 0.0)
         xs = [x + lost for x in xs]
     small = max(0.0, 0.45 - max(scales.values())) * 0.3  # a small group stands higher in an upright frame
-    stage = Stage(line.stage.aspect, line.stage.ground - small)
+    stage = StageFrame(line.stage.aspect, line.stage.ground - small)
     spots = {}
     for at, (i, x) in enumerate(zip(line.order, xs, strict=True)):
         shape, rank = line.shapes[i], _rank(at, len(xs), line.busts)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from engine.draft.backdrop import CLOSE_BLUR, FAR_BLUR, Backdrop, backdrop_of, studio
 from engine.draft.camera import ACROSS, Aim, Box, Camera, aim_at, camera_of, inset_of
-from engine.draft.direct import Act, Plan, direct
-from engine.draft.layout import Player, Stage, place, stage_of
+from engine.draft.direct import Act, Screenplay, direct
+from engine.draft.layout import Player, StageFrame, place, stage_of
 from engine.draft.light import Surroundings, make_tile
 from engine.draft.measure import Shape, measure
 from engine.draft.motion import Mover
@@ -35,7 +35,7 @@ def measure_cast(members: Sequence[Member]) -> dict[int, Shape]:
     return {i: measure(m.picture, m.element.role) for i, m in enumerate(members) if m.element.role != "background"}
 
 
-def place_cast(scene: Scene, plan: Plan, shapes: dict[int, Shape]) -> dict[int, Placement]:
+def place_cast(scene: Scene, plan: Screenplay, shapes: dict[int, Shape]) -> dict[int, Placement]:
     """Placements by cast index; explicit ones unchanged."""
     players = {i: Player(scene.cast[i], shape, plan.acts.get(i, Act())) for i, shape in shapes.items()}
     return place(players, stage_of(scene.video))
@@ -144,7 +144,12 @@ def _mean_lab(picture: Image.Image, shape: Shape) -> np.ndarray:
 
 
 def _mover(
-    scene: Scene, plan: Plan, i: int, shapes: dict[int, Shape], placements: dict[int, Placement], stage: Stage
+    scene: Scene,
+    plan: Screenplay,
+    i: int,
+    shapes: dict[int, Shape],
+    placements: dict[int, Placement],
+    stage: StageFrame,
 ) -> Mover:
     shape, placement, order = shapes[i], placements[i], list(shapes).index(i)
     seed = np.random.default_rng([scene.sampling.seed, 3]).random()
@@ -170,7 +175,7 @@ class _Around:
     scene: Scene
     shapes: dict[int, Shape]
     placements: dict[int, Placement]
-    stage: Stage
+    stage: StageFrame
     inset: float
 
     def _span(self, i: int) -> tuple[float, float]:
@@ -246,7 +251,7 @@ def _attach(thing: Actor, holder: Actor, index: int, behind: bool, frame: int) -
     return replace(thing, holder=index, grip=grip, stroke=stroke, behind=behind)
 
 
-def stack(scene: Scene, plan: Plan, shapes: dict[int, Shape], placements: dict[int, Placement]) -> list[int]:
+def stack(scene: Scene, plan: Screenplay, shapes: dict[int, Shape], placements: dict[int, Placement]) -> list[int]:
     """Cast indices from back to front: by layer, then by foot; a held object right in front of its holder, or behind.
     A bust's real feet are far below the frame, but things at the frame's lower edge are meant to be in front of it."""
 

@@ -34,7 +34,7 @@ class Player:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageFrame:
     """The frame and its ground line."""
 
     aspect: float  # width over height
@@ -49,10 +49,10 @@ class Stage:
         return width * self.aspect / shape.aspect
 
 
-def stage_of(video: Video) -> Stage:
+def stage_of(video: Video) -> StageFrame:
     """The ground lies lower in a wide frame than in an upright one, where the eye wants room below the feet."""
     aspect = video.width / video.height
-    return Stage(aspect, 0.92 if aspect > 1.2 else 0.9 if aspect > 0.8 else 0.86)
+    return StageFrame(aspect, 0.92 if aspect > 1.2 else 0.9 if aspect > 0.8 else 0.86)
 
 
 def placement_at(x: float, y: float, scale: float) -> Placement:
@@ -66,7 +66,7 @@ def unit_of(player: Player, placement: Placement) -> float:
     return placement.scale * BODY_HEIGHTS[player.shape.kind]
 
 
-def head_of(shape: Shape, placement: Placement, stage: Stage) -> tuple[float, float, float, float]:
+def head_of(shape: Shape, placement: Placement, stage: StageFrame) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of a character's head, in fractions of the frame."""
     width, top = stage.width(shape, placement.scale), placement.y - placement.scale
     left, right = (placement.x + (side - 0.5) * width for side in shape.head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from engine.draft.measure import Shape
-from engine.draft.stage import HEAD, Player, Stage, placement_at, spread, unit_of
+from engine.draft.stage import HEAD, Player, StageFrame, placement_at, spread, unit_of
 from engine.draft.vocabulary import lookup, words
 from engine.scene.scene import Placement
 
@@ -18,7 +18,7 @@ FLAT_STEP = 0.07  # of the frame's height: rows of flat things are at least so f
 STAGGER = 0.03  # of the frame's width: how far rows are moved against each other
 
 
-def _object_scale(player: Player, unit: float, stage: Stage, largest: float = 0.52) -> float:
+def _object_scale(player: Player, unit: float, stage: StageFrame, largest: float = 0.52) -> float:
     """Things keep their size against people, small ones a little larger than life."""
     ratio = lookup(player.element, words().size, 0.3)
     if player.shape.kind == "card":
@@ -29,7 +29,9 @@ def _object_scale(player: Player, unit: float, stage: Stage, largest: float = 0.
     return min(scale, largest, stage.scale(player.shape, 0.5))
 
 
-def in_hand(players: dict[int, Player], placed: dict[int, Placement], i: int, index: int, stage: Stage) -> Placement:
+def in_hand(
+    players: dict[int, Player], placed: dict[int, Placement], i: int, index: int, stage: StageFrame
+) -> Placement:
     """Thing `i` at its holder's hand, as large as fits into the frame there, and not before the face; `index`: the
     holder's."""
     holder, base = players[index], placed[index]
@@ -76,7 +78,7 @@ def _grip(thing: Player, holder: Player, base: Placement, others: int) -> tuple[
     return grip, side, reach, height
 
 
-def place_things(players: dict[int, Player], placed: dict[int, Placement], stage: Stage) -> None:
+def place_things(players: dict[int, Player], placed: dict[int, Placement], stage: StageFrame) -> None:
     todo = [i for i, p in players.items() if not p.leading and i not in placed]
     leads = [i for i, p in players.items() if p.leading]
     if not leads:
@@ -94,7 +96,7 @@ def place_things(players: dict[int, Player], placed: dict[int, Placement], stage
         placed[i] = _find_spot(players, placed, i, scale, y, stage)
 
 
-def line_up(players: dict[int, Player], placed: dict[int, Placement], todo: list[int], stage: Stage) -> None:
+def line_up(players: dict[int, Player], placed: dict[int, Placement], todo: list[int], stage: StageFrame) -> None:
     """Products alone are the heroes: large, in their sizes against each other, in a line; in an upright frame in as
     many rows as let them be largest."""
     if not todo:
@@ -143,7 +145,7 @@ def _depth(rows: list[list[int]], scales: dict[int, float]) -> float:
 
 
 def _find_spot(
-    players: dict[int, Player], placed: dict[int, Placement], i: int, scale: float, y: float, stage: Stage
+    players: dict[int, Player], placed: dict[int, Placement], i: int, scale: float, y: float, stage: StageFrame
 ) -> Placement:
     """The free spot along the ground that hides least: no heads, few bodies, no other things."""
     shape = players[i].shape
@@ -158,7 +160,7 @@ def _find_spot(
 
 
 def _cost(
-    players: dict[int, Player], placed: dict[int, Placement], shape: Shape, spot: Placement, stage: Stage
+    players: dict[int, Player], placed: dict[int, Placement], shape: Shape, spot: Placement, stage: StageFrame
 ) -> float:
     half = stage.width(shape, spot.scale) / 2
     outside = max(0.0, 0.03 + half - spot.x) + max(0.0, spot.x + half - 0.97)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from PIL import Image
 
 from engine.disk import atomic
-from engine.errors import Stopped, VideoError
+from engine.errors import StopCheck, Stopped, VideoError
 from engine.media.ffmpeg import Process, write_fault
 from engine.media.video import probe, read_frames
 
@@ -27,11 +27,9 @@ _ENCODERS = {
             "[b][p]paletteuse=dither=bayer:bayer_scale=3", "-loop", "0", "-f", "gif"],
 }  # fmt: skip
 
-Stop = Callable[[], bool]
-
 
 def export(
-    clip: Path, out: Path, kind: str, on_frame: Callable[[int, int], None] | None = None, stop: Stop | None = None
+    clip: Path, out: Path, kind: str, on_frame: Callable[[int, int], None] | None = None, stop: StopCheck | None = None
 ) -> Path:
     """Write `clip` to `out` as one of KINDS; `on_frame(done, of)` hears how far it is. What it carries about its scene
     stays behind: these files are for showing.
@@ -56,7 +54,7 @@ def export(
     return out
 
 
-def _encode(clip: Path, out: Path, kind: str, tell: Callable[[int], None], stop: Stop) -> None:
+def _encode(clip: Path, out: Path, kind: str, tell: Callable[[int], None], stop: StopCheck) -> None:
     source = ["-v", "error", "-i", f"file:{clip}", "-map_metadata", "-1", "-an"]
     command = [*source, *_ENCODERS[kind], "-progress", "pipe:1", "-y", f"file:{out}"]
     with Process(command, read=True) as process:
@@ -70,7 +68,7 @@ def _encode(clip: Path, out: Path, kind: str, tell: Callable[[int], None], stop:
         raise write_fault(out, messages)
 
 
-def _zip(clip: Path, out: Path, tell: Callable[[int], None], stop: Stop) -> None:
+def _zip(clip: Path, out: Path, tell: Callable[[int], None], stop: StopCheck) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
         for number, frame in enumerate(read_frames(clip), start=1):
             if stop():
@@ -81,7 +79,7 @@ def _zip(clip: Path, out: Path, tell: Callable[[int], None], stop: Stop) -> None
             tell(number)
 
 
-def _still(clip: Path, out: Path, last: bool, stop: Stop) -> None:
+def _still(clip: Path, out: Path, last: bool, stop: StopCheck) -> None:
     frames = read_frames(clip)
     still = next(frames)
     if last:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import Stopped
+from engine.errors import StopCheck, Stopped
 from engine.memory.cache import CacheFile, Layout, Unusable, Unwritable, identify, make_cache_file
-from engine.memory.quantize import Precision, as_weight, quantise, quantised_weights, stored_type
+from engine.memory.quantize import EightBit, as_weight, quantise, quantised_weights, stored_type
 from engine.memory.weights import ComponentFiles, missing_tensors
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 DATA, SCALE = "._data", "._scale"  # what a quantised weight's two tensors are called, as the library calls them
 _CHECKERS = 4
 
-Stop = Callable[[], bool]
 OnShare = Callable[[float], None]  # how much of the work is done, up to 1
 Alter = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
@@ -36,7 +35,7 @@ class Quantisation:
     shape: a LoRA that is fused. What was altered is not kept: there would be a copy of the model for every mixture.
     """
 
-    precision: Precision
+    precision: EightBit
     blocks: str
     dtype: torch.dtype
     device: torch.device
@@ -60,7 +59,7 @@ def load_quantised(
     weights: ComponentFiles,
     how: Quantisation,
     on_share: OnShare = lambda _: None,
-    stop: Stop | None = None,
+    stop: StopCheck | None = None,
 ) -> tuple[str, ...]:
     """Give a module on the meta device its weights, the blocks' linear ones quantised; what the person should know.
 
@@ -137,7 +136,7 @@ _CODES = {
 
 
 def _stream(
-    targets: list[_Target], weights: ComponentFiles, how: Quantisation, on_share: OnShare, stop: Stop | None
+    targets: list[_Target], weights: ComponentFiles, how: Quantisation, on_share: OnShare, stop: StopCheck | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors as they are kept, under their names there. Every file is opened anew for every tensor: what was
     mapped of it would stay in memory otherwise."""
@@ -190,7 +189,9 @@ def _in_memory(file: CacheFile, stream: Iterator[tuple[str, torch.Tensor]]) -> d
     return stored
 
 
-def _mapped(file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: Stop | None) -> dict[str, torch.Tensor]:
+def _mapped(
+    file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: StopCheck | None
+) -> dict[str, torch.Tensor]:
     """The file's tensors, all of them read once and compared with their checksums. Raises Unusable."""
     stored = _open(file)
     with ThreadPoolExecutor(_CHECKERS) as pool:

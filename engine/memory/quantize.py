@@ -15,7 +15,7 @@ from engine.words import USE_THE_DRAFT
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["int8", "fp8"]
+EightBit = Literal["int8", "fp8"]
 
 _QTYPES = {"int8": "qint8", "fp8": "qfloat8_e4m3fn"}
 _PIECE = 8_000_000  # weights that are quantised at a time: a few copies of them in float32 exist then
@@ -42,12 +42,12 @@ def quantised_weights(module: torch.nn.Module, blocks: str) -> set[str]:
     }
 
 
-def stored_type(precision: Precision) -> torch.dtype:
+def stored_type(precision: EightBit) -> torch.dtype:
     dtype: torch.dtype = _qtype(precision).dtype
     return dtype
 
 
-def quantise(weight: torch.Tensor, precision: Precision, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """A (rows, columns) weight as (rows, columns) of one byte and (rows, 1) scales of `dtype`. The scales are rounded
     first, so that the bytes make up for it. Piece by piece: a row's result depends on nothing but the row."""
     import torch
@@ -65,7 +65,7 @@ def quantise(weight: torch.Tensor, precision: Precision, dtype: torch.dtype) -> 
     return data, scale
 
 
-def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: Precision) -> torch.nn.Parameter:
+def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: EightBit) -> torch.nn.Parameter:
     """The parameter of a `torch.nn.Linear` that computes with quantised weights; `data` and `scale` are kept as they
     are, memory-mapped or not, in its `_data` and `_scale`. Always the kind that works everywhere: the library's own
     choice would compile a kernel on the person's machine."""
@@ -77,7 +77,7 @@ def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: Precision) -> 
     return torch.nn.Parameter(weight, requires_grad=False)
 
 
-def _qtype(precision: Precision) -> Any:
+def _qtype(precision: EightBit) -> Any:
     from optimum.quanto import qtypes
 
     return qtypes[_QTYPES[precision]]

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from engine.errors import TroupeError
 from engine.models.download import download, verify
 from engine.models.libraries import install_libraries, library_work
-from engine.models.store import Store
-from engine.models.work import Busy, Progress, carry_out
+from engine.models.store import ModelStore
+from engine.models.work import Busy, WorkProgress, carry_out
 from engine.surroundings import settle
 
 
 def main(arguments: list[str]) -> int:
     kind, model = arguments[0], (arguments[1:] or [""])[0]
-    actions: dict[str, Callable[[Progress], str]] = {
+    actions: dict[str, Callable[[WorkProgress], str]] = {
         "download": lambda progress: download(model, _tied(progress)),
         "verify": lambda progress: verify(model, _tied(progress)),
         "install": lambda progress: install_libraries(_tied(progress)),
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     settle()  # before huggingface_hub is imported: it reads the environment then
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this: it stops us in its own words
     try:
-        return carry_out(library_work() if kind == "install" else Store(model).work, kind, actions[kind])
+        return carry_out(library_work() if kind == "install" else ModelStore(model).work, kind, actions[kind])
     except Busy:
         return 0  # whoever watches, watches the other one
     except TroupeError as error:
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
-def _tied(progress: Progress) -> Progress:
+def _tied(progress: WorkProgress) -> WorkProgress:
     def watch() -> None:
         while os.read(0, 1):
             pass

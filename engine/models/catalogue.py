@@ -11,7 +11,7 @@ from engine import surroundings
 from engine.a2.files import find_checkpoint, is_hub_id, read_checkpoint
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable, TroupeError
-from engine.models.store import Store
+from engine.models.store import ModelStore
 
 TITLES = {DEFAULT_MODEL: "SkyReels-A2"}
 
@@ -49,7 +49,7 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
         raise TroupeError(
             f"there is no folder {model:.200}, and it is not a name on the hub", "Write owner/name, or a folder."
         )
-    store = Store(model)
+    store = ModelStore(model)
     listing = store.listing()
     if listing is None:
         return _left_by_others(store)
@@ -63,7 +63,7 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
     return ModelState(model, "partly" if here else "absent", here, missing, store.root, note)
 
 
-def _left_by_others(store: Store) -> ModelState:
+def _left_by_others(store: ModelStore) -> ModelState:
     """What another tool has downloaded: whole if its headers say so."""
     try:
         folder = find_checkpoint(store.model)

@@ -20,7 +20,7 @@ from engine.door.arguments import Parser
 from engine.errors import TroupeError
 from engine.models.catalogue import ModelState, look
 from engine.models.libraries import library_work, look_at_libraries
-from engine.models.store import Store
+from engine.models.store import ModelStore
 from engine.models.words import progress_words, words_for
 from engine.models.work import DONE, STOPPED, Status, Work, begin
 from engine.words import gigabytes
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
                 return _work(library_work(), ["install"])
             case action:
                 _check(look(arguments.model))
-                return _work(Store(arguments.model).work, [action, arguments.model])
+                return _work(ModelStore(arguments.model).work, [action, arguments.model])
     except TroupeError as error:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
@@ -81,7 +81,7 @@ def _delete(model: str, sure: bool) -> int:
         raise TroupeError(f"{state.folder} is a folder of your own", "Delete it yourself.")
     if state.state == "absent":
         raise TroupeError(f"{state.title} is not on this machine", "There is nothing to delete.")
-    store = Store(model)
+    store = ModelStore(model)
     size = gigabytes(store.bytes_on_disk())
     if not sure:
         if sys.stdin is None or not sys.stdin.isatty():
@@ -94,7 +94,7 @@ def _delete(model: str, sure: bool) -> int:
     return OK
 
 
-def delete(store: Store) -> None:
+def delete(store: ModelStore) -> None:
     """Remove a checkpoint, unless something is at work on it. Raises Busy, TroupeError."""
     with store.work.held():
         store.delete()
@@ -115,7 +115,7 @@ def _work(work: Work, arguments: list[str]) -> int:
     else:
         work.forget()
         process = begin(arguments)
-    teller = _Teller()
+    teller = _StatusLine()
     with _heard() as interrupts:
         try:
             while not interrupts and (process.poll() is None if process else work.running()):
@@ -166,7 +166,7 @@ def _ended(status: Status | None) -> int:
     return _complain(status.message, FAILED)
 
 
-class _Teller:
+class _StatusLine:
     """Progress on stderr: one line that changes on a terminal, and in a log one for every tenth."""
 
     def __init__(self) -> None:

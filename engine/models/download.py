@@ -15,8 +15,8 @@ from engine.errors import TroupeError
 from engine.models import hub
 from engine.models.catalogue import look
 from engine.models.hub import Listing, RemoteFile
-from engine.models.store import Store
-from engine.models.work import Progress
+from engine.models.store import ModelStore
+from engine.models.work import WorkProgress
 from engine.words import gigabytes
 
 MARGIN = 10**9  # bytes that stay free on the disk
@@ -24,13 +24,13 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before another try, as long
 AT_ONCE = 4  # files
 
 
-def download(model: str, progress: Progress) -> str:
+def download(model: str, progress: WorkProgress) -> str:
     """Fetch what is missing of a hub id; a sentence about the result. Raises TroupeError."""
     state = look(model)
     if state.state == "installed":
         return f"{state.title} is here already, in {state.folder}."
     hub.check_online()
-    store = Store(model)
+    store = ModelStore(model)
     progress.say("asking")
     listing = store.listing()
     if listing is None:
@@ -47,7 +47,7 @@ def download(model: str, progress: Progress) -> str:
     return f"{state.title} is installed: {gigabytes(listing.bytes)} in {store.snapshot(listing.commit)}."
 
 
-def check_room(store: Store, listing: Listing) -> None:
+def check_room(store: ModelStore, listing: Listing) -> None:
     """Before the first byte: is there room for what is missing? Raises TroupeError with both numbers."""
     missing = listing.bytes - store.bytes_here(listing)
     free, _ = free_bytes(store.cache)
@@ -62,7 +62,7 @@ def check_room(store: Store, listing: Listing) -> None:
 class _Fetch:
     """Some files at once; the first fault ends all of them."""
 
-    def __init__(self, store: Store, listing: Listing, progress: Progress) -> None:
+    def __init__(self, store: ModelStore, listing: Listing, progress: WorkProgress) -> None:
         self._store, self._listing, self._progress = store, listing, progress
         self._failed = threading.Event()
 
@@ -145,13 +145,13 @@ class _Fetch:
                     return
 
 
-def verify(model: str, progress: Progress) -> str:
+def verify(model: str, progress: WorkProgress) -> str:
     """Compare every byte that is here with what the hub says; a sentence about it. A damaged file is named, and the
     next download fetches it again. Raises TroupeError."""
     state = look(model)
     if state.state == "absent":
         raise TroupeError(f"{state.title} is not on this machine", "Download it first.")
-    store = Store(model)
+    store = ModelStore(model)
     listing = store.listing()
     if listing is None:
         hub.check_online()

@@ -18,7 +18,7 @@ from pathlib import Path
 from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 from engine.installing import Install, install, missing
-from engine.models.work import Progress, Work
+from engine.models.work import Work, WorkProgress
 from engine.words import command_line, gigabytes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -64,7 +64,7 @@ def library_work() -> Work:
     return Work(VENV / "troupe-libraries", VENV / "troupe.lock")
 
 
-def install_libraries(progress: Progress) -> str:
+def install_libraries(progress: WorkProgress) -> str:
     """Run pip; a sentence about the result. Raises TroupeError."""
     state = look_at_libraries()
     if state.installed:
@@ -86,7 +86,7 @@ def install_libraries(progress: Progress) -> str:
     progress.expect(state.fetched)
     try:
         for wanted in _installs(scratch.parent / "pip.log", state.needed):
-            install(wanted, _Teller(progress).hear, progress.owns)
+            install(wanted, _PipReader(progress).hear, progress.owns)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     importlib.invalidate_caches()
@@ -148,12 +148,12 @@ def _drop_halves() -> None:
         shutil.rmtree(info, ignore_errors=True)
 
 
-class _Teller:
+class _PipReader:
     """From pip's lines to what is done now."""
 
     _SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9}  # noqa: RUF012
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: WorkProgress) -> None:
         self._progress = progress
         self._counted = 0  # of the file that comes now
 

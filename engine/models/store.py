@@ -27,7 +27,7 @@ from engine.models.hub import Listing, RemoteFile
 from engine.models.work import Work, write_whole
 
 
-class Store:
+class ModelStore:
     """Where a hub id's files lie, will lie, and grow. Reads and writes files only."""
 
     def __init__(self, model: str) -> None:

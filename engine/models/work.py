@@ -113,7 +113,7 @@ class Work:
             raise explain_disk(error, self.folder.parent) from None
 
 
-class Progress:
+class WorkProgress:
     """What a working process counts; a thread of its own writes it down and ends the process when it is asked to."""
 
     def __init__(self, work: Work, kind: str) -> None:
@@ -188,11 +188,11 @@ class Progress:
             return self._status
 
 
-def carry_out(work: Work, kind: str, action: Callable[[Progress], str]) -> int:
+def carry_out(work: Work, kind: str, action: Callable[[WorkProgress], str]) -> int:
     """Do the work in this process: hold its lock, keep its status, end with 0, or 1 where it failed. Raises Busy and
     whatever is a fault of the code."""
     with work.held():
-        progress = Progress(work, kind)
+        progress = WorkProgress(work, kind)
         progress.start()
         try:
             progress.end(DONE, action(progress))

@@ -51,7 +51,7 @@ class Child:
         """Say something to it, at some time; to a dead one, nothing. Raises ChannelError for what cannot be said."""
         self._outbox.put(messages.line_of(message))
 
-    def begin(self, order: messages.Render) -> None:
+    def begin(self, order: messages.RenderOrder) -> None:
         """Give it a job. Raises ChannelError, and then it has none."""
         self.send(order)
         self.busy = True

@@ -79,7 +79,7 @@ class EngineProcess:
         try:
             if watch.stop():
                 raise Stopped
-            return self._render(messages.Render(next(self._numbers), request), watch)
+            return self._render(messages.RenderOrder(next(self._numbers), request), watch)
         finally:
             self._turn.release()
 
@@ -113,7 +113,7 @@ class EngineProcess:
                 self._child.send(messages.Hello())
             return self._child
 
-    def _render(self, order: messages.Render, watch: _Watch) -> Result:
+    def _render(self, order: messages.RenderOrder, watch: _Watch) -> Result:
         child = self._living_child()
         try:
             return self._attend(child, order, watch)
@@ -134,7 +134,7 @@ class EngineProcess:
                 _sweep(order.request, child.pid)
             raise
 
-    def _attend(self, child: Child, order: messages.Render, watch: _Watch) -> Result:
+    def _attend(self, child: Child, order: messages.RenderOrder, watch: _Watch) -> Result:
         """Hear the job to its end. Raises _Gone where the process is, or has to be, gone."""
         silent = 0.0
         if child.is_greeted:
@@ -155,7 +155,7 @@ class EngineProcess:
             elif heard is None and not child.is_alive() and (child.is_drained() or silent > _LAST_WORDS):
                 raise _Gone
             if watch.wants_stop():
-                child.send(messages.Stop(order.job))
+                child.send(messages.StopOrder(order.job))
             if watch.waited() > self._grace:
                 raise _Gone
             if silent > self._silence:

@@ -95,7 +95,7 @@ def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.Fr
     told: queue.SimpleQueue[messages.FromEngine] = queue.SimpleQueue()
     left = threading.Event()
     job = threading.Thread(
-        target=perform, args=(messages.Render(1, request), told.put, left.is_set, cache), name="troupe-gpu-job"
+        target=perform, args=(messages.RenderOrder(1, request), told.put, left.is_set, cache), name="troupe-gpu-job"
     )
     job.start()
     try:

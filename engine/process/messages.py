@@ -22,7 +22,7 @@ from engine.scene.engine import EngineOptions
 from engine.scene.engines import ENGINES, find_engine
 from engine.scene.scene import Scene, scene_from_data
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class ChannelError(Exception):
@@ -42,7 +42,7 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Render:
+class RenderOrder:
     """Make this clip. `job` is a number that every message about it repeats."""
 
     job: int
@@ -50,7 +50,7 @@ class Render:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopOrder:
     """End this job at the next chance."""
 
     job: int
@@ -126,7 +126,7 @@ class Released:
     """No model is kept now."""
 
 
-ToEngine = Hello | Render | Stop | Release | Quit
+ToEngine = Hello | RenderOrder | StopOrder | Release | Quit
 FromEngine = Ready | Alive | Told | Done | Halted | Failed | Released
 
 

@@ -34,8 +34,8 @@ from engine.process.messages import (
     Ready,
     Release,
     Released,
-    Render,
-    Stop,
+    RenderOrder,
+    StopOrder,
     ToEngine,
     Told,
     failure,
@@ -50,7 +50,7 @@ _BEAT = 2.0  # seconds between two signs of life
 _GRACE = 5.0  # seconds that a job has to stop once nobody waits for it any more
 
 
-def perform(order: Render, say: Callable[[FromEngine], None], stop: Callable[[], bool], cache: ModelCache) -> bool:
+def perform(order: RenderOrder, say: Callable[[FromEngine], None], stop: Callable[[], bool], cache: ModelCache) -> bool:
     """Do one job and say what happens, its end in any case and before anything else: what is done to tidy up may not
     work either. Whether this process can do another one; else it ends, and who gives it one gives it to the next."""
     spoilt = sound = True
@@ -80,7 +80,7 @@ class Worker:
 
     def __init__(self, inbox: BinaryIO, outbox: BinaryIO, idle: float = IDLE) -> None:
         self._inbox, self._outbox, self._idle = inbox, outbox, idle
-        self._orders: queue.SimpleQueue[Render | Release | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[RenderOrder | Release | None] = queue.SimpleQueue()
         self._speaking = threading.Lock()
         self._unwanted: set[int] = set()  # the jobs that are to stop
         self._busy, self._leaving, self._left = threading.Event(), threading.Event(), threading.Event()
@@ -104,7 +104,7 @@ class Worker:
                     break
         self._left.set()
 
-    def _next(self) -> Render | Release | None:
+    def _next(self) -> RenderOrder | Release | None:
         while True:
             try:
                 return self._orders.get(timeout=self._idle)
@@ -136,10 +136,10 @@ class Worker:
         if isinstance(message, Hello):
             if fault := version_fault(message):
                 raise ChannelError(fault)
-        elif isinstance(message, Stop):
+        elif isinstance(message, StopOrder):
             self._unwanted.add(message.job)
-        elif isinstance(message, Render | Release):
-            if isinstance(message, Render):
+        elif isinstance(message, RenderOrder | Release):
+            if isinstance(message, RenderOrder):
                 self._busy.set()
             self._orders.put(message)
         else:  # Quit

@@ -16,14 +16,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from engine.disk import atomic
 from engine.disk.walk import RESERVED
 from engine.errors import PresetError
 from engine.scene.engine import whole_frames
 from engine.scene.engines import DRAFT
-from engine.scene.scene import MAX_CAST, MAX_PROMPT, Direction, Element, Motion, Placement, Role, Sampling, Scene, Video
+from engine.scene.scene import (
+    MAX_CAST,
+    MAX_PROMPT,
+    Direction,
+    Element,
+    Frozen,
+    Motion,
+    Placement,
+    Role,
+    Sampling,
+    Scene,
+    Video,
+)
 
 FORMATS: dict[str, tuple[int, int]] = {"16:9": (832, 480), "9:16": (480, 832), "1:1": (640, 640)}  # width, height
 FPS = 15
@@ -36,11 +48,7 @@ _ARTICLES = ("a ", "an ", "the ", "my ", "our ", "your ", "his ", "her ", "their
 _SLOT = re.compile(r"\{([^{}]*)\}")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True, allow_inf_nan=False)
-
-
-class Slot(_Frozen):
+class Slot(Frozen):
     """One of the cast a preset wants. `noun` stands in the prompt while nobody plays the part."""
 
     role: Role
@@ -50,7 +58,7 @@ class Slot(_Frozen):
     placement: Placement | None = None
 
 
-class Preset(_Frozen):
+class Preset(Frozen):
     """One preset. `group`, `name` and `folder` come from where its file lies, everything else from the file."""
 
     title: str = Field(min_length=1, max_length=60)

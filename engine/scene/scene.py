@@ -42,11 +42,11 @@ Text = Annotated[str, AfterValidator(lambda text: unicodedata.normalize("NFC", t
 FilePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True, allow_inf_nan=False)
 
 
-class Placement(_Frozen):
+class Placement(Frozen):
     """Where a cut-out stands. All values are fractions of the frame: (x, y) is the middle of its foot measured from
     the top left corner, `scale` its height over the frame's height, `flip` mirrors it left to right. Who stands lower
     is in front; a higher `layer` is in front of a lower one wherever they stand."""
@@ -58,7 +58,7 @@ class Placement(_Frozen):
     layer: int = Field(default=0, ge=-100, le=100)
 
 
-class Element(_Frozen):
+class Element(Frozen):
     """One of the cast. `image` is a path relative to the scene file; `cutout` is `auto`, `none` or a mask's path;
     `motion` is what the draft lets it do (read from the prompt where it is not given)."""
 
@@ -71,7 +71,7 @@ class Element(_Frozen):
     motion: Motion | None = None
 
 
-class Direction(_Frozen):
+class Direction(Frozen):
     """How the draft shoots it: a camera move (read from the prompt where it is not given) and the beat in beats per
     minute that dancers keep."""
 
@@ -79,7 +79,7 @@ class Direction(_Frozen):
     bpm: Annotated[float, Field(ge=40, le=220), Setting("Beat (per minute, for dancers)", control="slider")] = 110
 
 
-class Video(_Frozen):
+class Video(Frozen):
     """The clip: pixels, frames, frames per second. `trim_head` frames are dropped from the front of an `a2` clip."""
 
     width: int = Field(default=832, ge=MIN_SIDE, le=MAX_SIDE, multiple_of=16)
@@ -89,7 +89,7 @@ class Video(_Frozen):
     trim_head: int = Field(default=12, ge=0, le=120)
 
 
-class Sampling(_Frozen):
+class Sampling(Frozen):
     """Numbers for the diffusion model; the draft uses only the seed."""
 
     steps: Annotated[
@@ -110,7 +110,7 @@ class Sampling(_Frozen):
     seed: int = Field(default=42, ge=0, le=MAX_SEED)
 
 
-class Scene(_Frozen):
+class Scene(Frozen):
     """Everything a clip is made from. Two scenes that are equal give the same draft, frame for frame."""
 
     version: Literal[1] = 1

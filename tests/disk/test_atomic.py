@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.guard.ownership import Belongings
+from app.guard.ownership import Ownership
 from engine.cutout import cache
 from engine.disk import atomic
 from engine.models.work import write_whole
@@ -142,10 +142,10 @@ def test_a_cut_out_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_who_owns_what_outlives_a_start_at_which_it_could_not_be_written_anew(tmp_path, monkeypatch, caplog):
-    Belongings(tmp_path / "paper", tmp_path / "uploads").give("made:1", "visitor")
+    Ownership(tmp_path / "paper", tmp_path / "uploads").give("made:1", "visitor")
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        assert Belongings(tmp_path / "paper", tmp_path / "uploads").claim("made:1", "visitor")
+        assert Ownership(tmp_path / "paper", tmp_path / "uploads").claim("made:1", "visitor")
     assert "cannot be written down" in caplog.text
     assert files_in(tmp_path) == ["paper"]
-    assert not Belongings(tmp_path / "paper", tmp_path / "uploads").claim("made:1", "somebody else")
+    assert not Ownership(tmp_path / "paper", tmp_path / "uploads").claim("made:1", "somebody else")

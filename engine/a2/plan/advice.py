@@ -8,7 +8,7 @@ from dataclasses import replace
 from engine.a2.geometry import ClipSize
 from engine.a2.phases import PHASES
 from engine.a2.plan.choose import Budget, Overrides, choose
-from engine.a2.plan.settings import Settings
+from engine.a2.plan.settings import RunSettings
 from engine.a2.plan.stages import PhaseNeed, PlannedClip, phase_needs
 from engine.words import GIB
 
@@ -16,7 +16,7 @@ _MIN_SIDE = 256  # pixels; below it no one would want the clip
 
 
 def problems_of(
-    planned: PlannedClip, settings: Settings, stages: Sequence[PhaseNeed], budget: Budget, download: int
+    planned: PlannedClip, settings: RunSettings, stages: Sequence[PhaseNeed], budget: Budget, download: int
 ) -> list[str]:
     """What is short, the largest lack of each kind."""
     found = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import surroundings
-from engine.a2.plan.settings import Precision
+from engine.a2.options import Precision
 from engine.a2.plan.shapes import Shapes
 from engine.a2.plan.speed import Speed
 from engine.disk.atomic import whole

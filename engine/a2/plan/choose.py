@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.a2.geometry import Tiling, tiling_for
-from engine.a2.plan.settings import Precision, Settings, block_bytes
+from engine.a2.options import Precision
+from engine.a2.plan.settings import RunSettings, block_bytes
 from engine.a2.plan.stages import SLOTS, PhaseNeed, PlannedClip, phase_needs
 from engine.memory.hardware import Fact, Hardware
 
@@ -64,7 +65,7 @@ def _known(*facts: Fact) -> int | None:
     return next((fact.value for fact in facts if isinstance(fact.value, int)), None)
 
 
-def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Settings:
+def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSettings:
     """The settings to run with; where nothing fits, those that need least."""
     for settings in _candidates(planned, budget, overrides):
         if _fits(planned, settings, budget, "sampling") and _fits(planned, settings, budget, "prompt"):
@@ -79,7 +80,7 @@ def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Settin
     return replace(settings, together=bool(overrides.together))
 
 
-def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Iterator[Settings]:
+def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Iterator[RunSettings]:
     """Best first. With more memory a later one never becomes better than an earlier one: so more memory is never
     slower. Blocks that stream go with pieces, since what those free holds blocks."""
     precisions = (overrides.precision,) if overrides.precision else _precisions(budget)
@@ -106,18 +107,20 @@ def _precisions(budget: Budget) -> tuple[Precision, ...]:
     return ("fp32", "bf16", "int8") if budget.device == "cpu" else ("bf16", "int8")
 
 
-def _resident(planned: PlannedClip, budget: Budget, overrides: Overrides, precision: Precision, chunk: int) -> Settings:
+def _resident(
+    planned: PlannedClip, budget: Budget, overrides: Overrides, precision: Precision, chunk: int
+) -> RunSettings:
     """Nothing streams."""
     few = budget.device != "cpu" and planned.clip.guided and planned.clip.tokens <= _BATCH_BELOW
     batched = few if overrides.batched_guidance is None else overrides.batched_guidance
-    return Settings(
+    return RunSettings(
         device=budget.device, precision=precision, offload="none", resident=planned.shapes.transformer.layers,
         host="none", batched=batched, chunk=chunk, tiling=None, encode_tiled=False,
         together=False,
     )  # fmt: skip
 
 
-def _streaming(planned: PlannedClip, base: Settings, budget: Budget, overrides: Overrides) -> Settings:
+def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
     """As many resident blocks as the card holds, and the best place for the others that the memory allows."""
     settings = replace(base, offload="blocks", resident=0, host="pinned")
     weights, layers = planned.shapes.transformer.weights, planned.shapes.transformer.layers
@@ -142,14 +145,14 @@ def _streaming(planned: PlannedClip, base: Settings, budget: Budget, overrides: 
     return replace(settings, host="mapped")
 
 
-def _with_encoder(planned: PlannedClip, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
+def _with_encoder(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
     if overrides.encode_tiled is not None:
         return replace(settings, encode_tiled=overrides.encode_tiled)
     whole = replace(settings, encode_tiled=planned.clip.width * planned.clip.height > _TILED_ENCODE)
     return whole if _fits(planned, whole, budget, "references") else replace(settings, encode_tiled=True)
 
 
-def _with_decoder(planned: PlannedClip, settings: Settings, budget: Budget, overrides: Overrides) -> Settings:
+def _with_decoder(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
     """Whole frames, or the largest tiles that fit. Tiles wait on the host: on the card they would save nothing."""
     _, height, width = planned.clip.latent
     if overrides.tile is not None:
@@ -165,10 +168,10 @@ def _with_decoder(planned: PlannedClip, settings: Settings, budget: Budget, over
     return found
 
 
-def _stage(planned: PlannedClip, settings: Settings, name: str) -> PhaseNeed:
+def _stage(planned: PlannedClip, settings: RunSettings, name: str) -> PhaseNeed:
     return next(stage for stage in phase_needs(replace(planned, speed=None), settings) if stage.name == name)
 
 
-def _fits(planned: PlannedClip, settings: Settings, budget: Budget, name: str) -> bool:
+def _fits(planned: PlannedClip, settings: RunSettings, budget: Budget, name: str) -> bool:
     stage = _stage(planned, settings, name)
     return stage.vram <= budget.vram and stage.ram <= budget.ram

@@ -15,7 +15,7 @@ from engine.a2.options import A2Options
 from engine.a2.phases import PHASES
 from engine.a2.plan.advice import changes_that_fit, problems_of
 from engine.a2.plan.choose import Budget, Overrides, budget_of, choose
-from engine.a2.plan.settings import Settings, blocks_bytes
+from engine.a2.plan.settings import RunSettings, blocks_bytes
 from engine.a2.plan.shapes import Shapes, default_shapes
 from engine.a2.plan.speed import Speed
 from engine.a2.plan.stages import PhaseNeed, PlannedClip, component_bytes, phase_needs
@@ -42,7 +42,7 @@ class Plan:
     """`problems` say in numbers what does not fit, `remedies` what would; both are empty where all does. `download` is
     the bytes that the model takes on the disk where it is not there yet."""
 
-    settings: Settings
+    settings: RunSettings
     choices: tuple[Choice, ...]
     stages: tuple[PhaseNeed, ...]
     budget: Budget
@@ -131,7 +131,7 @@ def make_plan(
     return Plan(settings, choices, stages, budget, blocks, download, tuple(problems), tuple(remedies))
 
 
-def impossible(planned: PlannedClip, settings: Settings, overrides: Overrides) -> list[str]:
+def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides) -> list[str]:
     """What a person asked for that no machine could do."""
     blocks, asked = planned.shapes.transformer.layers, overrides.resident_blocks
     found = []
@@ -150,7 +150,7 @@ def _released_bytes(shapes: Shapes) -> int:
 
 
 def _choices(
-    planned: PlannedClip, settings: Settings, budget: Budget, overrides: Overrides, hardware: Hardware
+    planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides, hardware: Hardware
 ) -> Iterator[Choice]:
     """Every line with its reason."""
     transformer = planned.shapes.transformer

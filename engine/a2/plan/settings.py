@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.a2.geometry import Tiling
+from engine.a2.options import Precision
 from engine.a2.plan.shapes import ParameterCount
-
-Precision = Literal["fp32", "bf16", "int8", "fp8"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """How to run. `host` is where the blocks wait that are not resident; `chunk` tokens at a time, 0: all;
     `tiling` the decoder's; `encode_tiled` the encoder's; `together`: all components stay loaded, not each in turn."""
 

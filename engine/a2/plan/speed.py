@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.a2.geometry import TEXT_TOKENS, ClipSize, spans
 from engine.a2.plan.footprint import parked_bytes
-from engine.a2.plan.settings import Settings, block_bytes
+from engine.a2.plan.settings import RunSettings, block_bytes
 from engine.a2.plan.shapes import ParameterCount, Shapes, Vae, decoder_levels
 
 
@@ -27,7 +27,7 @@ class Speed:
     corrections: dict[str, float] = field(default_factory=dict)
 
 
-def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -> float | None:
+def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float | None:
     """Without loading, which no calibration foresees. None where the blocks come from a disk, whose speed depends on
     what the system keeps of it in memory."""
     if settings.host == "mapped" and name in ("prompt", "sampling"):
@@ -36,21 +36,21 @@ def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: Settings,
     return seconds(shapes, clip, settings, speed) * speed.corrections.get(name, 1.0)
 
 
-def _text(shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -> float:
+def _text(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     linear = shapes.text.weights.linear
     compute = 2 * TEXT_TOKENS * linear / speed.matmul + _widening(linear, settings, speed)
     prompts = 2 if clip.guided else 1
     return prompts * max(compute, _copying(shapes.text.weights, 0, settings, speed))
 
 
-def _references(shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -> float:
+def _references(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     semantic = 2 * clip.references * shapes.image.tokens * shapes.image.weights.linear / speed.single
     overlap = (256 / 192) ** 2 if settings.encode_tiled else 1.0
     frames = clip.latent[0] * clip.width * clip.height
     return semantic + overlap * frames * _encoder_operations(shapes.vae) / speed.convolution
 
 
-def _denoise(shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -> float:
+def _denoise(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     """Copies hide behind computing, or computing behind copies."""
     shape, tokens = shapes.transformer, clip.tokens
     told = TEXT_TOKENS + clip.references * shapes.image.tokens
@@ -66,7 +66,7 @@ def _denoise(shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -
     return clip.steps * halves * max(compute + widening, copying)
 
 
-def _decode(shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) -> float:
+def _decode(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     frames, height, width = clip.latent
     rows, columns = spans(height, settings.tiling), spans(width, settings.tiling)
     pixels: int = sum((r.stop - r.start) * (c.stop - c.start) for r in rows for c in columns)
@@ -76,11 +76,11 @@ def _decode(shapes: Shapes, clip: ClipSize, settings: Settings, speed: Speed) ->
     return seconds
 
 
-def _widening(linear: int, settings: Settings, speed: Speed) -> float:
+def _widening(linear: int, settings: RunSettings, speed: Speed) -> float:
     return linear / speed.widen if settings.precision in ("int8", "fp8") else 0.0
 
 
-def _copying(weights: ParameterCount, resident: int, settings: Settings, speed: Speed) -> float:
+def _copying(weights: ParameterCount, resident: int, settings: RunSettings, speed: Speed) -> float:
     rate = speed.pageable if settings.host == "pageable" else speed.copy
     if settings.offload == "none" or rate is None:
         return 0.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.a2.geometry import ClipSize
+from engine.a2.options import Precision
 from engine.a2.phases import PlannedPhase
 from engine.a2.plan import footprint
-from engine.a2.plan.settings import Precision, Settings, block_bytes, number_bytes, weight_bytes
+from engine.a2.plan.settings import RunSettings, block_bytes, number_bytes, weight_bytes
 from engine.a2.plan.shapes import ParameterCount, Shapes
 from engine.a2.plan.speed import Speed, stage_seconds
 from engine.words import GIB
@@ -50,7 +51,7 @@ def component_bytes(shapes: Shapes, precision: Precision) -> dict[str, int]:
     }
 
 
-def phase_needs(planned: PlannedClip, settings: Settings) -> tuple[PhaseNeed, ...]:
+def phase_needs(planned: PlannedClip, settings: RunSettings) -> tuple[PhaseNeed, ...]:
     """In the order of work."""
     needs: dict[PlannedPhase, tuple[int, int, int]] = {
         "prompt": _text(planned, settings), "references": _references(planned, settings),
@@ -60,7 +61,7 @@ def phase_needs(planned: PlannedClip, settings: Settings) -> tuple[PhaseNeed, ..
 
 
 def _stage(
-    planned: PlannedClip, settings: Settings, name: PlannedPhase, weights: int, streamed: int, active: int
+    planned: PlannedClip, settings: RunSettings, name: PlannedPhase, weights: int, streamed: int, active: int
 ) -> PhaseNeed:
     """`weights` and `active` bytes where it computes, `streamed` bytes of blocks waiting on the host."""
     if settings.together:
@@ -81,14 +82,14 @@ def _stage(
     return PhaseNeed(name, vram, ram, _disk(planned, settings, name), seconds)
 
 
-def _text(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+def _text(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
     weights, precision = planned.shapes.text.weights, settings.precision
     active = footprint.text_bytes(planned.shapes.text, number_bytes(precision))
     active += _widened(planned.shapes.text.dim * planned.shapes.text.ff, precision)
     return (*_streamed(weights, settings, 0), active)
 
 
-def _references(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+def _references(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
     """Two models one after the other: the hungrier one."""
     shapes, clip, own = planned.shapes, planned.clip, component_bytes(planned.shapes, settings.precision)
     semantic = own["image"], 0, footprint.image_bytes(shapes.image, clip.references)
@@ -96,7 +97,7 @@ def _references(planned: PlannedClip, settings: Settings) -> tuple[int, int, int
     return max(semantic, spatial, key=lambda need: need[2] if settings.together else need[0] + need[2])
 
 
-def _denoise(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+def _denoise(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
     shape, clip, precision = planned.shapes.transformer, planned.clip, settings.precision
     batch = 2 if settings.batched and clip.guided else 1
     each, context = number_bytes(precision), planned.shapes.image.tokens
@@ -105,12 +106,12 @@ def _denoise(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
     return (*_streamed(shape.weights, settings, settings.resident), active)
 
 
-def _decode(planned: PlannedClip, settings: Settings) -> tuple[int, int, int]:
+def _decode(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
     own = component_bytes(planned.shapes, settings.precision)["vae"]
     return own, 0, footprint.decode_bytes(planned.shapes.vae, planned.clip, settings.tiling)
 
 
-def _streamed(weights: ParameterCount, settings: Settings, resident: int) -> tuple[int, int]:
+def _streamed(weights: ParameterCount, settings: RunSettings, resident: int) -> tuple[int, int]:
     """Weights where it computes, and those that wait."""
     if settings.offload == "none":
         return weight_bytes(weights, settings.precision), 0
@@ -123,7 +124,7 @@ def _widened(largest: int, precision: Precision) -> int:
     return 2 * largest * number_bytes(precision) if precision in ("int8", "fp8") else 0
 
 
-def _disk(planned: PlannedClip, settings: Settings, name: str) -> int:
+def _disk(planned: PlannedClip, settings: RunSettings, name: str) -> int:
     quantised = settings.precision in ("int8", "fp8")
     if name == "prompt":
         return weight_bytes(planned.shapes.text.weights, settings.precision) if quantised else 0

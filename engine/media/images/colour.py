@@ -20,7 +20,7 @@ _NEARLY = 1  # levels that a profile may differ from sRGB by and still be it
 
 
 @dataclass(frozen=True)
-class Way:
+class ColourConversion:
     """How a picture's colours become sRGB's. `space` by numbers or `profile` by the ICC's engine, or neither; `deep`:
     its curve needs more than eight bits, so it is to be applied (`table`) while there are more."""
 
@@ -39,7 +39,7 @@ class Way:
             return None
         return Space(spaces.SRGB, curve).table(65536)
 
-    def after(self) -> Way:
+    def after(self) -> ColourConversion:
         """What is left to do where the table was applied."""
         if self.space:
             return replace(self, space=Space(self.space.chroma, spaces.srgb_light))
@@ -53,7 +53,7 @@ class Way:
         return curve if curve and Space(spaces.SRGB, curve).needs_depth else None
 
 
-def way_of(colour: Colour) -> Way:
+def way_of(colour: Colour) -> ColourConversion:
     """Weigh what the file says of its colours."""
     broken = _UNUSABLE if colour.broken else ""
     named = colour.cicp
@@ -61,17 +61,17 @@ def way_of(colour: Colour) -> Way:
         said = icc.cicp_of(colour.icc)
         named = named or (said if said and said[1] in spaces.HDR else None)
     if named and (space := spaces.of_cicp(*named)):
-        return Way(space, notice=_HDR if space.hdr else "")
+        return ColourConversion(space, notice=_HDR if space.hdr else "")
     if colour.icc:
-        return Way(profile=colour.icc)
+        return ColourConversion(profile=colour.icc)
     if colour.srgb:
-        return Way(notice=broken)
+        return ColourConversion(notice=broken)
     if colour.gamma and (space := spaces.of_png(colour.gamma, colour.chroma)):
-        return Way(space, notice=broken)
-    return Way(spaces.adobe_rgb() if colour.adobe else None, notice=broken)
+        return ColourConversion(space, notice=broken)
+    return ColourConversion(spaces.adobe_rgb() if colour.adobe else None, notice=broken)
 
 
-def to_srgb(colours: Image.Image, way: Way) -> tuple[Image.Image, str]:
+def to_srgb(colours: Image.Image, way: ColourConversion) -> tuple[Image.Image, str]:
     """RGB in sRGB of a picture of mode L, RGB, CMYK or LAB; and a notice, or "".
 
     Phones write Display P3, printers CMYK: shown without their profile such pictures look dull or wrong.

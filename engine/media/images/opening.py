@@ -11,12 +11,12 @@ from PIL import Image
 
 from engine.errors import ImageError
 from engine.media.images import kinds, moving
-from engine.media.images.colour import Way, to_srgb
+from engine.media.images.colour import ColourConversion, to_srgb
 from engine.media.images.files import open_file, shown_name
 from engine.media.images.fitting import lowest
 from engine.media.images.gate import DECODING, KEPT_PIXELS, shared_gate
 from engine.media.images.pixels import Layers, layers
-from engine.media.images.plan import Plan
+from engine.media.images.plan import DecodePlan
 from engine.media.images.readers import plan
 
 MAX_PIXELS = 250_000_000  # above the largest cameras' and phones' 200 megapixels
@@ -71,7 +71,7 @@ def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
 
 
 @contextmanager
-def _looked_through(path: str | Path, max_pixels: int) -> Iterator[Plan]:
+def _looked_through(path: str | Path, max_pixels: int) -> Iterator[DecodePlan]:
     """The file's plan, checked, while the file is open. Whatever is raised meanwhile comes out as an ImageError."""
     name = shown_name(path)
     file, size = open_file(path, name)
@@ -92,7 +92,7 @@ def _looked_through(path: str | Path, max_pixels: int) -> Iterator[Plan]:
             raise (kinds.cut_off(name) if cut else kinds.damaged(name)) from None
 
 
-def _check(found: Plan, name: str, max_pixels: int) -> None:
+def _check(found: DecodePlan, name: str, max_pixels: int) -> None:
     width, height = found.size
     measures = f"{width} × {height} pixels"
     if min(found.size) < MIN_SIDE:
@@ -109,7 +109,7 @@ def _check(found: Plan, name: str, max_pixels: int) -> None:
         raise ImageError(f"{name} is a strip ({measures})", f"Crop it: at most {MAX_ASPECT:g} times as long as wide.")
 
 
-def _factor(found: Plan) -> int:
+def _factor(found: DecodePlan) -> int:
     """By how much the decoded picture's sides are divided, so that it and the result fit into memory together."""
     if found.smallest:  # the decoder does it
         return 1
@@ -120,7 +120,7 @@ def _factor(found: Plan) -> int:
     return factor
 
 
-def _opened(found: Plan, factor: int) -> Opened:
+def _opened(found: DecodePlan, factor: int) -> Opened:
     pixels, way = found.decoded(), found.way
     table = way.table() if found.deep else None
     parts, told = layers(pixels, factor, table), list(found.told)
@@ -134,7 +134,7 @@ def _opened(found: Plan, factor: int) -> Opened:
     return Opened(picture, tuple(filter(None, (*told, notice))))
 
 
-def _finished(parts: Layers, way: Way, orientation: int) -> tuple[Image.Image, str]:
+def _finished(parts: Layers, way: ColourConversion, orientation: int) -> tuple[Image.Image, str]:
     colours, notice = to_srgb(parts.colours, way)
     if parts.alpha is not None and lowest(parts.alpha) < 255:
         colours.putalpha(parts.alpha)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from engine.media.images import moving
-from engine.media.images.colour import Way
+from engine.media.images.colour import ColourConversion
 from engine.media.images.gate import DECODING
 from engine.media.images.pixels import Deep
 
@@ -18,7 +18,7 @@ ONE_BYTE, TWO_BYTES = ("1", "L", "P"), ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclass
-class Plan:
+class DecodePlan:
     """How a picture will be decoded. `size` (width, height) as stored; `cost` in bytes; `what`: the kind, for a person.
 
     `smallest`: the decoder itself makes it smaller; `instead`: the kind of file that would take less. `deep`: `decode`
@@ -29,7 +29,7 @@ class Plan:
     cost: float
     what: str
     decode: Callable[[], Image.Image | Deep]
-    way: Way = field(default_factory=Way)
+    way: ColourConversion = field(default_factory=ColourConversion)
     orientation: int = 1
     told: list[str] = field(default_factory=list)
     smallest: bool = False

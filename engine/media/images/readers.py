@@ -16,7 +16,7 @@ from engine.media.images import boxes, jpeg, kinds, png, strips, tiff, webp
 from engine.media.images.colour import way_of
 from engine.media.images.gate import DECODING, KEPT_PIXELS
 from engine.media.images.pixels import Deep
-from engine.media.images.plan import TWO_BYTES, Plan, by_opencv, bytes_a_pixel, loaded, open_header, rewound
+from engine.media.images.plan import TWO_BYTES, DecodePlan, by_opencv, bytes_a_pixel, loaded, open_header, rewound
 from engine.media.images.survey import Colour, with_exif
 
 _OPTIONAL = {"AVIF": "AVIF", "WEBP": "WebP"}  # some builds of Pillow lack them
@@ -30,7 +30,7 @@ _SEE_THROUGH_HEIF = 2.4  # beside those
 _DEEP_HEIF = 9.0  # the same
 
 
-def plan(file: BinaryIO, size: int, name: str) -> Plan:
+def plan(file: BinaryIO, size: int, name: str) -> DecodePlan:
     """Look through a file without decoding it. Raises ImageError where it cannot be used."""
     file.seek(0)
     head = file.read(kinds.SNIFF)
@@ -45,7 +45,7 @@ def plan(file: BinaryIO, size: int, name: str) -> Plan:
 # ---------------------------------------------------------------------------
 
 
-def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
+def _jpeg(file: BinaryIO, size: int, name: str) -> DecodePlan:
     found, scan = jpeg.survey(file, size, name)
     picture = jpeg.open_stream(found.stream)
     stored = picture.size
@@ -66,10 +66,10 @@ def _jpeg(file: BinaryIO, size: int, name: str) -> Plan:
 
     what = "a progressive JPEG" if scan.coefficients else "a JPEG"
     instead = "a JPEG that is not progressive"
-    return Plan(stored, cost, what, decode, way_of(found.colour), found.orientation, told, True, instead)
+    return DecodePlan(stored, cost, what, decode, way_of(found.colour), found.orientation, told, True, instead)
 
 
-def _png(file: BinaryIO, size: int, name: str) -> Plan:
+def _png(file: BinaryIO, size: int, name: str) -> DecodePlan:
     found, header = png.survey(file, size, name)
     picture, way = open_header("PNG", found.stream), way_of(found.colour)
     told: list[str] = []
@@ -100,7 +100,7 @@ def _png(file: BinaryIO, size: int, name: str) -> Plan:
     moving = header.moving
     frames = (lambda: open_header("PNG", moving)) if moving else None
     is_deep = deep or picture.mode in TWO_BYTES
-    return Plan(
+    return DecodePlan(
         picture.size, cost, bits, decode, way, found.orientation, told, deep=is_deep and way.deep, frames=frames
     )
 
@@ -113,7 +113,7 @@ def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
     return picture
 
 
-def _webp(file: BinaryIO, size: int, name: str) -> Plan:
+def _webp(file: BinaryIO, size: int, name: str) -> DecodePlan:
     found, coding = webp.survey(file, size, name)
     picture = open_header("WEBP", found.stream)
     pixels = picture.width * picture.height
@@ -131,10 +131,10 @@ def _webp(file: BinaryIO, size: int, name: str) -> Plan:
     frames = None
     if not coding.still:
         frames = lambda: open_header("WEBP", rewound(found.stream))  # noqa: E731
-    return Plan(picture.size, cost, "a WebP", decode, way_of(found.colour), found.orientation, frames=frames)
+    return DecodePlan(picture.size, cost, "a WebP", decode, way_of(found.colour), found.orientation, frames=frames)
 
 
-def _avif(file: BinaryIO, size: int, name: str) -> Plan:
+def _avif(file: BinaryIO, size: int, name: str) -> DecodePlan:
     meta = boxes.meta_of(file, size, name)
     file.seek(0)
     picture = open_header("AVIF", file)
@@ -147,10 +147,10 @@ def _avif(file: BinaryIO, size: int, name: str) -> Plan:
     frames = None
     if getattr(picture, "is_animated", False):
         frames = lambda: open_header("AVIF", rewound(file))  # noqa: E731
-    return Plan(picture.size, cost, "an AVIF", lambda: loaded(picture), way_of(colour), turned, frames=frames)
+    return DecodePlan(picture.size, cost, "an AVIF", lambda: loaded(picture), way_of(colour), turned, frames=frames)
 
 
-def _heif(file: BinaryIO, size: int, name: str) -> Plan:
+def _heif(file: BinaryIO, size: int, name: str) -> DecodePlan:
     import pillow_heif  # here, because importing it loads a codec that most people never need
 
     boxes.meta_of(file, size, name)
@@ -178,10 +178,10 @@ def _heif(file: BinaryIO, size: int, name: str) -> Plan:
 
     cost = a_pixel * main.size[0] * main.size[1] + 2 * size
     # libheif has turned it already: of the two that may tell, the box counts, not EXIF
-    return Plan(main.size, cost, "a HEIC", decode, way, 1, deep=deep)
+    return DecodePlan(main.size, cost, "a HEIC", decode, way, 1, deep=deep)
 
 
-def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
+def _tiff(file: BinaryIO, size: int, name: str) -> DecodePlan:
     page, count = tiff.choose(file, size, name)
     told = [f"The file holds {count} pictures; one of them is used."] if count > 1 else []
     icc = tiff.blob(file, page, tiff.ICC)
@@ -203,7 +203,7 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
 
             turned = page.one(tiff.ORIENTATION, 1)
             bits = f"a TIFF with {samples.kind.itemsize * 8} bits a channel"
-            return Plan(page.size, cost, bits, decode, way, turned, told, deep=way.deep)
+            return DecodePlan(page.size, cost, bits, decode, way, turned, told, deep=way.deep)
 
     def by_pillow() -> Image.Image | Deep:
         try:
@@ -221,10 +221,10 @@ def _tiff(file: BinaryIO, size: int, name: str) -> Plan:
     cost = bytes_a_pixel(picture.mode) * pixels + packed * tiff.piece_bytes(page, a_pixel)
     deep = picture.mode in TWO_BYTES and way.deep
     # Pillow has turned it by the end of `load`
-    return Plan(picture.size, cost, "a TIFF", by_pillow, way, 1, told, deep=deep)
+    return DecodePlan(picture.size, cost, "a TIFF", by_pillow, way, 1, told, deep=deep)
 
 
-def _page_by_pillow(file: BinaryIO, page: tiff.Page) -> Image.Image | None:
+def _page_by_pillow(file: BinaryIO, page: tiff.TiffPage) -> Image.Image | None:
     """None where Pillow lacks the kind."""
     file.seek(0)
     try:
@@ -236,8 +236,8 @@ def _page_by_pillow(file: BinaryIO, page: tiff.Page) -> Image.Image | None:
         return None
 
 
-def _plain(kind: str, what: str, a_pixel: float) -> Callable[[BinaryIO, int, str], Plan]:
-    def make(file: BinaryIO, size: int, name: str) -> Plan:
+def _plain(kind: str, what: str, a_pixel: float) -> Callable[[BinaryIO, int, str], DecodePlan]:
+    def make(file: BinaryIO, size: int, name: str) -> DecodePlan:
         file.seek(0)
         picture = open_header(kind, file)
         colour, turned = with_exif(Colour(icc=picture.info.get("icc_profile")), None)
@@ -246,7 +246,7 @@ def _plain(kind: str, what: str, a_pixel: float) -> Callable[[BinaryIO, int, str
         if getattr(picture, "is_animated", False):
             frames = lambda: open_header(kind, rewound(file))  # noqa: E731
         way = way_of(colour)
-        return Plan(picture.size, cost, what, lambda: loaded(picture), way, turned, frames=frames)
+        return DecodePlan(picture.size, cost, what, lambda: loaded(picture), way, turned, frames=frames)
 
     return make
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from engine.media.images import kinds, tiff
-from engine.media.images.tiff import Page
+from engine.media.images.tiff import TiffPage
 
 _PACKINGS = {1: "none", 8: "ZIP", 32946: "ZIP"}
 _NAMES = {5: "LZW", 7: "JPEG", 34925: "LZMA", 50000: "ZSTD", 50001: "WebP", 34712: "JPEG 2000", 32773: "PackBits"}
@@ -37,14 +37,14 @@ class Samples:
         return self.channels * self.kind.itemsize
 
 
-def pillow_is_wrong(page: Page) -> bool:
+def pillow_is_wrong(page: TiffPage) -> bool:
     """Whether Pillow would open this page, and show something else."""
     deep = max(page.tags.get(tiff.BITS, (1,)), default=1) > 8
     planes = page.one(tiff.PLANAR, 1) == _PLACED and page.one(tiff.SAMPLES, 1) > 1
     return deep and ((planes and page.one(tiff.COMPRESSION, 1) == 1) or page.one(tiff.PHOTOMETRIC, 1) == 0)
 
 
-def samples_of(page: Page, name: str) -> Samples:
+def samples_of(page: TiffPage, name: str) -> Samples:
     """What lies in the page. Raises ImageError, which says what it is, where it cannot be read here either."""
     bits, formats = page.tags.get(tiff.BITS, (1,)), page.tags.get(tiff.FORMAT, (1,)) or (1,)
     count, photometric = page.one(tiff.SAMPLES, 1), page.one(tiff.PHOTOMETRIC, 1)
@@ -74,14 +74,14 @@ def _numbers(bits: tuple[int, ...], sample_format: int) -> str:
     return f"{'/'.join(map(str, sorted({*bits})))} {how}bits"
 
 
-def copies(page: Page, size: int, samples: Samples) -> float:
+def copies(page: TiffPage, size: int, samples: Samples) -> float:
     """Bytes that exist at once beside the picture: a strip, as it was packed, and without its predictor."""
     piece = tiff.piece_bytes(page, samples.bytes_a_pixel)
     packed = min(size, 2 * piece) if page.one(tiff.COMPRESSION, 1) != 1 else 0
     return packed + piece * (3 if page.one(tiff.PREDICTOR, 1) > 1 else 1)
 
 
-def read(file: BinaryIO, page: Page, samples: Samples, name: str) -> np.ndarray:
+def read(file: BinaryIO, page: TiffPage, samples: Samples, name: str) -> np.ndarray:
     """The page's numbers, (H, W, C): its colours, and its alpha where it has one. Raises ImageError."""
     width, height = page.size
     planes = page.one(tiff.PLANAR, 1) == _PLACED and samples.channels > 1
@@ -117,7 +117,7 @@ def read(file: BinaryIO, page: Page, samples: Samples, name: str) -> np.ndarray:
     return picture
 
 
-def _unpacked(file: BinaryIO, page: Page, start: int, length: int, size: int, name: str) -> bytes:
+def _unpacked(file: BinaryIO, page: TiffPage, start: int, length: int, size: int, name: str) -> bytes:
     file.seek(start)
     data = file.read(min(length, 2 * size + 4096))
     if page.one(tiff.COMPRESSION, 1) != 1:
@@ -127,7 +127,7 @@ def _unpacked(file: BinaryIO, page: Page, start: int, length: int, size: int, na
     return data[:size]
 
 
-def _unpredicted(data: bytes, page: Page, kind: np.dtype, shape: tuple[int, int, int]) -> np.ndarray:
+def _unpredicted(data: bytes, page: TiffPage, kind: np.dtype, shape: tuple[int, int, int]) -> np.ndarray:
     """Undo the differences between neighbours that some writers store (TIFF 6.0, section 14; Adobe's note 3)."""
     rows, across, depth = shape
     predictor = page.one(tiff.PREDICTOR, 1) if page.one(tiff.COMPRESSION, 1) != 1 else 1

@@ -29,7 +29,7 @@ _THUMBNAIL = 640  # pixels of the longer side: a first page so small, before one
 
 
 @dataclass(frozen=True)
-class Page:
+class TiffPage:
     """One picture of the file. `tags`: the whole numbers behind each tag, empty for other kinds and for long lists;
     `long`: kind, count and place of those."""
 
@@ -55,7 +55,7 @@ class Page:
         return not self.one(SUBFILE) & (_REDUCED | _MASK)
 
 
-def choose(file: BinaryIO, size: int, name: str) -> tuple[Page, int]:
+def choose(file: BinaryIO, size: int, name: str) -> tuple[TiffPage, int]:
     """The page to take, and how many full pictures the file holds. Raises ImageError for a camera's raw file.
 
     It is the first full one; the thumbnail that some programs put before it is passed over, marked as one or not.
@@ -87,7 +87,7 @@ def directory(data: bytes, offset: int | None = None) -> dict[int, tuple[int, ..
     return _page(file, offset, "<" if head[:2] == b"II" else ">", False, True)[0].tags
 
 
-def values(file: BinaryIO, page: Page, tag: int) -> tuple[int, ...]:
+def values(file: BinaryIO, page: TiffPage, tag: int) -> tuple[int, ...]:
     """All whole numbers behind a tag, however many. Raises ValueError where they cannot be there."""
     if tag not in page.long:
         return page.tags.get(tag, ())
@@ -98,7 +98,7 @@ def values(file: BinaryIO, page: Page, tag: int) -> tuple[int, ...]:
     return struct.unpack(f"{page.order}{count}{_LETTERS[kind]}", file.read(count * _SIZES[kind]))
 
 
-def blob(file: BinaryIO, page: Page, tag: int, most: int = 8_000_000) -> bytes | None:
+def blob(file: BinaryIO, page: TiffPage, tag: int, most: int = 8_000_000) -> bytes | None:
     """The bytes behind a tag, such as a profile; None where there are none, or more than any has."""
     if tag not in page.long:
         return bytes(page.tags[tag]) if page.tags.get(tag) else None
@@ -110,7 +110,7 @@ def blob(file: BinaryIO, page: Page, tag: int, most: int = 8_000_000) -> bytes |
     return data if len(data) == count * _SIZES[kind] else None
 
 
-def piece_bytes(page: Page, a_pixel: float) -> float:
+def piece_bytes(page: TiffPage, a_pixel: float) -> float:
     """Bytes of the largest stretch that is unpacked at once: a tile or a strip, of one channel where they lie apart."""
     width, height = page.size
     if page.one(PLANAR, 1) == 2:
@@ -120,7 +120,7 @@ def piece_bytes(page: Page, a_pixel: float) -> float:
     return a_pixel * width * min(page.one(STRIP_ROWS, height) or height, height)
 
 
-def is_cut(file: BinaryIO, page: Page, size: int) -> bool:
+def is_cut(file: BinaryIO, page: TiffPage, size: int) -> bool:
     """Whether the file ends before the page's data does."""
     try:
         starts = values(file, page, TILE_OFFSETS) or values(file, page, STRIP_OFFSETS)
@@ -130,7 +130,7 @@ def is_cut(file: BinaryIO, page: Page, size: int) -> bool:
     return any(start + length > size for start, length in zip(starts, lengths, strict=False))
 
 
-def _is_raw(page: Page) -> bool:
+def _is_raw(page: TiffPage) -> bool:
     return (
         bool({_DNG, _CFA_SIZE, _CFA_PATTERN} & set(page.tags))
         or page.one(PHOTOMETRIC) in _RAW_PHOTOMETRIC
@@ -144,7 +144,7 @@ def _first(head: bytes) -> int:
     return struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0] if len(head) >= 16 else 0
 
 
-def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[Page]:
+def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[TiffPage]:
     """The pages of the main chain, each followed by those that hang below it."""
     order, big, at = "<" if head[:2] == b"II" else ">", 43 in head[2:4], _first(head)
     seen: set[int] = set()
@@ -163,14 +163,14 @@ def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[Page]:
         yield page
 
 
-def _page(file: BinaryIO, offset: int, order: str, big: bool, main: bool) -> tuple[Page, int]:
+def _page(file: BinaryIO, offset: int, order: str, big: bool, main: bool) -> tuple[TiffPage, int]:
     """The page whose directory lies at an offset, and the offset of the next one."""
     file.seek(offset)
     counting, entry, link = ("Q", 20, 8) if big else ("H", 12, 4)
     width = struct.calcsize("=" + counting)
     raw = file.read(width)
     if len(raw) < width:
-        return Page(offset, order, {}, {}, main), 0
+        return TiffPage(offset, order, {}, {}, main), 0
     count = min(struct.unpack(order + counting, raw)[0], _MOST_ENTRIES)
     data = file.read(count * entry + link)
     tags: dict[int, tuple[int, ...]] = {}
@@ -192,6 +192,6 @@ def _page(file: BinaryIO, offset: int, order: str, big: bool, main: bool) -> tup
         if len(field) >= number * _SIZES[kind]:
             tags[tag] = struct.unpack(f"{order}{number}{_LETTERS[kind]}", field[: number * _SIZES[kind]])
     rest = data[count * entry :]
-    return Page(offset, order, tags, long, main), (
+    return TiffPage(offset, order, tags, long, main), (
         struct.unpack(order + ("Q" if big else "I"), rest)[0] if len(rest) == link else 0
     )
