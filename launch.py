@@ -190,8 +190,8 @@ def doctor(argv: "list[str]") -> int:
 
 
 def test(argv: "list[str]") -> int:
-    """The style checks, then the tests; all run, and each can fail the whole. All tests take several processors where
-    there are some; those that were chosen run in one process, which is sooner at work."""
+    """Return the style checks, then the tests; all run, and each can fail the whole. All tests take several processors
+    where there are some; those that were chosen run in one process, which is sooner at work."""
     python = [sys.executable, "-m"]
     argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it is ours to test
@@ -242,7 +242,7 @@ def jump(argv: "list[str]") -> int:
 
 
 def lists(dev: bool) -> "list[Path]":
-    """What has to be installed: the tests want the model's libraries as well."""
+    """Return what has to be installed: the tests want the model's libraries as well."""
     model = HERE / "requirements-a2.txt"
     more = [HERE / "requirements-dev.txt", *([model] if model.exists() else [])]
     return [HERE / "requirements.txt", *(more if dev else [])]
@@ -261,7 +261,7 @@ def stamp() -> "dict[str, str]":
 
 
 def stamped(dev: bool) -> bool:
-    """Whether .venv is finished, and for these very requirements."""
+    """Return whether .venv is finished, and for these very requirements."""
     found = stamp()
     return (
         PYTHON.exists() and not UNFINISHED.exists() and all(found.get(file.name) == digest(file) for file in lists(dev))
@@ -309,7 +309,7 @@ def prepare(dev: bool, base: str) -> None:
 
 
 def ask(dev: bool) -> str:
-    """What .venv is: "ready", "lacking" or "broken" (or made by a Python that is too old)."""
+    """Return what .venv is: "ready", "lacking" or "broken" (or made by a Python that is too old)."""
     from engine.installing import pip_environment
 
     try:

@@ -21,23 +21,23 @@ def wanted(host: object, environ: Mapping[str, str]) -> str:
 
 
 def of_header(said: str) -> str:
-    """The host that a request's `Host` header names: without its port, and an IPv6 one without its brackets."""
+    """Return the host that a request's `Host` header names: without its port, and an IPv6 one without its brackets."""
     return said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
 
 
 def bare(host: str) -> str:
-    """The host as a socket wants it: `::1` for `[::1]`, and without spaces around it."""
+    """Return the host as a socket wants it: `::1` for `[::1]`, and without spaces around it."""
     return host.strip().removeprefix("[").removesuffix("]")
 
 
 def in_url(host: str) -> str:
-    """The host as it stands in an address, an IPv6 one in brackets."""
+    """Return the host as it stands in an address, an IPv6 one in brackets."""
     host = bare(host)
     return f"[{host}]" if ":" in host else host
 
 
 def for_a_browser(host: str, port: int) -> str:
-    """The address at which this machine's browser finds what listens on `host`."""
+    """Return the address at which this machine's browser finds what listens on `host`."""
     return f"http://{_EVERYWHERE.get(bare(host)) or in_url(host)}:{port}/"
 
 

@@ -70,7 +70,8 @@ def add_endpoints(studio: Studio) -> None:
             return {"job": studio.shoot(desk).id}
 
     def job(job: str) -> dict[str, Any]:
-        """How a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its seed."""
+        """Return how a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its
+        seed."""
         snap = _snapshot(studio, job)
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
@@ -96,7 +97,7 @@ def add_endpoints(studio: Studio) -> None:
 
 
 def _snapshot(studio: Studio, job: object) -> Snapshot | None:
-    """How one's own job stands; None where there is none, of which nothing is written down."""
+    """Return how one's own job stands; None where there is none, of which nothing is written down."""
     snap = studio.jobs.snapshot(job) if isinstance(job, str) and ID.fullmatch(job) else None
     return snap if snap is not None and studio.guard.mine(f"job:{job}") else None
 
@@ -113,8 +114,8 @@ def _check(**inputs: tuple[object, type]) -> None:
 
 
 def _settings(engine: str, said: dict[str, Any]) -> dict[str, Any]:
-    """An engine's settings by their keys on a desk. Raises SceneError for one that the engine does not have, or a value
-    that is none for it."""
+    """Return an engine's settings by their keys on a desk. Raises SceneError for one that the engine does not have, or
+    a value that is none for it."""
     known = {key.rpartition(".")[2]: (key, each) for key, each in settings_of(engine).items()}
     found = {}
     for name, value in said.items():

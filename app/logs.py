@@ -56,7 +56,7 @@ def stop_log(handler: logging.Handler) -> None:
 
 
 def last_errors(folder: Path, count: int = 20) -> list[str]:
-    """The newest lines about something that went wrong, oldest first; tracebacks come with their last line."""
+    """Return the newest lines about something that went wrong, oldest first; tracebacks come with their last line."""
     found: list[str] = []
     in_error = False
     for line in _end_of(folder / NAME):
@@ -71,7 +71,8 @@ def last_errors(folder: Path, count: int = 20) -> list[str]:
 
 
 def last_engine_errors(folder: Path, count: int = 10) -> list[str]:
-    """The newest lines of the engine's log that name an error, oldest first: its own, and of a crash where it was."""
+    """Return the newest lines of the engine's log that name an error, oldest first: its own, and of a crash where it
+    was."""
     found: list[str] = []
     crashed = 0
     for line in _end_of(folder / ENGINE):

@@ -38,7 +38,8 @@ class Rooms:
 
 
 def build_page(rooms: Rooms) -> gr.Blocks:
-    """The whole page, wired to its rooms. It shows nothing to act on until the browser's desk has been opened."""
+    """Return the whole page, wired to its rooms. It shows nothing to act on until the browser's desk has been
+    opened."""
     studio, is_owner = rooms.studio, rooms.studio.guard.is_owner
     blocks = SafeBlocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:

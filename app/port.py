@@ -14,8 +14,8 @@ _TRIES = 100  # ports looked at
 
 
 def free_port(host: str | None, first: int) -> int:
-    """The first port from `first` on that can be listened on at `host` (None: where the environment says, or for this
-    machine only). Raises TroupeError."""
+    """Return the first port from `first` on that can be listened on at `host` (None: where the environment says, or for
+    this machine only). Raises TroupeError."""
     host = wanted_host(host)
     for port in range(first, min(first + _TRIES, 65536)):
         try:

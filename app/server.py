@@ -145,7 +145,8 @@ def _open_house(outputs: Path, umask: int) -> House:
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
-    """What makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only, that."""
+    """Return what makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only,
+    that."""
     if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
         from engine.process.inline import InlineEngine
 
@@ -248,7 +249,7 @@ def _say_hello(access: Access, url: str, public: str | None) -> None:
 
 
 def _has_model() -> bool:
-    """Whether an engine with a model can run here, as far as can be told without starting it."""
+    """Return whether an engine with a model can run here, as far as can be told without starting it."""
     from engine.scene.engines import all_engines
 
     for engine in all_engines():

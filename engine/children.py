@@ -11,11 +11,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def command_of(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
-    """What runs a module of ours, such as `engine.cutout`, in `environment()`."""
+    """Return what runs a module of ours, such as `engine.cutout`, in `environment()`."""
     return [python, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
-    """The environment for it: this process's, in which our modules come first."""
+    """Return the environment for it: this process's, in which our modules come first."""
     more = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *([more] if more else [])])}

@@ -44,7 +44,7 @@ class Install:
     options: tuple[str, ...] = ("--progress-bar", "off")
 
     def command(self) -> list[str]:
-        """What is run."""
+        """Return what is run."""
         named = [word for file in self.files for word in ("-r", str(file))]
         return [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *self.options, *named]
 
@@ -83,7 +83,7 @@ def install(
 
 
 def _quietly(python: Path, *module: str) -> int:
-    """The status with which a module of that Python ends."""
+    """Return the status with which a module of that Python ends."""
     return subprocess.call([str(python), "-m", *module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -94,7 +94,7 @@ def pip_environment() -> dict[str, str]:
 
 
 def why_it_failed(said: str, wanted: Install) -> str:
-    """One line for the reason why pip failed."""
+    """Return one line for the reason why pip failed."""
     if full := disk_line(said, wanted.home, wanted.needed):
         return full
     if OFFLINE.search(said):
@@ -111,7 +111,7 @@ def why_it_failed(said: str, wanted: Install) -> str:
 
 
 def disk_line(fault: OSError | str, home: Path, needed: int) -> str:
-    """One line where the disk is the reason, or may not be written; empty where it is another one."""
+    """Return one line where the disk is the reason, or may not be written; empty where it is another one."""
     said = str(fault)
     if is_full(fault):
         return ". ".join(full_disk(home, " and start again", needed))
@@ -121,7 +121,7 @@ def disk_line(fault: OSError | str, home: Path, needed: int) -> str:
 
 
 def satisfied(files: Sequence[Path]) -> bool:
-    """Whether this Python already has, in a version that fits, everything that the files list."""
+    """Return whether this Python already has, in a version that fits, everything that the files list."""
     try:
         return not any(missing(files))
     except (ImportError, OSError):
@@ -129,8 +129,8 @@ def satisfied(files: Sequence[Path]) -> bool:
 
 
 def missing(files: Sequence[Path]) -> Iterable[str]:
-    """The names in the requirements files that this Python has not, or not in a version that fits. Raises OSError, and
-    ImportError where there is neither `packaging` nor pip."""
+    """Return the names in the requirements files that this Python has not, or not in a version that fits. Raises
+    OSError, and ImportError where there is neither `packaging` nor pip."""
     import importlib.metadata
 
     try:

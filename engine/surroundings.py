@@ -38,7 +38,7 @@ def silence() -> None:
 
 
 def home() -> Path | None:
-    """The person's home folder; None where none is known."""
+    """Return the person's home folder; None where none is known."""
     try:
         found = Path.home()
     except RuntimeError:
@@ -47,7 +47,7 @@ def home() -> Path | None:
 
 
 def expanded(name: str | Path) -> Path:
-    """A path in which `~` is the home folder; as it is where none is known."""
+    """Return a path in which `~` is the home folder; as it is where none is known."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -69,8 +69,8 @@ def cache_folder() -> Path:
 
 
 def spare_folder() -> Path | None:
-    """A folder of the user's own among the temporary ones, made where it is missing; None where it cannot be had, or
-    others can write to it."""
+    """Return a folder of the user's own among the temporary ones, made where it is missing; None where it cannot be
+    had, or others can write to it."""
     spare = _spare()
     with contextlib.suppress(OSError):
         spare.mkdir(mode=0o700, exist_ok=True)
@@ -83,7 +83,7 @@ def _spare() -> Path:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether nobody else can put something there: /tmp is everybody's, and weights are programs of a kind."""
+    """Return whether nobody else can put something there: /tmp is everybody's, and weights are programs of a kind."""
     try:
         status = folder.lstat()
     except OSError:

@@ -15,7 +15,7 @@ _TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range
 
 
 def duration(seconds: float) -> str:
-    """A length of time: 40 s, 12 min, 3 h 05 min."""
+    """Return a length of time: 40 s, 12 min, 3 h 05 min."""
     whole = max(1, round(seconds))
     if whole < 90:
         return f"{whole} s"
@@ -32,18 +32,18 @@ def gigabytes(count: float) -> str:
 
 
 def command_line(*parts: object) -> str:
-    """A command to be copied into a terminal, whatever is in the names of its files and folders."""
+    """Return a command to be copied into a terminal, whatever is in the names of its files and folders."""
     words = [str(part) for part in parts]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def sentence(text: str) -> str:
-    """The text with its first letter as a capital, the others as they are."""
+    """Return the text with its first letter as a capital, the others as they are."""
     return text[:1].upper() + text[1:]
 
 
 def plain_text(value: object) -> str:
-    """Text that every file can hold: half a surrogate pair becomes a question mark."""
+    """Return text that every file can hold: half a surrogate pair becomes a question mark."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 

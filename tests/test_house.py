@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -20,6 +23,16 @@ KNOWN_TO_THE_PAGE = {
     "engine.a2", "engine.a2.engine", "engine.a2.files", "engine.a2.geometry", "engine.a2.options", "engine.a2.phases",
     "engine.memory", "engine.memory.hardware", "engine.memory.host", "engine.memory.weights",
 }  # fmt: skip
+
+
+# Words with which a sentence about a thing begins. A function does something: its docstring says what.
+NO_VERBS = set(
+    "a all an and another any anything as at because before besides both by bytes each either every everybody everything "
+    "for from here how if in into it its json later less like many more most much neither nobody none not nothing of on "
+    "once one only others our per room seconds several so some somebody something such than that the their them then "
+    "there these they things this those to too two until up what whatever when where whether which while who whoever "
+    "whole whose why with within without".split()
+)
 
 
 def check(repo: Path, *command: str) -> None:
@@ -61,6 +74,31 @@ def test_page_and_server_load_nothing_of_the_model_s_libraries_and_no_more_of_it
     (libraries,) = [modules for modules in forbidden if "torch" in modules]
     assert not loaded & set(libraries)
     assert of_the_model(loaded) == KNOWN_TO_THE_PAGE
+
+
+def definitions(repo: Path, *kinds: type) -> Iterator[tuple[str, Any]]:
+    """Every definition of these kinds in what ships, with where it stands."""
+    for path in sorted([repo / "launch.py", *(repo / "app").rglob("*.py"), *(repo / "engine").rglob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kinds):
+                yield f"{path.relative_to(repo).as_posix()}:{node.lineno}", node
+
+
+def test_no_class_name_means_two_things(repo):
+    places: dict[str, list[str]] = {}
+    for place, node in definitions(repo, ast.ClassDef):
+        places.setdefault(node.name, []).append(place)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_docstrings_of_functions_begin_with_a_verb(repo):
+    found = []
+    for place, node in definitions(repo, ast.FunctionDef, ast.AsyncFunctionDef):
+        is_value = {"property", "cached_property"} & {getattr(each, "id", "") for each in node.decorator_list}
+        first = (ast.get_docstring(node) or "").split()[:1]
+        if not is_value and first and first[0].strip(".,:;`'\"").lower() in NO_VERBS:
+            found.append(f"{place} {node.name}: {' '.join(first)} …")
+    assert found == []
 
 
 def test_the_tested_set_has_a_version_of_each_requirement_within_its_range(repo):

@@ -44,7 +44,8 @@ class Exports:
         self._runs: dict[tuple[str, str], _Run] = {}
 
     def make(self, snap: Snapshot, kind: str) -> Generator[dict[str, Any]]:
-        """What clips.js shows of an export, until it is ready, stopped or failed. Who stops listening stops it."""
+        """Yield what clips.js shows of an export, until it is ready, stopped or failed. Who stops listening stops
+        it."""
         self.sweep()
         out = export_file(self.folder, snap, kind)
         key, run = (snap.id, kind), _Run()

@@ -57,7 +57,7 @@ class Gallery:
         self.parts: Parts  # set when the page is wired
 
     def _owner(self, desk_id: str) -> str | None:
-        """Whose clips are seen: a guest's are their desk's, the owner of this machine sees all (None)."""
+        """Return whose clips are seen: a guest's are their desk's, the owner of this machine sees all (None)."""
         return None if self._studio.guard.is_owner() else self._studio.desks.get(desk_id).id
 
     # -- what to show ------------------------------------------------------------
@@ -78,7 +78,7 @@ class Gallery:
         }  # fmt: skip
 
     def queue(self, desk_id: str) -> dict[Any, Any]:
-        """The queue alone; it is asked for as long as the tab is looked at."""
+        """Return the queue alone; it is asked for as long as the tab is looked at."""
         owner = self._owner(desk_id)
         past = self._jobs.history(owner, limit=50)
         cut_off = [snap for snap in past if snap.state == INTERRUPTED]
@@ -87,14 +87,14 @@ class Gallery:
         return {self.parts.queue: value, self.parts.timer: gr.Timer(_BUSY if busy else _IDLE, active=True)}
 
     def tick(self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, before: Any) -> dict[Any, Any]:
-        """The queue; and the gallery, where something has ended since."""
+        """Return the queue; and the gallery, where something has ended since."""
         updates = self.queue(desk_id)
         now, had = (_seen(value) for value in (updates[self.parts.queue], before))
         over = had[0] - now[0] or had[1] != now[1]
         return self.show(desk_id, search, engine, favourites, limit) if over else updates
 
     def leave(self) -> dict[Any, Any]:
-        """Another tab is looked at: nobody needs to know how the queue stands."""
+        """Return another tab is looked at: nobody needs to know how the queue stands."""
         return {self.parts.timer: gr.Timer(active=False)}
 
     def show_more(self, desk_id: str, search: str, engine: str, favourites: bool, limit: int) -> dict[Any, Any]:
@@ -105,7 +105,7 @@ class Gallery:
     def act(
         self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, event: gr.EventData
     ) -> Iterator[dict[Any, Any]]:
-        """A button of a clip or of a job in the queue."""
+        """Yield a button of a clip or of a job in the queue."""
         data = event._data if isinstance(event._data, dict) else {}
         action, job_id, kind = str(data.get("action")), str(data.get("id")), str(data.get("kind"))
         owner, query, undo = self._owner(desk_id), (search, engine, favourites, limit), None
@@ -179,7 +179,7 @@ class Gallery:
         return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.show.everything(desk), **self.leave()}
 
     def bring(self, desk_id: str, path: str | None) -> dict[Any, Any]:
-        """An MP4 of Troupe's was dropped: its scene comes back, with the cast where it carries one."""
+        """Return an MP4 of Troupe's was dropped: its scene comes back, with the cast where it carries one."""
         clip = uploaded(path, self._studio.uploads)
         with tempfile.TemporaryDirectory(dir=self._studio.uploads, ignore_cleanup_errors=True) as folder:
             scene_file = unpack(clip, Path(folder))
@@ -219,7 +219,7 @@ class Gallery:
 
 
 def _seen(value: Any) -> tuple[set[str], str]:
-    """The jobs in the queue and the newest clip, as the browser has them; it may have sent anything."""
+    """Return the jobs in the queue and the newest clip, as the browser has them; it may have sent anything."""
     if not isinstance(value, dict) or not isinstance(value.get("jobs"), list):
         return set(), ""
     return {str(each.get("id")) for each in value["jobs"] if isinstance(each, dict)}, str(value.get("newest"))

@@ -48,13 +48,13 @@ class Housekeeping:
         self._outputs = outputs
 
     def usage(self) -> list[tuple[str, int]]:
-        """What takes how many bytes, by the names that a person knows."""
+        """Return what takes how many bytes, by the names that a person knows."""
         folders = {"Clips": "clips", "Trash": "trash", "Desks": "desks", "Cut-outs kept": "cutouts",
                    "Uploads and cache": "uploads", "Exports": "exports"}  # fmt: skip
         return [(name, size_of(self._outputs / folder)) for name, folder in folders.items()]
 
     def plan(self) -> CleanUp:
-        """What `run` would do now."""
+        """Return what `run` would do now."""
         return CleanUp(
             tuple(self._clips_to_go()), tuple(self._desks_to_go()),
             tuple((snap.id, self._size(snap)) for snap in self._jobs.in_trash(older_than=IN_TRASH)),
@@ -89,8 +89,8 @@ class Housekeeping:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def at_start(self) -> CleanUp:
-        """What is done before the page opens; the rest only where the owner has switched it on, and not where the list
-        of jobs is a new one: it may not know who was a favourite."""
+        """Return what is done before the page opens; the rest only where the owner has switched it on, and not where
+        the list of jobs is a new one: it may not know who was a favourite."""
         self.sweep()
         return self.run() if self.settings.get().tidy_at_start and not self._jobs.is_new else CleanUp()
 
@@ -121,7 +121,7 @@ class Housekeeping:
 
 
 def told(plan: CleanUp, done: bool = False) -> str:
-    """What would go, or went, in words."""
+    """Return what would go, or went, in words."""
     if not plan:
         return "Nothing went." if done else "Nothing would go now."
     would = "went" if done else "would go"
@@ -146,13 +146,13 @@ def _number(count: int, what: str) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder; what vanishes meanwhile does not count."""
+    """Return bytes of all files in a folder; what vanishes meanwhile does not count."""
     return sum(status.st_size for _, status in files_below(folder))
 
 
 def _older(folder: Path, seconds: float) -> Iterator[Path]:
-    """Folders in which nothing has changed for so many seconds. The time of change counts, since Gradio's copies keep
-    the time of writing of what they are copies of."""
+    """Yield folders in which nothing has changed for so many seconds. The time of change counts, since Gradio's copies
+    keep the time of writing of what they are copies of."""
     before = time.time() - seconds
     try:
         found = [each for each in folder.iterdir() if each.is_dir() and not each.is_symlink()]

@@ -21,7 +21,7 @@ PICK = "() => document.querySelector('input[data-testid=\"Open a clip-upload-but
 
 
 def build_bring() -> gr.UploadButton:
-    """What takes an MP4, from the button of the Clips tab or dropped on the page (drop.js); nobody sees it."""
+    """Return what takes an MP4, from the button of the Clips tab or dropped on the page (drop.js); nobody sees it."""
     with gr.Row(elem_classes="tr-unseen"):
         bring = gr.UploadButton("Open a clip", file_types=[".mp4"], type="filepath", elem_id="tr-bring")
     drop = own(
@@ -35,7 +35,7 @@ def build_bring() -> gr.UploadButton:
 
 
 def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
-    """The tab's components; to be called inside the page's Blocks. `rooms` are the page's tabs."""
+    """Return the tab's components; to be called inside the page's Blocks. `rooms` are the page's tabs."""
     queue = own("queue", '<div class="tr-queue"></div>', {"jobs": []}, elem_id="tr-queue")
     engines = [ALL, *((engine.title, engine.name) for engine in all_engines())]
     with gr.Row(elem_id="tr-find"):

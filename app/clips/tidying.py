@@ -32,7 +32,7 @@ class Tidying:
 
 
 def build_tidying() -> Tidying:
-    """The components; nobody sees them until the page knows that its owner looks."""
+    """Return the components; nobody sees them until the page knows that its owner looks."""
     with gr.Accordion("Housekeeping", open=False, visible=False, elem_id="tr-tidying") as box:
         usage = gr.HTML("")
         with gr.Row():

@@ -32,8 +32,8 @@ _ACTIONS = {
 
 
 def queue_value(jobs: JobQueue, owner: str | None, cut_off: Sequence[Snapshot], newest: str = "") -> dict[str, Any]:
-    """What queue.js draws: the running job, those in line, and those that a crash or a power cut ended. `newest` is the
-    id of the last clip, by which the page sees that there is another one."""
+    """Return what queue.js draws: the running job, those in line, and those that a crash or a power cut ended. `newest`
+    is the id of the last clip, by which the page sees that there is another one."""
     return {
         "owner": owner is None, "paused": jobs.paused, "trouble": jobs.trouble, "newest": newest,
         "jobs": [_queued(snap) for snap in [*cut_off, *jobs.queue(owner)]],
@@ -41,7 +41,7 @@ def queue_value(jobs: JobQueue, owner: str | None, cut_off: Sequence[Snapshot], 
 
 
 def title_of(engine: str) -> str:
-    """What people call an engine; its name, where this version does not have it."""
+    """Return what people call an engine; its name, where this version does not have it."""
     known = known_engine(engine)
     return known.title if known else engine
 
@@ -66,7 +66,7 @@ def _words(snap: Snapshot) -> str:
 
 
 def gallery_value(jobs: JobQueue, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None) -> dict[str, Any]:
-    """What clips.js draws; `undo` is the clip that was just moved to the trash."""
+    """Return what clips.js draws; `undo` is the clip that was just moved to the trash."""
     return {
         "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint,
         "undo": {"id": undo.id, "title": undo.title} if undo else None,

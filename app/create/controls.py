@@ -20,7 +20,7 @@ _LORA_HELP = (
 
 
 def takes_loras(engine: str) -> bool:
-    """Whether an engine can be given LoRA files."""
+    """Return whether an engine can be given LoRA files."""
     return "loras" in declared(find_engine(engine).options)
 
 
@@ -54,7 +54,7 @@ class Controls:
         return [*self.parts.values(), *self.loras, *self.strengths, *([self.lora_help] if self.loras else [])]
 
     def updates(self, sheet: Sheet) -> dict[Any, Any]:
-        """Every control as the sheet has it; those that the engine does not read are not seen."""
+        """Return every control as the sheet has it; those that the engine does not read are not seen."""
         shown = settings_of(sheet.engine)
         folds = {each.setting.group for each in shown.values()}
         folds |= {_lora_group()} if takes_loras(sheet.engine) else set()
@@ -66,7 +66,7 @@ class Controls:
         }  # fmt: skip
 
     def lora_updates(self, sheet: Sheet, files: list[str]) -> dict[Any, Any]:
-        """The LoRAs' rows, with the files that may be chosen."""
+        """Return the LoRAs' rows, with the files that may be chosen."""
         if not self.loras:
             return {}
         choices = [("None", ""), *((name.removesuffix(".safetensors"), name) for name in files)]
@@ -94,7 +94,7 @@ class Controls:
 
 
 def slider(each: Declared, **more: Any) -> gr.Slider:
-    """A slider over a setting's whole range."""
+    """Return a slider over a setting's whole range."""
     setting = each.setting
     return gr.Slider(
         each.lowest, each.high or each.lowest, each.default, step=setting.step, label=setting.label,
@@ -121,7 +121,7 @@ def _value(each: Declared, value: Any) -> Any:
 
 
 def _groups() -> list[str]:
-    """The folds, in the order in which the engines have declared what is in them."""
+    """Return the folds, in the order in which the engines have declared what is in them."""
     found = []
     for engine in all_engines():
         found += [each.setting.group for each in declared(engine.options).values() if each.setting.group]
@@ -129,6 +129,6 @@ def _groups() -> list[str]:
 
 
 def _lora_group() -> str:
-    """The fold in which LoRAs are chosen; empty where no engine takes any."""
+    """Return the fold in which LoRAs are chosen; empty where no engine takes any."""
     groups = [declared(engine.options)["loras"].setting.group for engine in all_engines() if takes_loras(engine.name)]
     return next(iter(groups), "")

@@ -101,7 +101,7 @@ class Desk:
     # -- reading ------------------------------------------------------------
 
     def card(self, card_id: str) -> Card:
-        """The card with this id. Raises TroupeError when it is gone (another tab removed it)."""
+        """Return the card with this id. Raises TroupeError when it is gone (another tab removed it)."""
         for card in self.cards:
             if card.id == card_id:
                 return card
@@ -123,20 +123,21 @@ class Desk:
         return open_image(self.folder / f"{card.id}.photo.png")
 
     def cutout(self, card: Card) -> Image.Image:
-        """The cut-out (RGBA), whether it is in use or not."""
+        """Return the cut-out (RGBA), whether it is in use or not."""
         return open_image(self.folder / f"{card.id}.cutout.png").convert("RGBA")
 
     def picture(self, card: Card) -> Image.Image:
-        """What the engines get: the cut-out (RGBA), or the photo as it is; the background as RGB."""
+        """Return what the engines get: the cut-out (RGBA), or the photo as it is; the background as RGB."""
         return open_image(self.file(card)).convert("RGB" if card.role == "background" else "RGBA")
 
     def file(self, card: Card) -> Path:
-        """The file behind `picture`."""
+        """Return the file behind `picture`."""
         kind = "photo" if card.role == "background" or card.mode == "none" else "cutout"
         return self.folder / f"{card.id}.{kind}.png"
 
     def scene_data(self, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> dict[str, Any]:
-        """The scene as JSON data. `pictures` names each card's file; what is left out is named after the card."""
+        """Return the scene as JSON data. `pictures` names each card's file; what is left out is named after the
+        card."""
         names = pictures or {card.id: f"{card.id}.png" for card in self.cards}
         cast = []
         for card in self.cards:
@@ -370,7 +371,8 @@ class Desk:
 
 
 def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> Scene:
-    """The desk's scene, validated. What is held goes with who holds it, wherever it stood before. Raises SceneError."""
+    """Return the desk's scene, validated. What is held goes with who holds it, wherever it stood before. Raises
+    SceneError."""
     scene = scene_from_data(desk.scene_data(video, seed, pictures))
     resting = {i for i, card in enumerate(desk.cards) if card.rest and not card.placement}
     if not resting:  # the prompt need not be read
@@ -390,7 +392,7 @@ _NUMBERED = (
 
 
 def _spoken(stem: str) -> str:
-    """A file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
+    """Return a file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
     words = unicodedata.normalize("NFC", plain_name(re.sub(r"[_\-.]+", " ", stem).strip()))
     numbered = re.match(rf"(?i)({_NUMBERED})[\s\d(]", words + " ")
     # two or one say something where a letter is a syllable or a word: letters that know no capitals

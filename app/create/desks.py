@@ -49,8 +49,8 @@ class Desks:
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
-        """The desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no id, or a
-        stranger's."""
+        """Return the desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no
+        id, or a stranger's."""
         if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._is_mine(desk_id):
             raise TroupeError("This page has lost its desk", "Reload it.")
         if not (desk_id in self._open or (self.folder / desk_id).exists() or (self.trash / desk_id).exists()):
@@ -73,7 +73,7 @@ class Desks:
             return desk
 
     def new(self, passing: bool = False) -> Desk:
-        """A fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only. Raises
+        """Return a fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only. Raises
         TroupeError."""
         desk_id = uuid.uuid4().hex
         if not passing:
@@ -95,8 +95,8 @@ class Desks:
             shutil.rmtree(desk.folder, ignore_errors=True)
 
     def asleep(self, seconds: float, passing: float) -> list[Path]:
-        """Folders of the desks that nobody has opened for so long, since this server began either; of passing desks for
-        `passing` seconds."""
+        """Return folders of the desks that nobody has opened for so long, since this server began either; of passing
+        desks for `passing` seconds."""
         with self._lock:
             found = [folder for folder in self.folder.glob("*") if ID.fullmatch(folder.name)]
             return [each for each in found if each.name not in self._open and _is_older(each, seconds, passing)]
@@ -147,8 +147,8 @@ def _is_older(folder: Path, seconds: float, passing: float) -> bool:
 
 
 def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
-    """Cards and sheet out of desk.json. Raises ValueError (ValidationError is one) or SceneError for what cannot be
-    used: what no clip can be made from should not lie on a desk."""
+    """Return cards and sheet out of desk.json. Raises ValueError (ValidationError is one) or SceneError for what cannot
+    be used: what no clip can be made from should not lie on a desk."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
     kept = {**_known(Sheet, data["sheet"]), "settings": kept_settings(data["sheet"])}
     sheet = TypeAdapter(Sheet).validate_python(kept)
@@ -160,7 +160,7 @@ def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
 
 
 def _has_picture(desk: Desk, card: Card) -> bool:
-    """A picture that is gone takes its card with it."""
+    """Return a picture that is gone takes its card with it."""
     try:
         desk.picture(card)
     except ImageError:

@@ -38,7 +38,8 @@ class Display:
         self.page: CreatePage  # set when the page is wired
 
     def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
-        """The cast's components; the prompt only where the handler changed it, since a person may be typing there."""
+        """Return the cast's components; the prompt only where the handler changed it, since a person may be typing
+        there."""
         page, lines = self.page, Markup("<br>").join(problems or [])
         with desk.lock:
             return {
@@ -51,7 +52,7 @@ class Display:
             }  # fmt: skip
 
     def sheet(self, desk: Desk) -> Updates:
-        """How the clip is to be made."""
+        """Return how the clip is to be made."""
         page, sheet = self.page, desk.sheet
         return {
             page.format: gr.update(choices=views.format_choices(desk), value=sheet.format),
@@ -63,7 +64,7 @@ class Display:
         }  # fmt: skip
 
     def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
-        """The live preview, where there is another one than the browser shows."""
+        """Return the live preview, where there is another one than the browser shows."""
         stamp = preview_stamp(snap)
         if stamp == shown:
             return {}
@@ -72,8 +73,8 @@ class Display:
         return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
 
     def job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
-        """The job's components; a finished clip comes with the tab it is shown in, unless another is asked for. `shown`
-        is the preview that the browser has."""
+        """Return the job's components; a finished clip comes with the tab it is shown in, unless another is asked for.
+        `shown` is the preview that the browser has."""
         page, snap = self.page, self._jobs.snapshot(desk.sheet.job)
         active = bool(snap and snap.active)
         updates: Updates = {
@@ -91,7 +92,7 @@ class Display:
         return updates
 
     def scene(self, desk: Desk, tab: str = "stage") -> Updates:
-        """All that will be shot. Not the job: one that was begun a moment later may be shown already."""
+        """Return all that will be shot. Not the job: one that was begun a moment later may be shown already."""
         page = self.page
         with desk.lock:
             return {
@@ -101,12 +102,12 @@ class Display:
             }  # fmt: skip
 
     def everything(self, desk: Desk, tab: str = "stage") -> Updates:
-        """All of the page as the desk is."""
+        """Return all of the page as the desk is."""
         with desk.lock:
             return self.scene(desk, tab) | self.job(desk, tab)
 
     def shape(self, desk: Desk) -> Updates:
-        """What depends on the engine and on the clip's size and length."""
+        """Return what depends on the engine and on the clip's size and length."""
         page = self.page
         return {
             page.stage: views.stage_value(desk), **engine_updates(page, desk, self._engines),
@@ -114,7 +115,7 @@ class Display:
         }  # fmt: skip
 
     def plan(self, desk: Desk) -> str:
-        """How this machine would make the clip; empty where nothing is planned."""
+        """Return how this machine would make the clip; empty where nothing is planned."""
         plans = self._engines.planner.plans(find_engine(desk.sheet.engine))
         return plan_html(self._engines.plan(desk)) if plans and desk.cards else ""
 
@@ -123,7 +124,7 @@ class Display:
         return gr.update(interactive=not self.is_active(desk.sheet.job) and self._engines.can_shoot(desk))
 
     def is_active(self, job_id: str) -> bool:
-        """Whether a job waits or runs."""
+        """Return whether a job waits or runs."""
         snap = self._jobs.snapshot(job_id)
         return bool(snap and snap.active)
 

@@ -43,7 +43,7 @@ class Engines:
         self._asked: dict[str, tuple[float, EngineOptions, str]] = {}
 
     def lora_files(self) -> list[str]:
-        """The LoRA files in the owner's folder, by name; a guest is not told."""
+        """Return the LoRA files in the owner's folder, by name; a guest is not told."""
         if not self._is_owner():
             return []
         with contextlib.suppress(OSError):
@@ -51,9 +51,9 @@ class Engines:
         return []
 
     def options(self, desk: Desk) -> EngineOptions:
-        """How to run the desk's engine: as the owner and this desk chose, the rest as planned. A LoRA file that is gone
-        is left out. A guest is refused where it cannot run (EngineUnavailable), without what the owner is told: that
-        names folders."""
+        """Return how to run the desk's engine: as the owner and this desk chose, the rest as planned. A LoRA file that
+        is gone is left out. A guest is refused where it cannot run (EngineUnavailable), without what the owner is told:
+        that names folders."""
         engine, is_owner = _engine_of(desk), self._is_owner()
         if not is_owner and self.missing(engine):
             raise EngineUnavailable(_not_ready(engine), "The draft works now.")
@@ -62,7 +62,7 @@ class Engines:
         return applied
 
     def plan(self, desk: Desk) -> RunPlan | None:
-        """How this machine would make the desk's clip; None where that cannot be said."""
+        """Return how this machine would make the desk's clip; None where that cannot be said."""
         if not desk.cards:
             return None
         try:
@@ -72,8 +72,8 @@ class Engines:
         return self.planner.plan(_engine_of(desk), scene, self._chosen(desk))
 
     def missing(self, engine: Engine) -> str:
-        """Why an engine cannot run here, in a sentence; empty where it can. Loads nothing. A guest is not told of
-        folders."""
+        """Return why an engine cannot run here, in a sentence; empty where it can. Loads nothing. A guest is not told
+        of folders."""
         options = self._with_owners(engine.options())
         at, asked, said = self._asked.get(engine.name, (float("-inf"), options, ""))
         if time.monotonic() - at > _FRESH or asked != options:
@@ -86,14 +86,14 @@ class Engines:
         return _not_ready(engine) if said and not self._is_owner() else said
 
     def can_shoot(self, desk: Desk) -> bool:
-        """Whether Generate would work with the engine that this desk has chosen."""
+        """Return whether Generate would work with the engine that this desk has chosen."""
         if not desk.cards or self.missing(_engine_of(desk)) or self._at_odds(desk):
             return False
         plan = self.plan(desk)
         return plan is None or plan.fits or self._insists(desk)
 
     def note(self, desk: Desk) -> Markup:
-        """What a person should know before pressing Generate."""
+        """Return what a person should know before pressing Generate."""
         engine = _engine_of(desk)
         if problem := self.missing(engine):
             where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
@@ -109,7 +109,7 @@ class Engines:
         return fill(_NOTE, " ".join(remarks)) if remarks else NOTHING
 
     def _chosen(self, desk: Desk) -> EngineOptions:
-        """The options as the desk and the machine's owner have set them."""
+        """Return the options as the desk and the machine's owner have set them."""
         options = self._with_owners(desk.sheet.options(self._is_owner()))
         if not takes_loras(desk.sheet.engine):
             return options
@@ -119,18 +119,18 @@ class Engines:
         return replace(options, **{"loras": loras})
 
     def _with_owners(self, options: EngineOptions) -> EngineOptions:
-        """The same with what the machine's owner has chosen for all desks."""
+        """Return the same with what the machine's owner has chosen for all desks."""
         owners = {"model": self._settings.get().model}
         known = {each.name for each in fields(options)}
         return replace(options, **{name: value for name, value in owners.items() if value and name in known})
 
     def _insists(self, desk: Desk) -> bool:
-        """Whether the owner has set a line of the plan: then it is tried, whatever the plan says."""
+        """Return whether the owner has set a line of the plan: then it is tried, whatever the plan says."""
         planned = [key for key, each in settings_of(desk.sheet.engine).items() if each.setting.planned]
         return self._is_owner() and any(desk.sheet.setting(key) is not None for key in planned)
 
     def _at_odds(self, desk: Desk) -> str:
-        """Why what was chosen does not go together; empty where it does."""
+        """Return why what was chosen does not go together; empty where it does."""
         try:
             _engine_of(desk).check_options(self._chosen(desk))
         except EngineUnavailable as error:
@@ -147,8 +147,8 @@ def _not_ready(engine: Engine) -> str:
 
 
 def references_html(desk: Desk) -> Markup:
-    """The exact pictures that the engine will see, in its order. Made once for a cast and a format: it takes a second,
-    and most of what a person changes leaves them as they are."""
+    """Return the exact pictures that the engine will see, in its order. Made once for a cast and a format: it takes a
+    second, and most of what a person changes leaves them as they are."""
     engine = _engine_of(desk)
     if not engine.shows_references:
         return NOTHING
@@ -178,7 +178,7 @@ def references_html(desk: Desk) -> Markup:
 
 
 def engine_updates(page: Any, desk: Desk, engines: Engines) -> dict[Any, Any]:
-    """Everything on the page that depends on the engine."""
+    """Return everything on the page that depends on the engine."""
     engine, plan = _engine_of(desk), engines.plan(desk)
     plans, note = engines.planner.plans(engine) and bool(desk.cards), engines.note(desk)
     return {

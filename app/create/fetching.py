@@ -13,7 +13,7 @@ from engine.children import command_of, environment
 
 
 def fetch_command(quality: str) -> list[str]:
-    """What fetches the weights of a quality; it ends with 0 when they are there."""
+    """Return what fetches the weights of a quality; it ends with 0 when they are there."""
     return command_of("engine.cutout", quality)
 
 
@@ -48,11 +48,11 @@ class Fetching:
             self._end()
 
     def seconds(self, quality: str) -> float | None:
-        """How long this quality is being fetched; None when it is not."""
+        """Return how long this quality is being fetched; None when it is not."""
         return time.monotonic() - self._since if self._running() and self._quality == quality else None
 
     def was_stopped(self, quality: str) -> bool:
-        """Whether the last fetch of this quality was stopped, rather than failed."""
+        """Return whether the last fetch of this quality was stopped, rather than failed."""
         return self._stopped == quality
 
     def _running(self) -> bool:
@@ -67,9 +67,9 @@ class Fetching:
 
 
 def choose_quality(fetching: Fetching, desk: Desk, value: str, may_fetch: bool = True) -> Iterator[tuple[str, str]]:
-    """Another background remover for a desk. One that is not here is fetched first, for whoever `may_fetch` onto this
-    machine; until it is here, the one before goes on. Choosing anything else stops the fetching. Yields (what to say,
-    the quality that now counts)."""
+    """Yield another background remover for a desk. One that is not here is fetched first, for whoever `may_fetch` onto
+    this machine; until it is here, the one before goes on. Choosing anything else stops the fetching. Yields (what to
+    say, the quality that now counts)."""
     if value not in cutout.QUALITIES:
         return
     if cutout.is_here(value):

@@ -45,7 +45,7 @@ class Library:
         return [str(problem) for problem in self._all.problems]
 
     def strip(self, selected: str = "") -> dict[str, Any]:
-        """What presets.js draws."""
+        """Return what presets.js draws."""
         groups: dict[str, dict[str, Any]] = {}
         for preset in self._presets.presets:
             group = groups.setdefault(preset.group, {"title": preset.group_title, "cards": []})
@@ -57,7 +57,7 @@ class Library:
         return {"groups": list(groups.values()), "selected": selected, "hint": hint}
 
     def sample(self, key: str) -> Path | None:
-        """The sample scene of a shipped preset; None where it has none."""
+        """Return the sample scene of a shipped preset; None where it has none."""
         preset = self._presets.get(key)
         path = self._samples / f"{preset.name}.json"
         return path if preset.folder != self._own and path.is_file() else None
@@ -119,7 +119,7 @@ class Library:
 
 
 def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
-    """Each card as (slot name, card name, slot)."""
+    """Return each card as (slot name, card name, slot)."""
     counts = dict.fromkeys(ROLES, 0)
     slots = []
     for card in cards:
@@ -131,7 +131,7 @@ def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
 
 
 def _template(prompt: str, slots: list[tuple[str, str, Slot]]) -> str:
-    """The prompt with each name replaced by its slot."""
+    """Return the prompt with each name replaced by its slot."""
     prompt = prompt.translate({ord("{"): "(", ord("}"): ")"})
     return replace_names(
         prompt, [name for _, name, _ in slots], {i: f"{{{slot}}}" for i, (slot, _, _) in enumerate(slots)}

@@ -19,7 +19,7 @@ _BAR = (
 
 
 def plan_html(plan: RunPlan | None) -> Markup:
-    """A bar for every stage against the memory there is, and one sentence."""
+    """Return a bar for every stage against the memory there is, and one sentence."""
     if plan is None:
         return note("Looking at this machine…")
     bars = plan.bars()

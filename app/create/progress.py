@@ -47,7 +47,7 @@ def progress_html(snap: Snapshot | None) -> Markup:
 
 
 def _standing(snap: Snapshot) -> tuple[str, str]:
-    """How bad it is that a job does not go on, as a class of the stylesheet, and what to say of it."""
+    """Return how bad it is that a job does not go on, as a class of the stylesheet, and what to say of it."""
     return {
         FAILED: ("bad", sentence(snap.error)),
         STOPPED: ("", "Stopped. Your cast and prompt are as they were."),
@@ -59,7 +59,7 @@ def _standing(snap: Snapshot) -> tuple[str, str]:
 
 
 def share_words(snap: Snapshot) -> str:
-    """What a running job is doing, and how far it is."""
+    """Return what a running job is doing, and how far it is."""
     stage = _stages(snap).get(snap.stage)
     words = (stage.title if stage else snap.stage) or "Starting"
     if stage and stage.in_steps:
@@ -124,7 +124,7 @@ def result_html(snap: Snapshot | None) -> Markup:
 
 
 def film_value(snap: Snapshot) -> dict[str, Any]:
-    """What film.js plays of a finished clip."""
+    """Return what film.js plays of a finished clip."""
     return {"id": snap.id, "version": snap.version, "poster": snap.poster is not None}
 
 

@@ -24,7 +24,7 @@ LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go i
 
 
 def page_settings() -> dict[str, Declared]:
-    """What can be set on the page, by its key: `sampling.steps`, or an engine's own such as `a2.turbo`."""
+    """Return what can be set on the page, by its key: `sampling.steps`, or an engine's own such as `a2.turbo`."""
     found = {f"{SAMPLING}.{name}": each for name, each in declared(Sampling).items()}
     for engine in all_engines():
         found |= {f"{engine.name}.{name}": each for name, each in declared(engine.options).items()}
@@ -32,7 +32,7 @@ def page_settings() -> dict[str, Declared]:
 
 
 def settings_of(engine: str) -> dict[str, Declared]:
-    """Those of them that an engine reads, by key."""
+    """Return those of them that an engine reads, by key."""
     sampling = {f"{SAMPLING}.{name}" for name in find_engine(engine).sampling}
     return {key: each for key, each in page_settings().items() if key in sampling or key.startswith(f"{engine}.")}
 
@@ -105,7 +105,7 @@ class Sheet:
     # -- settings -----------------------------------------------------------------
 
     def setting(self, key: str) -> Any:
-        """What one of `page_settings` is set to."""
+        """Return what one of `page_settings` is set to."""
         return self.settings.get(key, page_settings()[key].default)
 
     @property
@@ -114,8 +114,8 @@ class Sheet:
         return {name: self.setting(f"{SAMPLING}.{name}") for name in declared(Sampling)}
 
     def options(self, own_machine: bool) -> EngineOptions:
-        """How the engine is to be run; what is left to the plan is None. Where it is not the person's own machine, what
-        its owner decides is left to the plan."""
+        """Return how the engine is to be run; what is left to the plan is None. Where it is not the person's own
+        machine, what its owner decides is left to the plan."""
         prefix = f"{self.engine}."
         said = {
             key.removeprefix(prefix): self.setting(key)
@@ -136,7 +136,7 @@ class Sheet:
             self.format, self.video = OWN, video.model_dump()
 
     def made(self) -> dict[str, int]:
-        """The clip's pixels, frames and frames per second, as fields of a `Video`."""
+        """Return the clip's pixels, frames and frames per second, as fields of a `Video`."""
         if own := self._own:
             video = dict(own)
         else:
@@ -149,7 +149,7 @@ class Sheet:
 
     @staticmethod
     def nearest(width: int, height: int) -> str:
-        """The format of the most similar shape."""
+        """Return the format of the most similar shape."""
         return min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - width / height))
 
     @property
@@ -189,7 +189,7 @@ class Sheet:
     # -- kept on disk ------------------------------------------------------------------
 
     def is_sound(self) -> bool:
-        """Whether a sheet that was read from disk can be used."""
+        """Return whether a sheet that was read from disk can be used."""
         known = self._has_shape() and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
         numbers = (self.format == OWN or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM.holds(float(self.bpm))
         slots = len(self.loras) == len(self.strengths) == LORAS
@@ -197,15 +197,15 @@ class Sheet:
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
     def _has_shape(self) -> bool:
-        """Whether the format is known. Raises ValueError for a video that cannot be."""
+        """Return whether the format is known. Raises ValueError for a video that cannot be."""
         if self.video is not None:
             Video.model_validate({**self.video, "frames": self.video["frames"] or 5})
         return self.format in FORMATS or (self.format == OWN and self.video is not None)
 
 
 def kept_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a sheet that was kept, as JSON data: those that this version knows. Earlier versions kept them
-    among the sheet's own fields."""
+    """Return the settings of a sheet that was kept, as JSON data: those that this version knows. Earlier versions kept
+    them among the sheet's own fields."""
     found = {key: data[name] for name, key in _EARLIER.items() if name in data}
     if found:
         found["a2.batched_guidance"] = {"together": True, "in turn": False}.get(data.get("guidance_passes", ""))
@@ -223,7 +223,7 @@ _EARLIER = {
 
 
 def _as_kind(each: Declared, value: Any) -> Any:
-    """JSON may have written a float without its fraction."""
+    """Return JSON may have written a float without its fraction."""
     return float(value) if each.kind is float and type(value) is int else value
 
 

@@ -18,7 +18,7 @@ from engine.scene.engines import find_engine
 
 
 def new_seed() -> int:
-    """A fresh seed of at most six digits, from the operating system's randomness: people read seeds aloud."""
+    """Return a fresh seed of at most six digits, from the operating system's randomness: people read seeds aloud."""
     return secrets.randbelow(1_000_000)
 
 
@@ -72,7 +72,7 @@ def take_back(desk: Desk, jobs: JobQueue, job_id: str, owner: str | None) -> Non
 
 
 def _edited(desk: Desk, jobs: JobQueue) -> str | None:
-    """The job whose place the next clip takes: one that is being edited, and still in the line."""
+    """Return the job whose place the next clip takes: one that is being edited, and still in the line."""
     snap = jobs.snapshot(desk.sheet.edits)
     return snap.id if snap and snap.owner == desk.id and snap.state in (WAITING, PAUSED) else None
 
@@ -91,5 +91,5 @@ def _file_names(desk: Desk) -> dict[str, str]:
 
 
 def _slug(text: str, words: int) -> str:
-    """The first words of a text, as a file name that every system takes."""
+    """Return the first words of a text, as a file name that every system takes."""
     return "-".join(re.findall(r"[a-z0-9]+", text.lower())[:words])[:48].strip("-")

@@ -53,7 +53,7 @@ class Studio:
     # -- the cast -------------------------------------------------------------------
 
     def open(self, desk_id: str | None) -> Updates:
-        """The page was loaded or reloaded: everything as it was left, the running job included."""
+        """Return the page was loaded or reloaded: everything as it was left, the running job included."""
         try:
             desk = self.desks.get(desk_id)
         except TroupeError:  # the first visit, or a stored id that is none
@@ -69,7 +69,7 @@ class Studio:
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
     def _take_upload(self, desk: Desk, data: dict[str, Any]) -> Updates:
-        """A picture has arrived. The board says which of those that the browser has sent it was."""
+        """Return a picture has arrived. The board says which of those that the browser has sent it was."""
         problem, made, name = "", "", data.get("name")
         try:
             path = uploaded(data.get("path"), self.uploads)
@@ -86,7 +86,7 @@ class Studio:
         return {self.page.tray: self.tray.value}
 
     def take_sample(self, desk_id: str, event: gr.EventData) -> Updates:
-        """One of the sample cast was picked: from now on one of the person's own, whom no preset replaces."""
+        """Return one of the sample cast was picked: from now on one of the person's own, whom no preset replaces."""
         desk = self.desks.get(desk_id)
         try:
             desk.add(*self.tray.pick(str(_data(event).get("key"))))
@@ -95,7 +95,7 @@ class Studio:
         return self.show.cast(desk)
 
     def edit(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
-        """A card's own controls: name, motion, whole photo, brush, remove."""
+        """Return a card's own controls: name, motion, whole photo, brush, remove."""
         desk, data, page = self.desks.get(desk_id), _data(event), self.page
         action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
         changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode}
@@ -194,7 +194,7 @@ class Studio:
         return put
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
-        """Another background remover, fetched where need be while the page says for how long."""
+        """Yield another background remover, fetched where need be while the page says for how long."""
         for said, quality in choose_quality(self.fetching, self.desks.get(desk_id), value, self.guard.is_owner()):
             yield {self.page.quality_note: note(said) if said else "", self.page.quality: quality}
 
@@ -205,8 +205,8 @@ class Studio:
         return {self.page.seed: desk.sheet.seed}
 
     def choose(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
-        """A preset was picked. It directs a cast of one's own and brings a background where there is none; where there
-        is no cast, or only the last preset's, its sample cast comes along. What was there can be brought back."""
+        """Return a preset was picked. It directs a cast of one's own and brings a background where there is none; where
+        there is no cast, or only the last preset's, its sample cast comes along. What was there can be brought back."""
         desk, key = self.desks.get(desk_id), str(_data(event).get("key"))
         with desk.replacing(prompt):  # first of all: a click on Generate that comes right after waits for it
             sample = self.library.sample(key)
@@ -271,12 +271,12 @@ class Studio:
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
-    """What one of our own components told with its event; a stranger may have sent anything."""
+    """Return what one of our own components told with its event; a stranger may have sent anything."""
     return event._data if isinstance(event._data, dict) else {}
 
 
 def _painted(drawing: dict[str, Any] | None) -> tuple[Image.Image, Image.Image] | None:
-    """The two masks (L, white is painted) in what the editor sent: green adds, red removes; None for nothing."""
+    """Return the two masks (L, white is painted) in what the editor sent: green adds, red removes; None for nothing."""
     layers = [layer for layer in (drawing or {}).get("layers", []) if layer is not None]
     if not layers:
         return None

@@ -29,12 +29,12 @@ MOTION_LABELS = [("", "Motion: auto")] + [(name, f"Motion: {name}") for name in 
 
 
 def video_of(desk: Desk) -> dict[str, int]:
-    """The clip's pixels, frames and frames per second."""
+    """Return the clip's pixels, frames and frames per second."""
     return desk.sheet.made()
 
 
 def format_choices(desk: Desk) -> list[tuple[str, str]]:
-    """The formats to choose from: the usual ones, and that of the clip that was opened where it is another."""
+    """Return the formats to choose from: the usual ones, and that of the clip that was opened where it is another."""
     own = desk.sheet.video
     shown = [(f"{own['width']}×{own['height']}, {own['fps']} fps", OWN)] if own else []
     return [(name, name) for name in FORMATS] + shown
@@ -44,7 +44,7 @@ def format_choices(desk: Desk) -> list[tuple[str, str]]:
 
 
 def board_value(desk: Desk) -> dict[str, Any]:
-    """What board.js draws."""
+    """Return what board.js draws."""
     sections = []
     for role, (title, add, hint) in SECTIONS.items():
         cards = desk.of_role(role)
@@ -100,7 +100,7 @@ def spots_of(desk: Desk) -> dict[str, Placement]:
 
 
 def stage_value(desk: Desk) -> dict[str, Any]:
-    """What stage.js draws: every cut-out where the draft would put it, or where it was dragged to."""
+    """Return what stage.js draws: every cut-out where the draft would put it, or where it was dragged to."""
     video = video_of(desk)
     value: dict[str, Any] = {
         "width": video["width"], "height": video["height"], "background": "", "actors": [],
@@ -127,7 +127,7 @@ def stage_value(desk: Desk) -> dict[str, Any]:
 
 
 def _blocked(desk: Desk) -> tuple[Scene, list[Member], dict[int, Placement], list[int]]:
-    """The scene with small pictures of its cast, where each of them stands, and who is before whom. Raises
+    """Return the scene with small pictures of its cast, where each of them stands, and who is before whom. Raises
     TroupeError."""
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
     members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
@@ -157,7 +157,7 @@ def names_value(desk: Desk) -> dict[str, Any]:
 
 
 def _is_deaf(desk: Desk) -> bool:
-    """Whether the draft is to play a prompt in which it understands nothing, and nobody has said otherwise."""
+    """Return whether the draft is to play a prompt in which it understands nothing, and nobody has said otherwise."""
     if not find_engine(desk.sheet.engine).reads_prompt or desk.sheet.camera or any(card.motion for card in desk.cards):
         return False
     try:
@@ -174,7 +174,7 @@ def _listed(names: list[str]) -> str:
 
 
 def editor_background(desk: Desk, card: Card) -> Image.Image:
-    """The photo with what was cut away dimmed, so that a person sees what the brush should add or remove."""
+    """Return the photo with what was cut away dimmed, so that a person sees what the brush should add or remove."""
     photo = desk.photo(card).convert("RGB")
     alpha = desk.cutout(card).getchannel("A").resize(photo.size)
     dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, (24, 20, 36)), 0.62)

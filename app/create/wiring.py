@@ -109,5 +109,5 @@ def wire(blocks: gr.Blocks, page: CreatePage, studio: Studio) -> list[Block]:
 
 
 def _private(handler: Handler) -> dict[str, str]:
-    """A listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
+    """Return a listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
     return {"api_visibility": "private", "api_name": f"page_{handler.__name__}"}

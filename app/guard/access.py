@@ -41,7 +41,7 @@ class Access:
     embedded: bool = False  # in a frame on another site, as a Space is
 
     def account(self, user: str, password: str) -> int | None:
-        """The number of the account that fits, from 0; None: none does. The time it takes says nothing about how
+        """Return the number of the account that fits, from 0; None: none does. The time it takes says nothing about how
         nearly."""
         fits = [
             number
@@ -58,7 +58,8 @@ LOCAL = Access(shared=False)
 
 
 def decide(terms: Terms, settings: Mapping[str, object], environ: Mapping[str, str]) -> Access:
-    """The access that terms, launch settings (`share`, `server_name`) and environment ask for. Raises TroupeError."""
+    """Return the access that terms, launch settings (`share`, `server_name`) and environment ask for. Raises
+    TroupeError."""
     if not 0 < terms.hours <= LONGEST:
         problem = f"--share-for {terms.hours:g} is not a time"
         raise TroupeError(problem, f"Use hours above 0 and up to {LONGEST:g}.")
@@ -76,13 +77,13 @@ def decide(terms: Terms, settings: Mapping[str, object], environ: Mapping[str, s
 
 
 def is_shared(settings: Mapping[str, object], environ: Mapping[str, str]) -> bool:
-    """Whether strangers may come: a public link, an address that others reach, or a Space."""
+    """Return whether strangers may come: a public link, an address that others reach, or a Space."""
     host = address.wanted(settings.get("server_name"), environ)
     return bool(settings.get("share")) or not is_this_machine(host) or "SPACE_ID" in environ
 
 
 def is_this_machine(name: str) -> bool:
-    """Whether a host name or address can only mean the machine itself."""
+    """Return whether a host name or address can only mean the machine itself."""
     name = name.strip("[]").lower()
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -91,7 +92,8 @@ def is_this_machine(name: str) -> bool:
 
 
 def new_password() -> str:
-    """A password that can be read aloud: four words of four letters, about 50 bits of the system's randomness."""
+    """Return a password that can be read aloud: four words of four letters, about 50 bits of the system's
+    randomness."""
 
     def word() -> str:
         return "".join(secrets.choice(_CONSONANTS) + secrets.choice(_VOWELS) for _ in range(2))
@@ -100,7 +102,7 @@ def new_password() -> str:
 
 
 def spoken(access: Access, local: str, public: str | None) -> list[str]:
-    """What the console says about an access: who comes in how, and until when."""
+    """Return what the console says about an access: who comes in how, and until when."""
     if not access.shared:
         return []
     lines = []

@@ -20,8 +20,8 @@ _HOPS = 8  # entries looked at, from the end
 
 
 def asked_from(request: Request, through_link: bool = False, on_space: bool = False) -> str:
-    """The address that a request came from, or its network where one person has many. `through_link`: a public link is
-    open, so that what comes from this machine may come from its tunnel."""
+    """Return the address that a request came from, or its network where one person has many. `through_link`: a public
+    link is open, so that what comes from this machine may come from its tunnel."""
     peer, port = request.client or ("", 0)
     said = ",".join(request.headers.getlist("x-forwarded-for"))
     entries = [entry for part in said.split(",") if (entry := network(part.strip()))][-_HOPS:]
@@ -35,7 +35,8 @@ def asked_from(request: Request, through_link: bool = False, on_space: bool = Fa
 
 
 def network(text: str) -> str:
-    """An IPv4 address, or the /64 network of an IPv6 one, all of which a single household has; empty for no address."""
+    """Return an IPv4 address, or the /64 network of an IPv6 one, all of which a single household has; empty for no
+    address."""
     try:
         found = ipaddress.ip_address(text.strip("[]"))
     except ValueError:

@@ -32,7 +32,7 @@ class Calls:
         self._guard = guard
 
     async def checked(self, request: Request, visitor: Visitor) -> Receive:
-        """What Gradio is to receive of a call. Raises Refused."""
+        """Return what Gradio is to receive of a call. Raises Refused."""
         limits, path = self._guard.limits, request.scope["path"].removeprefix(API).rstrip("/")
         if path == "queue/join" or path.startswith("call/"):
             self._check_queue(request, visitor)
@@ -57,7 +57,7 @@ class Calls:
             raise Refused(503, "Many are using this Troupe just now. Try again in a few seconds.")
 
     async def _body(self, request: Request, visitor: Visitor, most: int) -> bytes:
-        """A whole call, held in memory until Gradio has it."""
+        """Return a whole call, held in memory until Gradio has it."""
         said = request.headers.get("content-length", "")
         if said.isascii() and said.isdigit() and int(said) > most:
             raise Refused(413, _TOO_LARGE)
@@ -136,8 +136,8 @@ class Calls:
 
 
 def _completed(request: Request, data: dict[str, Any]) -> bool:
-    """Whether a call of a public endpoint was shorter than it is by now, and got the defaults of the inputs that it has
-    learnt since: whoever wrote down an earlier version's call goes on getting clips."""
+    """Return whether a call of a public endpoint was shorter than it is by now, and got the defaults of the inputs that
+    it has learnt since: whoever wrote down an earlier version's call goes on getting clips."""
     name, sent = request.scope["path"].rpartition("/call/")[2], data.get("data")
     functions = request.scope["app"].get_blocks().fns.values()
     public = (each for each in functions if each.api_name == name and each.api_visibility == "public")

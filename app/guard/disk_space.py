@@ -69,7 +69,8 @@ class UploadRoom:
 
 
 def has_room(folder: Path, size: int) -> bool:
-    """Whether so many bytes can be expected to fit; where the folder cannot be asked, who writes there will tell."""
+    """Return whether so many bytes can be expected to fit; where the folder cannot be asked, who writes there will
+    tell."""
     free, _ = free_bytes(folder)
     return free is None or free >= size + _SPARE
 

@@ -53,7 +53,7 @@ class Guard:
 
     @classmethod
     def local(cls, outputs: Path) -> Guard:
-        """The guard of a server that is its owner's alone: everything is theirs."""
+        """Return the guard of a server that is its owner's alone: everything is theirs."""
         return cls(LOCAL, outputs)
 
     @property
@@ -77,30 +77,31 @@ class Guard:
     # -- what handlers ask -------------------------------------------------------
 
     def visitor(self, request: Any) -> Visitor:
-        """Who sent this request: Gradio's, or the one inside it. Without a sign of the door it is nobody's."""
+        """Return who sent this request: Gradio's, or the one inside it. Without a sign of the door it is nobody's."""
         if not self.access.shared:
             return OWNER
         scope = getattr(getattr(request, "request", request), "scope", None) or {}
         return scope.get(KEY) or Visitor("")
 
     def current(self) -> Visitor:
-        """Who the handler that is running now works for."""
+        """Return who the handler that is running now works for."""
         from gradio.context import LocalContext
 
         return self.visitor(LocalContext.request.get(None))
 
     def is_owner(self) -> bool:
-        """Whether the handler that is running now works for the owner."""
+        """Return whether the handler that is running now works for the owner."""
         return self.current().is_owner
 
     def asker(self) -> Asker:
-        """The same, as the queue wants to know it."""
+        """Return the same, as the queue wants to know it."""
         visitor = self.current()
         return Asker(visitor.who, visitor.is_owner)
 
     def mine(self, key: str, is_kept: bool = True) -> bool:
-        """Whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody has becomes theirs. What is
-        not kept on the disk is theirs until the server ends, and not written down: anybody can ask for any id."""
+        """Return whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody has becomes theirs.
+        What is not kept on the disk is theirs until the server ends, and not written down: anybody can ask for any
+        id."""
         if not self.access.shared:
             return True
         visitor, ownership = self.current(), self.ownership
@@ -114,7 +115,7 @@ class Guard:
         return is_theirs
 
     def may_see_job(self, request: Any, job: str) -> bool:
-        """Whether who sent this request may have a job's files."""
+        """Return whether who sent this request may have a job's files."""
         visitor = self.visitor(request)
         return visitor.is_owner or self.ownership.claim(f"job:{job}", visitor.id)
 
@@ -166,5 +167,5 @@ class Guard:
             yield
 
     def _filed(self, visitor: Visitor) -> str:
-        """Who somebody is, as it is written down: not their address."""
+        """Return who somebody is, as it is written down: not their address."""
         return hmac.new(self._key, visitor.who.encode(), hashlib.sha256).hexdigest()[:32]

@@ -96,7 +96,7 @@ class IncomingUploads:
 
 
 def until_gone(receive: Receive, then: Callable[[], None]) -> Receive:
-    """What is received; `then` is told when the other side has gone."""
+    """Return what is received; `then` is told when the other side has gone."""
 
     async def receiving() -> Message:
         message = await receive()
@@ -108,7 +108,7 @@ def until_gone(receive: Receive, then: Callable[[], None]) -> Receive:
 
 
 def _counted(receive: Receive, most: int, patience: float | None) -> Receive:
-    """What is received, as long as it is no more than was said, and does not stall."""
+    """Return what is received, as long as it is no more than was said, and does not stall."""
     left, is_whole = most, False
 
     async def receiving() -> Message:
@@ -128,7 +128,8 @@ def _counted(receive: Receive, most: int, patience: float | None) -> Receive:
 
 
 def _problem(path: str) -> str:
-    """Why an upload is nothing that can be used; nothing where it is a picture, or a film whose scene may be opened."""
+    """Return why an upload is nothing that can be used; nothing where it is a picture, or a film whose scene may be
+    opened."""
     try:
         with open(path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp" and path.lower().endswith(".mp4"):  # HEIC and AVIF begin like it, too

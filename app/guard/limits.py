@@ -72,8 +72,8 @@ class Rates:
             return self._own(visitor, cost) and self._take("*", cost, in_all, 10 * in_all)
 
     def take_outside(self, stranger: str) -> bool:
-        """The same of somebody who is not let in. They have no bucket together: some would keep the others from the
-        log-in page by it, and to refuse a request costs as much as that page."""
+        """Return the same of somebody who is not let in. They have no bucket together: some would keep the others from
+        the log-in page by it, and to refuse a request costs as much as that page."""
         with self._lock:
             return self._own(stranger, DOOR)
 

@@ -37,7 +37,7 @@ _MESSAGE = _HEAD + '<style>{}</style><main><h1>Troupe</h1><p role="alert">{}</p>
 
 
 def page(guard: Guard, said: str = "", status: int = 401) -> Response:
-    """The form, with what went wrong."""
+    """Return the form, with what went wrong."""
     named = any(name for name, _ in guard.access.accounts)
     name = '<label>Name<input name="username" autocomplete="username" autofocus required></label>' if named else ""
     note = fill('<p role="alert">{}</p>', said) if said else Markup("<p>Whoever sent you here has the password.</p>")
@@ -47,7 +47,7 @@ def page(guard: Guard, said: str = "", status: int = 401) -> Response:
 
 
 def message(said: str, status: int, wants_page: bool) -> Response:
-    """One line, as a page for a person and as JSON for a program."""
+    """Return one line, as a page for a person and as JSON for a program."""
     if wants_page:
         return HTMLResponse(fill(_MESSAGE, _STYLE, said), status, {"Cache-Control": "no-store"})
     return JSONResponse({"detail": said}, status)
@@ -58,7 +58,8 @@ def wants_page(request: Request) -> bool:
 
 
 async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
-    """A password was sent: by our form, or by Gradio's client, which posts the same fields and keeps the cookies."""
+    """Return a password was sent: by our form, or by Gradio's client, which posts the same fields and keeps the
+    cookies."""
     throttle, as_page = guard.throttle, wants_page(request)
     who = throttle.counted_by(visitor.id, guard.address(request))
     if wait := throttle.wait(who):
@@ -79,9 +80,9 @@ async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
 
 
 def owner_link(guard: Guard, request: Request) -> Response:
-    """The link from the console was opened: the browser is the owner's from now on, and the key leaves its address. Its
-    192 bits are nobody's to guess, so the right one always opens, whatever strangers have tried, and wrong ones are not
-    counted."""
+    """Return the link from the console was opened: the browser is the owner's from now on, and the key leaves its
+    address. Its 192 bits are nobody's to guess, so the right one always opens, whatever strangers have tried, and wrong
+    ones are not counted."""
     if not guard.access.is_owner(request.query_params.get("owner", "")):
         said = "That is not this Troupe's own link. It changes with every start: look into the console."
         return message(said, 401, wants_page=True)
@@ -113,7 +114,7 @@ def _with_cookies(answer: Response, cookies: list[str]) -> Response:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields that were sent; none where it is no form, or does not arrive in time."""
+    """Return the fields that were sent; none where it is no form, or does not arrive in time."""
     body = b""
     try:
         async with asyncio.timeout(_FORM_SECONDS):

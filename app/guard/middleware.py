@@ -76,7 +76,7 @@ class GuardMiddleware:
             await self._let_in(request, visitor, send)
 
     async def _turn_away(self, request: Request, visitor: Visitor, is_in: bool) -> Response | None:
-        """What to say instead of the page; None: come in."""
+        """Return what to say instead of the page; None: come in."""
         guard, path, as_page = self.guard, request.scope["path"].rstrip("/") or "/", login.wants_page(request)
         if path == _STARTUP:
             return None
@@ -128,7 +128,8 @@ class GuardMiddleware:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _with_headers(self, request: Request, send: Any) -> Any:
-        """What every answer carries: who may frame or guess, and a visitor's cookie where a page or client begins."""
+        """Return what every answer carries: who may frame or guess, and a visitor's cookie where a page or client
+        begins."""
         guard = self.guard
         begins = guard.access.shared and request.scope["path"] in ("/", "/config", "/config/")
 
@@ -149,7 +150,7 @@ class GuardMiddleware:
 
 
 def _cost(path: str, method: str) -> float:
-    """What a request takes out of a visitor's share: most, what Gradio goes through its whole page for."""
+    """Return what a request takes out of a visitor's share: most, what Gradio goes through its whole page for."""
     if path in _COSTLY:
         return PAGE
     return 1.0 if method == "POST" else FILE
@@ -162,15 +163,15 @@ def _is_needed(path: str, method: str) -> bool:
 
 
 def _is_foreign(request: Request) -> bool:
-    """Whether a page of another site asks. Browsers say where a request comes from; opening a link is no such thing. A
-    page of another port of this machine is another site's, too: whatever runs there."""
+    """Return whether a page of another site asks. Browsers say where a request comes from; opening a link is no such
+    thing. A page of another port of this machine is another site's, too: whatever runs there."""
     site = request.headers.get("sec-fetch-site") or _site_by_origin(request)
     opened = request.headers.get("sec-fetch-mode") == "navigate" and request.method in ("GET", "HEAD")
     return site not in ("same-origin", "none") and not opened
 
 
 def _site_by_origin(request: Request) -> str:
-    """What `Sec-Fetch-Site` would say; browsers leave it out at a plain address of the network. Programs send
+    """Return what `Sec-Fetch-Site` would say; browsers leave it out at a plain address of the network. Programs send
     neither."""
     origin = request.headers.get("origin")
     if origin is None:
@@ -180,7 +181,8 @@ def _site_by_origin(request: Request) -> str:
 
 
 def _keep_out_of_frames(request: Request) -> Response | None:
-    """A refusal where another site wants Troupe within its page: it could then lay it under somebody's clicks."""
+    """Return a refusal where another site wants Troupe within its page: it could then lay it under somebody's
+    clicks."""
     own = request.headers.get("sec-fetch-site", "none") == "same-origin"
     if request.headers.get("sec-fetch-dest") in _FRAMES and not own:
         return login.message("Troupe opens in no other site's page. Open it by itself.", 403, True)
@@ -188,8 +190,8 @@ def _keep_out_of_frames(request: Request) -> Response | None:
 
 
 def _keep_to_this_machine(request: Request) -> Response | None:
-    """A refusal for pages of other sites, which a browser on this machine could be made to send here, also by a name
-    of theirs that leads to this machine's address; and for what comes through a proxy, from nobody knows where."""
+    """Return a refusal for pages of other sites, which a browser on this machine could be made to send here, also by a
+    name of theirs that leads to this machine's address; and for what comes through a proxy, from nobody knows where."""
     host = address.of_header(request.headers.get("host", ""))
     if _is_foreign(request):
         return login.message("Another site's page cannot use this Troupe.", 403, False)

@@ -39,23 +39,23 @@ class Ownership:
             self._give(key, visitor)
 
     def claim(self, key: str, visitor: str) -> bool:
-        """Whether this is the visitor's. What nobody has yet becomes theirs: who knows an id was given it."""
+        """Return whether this is the visitor's. What nobody has yet becomes theirs: who knows an id was given it."""
         with self._lock:
             if key not in self._owners:
                 self._give(key, visitor)
             return visitor in self._owners[key]
 
     def is_given(self, key: str) -> bool:
-        """Whether this desk or job is anybody's already."""
+        """Return whether this desk or job is anybody's already."""
         with self._lock:
             return key in self._owners
 
     def is_known(self, visitor: str) -> bool:
-        """Whether anything was this visitor's when the server was started."""
+        """Return whether anything was this visitor's when the server was started."""
         return visitor in self._before
 
     def theirs(self, who: str) -> set[str]:
-        """The ids of the desks and jobs that were `made:` by somebody, over all of their cookies."""
+        """Return the ids of the desks and jobs that were `made:` by somebody, over all of their cookies."""
         with self._lock:
             return {
                 key.rpartition(":")[2]
@@ -64,7 +64,7 @@ class Ownership:
             }
 
     def owner_of_session(self, key: str) -> str | None:
-        """Whose session or event this is; None: nobody's."""
+        """Return whose session or event this is; None: nobody's."""
         with self._lock:
             return self._sessions.get(key)
 
@@ -80,7 +80,8 @@ class Ownership:
     # -- files -----------------------------------------------------------------
 
     def file_key(self, path: str) -> str | None:
-        """The key of a file in the upload folder: `<hash>/<name>`. None for every other path, however it is spelled."""
+        """Return the key of a file in the upload folder: `<hash>/<name>`. None for every other path, however it is
+        spelled."""
         if "\0" in path:
             return None
         whole = os.path.normpath(path)
@@ -101,7 +102,7 @@ class Ownership:
             return key is not None and visitor in self._owners.get(f"file:{key}", ())
 
     def is_owned(self, path: str) -> bool:
-        """Whether anybody has this file."""
+        """Return whether anybody has this file."""
         with self._lock:
             return bool(self._owners.get(f"file:{self.file_key(path)}"))
 

@@ -31,17 +31,18 @@ class Redaction:
         return text
 
     def reveal(self, path: str) -> str:
-        """The path that a guest's name for an uploaded file stands for; every other text as it is."""
+        """Return the path that a guest's name for an uploaded file stands for; every other text as it is."""
         rest = path.removeprefix(ALIAS)
         return self._uploads + rest if rest != path and rest[:1] in ("/", "\\") else path
 
     def is_needed(self, raw: bytes) -> bool:
-        """Whether some JSON may hold a folder of this machine: most does not, and need not be read."""
+        """Return whether some JSON may hold a folder of this machine: most does not, and need not be read."""
         return any(spelled in raw for spelled in self._bytes)
 
 
 def texts(data: Any) -> Iterator[tuple[Any, Any, str]]:
-    """Every text in JSON data, as (container, key, text), so that it can be replaced. `data` is a list or a dict."""
+    """Yield every text in JSON data, as (container, key, text), so that it can be replaced. `data` is a list or a
+    dict."""
     waiting = [data]
     while waiting:
         box = waiting.pop()

@@ -72,7 +72,7 @@ class GuardedRequests:
         return GuestResponses(send, edit)
 
     def _edited(self, raw: bytes, visitor: Visitor) -> bytes:
-        """JSON on its way out: the files in it become the visitor's, guests see no folder of this machine."""
+        """Return JSON on its way out: the files in it become the visitor's, guests see no folder of this machine."""
         ownership, redaction = self._guard.ownership, self._guard.redaction
         learns = b'"event_id"' in raw and len(raw) < 200
         if not (learns or redaction.is_needed(raw)):
@@ -92,7 +92,7 @@ class GuardedRequests:
     # -- reading -----------------------------------------------------------------
 
     def _file(self, request: Request, visitor: Visitor) -> Any:
-        """A file of the visitor's own, and no other file whatever."""
+        """Return a file of the visitor's own, and no other file whatever."""
         named = request.scope["path"].partition("file=")[2]
         path = self._guard.redaction.reveal(named)
         if not (self._guard.ownership.has_file(path, visitor.id) and os.path.isfile(path)):
@@ -101,7 +101,7 @@ class GuardedRequests:
         return request.receive
 
     def _read(self, request: Request, visitor: Visitor) -> Any:
-        """A page, or the stream of a session or event: of one's own."""
+        """Return a page, or the stream of a session or event: of one's own."""
         path, query = request.scope["path"].removeprefix(API).rstrip("/"), request.query_params
         for kind, key in (("session", "session_hash"), ("upload", "upload_id")):
             if key in query:

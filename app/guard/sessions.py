@@ -173,7 +173,7 @@ def _forget_upload(name: str) -> None:
 
 
 def _event_in(body: bytes) -> str:
-    """The event that a call's answer names; empty where it names none."""
+    """Return the event that a call's answer names; empty where it names none."""
     if len(body) > 200:
         return ""
     try:

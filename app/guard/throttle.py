@@ -45,12 +45,12 @@ class Throttle:
         self._lock = threading.Lock()
 
     def counted_by(self, visitor: str, address: str) -> str:
-        """Whose tries these are."""
+        """Return whose tries these are."""
         with self._lock:
             return f"visitor:{visitor}" if visitor and visitor in self._let_in else address
 
     def wait(self, who: str) -> float:
-        """Seconds until they may try again; 0: now."""
+        """Return seconds until they may try again; 0: now."""
         now = self._clock()
         with self._lock:
             record = self._records.get(who)

@@ -10,8 +10,8 @@ from engine.errors import SceneError
 
 
 def uploaded(path: object, folder: Path) -> Path:
-    """The uploaded file at this path. Gradio checks the files of well-formed calls; a hand-made call could name any
-    file of this machine. Raises SceneError, in the same words whether there is such a file or not."""
+    """Return the uploaded file at this path. Gradio checks the files of well-formed calls; a hand-made call could name
+    any file of this machine. Raises SceneError, in the same words whether there is such a file or not."""
     refusal = SceneError("", "this is not an uploaded file", "Upload the picture first.")
     try:
         found = Path(str(path)).resolve()
@@ -23,7 +23,7 @@ def uploaded(path: object, folder: Path) -> Path:
 
 
 def handed_out(path: Path, folder: Path) -> Path:
-    """A copy of one file in the upload folder, to be named in an answer: Gradio hands out nothing from anywhere else,
-    and no folder with what others made is to be opened for it. It is thrown away a day after it was last asked for.
-    Raises OSError."""
+    """Return a copy of one file in the upload folder, to be named in an answer: Gradio hands out nothing from anywhere
+    else, and no folder with what others made is to be opened for it. It is thrown away a day after it was last asked
+    for. Raises OSError."""
     return Path(save_file_to_cache(path, str(folder)))

@@ -52,12 +52,13 @@ class Passes:
         self._passing = secrets.token_bytes(32)
 
     def issue(self, account: int | None) -> str:
-        """A pass for who has logged in with that account of the access, counted from 0; None: for the owner."""
+        """Return a pass for who has logged in with that account of the access, counted from 0; None: for the owner."""
         said = f"{'owner' if account is None else account}.{secrets.token_hex(16)}"
         return f"{said}.{_signature(self._passing, said)}"
 
     def recognise(self, request: Request, foreign: bool, address: str) -> tuple[Visitor, bool]:
-        """The visitor, and whether they are let in. `foreign`: another site's page asks; its cookies do not count."""
+        """Return the visitor, and whether they are let in. `foreign`: another site's page asks; its cookies do not
+        count."""
         cookies = {} if foreign else request.cookies
         secret, account = self._secret(cookies.get(COOKIE, "")), self._account(cookies.get(self.cookie, ""))
         visitor = _digest(secret) if secret else ""
@@ -67,7 +68,8 @@ class Passes:
         return Visitor(visitor, False, f"{account or ('-' if is_in else '?')}@{address}"), is_in
 
     def cookies(self, request: Request, pass_secret: str = "") -> list[str]:
-        """The Set-Cookie values a response needs: the visitor's where there is none that counts, and a new pass."""
+        """Return the Set-Cookie values a response needs: the visitor's where there is none that counts, and a new
+        pass."""
         found, held = [], request.cookies.get(COOKIE, "")
         if not (_SIGNED.fullmatch(held) and self._secret(held)):
             secret = self._secret(held) or secrets.token_hex(16)
@@ -77,13 +79,13 @@ class Passes:
         return found
 
     def _secret(self, cookie: str) -> str:
-        """What a visitor's cookie holds, where this server has issued it; else nothing."""
+        """Return what a visitor's cookie holds, where this server has issued it; else nothing."""
         if match := _SIGNED.fullmatch(cookie):
             return match[1] if hmac.compare_digest(match[2], _signature(self._key, match[1])) else ""
         return cookie if _BARE.fullmatch(cookie) and self._is_known(_digest(cookie)) else ""
 
     def _account(self, cookie: str) -> str:
-        """The account a pass was issued for, or "owner"; nothing for no pass of this server's."""
+        """Return the account a pass was issued for, or "owner"; nothing for no pass of this server's."""
         match = _PASS.fullmatch(cookie)
         said, _, signature = cookie.rpartition(".")
         return match[1] if match and hmac.compare_digest(signature, _signature(self._passing, said)) else ""

@@ -27,8 +27,8 @@ class Folders:
         self.outputs, self.clips, self.trash = outputs, outputs / "clips", outputs / "trash"
 
     def new(self, slug: str) -> tuple[str, Path]:
-        """An id that nobody can guess and a fresh folder; its name says when and what. Until it is accepted it counts
-        for nothing, and what a kill leaves of it is removed at the next start. Raises TroupeError."""
+        """Return an id that nobody can guess and a fresh folder; its name says when and what. Until it is accepted it
+        counts for nothing, and what a kill leaves of it is removed at the next start. Raises TroupeError."""
         job_id = uuid.uuid4().hex
         folder = self.clips / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{slug}_{job_id}"
         try:
@@ -107,7 +107,7 @@ def drop_steps(folder: Path) -> None:
 
 
 def whole_clip(folder: Path) -> Path | None:
-    """The clip of a folder, where there is one and it can be read: it has its name only once it is whole."""
+    """Return the clip of a folder, where there is one and it can be read: it has its name only once it is whole."""
     from engine.media.video import probe
 
     for clip in sorted(folder.glob("*.mp4")):
@@ -118,7 +118,7 @@ def whole_clip(folder: Path) -> Path | None:
 
 
 def poster_of(clip: Path) -> Path | None:
-    """The picture beside a clip, made now where it is missing."""
+    """Return the picture beside a clip, made now where it is missing."""
     from engine.media.video import poster
 
     out = clip.with_suffix(".jpg")
@@ -130,7 +130,7 @@ def poster_of(clip: Path) -> Path | None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder's scene can be rendered: it and all its pictures are there."""
+    """Return whether a folder's scene can be rendered: it and all its pictures are there."""
     try:
         return all((folder / name).is_file() for name in pictures_of(load_scene(folder / SCENE)))
     except SceneError:
@@ -138,7 +138,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def pictures_of(scene: Scene) -> set[str]:
-    """The files that a scene names."""
+    """Return the files that a scene names."""
     masks = {element.cutout for element in scene.cast if element.role != "background"} - {"auto", "none"}
     return {element.image for element in scene.cast} | masks
 

@@ -34,7 +34,7 @@ class History:
     _worker: Runner
 
     def snapshot(self, job_id: object) -> Snapshot | None:
-        """A job as it stands; None where there is no such job. Whoever has the id may ask."""
+        """Return a job as it stands; None where there is no such job. Whoever has the id may ask."""
         row = self._row(job_id)
         if row is None:
             return None
@@ -45,7 +45,7 @@ class History:
         return self._snap(row, ahead)
 
     def queue(self, owner: str | None = None) -> list[Snapshot]:
-        """The running job, then those in line, in their order."""
+        """Return the running job, then those in line, in their order."""
         found, ahead = [], 0
         for row in self._store.queued():  # in one look: a job that begins between two would be in neither
             ahead += row.state == WAITING
@@ -56,11 +56,12 @@ class History:
         self, owner: str | None = None, search: str = "", engine: str | None = None, favourites: bool = False,
         limit: int = 50, offset: int = 0,
     ) -> list[Snapshot]:  # fmt: skip
-        """Jobs that are over, the newest first; `search`: words of the prompt or the cast's names, in any order."""
+        """Return jobs that are over, the newest first; `search`: words of the prompt or the cast's names, in any
+        order."""
         return [self._snap(row) for row in self._store.history(owner, search, engine, favourites, limit, offset)]
 
     def in_trash(self, owner: str | None = None, older_than: float = 0.0) -> list[Snapshot]:
-        """What was put away, at least so many seconds ago, the latest first."""
+        """Return what was put away, at least so many seconds ago, the latest first."""
         before = _ago(older_than)
         return [self._snap(row) for row in self._store.in_trash(owner) if not older_than or row.trashed <= before]
 
@@ -101,7 +102,7 @@ class History:
         return row if row is not None and owner in (None, row.owner) else None
 
     def _mine(self, job_id: object, owner: str | None, states: tuple[str, ...] = ()) -> JobRow:
-        """The job's row. Raises TroupeError where there is none, it is another owner's, or in another state."""
+        """Return the job's row. Raises TroupeError where there is none, it is another owner's, or in another state."""
         row = self._row(job_id, owner)
         if row is None:
             raise TroupeError("There is no such clip", "It may have been removed in another tab.")
@@ -147,8 +148,8 @@ class History:
         )  # fmt: skip
 
     def _times(self, progress: Any) -> tuple[float, float | None]:
-        """Seconds that the running job has taken, and those that its stage still takes as it said itself. Between two
-        words of the engine, which can be minutes apart, time goes on."""
+        """Return seconds that the running job has taken, and those that its stage still takes as it said itself.
+        Between two words of the engine, which can be minutes apart, time goes on."""
         since = max(0.0, time.monotonic() - self._worker.heard)
         if progress is None:
             return self._worker.earlier + since, None
@@ -156,7 +157,7 @@ class History:
         return self._worker.earlier + progress.elapsed + since, None if left is None else max(0.0, left - since)
 
     def _left(self, row: JobRow, kept: bool) -> float | None:
-        """What the whole job still takes, by the pace of this engine's last jobs on this machine."""
+        """Return what the whole job still takes, by the pace of this engine's last jobs on this machine."""
         pace = self._store.pace(row.engine)
         if pace is None:
             return None
@@ -168,7 +169,7 @@ class History:
 
 
 def _ago(seconds: float) -> str:
-    """The time of day so many seconds ago, as the store has it."""
+    """Return the time of day so many seconds ago, as the store has it."""
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 

@@ -82,8 +82,8 @@ def _plain(name: str) -> str:
 
 
 def last_failure(clips: Path) -> list[str]:
-    """The lines of the last run of the newest job that failed, without what is noted about its cast; empty where the
-    newest jobs went well."""
+    """Return the lines of the last run of the newest job that failed, without what is noted about its cast; empty where
+    the newest jobs went well."""
     for path in _newest(clips):
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -95,7 +95,7 @@ def last_failure(clips: Path) -> list[str]:
 
 
 def _what(line: str) -> str:
-    """What a line tells: its first words, after the time of day."""
+    """Return what a line tells: its first words, after the time of day."""
     return line[24:].partition(":")[0] if line[:4].isdigit() and line[4:5] == "-" else ""
 
 

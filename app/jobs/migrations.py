@@ -53,8 +53,8 @@ MIGRATIONS: list[Migration] = [
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:
-    """How many migrations the file has had; 0 for a new one. Raises StoreError for one that has had more than there
-    are here, sqlite3.DatabaseError where the number is spoilt."""
+    """Return how many migrations the file has had; 0 for a new one. Raises StoreError for one that has had more than
+    there are here, sqlite3.DatabaseError where the number is spoilt."""
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         problem = f"The list of jobs ({path}) was written by a newer Troupe"
@@ -65,7 +65,7 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
 
 
 def lacking(db: sqlite3.Connection, path: Path) -> list[Migration]:
-    """The migrations that the file has not had, in their order. Raises what `version_of` raises."""
+    """Return the migrations that the file has not had, in their order. Raises what `version_of` raises."""
     return MIGRATIONS[version_of(db, path) :]
 
 

@@ -85,14 +85,14 @@ class JobQueue(History):
             self.lock.release()
 
     def take_notice(self) -> str:
-        """The notice, for the first who asks."""
+        """Return the notice, for the first who asks."""
         notice, self.notice = self.notice, ""
         return notice
 
     # -- the queue ----------------------------------------------------------------
 
     def new_folder(self, slug: str) -> tuple[str, Path]:
-        """An id and a fresh folder for a job; the folder's name says when and what."""
+        """Return an id and a fresh folder for a job; the folder's name says when and what."""
         return self._folders.new(slug)
 
     def check_room(self, owner: str) -> None:
@@ -143,7 +143,7 @@ class JobQueue(History):
         return job
 
     def duplicate(self, job_id: str, owner: str | None = None, seed: int | None = None) -> Job:
-        """The same scene once more, with another seed where one is given. Raises TroupeError."""
+        """Return the same scene once more, with another seed where one is given. Raises TroupeError."""
         row = self._mine(job_id, owner)
         self.check_room(row.owner)
         source = self._folder(row)

@@ -40,7 +40,7 @@ class JobRecord:
 
 
 def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
-    """A waiting job's row."""
+    """Return a waiting job's row."""
     engine = papers.options.get("engine") or scene.engine
     names, known = " ".join(element.name for element in scene.cast), known_engine(engine)
     return JobRow(
@@ -52,7 +52,7 @@ def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
 
 
 def options_of(request: RenderRequest) -> dict[str, Any]:
-    """What a request says beside its scene and its places, as JSON data."""
+    """Return what a request says beside its scene and its places, as JSON data."""
     own = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in _PLACES}
     cache = str(request.cache) if request.cache is not None else None
     kind = request.made_by.options
@@ -62,8 +62,8 @@ def options_of(request: RenderRequest) -> dict[str, Any]:
 
 
 def request_of(row: JobRow, folder: Path) -> RenderRequest:
-    """The request that a row was made from, for the folder where it lies now. A model's run keeps its steps and its
-    preview there. Raises SceneError for a scene that this version cannot use."""
+    """Return the request that a row was made from, for the folder where it lies now. A model's run keeps its steps and
+    its preview there. Raises SceneError for a scene that this version cannot use."""
     data, scene = json.loads(row.options), scene_from_json(row.scene)
     kind = find_engine(row.engine).options
     how = _known(kind, data.get("options") or data.get(row.engine) or {}, ())  # earlier versions: by the engine's name
@@ -90,8 +90,8 @@ def amend(folder: Path, **values: object) -> None:
 
 
 def may_go_on(folder: Path) -> bool:
-    """Whether a job that was cut off may go on without being asked: twice, so that one that takes the machine down with
-    it does not do so for ever."""
+    """Return whether a job that was cut off may go on without being asked: twice, so that one that takes the machine
+    down with it does not do so for ever."""
     times = _data(folder).get("went_on", 0)
     if not isinstance(times, int) or times >= _GOES_ON:
         return False
@@ -115,7 +115,7 @@ def _data(folder: Path) -> dict[str, Any]:
 
 
 def read_back(folder: Path, job_id: str) -> JobRow | None:
-    """The row of a folder that the store does not know; None where there is no scene that can be used."""
+    """Return the row of a folder that the store does not know; None where there is no scene that can be used."""
     try:
         scene = load_scene(folder / SCENE)
     except SceneError:

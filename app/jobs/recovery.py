@@ -42,7 +42,7 @@ def reconcile(store: JobStore, folders: Folders) -> None:
 
 
 def _found(row: JobRow, folder: Path) -> dict[str, Any]:
-    """What became of a job that was running when its process ended."""
+    """Return what became of a job that was running when its process ended."""
     tidy(folder)
     clip = whole_clip(folder)
     if clip is None and not row.trashed and is_complete(folder) and may_go_on(folder):
@@ -68,7 +68,7 @@ def _take_in(store: JobStore, row: JobRow, folder: Path) -> None:
 
 
 def done_values(clip: Path, poster: Path | None, seconds: float, notices: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The columns of a job that has its clip."""
+    """Return the columns of a job that has its clip."""
     return {
         "state": DONE, "clip": clip.name, "poster": poster.name if poster else "", "seconds": seconds,
         "notices": json.dumps(list(notices)), "ended": now(), "remaining": None,

@@ -92,7 +92,7 @@ class Runner:
         self.start()
 
     def handle(self, row: JobRow) -> Job:
-        """The handle of a job that is in the queue."""
+        """Return the handle of a job that is in the queue."""
         with self.changed:
             if row.id not in self._jobs:
                 self._jobs[row.id] = Job(row.id, self._folders.find(row.folder, bool(row.trashed)))
@@ -123,7 +123,7 @@ class Runner:
                     self.dismiss(job.id)
 
     def _next(self) -> JobRow | None:
-        """The next job, now running; waits until there is one. None when Troupe is closed."""
+        """Return the next job, now running; waits until there is one. None when Troupe is closed."""
         with self.changed:
             while not self._closing:
                 try:
@@ -180,7 +180,7 @@ class Runner:
             journal.close()
 
     def _fallen(self, row: JobRow, job: Job, error: Exception) -> dict[str, Any]:
-        """What becomes of a job that ended with an error."""
+        """Return what becomes of a job that ended with an error."""
         if isinstance(error, Stopped | EngineClosed):
             then = job.then if isinstance(error, Stopped) or job.stop.is_set() else INTERRUPTED
             if then == WAITING:
@@ -207,7 +207,7 @@ class Runner:
         return {"state": WAITING, "error": "", **self._reached()}
 
     def _reached(self) -> dict[str, Any]:
-        """How far the running job is."""
+        """Return how far the running job is."""
         at = self.progress
         if at is None:
             return {}
@@ -237,5 +237,5 @@ class Runner:
                     self.changed.wait(_RETRY)
 
     def _free(self) -> int:
-        """Bytes that are free where clips go; 0 where the disk does not tell."""
+        """Return bytes that are free where clips go; 0 where the disk does not tell."""
         return free_bytes(self._folders.outputs)[0] or 0

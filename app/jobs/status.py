@@ -72,6 +72,6 @@ class Snapshot:
 
 
 def share_of(engine: str, stage: str, step: int, of: int) -> float:
-    """How much of a job is done, 0 to 1, at this point of a stage."""
+    """Return how much of a job is done, 0 to 1, at this point of a stage."""
     known = known_engine(engine)
     return known.share(stage, step, of) if known else 0.0

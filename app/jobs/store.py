@@ -78,7 +78,7 @@ _COLUMNS = ", ".join(_NAMES)  # bare: a name in quotation marks that is no colum
 
 
 def now() -> str:
-    """The time of day for the store: UTC, ISO 8601."""
+    """Return the time of day for the store: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -210,11 +210,11 @@ class JobStore:
     # -- the queue ---------------------------------------------------------------
 
     def line(self) -> list[JobRow]:
-        """The jobs that wait or are held, in the queue's order."""
+        """Return the jobs that wait or are held, in the queue's order."""
         return self._rows(f"WHERE {_among('state', IN_LINE)} AND NOT gone ORDER BY position, number", *IN_LINE)
 
     def queued(self) -> list[JobRow]:
-        """The running job, then those in line, as they stand at one moment."""
+        """Return the running job, then those in line, as they stand at one moment."""
         first = "state != ?, position, number"
         return self._rows(f"WHERE {_among('state', QUEUED)} AND NOT gone ORDER BY {first}", *QUEUED, RUNNING)
 
@@ -222,7 +222,7 @@ class JobStore:
         return self._rows("WHERE state = ? ORDER BY number", RUNNING)
 
     def front(self, row: JobRow) -> int:
-        """The position before everybody who is in line; the row's own, where that is it already."""
+        """Return the position before everybody who is in line; the row's own, where that is it already."""
         return min([row.position, *(each.position - 1 for each in self.line())])
 
     def line_up(self, ids: Sequence[str]) -> None:
@@ -265,7 +265,8 @@ class JobStore:
             return iter(self._db.execute("SELECT id, folder, trashed, gone FROM jobs").fetchall())
 
     def pace(self, engine: str) -> float | None:
-        """Seconds that this machine takes for one unit of work, the median of its last jobs; None without any."""
+        """Return seconds that this machine takes for one unit of work, the median of its last jobs; None without
+        any."""
         query = "SELECT seconds / units FROM jobs WHERE state = ? AND engine = ? AND seconds > 0 AND units > 0"
         with self._lock, self._told():
             found = self._db.execute(f"{query} ORDER BY number DESC LIMIT ?", (DONE, engine, _PAST)).fetchall()
@@ -284,8 +285,8 @@ class JobStore:
 
 
 def open_store(path: Path, has_outputs: bool) -> tuple[JobStore, str]:
-    """The store, and what a person should know: a damaged file is set aside under a name of its own, never deleted.
-    `has_outputs`: there are clips, so that an empty file is not a new one."""
+    """Return the store, and what a person should know: a damaged file is set aside under a name of its own, never
+    deleted. `has_outputs`: there are clips, so that an empty file is not a new one."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size == 0 and has_outputs:
             return _anew(path)

@@ -17,17 +17,17 @@ class Damaged(Exception):
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file itself is spoilt."""
+    """Return whether SQLite says that the file itself is spoilt."""
     return _code(error) in _DAMAGE
 
 
 def is_unmapped(error: sqlite3.Error) -> bool:
-    """Whether the disk lets no file be mapped into memory, as many network disks do."""
+    """Return whether the disk lets no file be mapped into memory, as many network disks do."""
     return getattr(error, "sqlite_errorcode", None) in _NOT_MAPPED
 
 
 def in_words(error: sqlite3.Error, folder: Path) -> StoreError | None:
-    """The error as a person can act on it, `folder` being where the store lies; None for one that is a fault of
+    """Return the error as a person can act on it, `folder` being where the store lies; None for one that is a fault of
     Troupe's own."""
     said = _SAID.get(_code(error))
     return StoreError(f"{said[0]}: {folder}", said[1]) if said else None

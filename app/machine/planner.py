@@ -42,20 +42,20 @@ class Planner:
         threading.Thread(target=self._ask, name="troupe-hardware", daemon=True).start()
 
     def hardware(self, patience: float = _PATIENCE) -> Hardware | None:
-        """What this machine has; None where it did not say so in time."""
+        """Return what this machine has; None where it did not say so in time."""
         self.look()
         self._known.wait(patience)
         return self._hardware
 
     def facts(self) -> dict[str, Any]:
-        """The same as plain data, for a report."""
+        """Return the same as plain data, for a report."""
         from engine.memory.hardware import hardware_to_dict
 
         hardware = self.hardware()
         return hardware_to_dict(hardware) if hardware is not None else {}
 
     def plan(self, engine: Engine, scene: Scene, options: EngineOptions) -> RunPlan | None:
-        """How this machine would make a clip; None while it is not known, or where the engine plans nothing."""
+        """Return how this machine would make a clip; None while it is not known, or where the engine plans nothing."""
         planner = self._planner_of(engine)
         hardware = self.hardware() if planner is not None else None
         if planner is None or hardware is None:
@@ -68,11 +68,11 @@ class Planner:
         return plan
 
     def plans(self, engine: Engine) -> bool:
-        """Whether the engine's clips are planned at all."""
+        """Return whether the engine's clips are planned at all."""
         return self._planner_of(engine) is not None
 
     def learning(self, render: RenderCall) -> RenderCall:
-        """The engine's door, with an eye on how long its stages take: the next plans foresee them better."""
+        """Return the engine's door, with an eye on how long its stages take: the next plans foresee them better."""
 
         def run(request: RenderRequest, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
             began: dict[str, tuple[float, int]] = {}
@@ -98,7 +98,7 @@ class Planner:
         self._known.set()
 
     def _planner_of(self, engine: Engine) -> EnginePlanner | None:
-        """The engine's planner: one each, for it remembers what it has read."""
+        """Return the engine's planner: one each, for it remembers what it has read."""
         with self._lock:
             if engine.name not in self._planners:
                 self._planners[engine.name] = engine.planner()

@@ -30,7 +30,7 @@ class OwnerSettings:
         self._file = file
 
     def get(self) -> Choices:
-        """The choices; what is missing or unreadable is as it is by default."""
+        """Return the choices; what is missing or unreadable is as it is by default."""
         try:
             data = json.loads(self._file.read_text(encoding="utf-8"))
             return Choices(**{name: data[name] for name, kind in _KINDS.items() if _is(kind, data.get(name))})
@@ -49,7 +49,7 @@ _KINDS = {each.name: type(each.default) for each in fields(Choices)}
 
 
 def _is(kind: type, value: object) -> bool:
-    """Whether a value that a person may have written is one for a choice of this kind; numbers from 0 on."""
+    """Return whether a value that a person may have written is one for a choice of this kind; numbers from 0 on."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
     return type(value) is kind and (not isinstance(value, int) or value >= 0)

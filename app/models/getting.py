@@ -83,7 +83,7 @@ class Getting:
         delete(store)
 
     def status(self, kind: str) -> Status | None:
-        """How far the work is, or how the last one ended."""
+        """Return how far the work is, or how the last one ended."""
         work = self.work(kind)
         with self._lock:
             self._settle(work)  # an end that is told is one: nobody looks again after it
@@ -94,7 +94,7 @@ class Getting:
         return Status(kind, state=FAILED, message=said) if said and status is None else status
 
     def work(self, kind: str) -> Work:
-        """The files of this kind of work."""
+        """Return the files of this kind of work."""
         return library_work() if kind == "install" else ModelStore(self.model).work
 
     def _settle(self, work: Work) -> None:

@@ -112,7 +112,7 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
 
 
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
-    """Every component as it should be now, but the box that a person types into."""
+    """Return every component as it should be now, but the box that a person types into."""
     libraries, state = look_at_libraries(), look(getting.model)
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING

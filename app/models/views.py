@@ -40,7 +40,7 @@ def part(number: int, title: str, lacks: str, lines: Sequence[str], status: Stat
 
 
 def libraries_html(found: Libraries, status: Status | None) -> Markup:
-    """The libraries: what is missing, what it takes, who does it."""
+    """Return the libraries: what is missing, what it takes, who does it."""
     if found.installed:
         return part(1, "Libraries", "", ["PyTorch and what the engine needs beside it are installed."], status)
     takes = (

@@ -21,10 +21,10 @@ def each(template: str, values: Iterable[Any]) -> Markup:
 
 
 def note(said: str) -> Markup:
-    """A quiet line that screen readers tell."""
+    """Return a quiet line that screen readers tell."""
     return fill('<p class="tr-note" role="status">{}</p>', said)
 
 
 def message(said: Any, kind: str = "", role: str = "status") -> Markup:
-    """A box with a message; `kind` is "bad" or "warn", as the stylesheet has them."""
+    """Return a box with a message; `kind` is "bad" or "warn", as the stylesheet has them."""
     return fill('<div class="tr-message {}" role="{}">{}</div>', kind, role, said)

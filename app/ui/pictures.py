@@ -15,19 +15,19 @@ STAGE_FRAME = 960  # pixels: the longest side of the stage's background
 
 
 def data_url(picture: Image.Image, quality: int = 80) -> str:
-    """A picture as a WebP data URL; alpha is kept."""
+    """Return a picture as a WebP data URL; alpha is kept."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def shrunk(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """A copy that fits into (width, height) pixels; never enlarged."""
+    """Return a copy that fits into (width, height) pixels; never enlarged."""
     small = picture.copy()
     small.thumbnail((width, height), Image.Resampling.LANCZOS)
     return small
 
 
 def trimmed(picture: Image.Image) -> Image.Image:
-    """An RGBA picture cropped to what can be seen of it: the box that a placement's scale and foot speak of."""
+    """Return an RGBA picture cropped to what can be seen of it: the box that a placement's scale and foot speak of."""
     return picture.crop(bounding_box(picture))

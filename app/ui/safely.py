@@ -24,8 +24,9 @@ _UNFIT = "This call cannot be understood. 'Use via API' on the page shows how."
 
 
 def safely(handler: Handler, markup: bool = True) -> Handler:
-    """The handler, with every error turned into a message: a stranger sees no stack trace, and nothing is silent.
-    `markup`: the message is shown as HTML, as Gradio does on the page, so what people wrote is escaped in it."""
+    """Return the handler, with every error turned into a message: a stranger sees no stack trace, and nothing is
+    silent. `markup`: the message is shown as HTML, as Gradio does on the page, so what people wrote is escaped in
+    it."""
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)

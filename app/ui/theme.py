@@ -18,7 +18,7 @@ HOUSE = colors.Color(
 
 
 def troupe_theme() -> gr.themes.Base:
-    """The theme that `launch` takes."""
+    """Return the theme that `launch` takes."""
     sans = (fonts.Font("system-ui"), fonts.Font("Segoe UI"), fonts.Font("Roboto"), fonts.Font("sans-serif"))
     mono = (fonts.Font("ui-monospace"), fonts.Font("Consolas"), fonts.Font("monospace"))
     theme = gr.themes.Base(

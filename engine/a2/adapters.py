@@ -37,8 +37,8 @@ def check_loras(loras: Sequence[Lora], transformer: ComponentFiles) -> None:
 
 
 def read_loras(loras: Sequence[Lora], shapes: dict[str, tuple[int, ...]], check_only: bool = False) -> Changes:
-    """What the files do together to a transformer with parameters of these `shapes`. Raises EngineUnavailable, which
-    names the file. `check_only` reads no weights."""
+    """Return what the files do together to a transformer with parameters of these `shapes`. Raises EngineUnavailable,
+    which names the file. `check_only` reads no weights."""
     together = Changes()
     for lora in loras:
         one = read_lora(lora.path, check_only)
@@ -91,8 +91,8 @@ def _restore(transformer: Any, names: Iterable[str], weights: ComponentFiles) ->
 
 
 def identity(loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:
-    """What a run depends on: contents and strengths. Of the contents, since a LoRA that is trained further keeps its
-    name and size. In their order: float sums depend on it."""
+    """Return what a run depends on: contents and strengths. Of the contents, since a LoRA that is trained further keeps
+    its name and size. In their order: float sums depend on it."""
     import hashlib
 
     found = []

@@ -85,5 +85,5 @@ def set_attention(transformer: Any, attention: Attention) -> None:
 
 
 def effect(attention: Attention) -> str:
-    """What the person should know about it; empty where there is nothing."""
+    """Return what the person should know about it; empty where there is nothing."""
     return "" if attention == "native" else f"Attention {attention} {_KERNELS[attention].effect}."

@@ -110,7 +110,7 @@ class _SelfAttention:
 
 
 def parts(length: int, size: int) -> Iterator[slice]:
-    """Slices of nearly equal length, at most `size`, that cover `length`."""
+    """Yield slices of nearly equal length, at most `size`, that cover `length`."""
     count = -(-length // size)
     for i in range(count):
         yield slice(length * i // count, length * (i + 1) // count)

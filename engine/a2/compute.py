@@ -31,7 +31,7 @@ class Compute:
     resident_blocks: int = 0
 
     def __str__(self) -> str:
-        """What the numbers depend on: nearly not the device, and not where the weights wait."""
+        """Return what the numbers depend on: nearly not the device, and not where the weights wait."""
         return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
 
     @property
@@ -43,7 +43,7 @@ class Compute:
 
 
 def choose_compute(options: A2Options) -> Compute:
-    """The device and precision that were asked for, or the best there is. Raises EngineUnavailable."""
+    """Return the device and precision that were asked for, or the best there is. Raises EngineUnavailable."""
     import torch
 
     cuda = torch.cuda.is_available()

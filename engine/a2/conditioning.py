@@ -115,15 +115,15 @@ def encode_text(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
 
 
 def clean(prompt: str) -> str:
-    """The prompt as the text encoder was trained to read it: broken encodings mended, HTML entities resolved, one
-    space between words."""
+    """Return the prompt as the text encoder was trained to read it: broken encodings mended, HTML entities resolved,
+    one space between words."""
     import ftfy
 
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
 
 
 def too_long(checkpoint: Checkpoint, prompt: str) -> bool:
-    """Whether the end of the prompt is beyond what the text encoder reads."""
+    """Return whether the end of the prompt is beyond what the text encoder reads."""
     return len(checkpoint.tokenizer(clean(prompt)).input_ids) > TEXT_TOKENS
 
 
@@ -143,7 +143,7 @@ def encode_spatial(
     checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator,
     tiled: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """The condition, (1, 20, T, h, w): the pictures as the first frames of a video that is zero after them.
+    """Return the condition, (1, 20, T, h, w): the pictures as the first frames of a video that is zero after them.
 
     They are put one after another in pixel space, before the VAE: the first fills the frame that has a latent of its
     own, every later one the four frames of the next latent. The posterior is sampled, not its mode taken.
@@ -176,7 +176,7 @@ def to_pixels(picture: Image.Image) -> torch.Tensor:
 
 
 def latent_statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The VAE's mean and standard deviation, (1, 16, 1, 1, 1) each: latents are normalised with them."""
+    """Return the VAE's mean and standard deviation, (1, 16, 1, 1, 1) each: latents are normalised with them."""
     import torch
 
     mean, deviation = (

@@ -37,7 +37,8 @@ class _Tile:
 def decode(
     vae: Any, latents: torch.Tensor, tiling: Tiling | None = None, stop: Callable[[], bool] | None = None
 ) -> Iterator[np.ndarray]:
-    """The frames of `latents` (1, 16, T, h, w), normalised: 4 T - 3 of them, each (8 h, 8 w, 3) uint8 RGB, one by one.
+    """Yield the frames of `latents` (1, 16, T, h, w), normalised: 4 T - 3 of them, each (8 h, 8 w, 3) uint8 RGB, one by
+    one.
 
     `stop` is asked before every tile of every latent frame and raises Stopped.
     """
@@ -57,7 +58,7 @@ def decode(
 
 
 def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tensor:
-    """The decoder's first half: one latent frame (1, 16, 1, h, w) to its features (1, c, 1, h, w)."""
+    """Return the decoder's first half: one latent frame (1, 16, 1, h, w) to its features (1, c, 1, h, w)."""
     x = _causal(vae.decoder.conv_in, vae.post_quant_conv(latent), cache, 0)
     features: torch.Tensor = vae.decoder.mid_block(x, feat_cache=cache, feat_idx=[1])
     return features
@@ -66,7 +67,7 @@ def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tens
 def _enlarge(
     decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable[[], bool] | None, park: bool
 ) -> np.ndarray:
-    """The second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
+    """Return the second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
     import torch
 
     height, width = features.shape[3] * PIXELS_A_LATENT, features.shape[4] * PIXELS_A_LATENT
@@ -98,7 +99,7 @@ def _moved(cache: list[Any], device: Any) -> list[Any]:
 
 
 def _causal(convolution: Any, x: torch.Tensor, cache: list[Any], place: int) -> torch.Tensor:
-    """A causal convolution that goes on where the last frames ended: it looks back two frames."""
+    """Return a causal convolution that goes on where the last frames ended: it looks back two frames."""
     import torch
 
     past = cache[place]
@@ -150,7 +151,7 @@ def _pixels(span: slice) -> slice:
 
 
 def _convolutions(module: Any) -> int:
-    """How many convolutions look back in time: each has its place in the cache."""
+    """Return how many convolutions look back in time: each has its place in the cache."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     return sum(isinstance(part, WanCausalConv3d) for part in module.modules())

@@ -24,8 +24,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_checkpoint(model: str) -> Path:
-    """The folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this machine.
-    Downloads nothing. Raises EngineUnavailable."""
+    """Return the folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this
+    machine. Downloads nothing. Raises EngineUnavailable."""
     try:
         folder = surroundings.expanded(model)
         there, is_folder = folder.exists(), folder.is_dir()
@@ -55,7 +55,7 @@ def find_checkpoint(model: str) -> Path:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether this can be the name of a repository on the hub, such as owner/name."""
+    """Return whether this can be the name of a repository on the hub, such as owner/name."""
     return len(model) <= 96 and bool(_HUB_ID.fullmatch(model)) and ".." not in model and not model.endswith(".git")
 
 
@@ -81,8 +81,8 @@ def needed_files(names: Iterable[str]) -> list[str]:
 
 
 def read_checkpoint(folder: Path) -> dict[str, ComponentFiles]:
-    """What the weight files of every component hold. Raises EngineUnavailable, which names the file that is missing,
-    cut off or not what its name says, and what to do."""
+    """Return what the weight files of every component hold. Raises EngineUnavailable, which names the file that is
+    missing, cut off or not what its name says, and what to do."""
     for component, names in _SMALL_FILES:
         if not any((folder / component / name).is_file() for name in names):
             name = f"{component}/{names[0]}"

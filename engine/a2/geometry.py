@@ -33,7 +33,7 @@ def latent_shape(video: Video) -> tuple[int, int, int, int, int]:
 
 
 def first_frames(references: int) -> int:
-    """How many of a clip's frames the references fill: the first picture one, each later one four."""
+    """Return how many of a clip's frames the references fill: the first picture one, each later one four."""
     return FRAMES_A_LATENT * references - (FRAMES_A_LATENT - 1)
 
 
@@ -44,7 +44,7 @@ def lengths_beside(frames: int) -> tuple[int, ...]:
 
 
 def frames_for(seconds: float, fps: int, trim_head: int) -> int:
-    """How many frames to generate so that at least `seconds` are left after the trim: the next 4k + 1."""
+    """Return how many frames to generate so that at least `seconds` are left after the trim: the next 4k + 1."""
     wanted = max(1, math.ceil(seconds * fps - 1e-9)) + trim_head
     return lengths_beside(wanted)[-1]
 
@@ -80,7 +80,7 @@ class ClipSize:
 
 
 def size_of(scene: Scene) -> ClipSize:
-    """The size of the clip that a scene asks for."""
+    """Return the size of the clip that a scene asks for."""
     video, sampling = scene.video, scene.sampling
     references = min(len(scene.cast), MAX_REFERENCES)
     return ClipSize(video.width, video.height, video.frames, sampling.steps, sampling.guidance, references)
@@ -102,12 +102,12 @@ class Tiling:
 
 
 def tiling_for(height: int, width: int) -> Tiling | None:
-    """Tiles for large frames only (latent pixels): where they overlap they cost time."""
+    """Return tiles for large frames only (latent pixels): where they overlap they cost time."""
     return Tiling() if height * width > _TILED_FROM else None
 
 
 def spans(length: int, tiling: Tiling | None) -> list[slice]:
-    """Spans of one size that cover `length` latent pixels and overlap by at least `overlap`."""
+    """Return spans of one size that cover `length` latent pixels and overlap by at least `overlap`."""
     if tiling is None or length <= tiling.tile:
         return [slice(0, length)]
     count = math.ceil((length - tiling.overlap) / (tiling.tile - tiling.overlap))

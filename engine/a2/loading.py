@@ -96,7 +96,8 @@ def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
 
 
 def _fusing(loras: Sequence[Lora], weights: ComponentFiles) -> tuple[Fused, Alter | None]:
-    """What the LoRAs will have done, and what does it to every tensor that is read; None where there are none."""
+    """Return what the LoRAs will have done, and what does it to every tensor that is read; None where there are
+    none."""
     if not identity(loras):
         return Fused(), None
     changes = read_loras(loras, {name: shape for name, (shape, _) in weights.tensors.items()})
@@ -104,8 +105,8 @@ def _fusing(loras: Sequence[Lora], weights: ComponentFiles) -> tuple[Fused, Alte
 
 
 def _kinds() -> dict[str, Any]:
-    """The class of each component. The image processor is the one that resizes with Pillow, as the authors' did: the
-    other one needs torchvision and gives other numbers."""
+    """Return the class of each component. The image processor is the one that resizes with Pillow, as the authors' did:
+    the other one needs torchvision and gives other numbers."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel
 
@@ -150,7 +151,7 @@ def _in_percent(on_load: OnLoad | None, step: int, name: str) -> Callable[[float
 
 
 def _hollow(kind: Any, weights: ComponentFiles) -> Any:
-    """The module without its weights. Raises EngineUnavailable where the files' tensors do not fit into it."""
+    """Return the module without its weights. Raises EngineUnavailable where the files' tensors do not fit into it."""
     from accelerate import init_empty_weights
 
     of_diffusers = hasattr(kind, "load_config")

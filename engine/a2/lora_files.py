@@ -44,7 +44,8 @@ class Changes:
         return sorted({*self.pairs, *self.differences})
 
     def fused(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """The parameter as it should be, float32 on the weight's device; the weight itself where nothing changes it.
+        """Return the parameter as it should be, float32 on the weight's device; the weight itself where nothing changes
+        it.
 
         A loader that streams or quantises calls this with every tensor that it reads, before anything else.
         """
@@ -67,7 +68,7 @@ class _Unknown(ValueError):
 
 
 def read_lora(path: Path, check_only: bool = False) -> Changes:
-    """The file's changes at strength 1; with `check_only` from its header alone, the tensors hollow. Raises
+    """Return the file's changes at strength 1; with `check_only` from its header alone, the tensors hollow. Raises
     EngineUnavailable, which names the file."""
     tensors = _read(path, check_only)
     try:
@@ -87,7 +88,7 @@ def unreadable(path: Path, error: OSError) -> EngineUnavailable:
 
 
 def _read(path: Path, check_only: bool) -> dict[str, torch.Tensor]:
-    """The file's tensors; with `check_only` hollow ones but for the alphas, which are single numbers."""
+    """Return the file's tensors; with `check_only` hollow ones but for the alphas, which are single numbers."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -116,7 +117,7 @@ def _read(path: Path, check_only: bool) -> dict[str, torch.Tensor]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """How PEFT was configured, where the file says so: then alpha stands there and not beside the weights."""
+    """Return how PEFT was configured, where the file says so: then alpha stands there and not beside the weights."""
     from safetensors import safe_open
 
     with safe_open(str(path), "pt") as file:
@@ -163,8 +164,8 @@ def _understand(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Cha
 
 
 def _plain(name: str) -> str:
-    """A tensor's name as one of the layouts that diffusers' loader knows: `transformer.` its own, `diffusion_model.`
-    that of Wan2.1's authors."""
+    """Return a tensor's name as one of the layouts that diffusers' loader knows: `transformer.` its own,
+    `diffusion_model.` that of Wan2.1's authors."""
     name = name.removeprefix("base_model.model.")
     if match := _IN_A_BLOCK.fullmatch(name):
         return f"diffusion_model.blocks.{match[1]}.{match[2]}.{match[3]}{match[4]}"
@@ -199,7 +200,7 @@ def _modules(modules: list[str]) -> list[str]:
 
 
 def _parameter(name: str) -> str:
-    """The parameter of diffusers' model that a difference belongs to."""
+    """Return the parameter of diffusers' model that a difference belongs to."""
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
     if name.startswith("transformer."):

@@ -175,7 +175,7 @@ _OF_A_RUN = (
 
 
 def of_the_model(options: A2Options) -> A2Options:
-    """The options without what is said anew for every run: equal where one loaded model serves both."""
+    """Return the options without what is said anew for every run: equal where one loaded model serves both."""
     kept = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN}
     return A2Options(**kept | {"offload": options.offload or "none", "resident_blocks": options.resident_blocks or 0})
 
@@ -233,8 +233,8 @@ def check_speed(options: A2Options) -> None:
 
 
 def as_run(scene: Scene, options: A2Options) -> Scene:
-    """The scene with the sampling that is used: turbo takes 4 to 8 steps (the scene's where they are that few), no
-    guidance, and the flow shift that the weights were distilled with."""
+    """Return the scene with the sampling that is used: turbo takes 4 to 8 steps (the scene's where they are that few),
+    no guidance, and the flow shift that the weights were distilled with."""
     if not options.turbo:
         return scene
     asked, (fewest, most) = scene.sampling, TURBO_STEPS

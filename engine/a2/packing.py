@@ -17,8 +17,9 @@ _LONGEST = 3.0  # times as long as wide, beyond which a subject gets less area t
 
 
 def share_slots(counts: Sequence[int], slots: int) -> list[int]:
-    """How many canvases each group gets. No group goes without; further canvases go, one by one, to the group that is
-    most crowded (the first of them where it is a tie). `slots` must be at least the number of groups that have any."""
+    """Return how many canvases each group gets. No group goes without; further canvases go, one by one, to the group
+    that is most crowded (the first of them where it is a tie). `slots` must be at least the number of groups that have
+    any."""
     shares = [min(count, 1) for count in counts]
     while sum(shares) < slots:
         crowd = [count / share if share < count else 0.0 for count, share in zip(counts, shares, strict=True)]
@@ -29,13 +30,13 @@ def share_slots(counts: Sequence[int], slots: int) -> list[int]:
 
 
 def split_evenly(things: Sequence[Thing], parts: int) -> list[list[Thing]]:
-    """Consecutive parts whose lengths differ by one at most; order is kept."""
+    """Return consecutive parts whose lengths differ by one at most; order is kept."""
     cuts = [round(i * len(things) / parts) for i in range(parts + 1)] if parts else [0]
     return [list(things[a:b]) for a, b in pairwise(cuts)]
 
 
 def pack(pictures: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
-    """Several subjects on one white canvas of `size` (width, height), in reading order. RGB.
+    """Return several subjects on one white canvas of `size` (width, height), in reading order. RGB.
 
     Every subject is cropped to what is visible of it, and all get the same area: nobody is small because the photo was
     taken from afar or because of a tall neighbour. Of all ways to break the line the one that makes them largest is
@@ -68,7 +69,7 @@ def _place(canvas: Image.Image, subject: Image.Image, box: tuple[float, float, f
 
 
 def _unit_box(subject: Image.Image) -> tuple[float, float]:
-    """Width and height of area one in the subject's shape; a very long one must not make all others tiny."""
+    """Return width and height of area one in the subject's shape; a very long one must not make all others tiny."""
     aspect = min(max(subject.width / subject.height, 1 / _LONGEST), _LONGEST)
     return aspect**0.5, aspect**-0.5
 

@@ -41,5 +41,5 @@ PHASES: dict[PhaseName, Phase] = {
 
 
 def where(phase: PhaseName, step: int) -> str:
-    """Such as "at step 12", or "while decoding"."""
+    """Return such as "at step 12", or "while decoding"."""
     return f"at step {step}" if phase == "sampling" else f"while {PHASES[phase].doing}"

@@ -25,7 +25,7 @@ _RIDGE = 0.01  # of the features' mean square: a reference in one colour must no
 
 
 def fit_colours(latents: torch.Tensor, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """The map that explains the pictures' colours best. `latents` is (16, n, h, w), one frame for each picture.
+    """Return the map that explains the pictures' colours best. `latents` is (16, n, h, w), one frame for each picture.
     Returns (17, 3): the channels, then the constant; to RGB in [-1, 1]."""
     import torch
 
@@ -42,7 +42,7 @@ def fit_colours(latents: torch.Tensor, pictures: Sequence[Image.Image]) -> torch
 
 
 def preview(latents: torch.Tensor, colours: torch.Tensor, count: int = 1) -> list[Image.Image]:
-    """The `count` middle frames of `latents` (1, 16, T, h, w) as RGB pictures of w by h pixels."""
+    """Return the `count` middle frames of `latents` (1, 16, T, h, w) as RGB pictures of w by h pixels."""
     import torch
 
     count = min(count, latents.shape[2])

@@ -126,7 +126,7 @@ def shoot(
 
 
 def _suspects(options: A2Options) -> list[str]:
-    """What was asked for that may lead a model's numbers astray."""
+    """Return what was asked for that may lead a model's numbers astray."""
     found = [f"the LoRA {lora.path.name}" for lora in options.loras]
     found += [f"the {options.attention} attention"] if options.attention != "native" else []
     return found + ([f"the {options.precision} precision"] if options.precision in ("int8", "fp8") else [])
@@ -156,7 +156,7 @@ def load(options: A2Options, callbacks: Callbacks = Callbacks()) -> Checkpoint:
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:
-    """What `load` depends on: equal where one loaded checkpoint serves both."""
+    """Return what `load` depends on: equal where one loaded checkpoint serves both."""
     found = files_below(find_checkpoint(options.model), os.stat)
     files = sorted((path, status.st_size, status.st_mtime_ns) for path, status in found)
     return of_the_model(options), tuple(files)
@@ -170,7 +170,7 @@ def _start(
     callbacks: Callbacks,
     attempt: Attempt,
 ) -> tuple[Run, Conditioning, Callable[[], None]]:
-    """A run, new or taken up again, its conditioning, and how to keep it."""
+    """Return a run, new or taken up again, its conditioning, and how to keep it."""
     state, device, solver = options.state, checkpoint.compute.device, options.solver
     belongs = _belongs(checkpoint, scene, canvases, attempt.asked)
     if attempt.begun is None and state is not None:
@@ -194,8 +194,8 @@ def _start(
 
 
 def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options) -> str:
-    """What a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents. How
-    guidance is batched changes them by rounding only, and a run that lacks memory goes on with less."""
+    """Return what a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents.
+    How guidance is batched changes them by rounding only, and a run that lacks memory goes on with less."""
     return fingerprint(
         scene,
         canvases,
@@ -209,13 +209,13 @@ def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], o
 
 
 def _identity(folder: Path) -> list[tuple[str, int]]:
-    """A checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than it
+    """Return a checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than it
     saves."""
     return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.glob("*/*.safetensors"))
 
 
 def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
-    """What the person should know: above all, everything that changes the picture."""
+    """Return what the person should know: above all, everything that changes the picture."""
     of_streams = (notice for slabs in checkpoint.streams.values() for notice in slabs.notices)
     told = list(dict.fromkeys((*checkpoint.notices, *of_streams)))
     if too_long(checkpoint, scene.prompt):

@@ -55,7 +55,8 @@ def shoot(
 def _frames(
     descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int, cache: ModelCache
 ) -> Generator[np.ndarray]:
-    """All frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was given."""
+    """Yield all frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was
+    given."""
     given = 0
     while True:
         _make_room(descent.way, checkpoint, cache)

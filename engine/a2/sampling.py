@@ -70,8 +70,8 @@ class NotFinite(EngineUnavailable):
 
 
 def make_scheduler(name: str, sampling: Sampling) -> Any:
-    """A scheduler of diffusers, ready for the first step. It works on the CPU, where 8 MB a step are nothing: UniPC
-    solves a small system, for which the card's library would want some hundred MB when the card is full."""
+    """Return a scheduler of diffusers, ready for the first step. It works on the CPU, where 8 MB a step are nothing:
+    UniPC solves a small system, for which the card's library would want some hundred MB when the card is full."""
     import diffusers
 
     classes: Any = diffusers  # their types are those of stand-ins, for where torch is missing
@@ -97,7 +97,7 @@ def make_scheduler(name: str, sampling: Sampling) -> Any:
 def begin(
     conditioning: Conditioning, sampling: Sampling, scheduler: str, device: torch.device, step_cache: bool = False
 ) -> Run:
-    """A run before its first step."""
+    """Return a run before its first step."""
     made, kept = make_scheduler(scheduler, sampling), Kept() if step_cache else None
     return Run(conditioning.noise.to(device), 0, sampling.steps, made, kept)
 
@@ -150,7 +150,7 @@ def sample(
 
 
 def _velocity(forward: Forward, run: Run, guidance: Guidance | None) -> torch.Tensor:
-    """The velocity at the run's latents, guided where that is asked."""
+    """Return the velocity at the run's latents, guided where that is asked."""
     if guidance is None:
         return forward("cond", run.latents, run.step)
     if guidance.batched:
@@ -161,8 +161,8 @@ def _velocity(forward: Forward, run: Run, guidance: Guidance | None) -> torch.Te
 
 
 def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
-    """The transformer as a function of which pass ("cond", "uncond", "both"), latents and step. What stays the same
-    over a run is moved once."""
+    """Return the transformer as a function of which pass ("cond", "uncond", "both"), latents and step. What stays the
+    same over a run is moved once."""
     import torch
 
     dtype, device = transformer.dtype, run.latents.device

@@ -77,7 +77,8 @@ def check_target(path: Path) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether a file can be one of ours: an earlier run's, perhaps damaged, whatever its name; or an empty one."""
+    """Return whether a file can be one of ours: an earlier run's, perhaps damaged, whatever its name; or an empty
+    one."""
     size = path.stat().st_size
     if size == 0 or path.suffix.lower() == ".safetensors":
         return True
@@ -91,7 +92,8 @@ def _is_replaceable(path: Path) -> bool:
 
 
 def fingerprint(scene: Scene, canvases: Sequence[Canvas], *others: object) -> str:
-    """What a run belongs to: everything that its latents depend on. A clip's speed and trim do not change them."""
+    """Return what a run belongs to: everything that its latents depend on. A clip's speed and trim do not change
+    them."""
     video = scene.video
     facts = [scene.prompt, scene.negative_prompt, video.width, video.height, video.frames, scene.sampling.model_dump()]
     digest = hashlib.sha256(json.dumps([*facts, *map(str, others)]).encode("utf-8", "replace"))
@@ -115,7 +117,7 @@ def save_run(path: Path, run: Run, conditioning: Conditioning, scheduler: str, b
 def load_run(
     path: Path, sampling: Sampling, scheduler: str, belongs: str, device: torch.device
 ) -> tuple[Run, Conditioning] | None:
-    """The run as it was kept; None where there is none, or it is damaged or belongs to something else."""
+    """Return the run as it was kept; None where there is none, or it is damaged or belongs to something else."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -136,8 +138,8 @@ def load_run(
 
 
 def _history(scheduler: Any) -> dict[str, Any]:
-    """What a scheduler keeps from step to step: the plain values and tensors among its attributes. Its configuration
-    is not among them: it is made anew from the scene."""
+    """Return what a scheduler keeps from step to step: the plain values and tensors among its attributes. Its
+    configuration is not among them: it is made anew from the scene."""
     return {name: value for name, value in vars(scheduler).items() if name != "_internal_dict" and _is_plain(value)}
 
 
@@ -150,7 +152,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
-    """JSON for `value`; the tensors in it go to `tensors`, under names that begin with `name`."""
+    """Return JSON for `value`; the tensors in it go to `tensors`, under names that begin with `name`."""
     import torch
 
     if isinstance(value, torch.Tensor):

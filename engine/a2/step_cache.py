@@ -37,12 +37,12 @@ class Kept:
 
 
 def facts() -> str:
-    """What latents depend on where the cache is used."""
+    """Return what latents depend on where the cache is used."""
     return f"first block {THRESHOLD} {WHOLE_AT_FIRST} {WHOLE_AT_LAST}"
 
 
 def make_config() -> Any:
-    """The cache, as diffusers takes it."""
+    """Return the cache, as diffusers takes it."""
     from diffusers import FirstBlockCacheConfig
 
     return FirstBlockCacheConfig(THRESHOLD)
@@ -78,7 +78,7 @@ class StepCache:
                 self._run(name, latents, then)
 
     def __call__(self, name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
-        """One pass of the guidance."""
+        """Return one pass of the guidance."""
         if step not in self._window:
             return self._forward(name, latents, step)
         flow, whole = self._run(name, latents, step)
@@ -93,7 +93,7 @@ class StepCache:
         self._kept.whole, self._kept.reused = self._pending.whole, self._pending.reused
 
     def _run(self, name: str, latents: torch.Tensor, step: int) -> tuple[torch.Tensor, bool]:
-        """A pass with the hooks on; whether it went through all blocks."""
+        """Return a pass with the hooks on; whether it went through all blocks."""
         seen: list[bool] = []
         # A hook on the block itself would hear of a pass that skips it, too.
         within = self._transformer.blocks[-1].attn1.register_forward_pre_hook(lambda *_: seen.append(True))

@@ -87,7 +87,7 @@ def _cut_photo(photo: Image.Image, quality: str, cache: Path | None, models: Mod
 
 
 def uncut(photo: Image.Image) -> Cutout:
-    """The photo as it is, background and all; where it is see-through it stays so."""
+    """Return the photo as it is, background and all; where it is see-through it stays so."""
     photo = within(photo, WORKING_SIDE)
     if photo.mode == "RGBA":
         return Cutout(bleed(photo), "none", empty_doubt(_alpha(photo)))

@@ -17,7 +17,7 @@ _NOTHING_LEFT = "The mask leaves nothing of the photo. White is what stays; perh
 
 
 def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
-    """The photo where the mask is white (or opaque, for a mask that is an alpha channel), soft where it is grey.
+    """Return the photo where the mask is white (or opaque, for a mask that is an alpha channel), soft where it is grey.
 
     The mask has any size and is stretched over the photo. Where the photo itself is see-through it stays so. Masks of
     label tools and of ComfyUI are understood; the notice says so where more than one thing could be meant.
@@ -34,7 +34,8 @@ def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
 
 
 def retouch(photo: Image.Image, cutout: Cutout, add: Image.Image | None, remove: Image.Image | None) -> Cutout:
-    """A cut-out with the brush's strokes: `add` brings the photo back, `remove` takes away and wins where both are.
+    """Return a cut-out with the brush's strokes: `add` brings the photo back, `remove` takes away and wins where both
+    are.
 
     Masks have any size and mode ("1", "L", or RGBA whose alpha holds the stroke); None is no stroke. The result has the
     cut-out's size. Raises CutoutError where the photo is not the one the cut-out was made from.
@@ -59,7 +60,8 @@ def _recut(photo: Image.Image, alpha: np.ndarray) -> Image.Image:
 
 
 def _painted(mask: Image.Image | None, size: tuple[int, int]) -> np.ndarray:
-    """The strokes over a photo of `size`, (H, W) in 0..1. A mask that is enlarged gets a soft edge, not stairs."""
+    """Return the strokes over a photo of `size`, (H, W) in 0..1. A mask that is enlarged gets a soft edge, not
+    stairs."""
     if mask is None:
         return np.zeros((size[1], size[0]), np.float32)
     drawn = mask.mode in ("RGBA", "LA") and lowest(mask.getchannel("A")) < 255

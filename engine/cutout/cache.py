@@ -17,13 +17,13 @@ _FILE = "cutout-{}.png"  # nothing else in the folder is touched
 
 
 def key(photo: Image.Image, model: str) -> str:
-    """A name for what `model` makes of a photo's pixels."""
+    """Return a name for what `model` makes of a photo's pixels."""
     head = f"{_VERSION} {model} {photo.mode} {photo.width}x{photo.height}\n".encode()
     return hashlib.sha256(head + photo.tobytes()).hexdigest()
 
 
 def get(folder: Path, name: str, size: tuple[int, int]) -> Image.Image | None:
-    """The picture kept under a name, or None where there is none, or it is damaged or of another size."""
+    """Return the picture kept under a name, or None where there is none, or it is damaged or of another size."""
     path = folder / _FILE.format(name)
     try:
         with Image.open(path, formats=("PNG",)) as opened:

@@ -36,7 +36,7 @@ def key_plain_background(photo: Image.Image) -> Image.Image | None:
 
 
 def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
-    """What is reached from the border over pixels like the backdrop, or over its soft shadows; boolean (H, W).
+    """Return what is reached from the border over pixels like the backdrop, or over its soft shadows; boolean (H, W).
 
     A shadow is darker than the backdrop, hardly differs in hue, and has no edge. Gaps of a few pixels let nothing
     through: they are where a white rim meets a white backdrop.
@@ -57,7 +57,8 @@ def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
 
 
 def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """The backdrop's Lab colour at every pixel (H, W, 3) and how far the border strays from it; None if not plain."""
+    """Return the backdrop's Lab colour at every pixel (H, W, 3) and how far the border strays from it; None if not
+    plain."""
     height, width = lab.shape[:2]
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     terms = np.dstack([np.ones_like(rows), columns / width - 0.5, rows / height - 0.5])
@@ -78,7 +79,7 @@ def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
 
 
 def _three_sides_plain(inliers: np.ndarray, ring: np.ndarray) -> bool:
-    """A bust fills much of the lower border; the other three are then plain nearly throughout."""
+    """Return a bust fills much of the lower border; the other three are then plain nearly throughout."""
     plain = np.zeros(ring.shape, bool)
     plain[ring] = inliers
     shares = sorted(float(side.mean()) for side in (plain[0], plain[-1], plain[:, 0], plain[:, -1]))

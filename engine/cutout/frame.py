@@ -18,8 +18,8 @@ _PLAIN = 6.0  # levels: a shape of one colour is a drawing, not a photo in a fra
 
 
 def is_only_a_frame(picture: Image.Image) -> bool:
-    """Whether the alpha of an RGBA picture is a frame: an ellipse or a rectangle, straight or tilted, its corners round
-    or not, without holes; and more than one colour inside."""
+    """Return whether the alpha of an RGBA picture is a frame: an ellipse or a rectangle, straight or tilted, its
+    corners round or not, without holes; and more than one colour inside."""
     small = picture.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small)
@@ -34,8 +34,8 @@ def is_only_a_frame(picture: Image.Image) -> bool:
 
 
 def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
-    """How well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded rectangle of
-    its own area: their common area over that of both together."""
+    """Return how well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded
+    rectangle of its own area: their common area over that of both together."""
     (x, y), sides, angle = around
     width, height = (side + 1 for side in sides)
     rows, columns = np.mgrid[: solid.shape[0], : solid.shape[1]]

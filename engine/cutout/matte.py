@@ -62,7 +62,7 @@ def clean(
     guide: np.ndarray | None = None,
     certain: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A boolean mask (H, W) without islands, and without holes below the share `pinhole` of the subject.
+    """Return a boolean mask (H, W) without islands, and without holes below the share `pinhole` of the subject.
 
     An island stays, however small, where it lies in `certain` (H, W) and, with a `guide` of colours (H, W, 3), stands
     out from what is around it: a star beside a runner, unlike a scrap of the background.
@@ -86,7 +86,7 @@ def clean(
 
 
 def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarray | None, certain: np.ndarray) -> bool:
-    """Whether an island is one of its own: sure throughout, and of other colours than its surroundings."""
+    """Return whether an island is one of its own: sure throughout, and of other colours than its surroundings."""
     left, top, width, height, _ = box
     reach = max(4, max(width, height) // 2)
     window = np.s_[max(0, top - reach) : top + height + reach, max(0, left - reach) : left + width + reach]
@@ -104,7 +104,7 @@ def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarr
 
 
 def grown(solid: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask grown by so many pixels, shrunk for a negative number, as float32."""
+    """Return the mask grown by so many pixels, shrunk for a negative number, as float32."""
     side = 2 * abs(pixels) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     change = cv2.dilate if pixels > 0 else cv2.erode
@@ -116,7 +116,7 @@ def _steepened(alpha: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _guided_filter(guide: np.ndarray, target: np.ndarray, radius: int, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """The coefficients of the colour guided filter (He, Sun and Tang 2010; fast form 2015): in every window the
+    """Return the coefficients of the colour guided filter (He, Sun and Tang 2010; fast form 2015): in every window the
     target is a linear function of the guide's colour, so that its edges fall where the photo's do.
 
     Returns slope (H, W, 3) and offset (H, W).
@@ -142,7 +142,7 @@ def _guided_filter(guide: np.ndarray, target: np.ndarray, radius: int, eps: floa
 
 
 def estimate_foreground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The subject's own colour at every pixel, free of the old background's, which would show as a fringe.
+    """Return the subject's own colour at every pixel, free of the old background's, which would show as a fringe.
 
     Blur fusion in two passes (Forte and Pitié, "Approximate Fast Foreground Colour Estimation", ICIP 2021).
     """
@@ -159,7 +159,7 @@ def estimate_foreground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _blur_fusion(
     colours: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray, radius: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One pass over one channel, all (H, W)."""
+    """Return one pass over one channel, all (H, W)."""
     kernel = (2 * radius + 1, 2 * radius + 1)
     weight = cv2.blur(alpha, kernel)
     foreground = cv2.blur(foreground * alpha, kernel) / (weight + 1e-5)
@@ -169,8 +169,8 @@ def _blur_fusion(
 
 
 def bleed(picture: Image.Image) -> Image.Image:
-    """An RGBA picture whose see-through pixels take the colour of the subject next to them. It looks the same; but
-    what lies there (black, mostly) no longer creeps into the edge when the picture is scaled or turned."""
+    """Return an RGBA picture whose see-through pixels take the colour of the subject next to them. It looks the same;
+    but what lies there (black, mostly) no longer creeps into the edge when the picture is scaled or turned."""
     pixels = np.asarray(picture)
     alpha = pixels[..., 3]
     if alpha.min() > 0 or alpha.max() == 0:

@@ -46,7 +46,7 @@ class Models:
         self._inference = threading.Lock()
 
     def mask(self, model: str, photo: Image.Image) -> Image.Image:
-        """The model's soft mask (L, white = subject) of an RGB photo. Raises Unavailable."""
+        """Return the model's soft mask (L, white = subject) of an RGB photo. Raises Unavailable."""
         session = self._session(model)
         with self._inference:
             try:
@@ -80,24 +80,24 @@ class Models:
 
 @cache
 def shared_models() -> Models:
-    """The process's models, made at the first use: they are large, so there is one set."""
+    """Return the process's models, made at the first use: they are large, so there is one set."""
     return Models()
 
 
 def ladder(quality: str) -> tuple[str, ...]:
-    """The models to try for a quality, in order."""
+    """Return the models to try for a quality, in order."""
     return _LADDER[_LADDER.index(QUALITIES[quality]) :]
 
 
 def model_view(photo: Image.Image) -> Image.Image:
-    """The photo as small as a model's mask needs it: rembg would scale a full-size mask back up, slowly."""
+    """Return the photo as small as a model's mask needs it: rembg would scale a full-size mask back up, slowly."""
     view = photo.convert("RGB")
     view.thumbnail((_MASK_SIDE, _MASK_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return view
 
 
 def load_session(model: str) -> Session:
-    """A rembg session for a model by name, its weights fetched where they are missing. Raises Unavailable."""
+    """Return a rembg session for a model by name, its weights fetched where they are missing. Raises Unavailable."""
     path: Path | None = None
     if model in weights.WEIGHTS:
         folder = weights.weights_folder()

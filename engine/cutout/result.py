@@ -41,13 +41,14 @@ class Cutout:
 
 
 def empty_doubt(alpha: np.ndarray) -> tuple[str, ...]:
-    """The doubt that nothing is left of what the file or a person says is the subject: a ghost and a small thing in a
-    large frame are there. `alpha` is (H, W) uint8."""
+    """Return the doubt that nothing is left of what the file or a person says is the subject: a ghost and a small thing
+    in a large frame are there. `alpha` is (H, W) uint8."""
     return (_EMPTY_DOUBT,) if np.count_nonzero(alpha > ALPHA_FLOOR) < _FEW else ()
 
 
 def is_inside_out(alpha: np.ndarray) -> bool:
-    """Whether the background is kept and the subject is the hole, as an inverted mask has it. `alpha` is (H, W) uint8.
+    """Return whether the background is kept and the subject is the hole, as an inverted mask has it. `alpha` is (H, W)
+    uint8.
 
     What is kept lies along the borders, and is missing in the middle; a bust's hole may reach the lower border.
     """
@@ -62,7 +63,7 @@ def is_inside_out(alpha: np.ndarray) -> bool:
 
 
 def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
-    """What looks wrong with a cut-out that somebody's algorithm made. `alpha` is (H, W) uint8."""
+    """Return what looks wrong with a cut-out that somebody's algorithm made. `alpha` is (H, W) uint8."""
     solid = alpha >= 128
     if solid.mean() < _EMPTY:
         return (_EMPTY_DOUBT,)
@@ -73,8 +74,8 @@ def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
 
 
 def doubts_about_painted(alpha: np.ndarray, empty: str = _EMPTY_DOUBT) -> tuple[str, ...]:
-    """What looks wrong with a cut-out that a person or another program has painted, (H, W) uint8; `empty` is said where
-    nothing is left. That all of the photo stays may be meant."""
+    """Return what looks wrong with a cut-out that a person or another program has painted, (H, W) uint8; `empty` is
+    said where nothing is left. That all of the photo stays may be meant."""
     solid = alpha >= 128
     if empty_doubt(alpha):
         return (empty,)

@@ -10,7 +10,7 @@ from engine.cutout.weights import Unavailable
 
 
 def is_here(quality: str) -> bool:
-    """Whether a quality's weights lie on this machine."""
+    """Return whether a quality's weights lie on this machine."""
     model = QUALITIES[quality]
     if model in weights.WEIGHTS:
         return weights.find(model, weights.weights_folder()) is not None

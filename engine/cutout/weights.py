@@ -79,12 +79,13 @@ def weights_folder() -> Path:
 
 
 def home(model: str) -> Path:
-    """The folder in which rembg keeps a model that it fetches itself: where it lies already, or will."""
+    """Return the folder in which rembg keeps a model that it fetches itself: where it lies already, or will."""
     return next((place for place in _folders() if lies_in(place, model)), None) or weights_folder()
 
 
 def lies_in(folder: Path, model: str) -> bool:
-    """Whether weights of a model that rembg fetches itself are in there. Others' folders may come and go meanwhile."""
+    """Return whether weights of a model that rembg fetches itself are in there. Others' folders may come and go
+    meanwhile."""
     names = (name for _, _, files in os.walk(folder) for name in files)
     return any(name.startswith(model) and name.endswith(".onnx") for name in names)
 
@@ -103,7 +104,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def find(model: str, folder: Path) -> Path | None:
-    """The model's weights on this machine, undamaged: ours, or those an earlier rembg has downloaded."""
+    """Return the model's weights on this machine, undamaged: ours, or those an earlier rembg has downloaded."""
     wanted = WEIGHTS[model]
     for place in (folder, *_folders(), *_rembg_folders()):
         path = place / wanted.file

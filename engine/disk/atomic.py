@@ -29,16 +29,17 @@ _PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # seconds before another t
 
 
 def beside(target: Path) -> tuple[Path, Path]:
-    """Two hidden names of this process's in the target's folder: for the file that grows, and for notes to it."""
+    """Return two hidden names of this process's in the target's folder: for the file that grows, and for notes to
+    it."""
     stem = f"{_prefix(target)}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     part, notes = (target.with_name(stem + suffix) for suffix in _SUFFIXES)
     return part, notes
 
 
 def destination(target: Path, *, even_protected: bool = False) -> Path:
-    """The file that a name leads to, a link's own target, for what is to take its place: the name would be replaced,
-    and what it led to stay as it was. Raises OSError where what is there is no file (a folder, a pipe, a device), leads
-    nowhere, or may not be written, unless `even_protected`."""
+    """Return the file that a name leads to, a link's own target, for what is to take its place: the name would be
+    replaced, and what it led to stay as it was. Raises OSError where what is there is no file (a folder, a pipe, a
+    device), leads nowhere, or may not be written, unless `even_protected`."""
     path = Path(os.path.realpath(target)) if target.is_symlink() else target
     try:
         mode = path.stat().st_mode
@@ -140,7 +141,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _machine() -> str:
-    """A mark of the machine and, within it, of the container: a process number means nothing outside of it."""
+    """Return a mark of the machine and, within it, of the container: a process number means nothing outside of it."""
     container = 0
     with contextlib.suppress(OSError):
         container = os.stat("/proc/self/ns/pid").st_ino

@@ -56,8 +56,8 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock on this file (on Windows: on its first byte). Two who ask at the same moment do
-    not take each other for the holder. Raises OSError where the file cannot be opened."""
+    """Return whether a process holds the lock on this file (on Windows: on its first byte). Two who ask at the same
+    moment do not take each other for the holder. Raises OSError where the file cannot be opened."""
     if os.name == "nt":  # it has shared locks, but none that Python can ask for
         try:
             FileLock(path, patience=_BLINK).release()

@@ -21,8 +21,8 @@ _WORDS = re.compile(r"No space left|Disk quota exceeded|\[WinError (39|112)\]|\(
 
 
 def free_bytes(folder: Path) -> tuple[int | None, str]:
-    """The bytes that are free where `folder` is, or will be, and at which place that was read; None and the reason
-    where the disk does not tell. Raises nothing: then whoever writes there will find out."""
+    """Return the bytes that are free where `folder` is, or will be, and at which place that was read; None and the
+    reason where the disk does not tell. Raises nothing: then whoever writes there will find out."""
     try:
         place = nearest(folder)
         disk = shutil.disk_usage(place)
@@ -34,8 +34,8 @@ def free_bytes(folder: Path) -> tuple[int | None, str]:
 
 
 def nearest(folder: Path) -> Path:
-    """The folder itself, or the nearest above it that is there already; of a link, above what it leads to. Raises
-    OSError where the disk does not answer: one further up may be another disk."""
+    """Return the folder itself, or the nearest above it that is there already; of a link, above what it leads to.
+    Raises OSError where the disk does not answer: one further up may be another disk."""
     path = Path(os.path.realpath(folder))
     for place in (path, *path.parents):
         try:
@@ -47,14 +47,15 @@ def nearest(folder: Path) -> Path:
 
 
 def is_full(error: BaseException | str) -> bool:
-    """Whether something failed because a disk, or a quota on it, is full; a string is what another program said."""
+    """Return whether something failed because a disk, or a quota on it, is full; a string is what another program
+    said."""
     if isinstance(error, OSError) and (error.errno in _NUMBERS or getattr(error, "winerror", 0) in _WINDOWS):
         return True
     return isinstance(error, DiskFull) or bool(_WORDS.search(str(error)))
 
 
 def full_disk(place: Path, then: str, needed: int = 0) -> tuple[str, str]:
-    """What is wrong and what to do, for an error: the disk with `place` is full, which needs so many bytes (0: not
-    known). `then` goes on after "Free some space"."""
+    """Return what is wrong and what to do, for an error: the disk with `place` is full, which needs so many bytes (0:
+    not known). `then` goes on after "Free some space"."""
     takes = f" needs {gigabytes(needed)}" if needed else ""
     return f"the disk is full: {place}{takes}", f"Free some space{then}"

@@ -11,8 +11,8 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.ASCII)  # names that 
 
 
 def files_below(folder: Path, look: Callable[[str], os.stat_result] = os.lstat) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file in a folder, however deep, with its status; a link's own, unless `look` is `os.stat`. What is gone
-    when its turn comes is left out, and a folder that is not there holds none."""
+    """Yield every file in a folder, however deep, with its status; a link's own, unless `look` is `os.stat`. What is
+    gone when its turn comes is left out, and a folder that is not there holds none."""
     for inside, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(inside, name)

@@ -19,7 +19,8 @@ BAD_ARGUMENTS = 2  # the exit status
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments, checked one by one. Ends the program with one line and `BAD_ARGUMENTS` where one is wrong."""
+    """Return the arguments, checked one by one. Ends the program with one line and `BAD_ARGUMENTS` where one is
+    wrong."""
     parser = Parser(prog="launch.py render", description="Make a video from a scene file, without a browser.")
     parser.add_argument("--version", action="version", version=f"Troupe {VERSION}")
     parser.add_argument("scene", help="the scene file (JSON); its image paths are relative to it")
@@ -58,7 +59,7 @@ def _spelling(each: Declared) -> str:
 
 
 def _how(each: Declared) -> dict[str, Any]:
-    """How argparse takes a setting's value."""
+    """Return how argparse takes a setting's value."""
     metavar = {"metavar": each.setting.metavar} if each.setting.metavar else {}
     if each.setting.parse is not None:
         return {"action": "append", "type": each.setting.parse, **metavar}
@@ -78,7 +79,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def options_of(arguments: argparse.Namespace, engine_name: str) -> EngineOptions:
-    """How to run the engine of that name. Raises TroupeError where a flag does not go with it or with the others."""
+    """Return how to run the engine of that name. Raises TroupeError where a flag does not go with it or with the
+    others."""
     engine = find_engine(engine_name)
     own = {each.name: each for each in _flags_of(engine)}
     others = {each.name: each for other in all_engines() for each in _flags_of(other) if each.name not in own}
@@ -100,13 +102,13 @@ def _typed(each: Declared, value: Any) -> Any:
 
 
 def _said(each: Declared, value: Any) -> str:
-    """A flag as it was said; of what a `parse` has read, its name."""
+    """Return a flag as it was said; of what a `parse` has read, its name."""
     shown = "" if value is True or each.setting.parse is not None else f" {shlex.quote(str(value))}"
     return f"{_spelling(each)}{shown}"
 
 
 def _elsewhere(each: Declared) -> str:
-    """What to do with a flag that the engine does not have."""
+    """Return what to do with a flag that the engine does not have."""
     names = [engine.name for engine in all_engines() if each.name in declared(engine.options)]
     return f"Leave it out, or use --engine {' or '.join(names)}."
 

@@ -214,7 +214,7 @@ def _stamp(state: str | None) -> tuple[int, int] | None:
 
 
 def _stopped(state: str | None, before: tuple[int, int] | None) -> str:
-    """What a stopped run leaves behind."""
+    """Return what a stopped run leaves behind."""
     if state is not None and _stamp(state) not in (None, before):
         return f"Stopped. {shlex.quote(state)} keeps the run: the same command goes on there."
     return "Stopped. Nothing was written."

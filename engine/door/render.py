@@ -225,7 +225,8 @@ def _cast(
 
 
 def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: bool) -> Metadata:
-    """The note about how it was made is always there, so that a draft says that it is one; it tells nothing else."""
+    """Return the note about how it was made is always there, so that a draft says that it is one; it tells nothing
+    else."""
     from engine.media import embed
     from engine.media.video import Metadata
 
@@ -240,7 +241,7 @@ def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: b
 
 
 def _without_places(scene: Scene) -> Scene:
-    """The scene with absolute paths cut down to file names: a shared clip should not tell a person's folders."""
+    """Return the scene with absolute paths cut down to file names: a shared clip should not tell a person's folders."""
 
     def bare(name: str) -> str:
         return PureWindowsPath(name).name or name if _is_absolute(name) else name

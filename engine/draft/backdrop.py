@@ -23,7 +23,7 @@ class Backdrop:
     light: float
 
     def behind(self, box: tuple[float, float, float, float]) -> np.ndarray:
-        """The part behind a box (left, top, right, bottom in frame pixels) and some more around it."""
+        """Return the part behind a box (left, top, right, bottom in frame pixels) and some more around it."""
         left, top, right, bottom = box
         more_x, more_y = 0.35 * (right - left), 0.15 * (bottom - top)
         rows, columns = self.sharp.shape[:2]
@@ -69,7 +69,8 @@ def _light_side(sharp: np.ndarray) -> float:
 
 
 def studio(size: tuple[int, int], colours: list[np.ndarray], seed: int) -> Image.Image:
-    """A seamless paper backdrop: a wall that rounds into the floor, lit from one side, in a tint that suits the cast.
+    """Return a seamless paper backdrop: a wall that rounds into the floor, lit from one side, in a tint that suits the
+    cast.
 
     `colours` are Lab means of the cast's cut-outs; the seed chooses between a tint of their own hue and its
     complement, and the side of the light."""

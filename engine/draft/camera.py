@@ -58,8 +58,8 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in fractions
 
 
 def aim_at(wish: tuple[float, float], boxes: Sequence[Box]) -> Aim:
-    """The point near the wished one about which the picture can be enlarged most before it cuts one of the boxes off;
-    boxes that lie outside the frame already do not count."""
+    """Return the point near the wished one about which the picture can be enlarged most before it cuts one of the boxes
+    off; boxes that lie outside the frame already do not count."""
     best = (-1.0, Aim(*wish, CLOSER[0]))
     for x in np.linspace(0.3, 0.7, 17):
         for y in np.linspace(0.36, 0.72, 19):
@@ -130,13 +130,13 @@ class Camera:
         return View(1.04 + 0.05 * way, 0.016 * side * wander(0), 0.012 * side * wander(3), 0.0, ROLL * wander(6))
 
     def depth(self, y: np.ndarray | float) -> np.ndarray:
-        """The depth factor of the ground at world rows y (of the background above the horizon)."""
+        """Return the depth factor of the ground at world rows y (of the background above the horizon)."""
         horizon = HORIZON * self.height
         down = np.clip((np.asarray(y, np.float64) - horizon) / max(self.ground - horizon, 1.0), 0, None)
         return np.minimum(FAR + (1 - FAR) * down**1.4, NEAREST)
 
     def project(self, view: View, x: float, y: float, k: float) -> tuple[float, float]:
-        """The frame's pixel at which a world point of depth factor k appears."""
+        """Return the frame's pixel at which a world point of depth factor k appears."""
         scale = view.scale(k)
         px = (x - self.focus[0]) * scale + view.shift_x * k + view.orbit * (k - 1)
         py = (y - self.focus[1]) * scale + view.shift_y * k
@@ -169,7 +169,8 @@ class Camera:
 
 
 def inset_of(move: str, aspect: float) -> float:
-    """How much of the frame a move may lose at the left and at the right, in frame heights, for whoever moves in it."""
+    """Return how much of the frame a move may lose at the left and at the right, in frame heights, for whoever moves in
+    it."""
     shift = min(aspect, 1.0)
     match move:
         case "still":
@@ -184,7 +185,7 @@ def inset_of(move: str, aspect: float) -> float:
 
 
 def camera_of(move: str, video: Video, seed: int, aim: Aim, ground: float) -> Camera:
-    """The camera of a clip; `ground` in fractions of the frame's height."""
+    """Return the camera of a clip; `ground` in fractions of the frame's height."""
     phases = tuple(float(p) for p in np.random.default_rng([seed, 7]).random(9))
     seconds = max(video.frames - 1, 1) / video.fps
     at = (aim.x * video.width, aim.y * video.height)

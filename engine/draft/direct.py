@@ -45,7 +45,7 @@ def direct(scene: Scene) -> Screenplay:
 
 
 def hears(scene: Scene) -> bool:
-    """Whether the prompt says anything that a draft can play: somebody's motion, or the camera's."""
+    """Return whether the prompt says anything that a draft can play: somebody's motion, or the camera's."""
     table, prompt = words(), tokens(_said(scene))
     return any(match(table.motion, prompt, at) or match(table.camera, prompt, at) for at in range(len(prompt)))
 
@@ -55,7 +55,7 @@ def hears(scene: Scene) -> bool:
 
 
 def _said(scene: Scene) -> str:
-    """The prompt, with a token for each mention of one of the cast."""
+    """Return the prompt, with a token for each mention of one of the cast."""
     return named(scene.prompt, [label(element, i) for i, element in enumerate(scene.cast)])
 
 
@@ -81,7 +81,7 @@ def _shots(prompt: list[str], names: dict[tuple[str, ...], int], table: Words) -
 
 
 def _read_camera(prompt: list[str], shots: dict[int, int], table: Words) -> str:
-    """The first move that is asked for; a camera that is only told what not to do keeps still."""
+    """Return the first move that is asked for; a camera that is only told what not to do keeps still."""
     for at, length in shots.items():
         if not _negated(prompt, at, table):
             return table.camera[tuple(prompt[at : at + length])]
@@ -112,7 +112,7 @@ class _Text:
     owners: set[int]
 
     def owns(self, at: int, length: int) -> bool:
-        """Whether this name only says whose the next thing is: "Mia's red cup"."""
+        """Return whether this name only says whose the next thing is: "Mia's red cup"."""
         if at + length - 1 not in self.owners:
             return False
         for after in range(at + length, min(at + length + 3, len(self.prompt))):
@@ -123,7 +123,7 @@ class _Text:
         return False
 
     def holder(self, at: int) -> int | None:
-        """Who is meant by the words here: "(held) by Ann"."""
+        """Return who is meant by the words here: "(held) by Ann"."""
         if self.prompt[at : at + 1] != ["by"]:
             return None
         at += 2 if self.prompt[at + 1 : at + 2] == ["the"] else 1
@@ -132,8 +132,8 @@ class _Text:
 
 
 def _read_acts(scene: Scene, text: _Text) -> tuple[dict[int, str], dict[int, int]]:
-    """Motions and holders by cast index. Subjects stand before their verb ("Mia and Ken dance"), or right after it
-    where nobody was named yet ("dancing Mia"); a verb without a name keeps the subject ("Mia sings and sways")."""
+    """Return motions and holders by cast index. Subjects stand before their verb ("Mia and Ken dance"), or right after
+    it where nobody was named yet ("dancing Mia"); a verb without a name keeps the subject ("Mia sings and sways")."""
     prompt, names, table = text.prompt, text.names, text.table
     motions: dict[int, str] = {}
     holders: dict[int, int] = {}

@@ -29,7 +29,7 @@ def fade(seconds: float, total: float, ramp: float = 0.7) -> float:
 
 
 def wave(cycles: float) -> float:
-    """A sine, by cycles."""
+    """Return a sine, by cycles."""
     return math.sin(2 * math.pi * cycles)
 
 

@@ -84,7 +84,7 @@ def make_tile(picture: Image.Image, shape: Shape, height: int, flip: bool, role:
 
 
 def _scaled(picture: Image.Image, shape: Shape, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """The box scaled to `height`: straight RGB (h, w, 3) float32 0..255, alpha (h, w) float32 0..1. Scaled with
+    """Return the box scaled to `height`: straight RGB (h, w, 3) float32 0..255, alpha (h, w) float32 0..1. Scaled with
     premultiplied alpha, so that hidden colours do not bleed into the edge."""
     width = max(2, round(height * shape.aspect))
     cut = picture if picture.mode == "RGBA" else picture.convert("RGBA")
@@ -125,7 +125,7 @@ def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _as_print(straight: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A photo that was not cut out stands there as a print: a white border, round corners."""
+    """Return a photo that was not cut out stands there as a print: a white border, round corners."""
     rows, columns = alpha.shape
     border = max(2, round(0.028 * min(rows, columns)))
     if min(rows, columns) < 4 * border:  # nothing would be left of it
@@ -179,7 +179,7 @@ def _harmonise(straight: np.ndarray, alpha: np.ndarray, behind: np.ndarray, role
 
 
 def _shade(lit: np.ndarray, light: float, rooted: bool) -> np.ndarray:
-    """A little brighter towards the light, a little darker towards the ground."""
+    """Return a little brighter towards the light, a little darker towards the ground."""
     rows, columns = lit.shape[:2]
     across = 1 + 0.07 * light * np.linspace(-1, 1, columns, dtype=np.float32)
     height = np.linspace(1, 0, rows, dtype=np.float32)
@@ -210,8 +210,8 @@ def _wrap_light(lit: np.ndarray, alpha: np.ndarray, behind: np.ndarray, height: 
 
 
 def _shadow(alpha: np.ndarray, foot: tuple[float, float], light: float) -> Shadow:
-    """A contact shadow under the feet and a cast one: the silhouette laid on the ground, away from the light, softer
-    and fainter with its distance."""
+    """Return a contact shadow under the feet and a cast one: the silhouette laid on the ground, away from the light,
+    softer and fainter with its distance."""
     small_h, small_w = max(2, round(foot[1] / SHADOW_SHRINK)), max(2, round(alpha.shape[1] / SHADOW_SHRINK))
     body = cv2.resize(alpha[: round(foot[1])], (small_w, small_h), interpolation=cv2.INTER_AREA)
     flat = max(2, round(0.26 * small_h))
@@ -230,8 +230,8 @@ def _shadow(alpha: np.ndarray, foot: tuple[float, float], light: float) -> Shado
 
 
 def _contact(body: np.ndarray, size: tuple[int, int], at: tuple[int, float]) -> np.ndarray:
-    """The dark where something touches the ground: the lowest part of the silhouette, smeared along the ground, with
-    a wider and fainter one around it."""
+    """Return the dark where something touches the ground: the lowest part of the silhouette, smeared along the ground,
+    with a wider and fainter one around it."""
     rows, columns = body.shape
     touching = np.zeros((1, size[0]), np.float32)
     weight = np.linspace(0.2, 1, max(2, round(0.06 * rows)), dtype=np.float32)[:, None]
@@ -246,8 +246,8 @@ def _contact(body: np.ndarray, size: tuple[int, int], at: tuple[int, float]) -> 
 
 
 def _relief(alpha: np.ndarray, height: int, role: str) -> np.ndarray:
-    """How far each pixel stands out, 0..255: somebody's silhouette inflated like a pillow by its distance transform;
-    a thing is taken for a cylinder, so that its straight parts stay straight."""
+    """Return how far each pixel stands out, 0..255: somebody's silhouette inflated like a pillow by its distance
+    transform; a thing is taken for a cylinder, so that its straight parts stay straight."""
     if role == "object":
         across = np.linspace(-1, 1, alpha.shape[1])
         return np.repeat((255 * (1 - across**2)).astype(np.uint8)[None], alpha.shape[0], axis=0)

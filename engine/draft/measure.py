@@ -77,7 +77,7 @@ def _is_opaque(picture: Image.Image) -> bool:
 
 
 def _small_alpha(picture: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The alpha inside the box, (h, w) float32 in 0..1, at most SMALL pixels a side."""
+    """Return the alpha inside the box, (h, w) float32 in 0..1, at most SMALL pixels a side."""
     width, height = box[2] - box[0], box[3] - box[1]
     shrink = min(1.0, SMALL / max(width, height))
     size = (max(2, round(width * shrink)), max(2, round(height * shrink)))
@@ -101,14 +101,14 @@ def _touches(picture: Image.Image, box: tuple[int, int, int, int], alpha: np.nda
 
 
 def _flat_cut(alpha: np.ndarray) -> bool:
-    """Whether the figure ends in a wide straight line, as drawn busts do."""
+    """Return whether the figure ends in a wide straight line, as drawn busts do."""
     rows = alpha.shape[0]
     low, above = (float((alpha[-1 - round(rows * f)] > 0.5).mean()) for f in (0.012, 0.08))
     return low > 0.68 and low > 0.88 * above
 
 
 def _facing(alpha: np.ndarray) -> int:
-    """The side to which the head leads the body."""
+    """Return the side to which the head leads the body."""
     rows, columns = alpha.shape
     xs = np.arange(columns, dtype=np.float32)
     head = alpha[: max(1, round(rows * 0.22))]
@@ -128,7 +128,7 @@ def _head(alpha: np.ndarray) -> tuple[float, float]:
 
 
 def _reaching(alpha: np.ndarray) -> int:
-    """The side on which an arm is stretched out: the box's middle lies far on that side of the head."""
+    """Return the side on which an arm is stretched out: the box's middle lies far on that side of the head."""
     rows, columns = alpha.shape
     head = alpha[: max(1, round(rows * 0.22))].sum(0)
     middle = (head @ np.arange(columns, dtype=np.float32)) / max(float(head.sum()), 1e-3)

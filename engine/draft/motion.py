@@ -61,7 +61,7 @@ class Mover:
     closest: float = 0.2
 
     def pose(self, seconds: float) -> Pose:
-        """The pose at that time."""
+        """Return the pose at that time."""
         return _MOTIONS[self.motion](self, seconds)
 
     @property
@@ -139,7 +139,7 @@ def _steps(m: Mover, t: float, rate: float, distance: float, bob: float, swing: 
 
 
 def _carried(ramp: float, cycle: float, swing: float) -> Pose:
-    """The bob and the swing of somebody filmed close while walking."""
+    """Return the bob and the swing of somebody filmed close while walking."""
     side = wave(cycle / 2)
     return Pose(
         travel=0.012 * ramp * side,
@@ -152,7 +152,7 @@ def _carried(ramp: float, cycle: float, swing: float) -> Pose:
 
 
 def _crossing(m: Mover, distance: float, way: float) -> float:
-    """How far somebody is who crosses the frame, about the own place where there is room; in frame heights."""
+    """Return how far somebody is who crosses the frame, about the own place where there is room; in frame heights."""
     back, ahead = m.room if m.turned > 0 else m.room[::-1]
     length = min(distance, back + ahead)
     start = min(back, max(length / 2, length - ahead))
@@ -214,7 +214,7 @@ def _turn(m: Mover, t: float) -> Pose:
 
 
 def _look_around(m: Mover, t: float, look: float) -> Pose:
-    """A bust cannot turn round: it looks to one side and to the other."""
+    """Return a bust cannot turn round: it looks to one side and to the other."""
     idle = _idle(m, t)
     return Pose(yaw=1.4 * look, nod=0.02 * look, lean=0.012 * look, tall=idle.tall, wide=idle.wide)
 

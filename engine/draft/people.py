@@ -94,7 +94,7 @@ def _is_clear(line: _Line, spots: dict[int, Placement]) -> bool:
 
 
 def _wished_scale(shape: Shape, count: int, stage: StageFrame) -> float:
-    """The height a character would like, before the line is made to fit."""
+    """Return the height a character would like, before the line is made to fit."""
     wide = {"bust": 0.86, "figure": 0.8, "mascot": 0.56, "card": 0.74}[shape.kind]
     widest = {"bust": 1.18, "figure": 0.8, "mascot": 0.7, "card": 0.74}[shape.kind]
     if shape.cropped >= {"top", "bottom"}:
@@ -106,7 +106,7 @@ def _wished_scale(shape: Shape, count: int, stage: StageFrame) -> float:
 
 
 def _room_for_things(players: dict[int, Player], placed: dict[int, Placement], count: int) -> float:
-    """The width to leave free beside one or two characters for things on the ground."""
+    """Return the width to leave free beside one or two characters for things on the ground."""
     free = [i for i, p in players.items() if not p.leading and p.act.holder is None and i not in placed]
     if not free or count > 2:
         return 0.0
@@ -152,8 +152,8 @@ def _one_line(line: _Line, factor: float) -> dict[int, Placement]:
 
 
 def _rank(order: int, count: int, busts: bool) -> float:
-    """How far back someone stands, 0 in front to 1: a zigzag, so that a crowd overlaps like a group photo; of three
-    busts the middle one is in front."""
+    """Return how far back someone stands, 0 in front to 1: a zigzag, so that a crowd overlaps like a group photo; of
+    three busts the middle one is in front."""
     if count < 3:
         return 0.18 * order if count == 2 else 0.0
     odd = (order + (busts if count == 3 else count % 2 == 0)) % 2
@@ -161,7 +161,7 @@ def _rank(order: int, count: int, busts: bool) -> float:
 
 
 def _at_edge(line: _Line, i: int, at: Placement) -> Placement:
-    """The cut side on the frame's edge, for the ends of a pinned line."""
+    """Return the cut side on the frame's edge, for the ends of a pinned line."""
     half = line.stage.width(line.shapes[i], at.scale) / 2
     if "left" in line.pinned and i == line.order[0]:
         return placement_at(half - 0.01, at.y, at.scale)
@@ -175,7 +175,7 @@ def _at_edge(line: _Line, i: int, at: Placement) -> Placement:
 
 
 def _two_rows(line: _Line, factor: float) -> dict[int, Placement]:
-    """A group photo: the heads of the back row appear between those of the front row."""
+    """Return a group photo: the heads of the back row appear between those of the front row."""
     order, front = _seats(line)
     line = replace(line, order=order)
     scales = {i: line.wished[i] * factor * (1.0 if i in front else BACK) for i in order}
@@ -200,8 +200,8 @@ def _two_rows(line: _Line, factor: float) -> dict[int, Placement]:
 
 
 def _seats(line: _Line) -> tuple[list[int], set[int]]:
-    """Who sits where from left to right, and who of them in front: every other seat. Those at the edges keep theirs;
-    busts go in front, where the frame's edge cuts them off."""
+    """Return who sits where from left to right, and who of them in front: every other seat. Those at the edges keep
+    theirs; busts go in front, where the frame's edge cuts them off."""
     ends, last = line.held, len(line.order) - 1
     odd = 0 if "left" in line.pinned else last % 2 if "right" in line.pinned else 1
     rest = [i for i in line.order if i not in ends]

@@ -31,12 +31,12 @@ DETAIL = 1.15  # tiles are a little larger than they appear, so that warping kee
 
 
 def measure_cast(members: Sequence[Member]) -> dict[int, Shape]:
-    """The measured cut-outs by cast index, without the background."""
+    """Return the measured cut-outs by cast index, without the background."""
     return {i: measure(m.picture, m.element.role) for i, m in enumerate(members) if m.element.role != "background"}
 
 
 def place_cast(scene: Scene, plan: Screenplay, shapes: dict[int, Shape]) -> dict[int, Placement]:
-    """Placements by cast index; explicit ones unchanged."""
+    """Return placements by cast index; explicit ones unchanged."""
     players = {i: Player(scene.cast[i], shape, plan.acts.get(i, Act())) for i, shape in shapes.items()}
     return place(players, stage_of(scene.video))
 
@@ -80,7 +80,8 @@ def _is_rooted(shape: Shape, placement: Placement) -> bool:
 
 
 def _aim(scene: Scene, shapes: dict[int, Shape], placements: dict[int, Placement], movers: dict[int, Mover]) -> Aim:
-    """What the camera looks at: the middle of the upper bodies, or of the things; kept near the frame's middle."""
+    """Return what the camera looks at: the middle of the upper bodies, or of the things; kept near the frame's
+    middle."""
     leads = [i for i in shapes if scene.cast[i].role == "character"] or list(shapes)
     if not leads:
         return Aim(0.5, 0.5, 0.17)
@@ -128,7 +129,7 @@ def _backdrop(
 
 
 def paint_studio(scene: Scene, members: Sequence[Member], shapes: dict[int, Shape]) -> Image.Image:
-    """A backdrop in colours that suit the cast, at the video's size (RGB)."""
+    """Return a backdrop in colours that suit the cast, at the video's size (RGB)."""
     colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
     return studio((scene.video.width, scene.video.height), colours, scene.sampling.seed)
 
@@ -189,8 +190,8 @@ class _Around:
         return [j for j in self.placements if j != i and self.scene.cast[j].role == "character"]
 
     def room(self, i: int) -> tuple[float, float]:
-        """How far one of the cast may go to the left and right before it leaves the frame or passes somebody else.
-        Who is cut off at a side stays there."""
+        """Return how far one of the cast may go to the left and right before it leaves the frame or passes somebody
+        else. Who is cut off at a side stays there."""
         if self.shapes[i].cropped & {"left", "right"}:
             return 0.0, 0.0
         start, end = self._span(i)
@@ -205,7 +206,8 @@ class _Around:
         return max(left, 0.0), max(right, 0.0)
 
     def closest(self, i: int) -> float:
-        """How much larger it may become before its head or its sides leave the frame or it covers a neighbour."""
+        """Return how much larger it may become before its head or its sides leave the frame or it covers a
+        neighbour."""
         placement, half = self.placements[i], self._half(i)
         start, end = self._span(i)
         sides = min(start, self.stage.aspect - end) + half - self.inset - SWING * placement.scale
@@ -268,13 +270,14 @@ def stack(scene: Scene, plan: Screenplay, shapes: dict[int, Shape], placements: 
 
 
 def _grade() -> np.ndarray:
-    """A print's gentle S-curve, (256,) uint8: it binds what comes from different photos."""
+    """Return a print's gentle S-curve, (256,) uint8: it binds what comes from different photos."""
     x = np.linspace(0, 1, 256)
     return np.round(255 * (x - 0.16 * np.sin(2 * np.pi * x) / (2 * np.pi))).astype(np.uint8)
 
 
 def _vignette(width: int, height: int, seed: int) -> np.ndarray:
-    """A gentle fall-off of light to the corners, (height, width, 3) uint8, dithered so that it shows no bands."""
+    """Return a gentle fall-off of light to the corners, (height, width, 3) uint8, dithered so that it shows no
+    bands."""
     x = np.linspace(-1, 1, width, dtype=np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     fall = 1 - 0.17 * np.clip((x * x + y * y) / 2, 0, 1) ** 1.6

@@ -52,7 +52,7 @@ def place_point(stance: Stance, x: float, height: float, actor: float) -> tuple[
 
 
 def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray, tuple[slice, slice]] | None:
-    """The tile as it appears: (h, w, 4) uint8 premultiplied, and where in the frame; None when out of sight."""
+    """Return the tile as it appears: (h, w, 4) uint8 premultiplied, and where in the frame; None when out of sight."""
     box = _bounds(tile, stance, size)
     if box is None:
         return None
@@ -83,7 +83,7 @@ def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def _bounds(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """The part of the frame (left, top, right, bottom) in which the tile can appear."""
+    """Return the part of the frame (left, top, right, bottom) in which the tile can appear."""
     rows, columns = tile.pixels.shape[:2]
     slack = tile.height * (abs(stance.pose.hip) + abs(stance.pose.lean) + abs(stance.pose.nod)) * stance.scale + 2
     rise = 0.5 * tile.height * abs(stance.slant) * stance.scale + 2
@@ -100,7 +100,8 @@ def _bounds(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[int, int
 
 
 def glint(seen: np.ndarray, yaw: float, strength: float) -> np.ndarray:
-    """A soft bar of light, aslant, that runs over a thing as it turns: lighter by up to a third, within its alpha."""
+    """Return a soft bar of light, aslant, that runs over a thing as it turns: lighter by up to a third, within its
+    alpha."""
     rows, columns = seen.shape[:2]
     x = np.linspace(-1, 1, columns, dtype=np.float32) + np.linspace(0.25, -0.25, rows, dtype=np.float32)[:, None]
     bar = np.exp(-(((x - np.float32(1.3 * yaw)) / np.float32(0.22)) ** 2)) * np.float32(56 * strength)

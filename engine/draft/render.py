@@ -28,12 +28,12 @@ def block(scene: Scene, members: Sequence[Member]) -> tuple[dict[int, Placement]
 
 
 def empty_stage(scene: Scene, members: Sequence[Member]) -> Image.Image:
-    """The studio that the draft paints where the scene has no background, at the video's size (RGB)."""
+    """Return the studio that the draft paints where the scene has no background, at the video's size (RGB)."""
     return paint_studio(scene, members, measure_cast(members))
 
 
 def frames(scene: Scene, members: Sequence[Member], stop: Callable[[], bool] | None = None) -> Generator[np.ndarray]:
-    """The draft's frames: exactly `scene.video.frames` arrays (height, width, 3) uint8 RGB.
+    """Yield the draft's frames: exactly `scene.video.frames` arrays (height, width, 3) uint8 RGB.
 
     The same scene and pictures give the same frames, bit for bit on the same machine. `stop` is asked before every
     frame and between the steps of preparation. Raises Stopped.

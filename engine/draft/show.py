@@ -51,7 +51,7 @@ class Show:
     grade: np.ndarray
 
     def frame(self, seconds: float) -> np.ndarray:
-        """One frame, (height, width, 3) uint8 RGB."""
+        """Return one frame, (height, width, 3) uint8 RGB."""
         view = self.camera.view(seconds)
         frame = self._background(view, seconds)
         stances: dict[int, Stance] = {}
@@ -118,7 +118,7 @@ class Show:
 
 
 def _held(thing: Actor, pose: Pose, depth: tuple[float, float], holder: Actor, stance: Stance) -> Stance:
-    """How a thing is in its holder's hand, where `stance` is the holder's."""
+    """Return how a thing is in its holder's hand, where `stance` is the holder's."""
     unit = holder.tile.height / holder.size  # the holder's tile pixels per world pixel
     mx, my = place_point(stance, thing.grip[0] * unit, thing.grip[1] * unit, holder.tile.height)
     scale = stance.scale * unit * thing.size / thing.tile.height
@@ -136,7 +136,7 @@ def _slimness(tile: Tile) -> float:
 
 
 def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:
-    """A thing that turns glints; a paper turn catches less light the more it is seen edge-on."""
+    """Return a thing that turns glints; a paper turn catches less light the more it is seen edge-on."""
     if stance.pose.glint:
         seen = glint(seen, stance.pose.yaw, stance.pose.glint)
     if stance.pose.spin == 0:

@@ -41,28 +41,28 @@ class StageFrame:
     ground: float
 
     def width(self, shape: Shape, scale: float) -> float:
-        """The width of a cut-out of that scale, as a fraction of the frame's width."""
+        """Return the width of a cut-out of that scale, as a fraction of the frame's width."""
         return scale * shape.aspect / self.aspect
 
     def scale(self, shape: Shape, width: float) -> float:
-        """The scale at which a cut-out has that width."""
+        """Return the scale at which a cut-out has that width."""
         return width * self.aspect / shape.aspect
 
 
 def stage_of(video: Video) -> StageFrame:
-    """The ground lies lower in a wide frame than in an upright one, where the eye wants room below the feet."""
+    """Return the ground lies lower in a wide frame than in an upright one, where the eye wants room below the feet."""
     aspect = video.width / video.height
     return StageFrame(aspect, 0.92 if aspect > 1.2 else 0.9 if aspect > 0.8 else 0.86)
 
 
 def placement_at(x: float, y: float, scale: float) -> Placement:
-    """A placement, kept within what the model takes: a flat thing in an upright frame can be very low indeed."""
+    """Return a placement, kept within what the model takes: a flat thing in an upright frame can be very low indeed."""
     x, y = (round(min(max(value, -1.0), 2.0), 4) for value in (x, y))
     return Placement(x=x, y=y, scale=round(min(max(scale, SMALLEST), LARGEST), 4))
 
 
 def unit_of(player: Player, placement: Placement) -> float:
-    """The height that a standing person would have beside this character, over the frame's."""
+    """Return the height that a standing person would have beside this character, over the frame's."""
     return placement.scale * BODY_HEIGHTS[player.shape.kind]
 
 
@@ -74,7 +74,7 @@ def head_of(shape: Shape, placement: Placement, stage: StageFrame) -> tuple[floa
 
 
 def spread(widths: Sequence[float], start: float, end: float, pinned: frozenset[str] = frozenset()) -> list[float]:
-    """The middles of a line between `start` and `end`, with even gaps; a line that is wider than that overlaps,
+    """Return the middles of a line between `start` and `end`, with even gaps; a line that is wider than that overlaps,
     everybody by the same part of the own width. Without a side that it is `pinned` to it stands in the middle."""
     if not widths:
         return []

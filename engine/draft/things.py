@@ -55,9 +55,9 @@ def in_hand(
 
 
 def _grip(thing: Player, holder: Player, base: Placement, others: int) -> tuple[str, int, float, float]:
-    """How it is held, on which side, and the hand: its distance from the middle and its height, in holder's heights.
-    The side is where an arm reaches out or the holder looks, else the one with more room; a second thing goes to the
-    other hand."""
+    """Return how it is held, on which side, and the hand: its distance from the middle and its height, in holder's
+    heights. The side is where an arm reaches out or the holder looks, else the one with more room; a second thing goes
+    to the other hand."""
     shape, grip = holder.shape, lookup(thing.element, words().hold, "hand")
     side = 1 if base.x <= 0.5 else -1
     turned = shape.reaching or (shape.facing if shape.kind == "figure" else 0)
@@ -134,7 +134,7 @@ def _shelve(
 
 
 def _feet(rows: list[list[int]], scales: dict[int, float]) -> list[float]:
-    """How much higher than the front row each row stands."""
+    """Return how much higher than the front row each row stands."""
     steps = [max(ROW_STEP * max(scales[i] for i in row), FLAT_STEP) for row in rows[1:]]
     return [sum(steps[nth:]) for nth in range(len(rows))]
 
@@ -147,7 +147,7 @@ def _depth(rows: list[list[int]], scales: dict[int, float]) -> float:
 def _find_spot(
     players: dict[int, Player], placed: dict[int, Placement], i: int, scale: float, y: float, stage: StageFrame
 ) -> Placement:
-    """The free spot along the ground that hides least: no heads, few bodies, no other things."""
+    """Return the free spot along the ground that hides least: no heads, few bodies, no other things."""
     shape = players[i].shape
     best, best_cost = None, float("inf")
     for step in range(5, 96, 1):

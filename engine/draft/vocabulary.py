@@ -47,33 +47,34 @@ def words() -> Words:
 
 
 def named(prompt: str, names: Sequence[str]) -> str:
-    """The prompt with a token of its own for each mention of a name, whatever script the name is in."""
+    """Return the prompt with a token of its own for each mention of a name, whatever script the name is in."""
     prompt = prompt.translate({0xE000: None, 0xE001: None})
     return replace_names(prompt, names, {i: name_token(i) for i in range(len(names))})
 
 
 def name_token(index: int) -> str:
-    """What stands for a name in a prompt's tokens."""
+    """Return what stands for a name in a prompt's tokens."""
     return f"\ue000{index}\ue001"
 
 
 def tokens(text: str) -> list[str]:
-    """Words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia"), and so does its plural."""
+    """Return words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia"), and so does its
+    plural."""
     return [name[0] if (name := _NAME.match(token)) else token.removesuffix("'s") for token in raw_tokens(text)]
 
 
 def raw_tokens(text: str) -> list[str]:
-    """The same with the possessives as they are."""
+    """Return the same with the possessives as they are."""
     return [token.replace("\u2019", "'") for token in _TOKEN.findall(text.casefold())]
 
 
 def match(table: Container[tuple[str, ...]], prompt: list[str], at: int) -> int:
-    """The length in words of the longest phrase of the table that starts here; 0 for none."""
+    """Return the length in words of the longest phrase of the table that starts here; 0 for none."""
     return next((n for n in (5, 4, 3, 2, 1) if tuple(prompt[at : at + n]) in table and at + n <= len(prompt)), 0)
 
 
 def lookup(element: Element, table: Mapping[tuple[str, ...], _Said], default: _Said) -> _Said:
-    """What a word table says about an element, by its name first and its description second."""
+    """Return what a word table says about an element, by its name first and its description second."""
     for text in (element.name, element.description):
         found = tokens(text)
         for i in reversed(range(len(found))):  # the head of an English noun phrase comes last: "coffee table"

@@ -31,7 +31,7 @@ _AROUND, _END = 30 + 46, 22  # bytes of a ZIP beside names and contents: an entr
 
 
 def pack(scene: Scene, members: Sequence[Member]) -> bytes:
-    """The box: the scene, and the cast's pictures as the engine used them, cut-outs as alpha."""
+    """Return the box: the scene, and the cast's pictures as the engine used them, cut-outs as alpha."""
     data, cast = BytesIO(), []
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
         for index, member in enumerate(members):
@@ -78,7 +78,7 @@ def unpack(clip: Path, folder: Path) -> Path | None:
 
 
 def _boxes(file: IO[bytes]) -> Iterator[bytes]:
-    """The content of our boxes among the file's top ones."""
+    """Yield the content of our boxes among the file's top ones."""
     for _ in range(_MOST_BOXES):
         start, head = file.tell(), file.read(8)
         if len(head) < 8:

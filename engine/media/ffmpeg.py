@@ -33,7 +33,7 @@ def executable() -> str:
 
 
 def _another() -> str:
-    """How to get an ffmpeg that works."""
+    """Return how to get an ffmpeg that works."""
     if named := os.environ.get(_NAMED):
         return f"{_NAMED} says to use {named}: correct that variable, or remove it"
     return "Install it again: python -m pip install --force-reinstall imageio-ffmpeg"
@@ -120,7 +120,7 @@ def output_of(arguments: list[str]) -> tuple[int, bytes, str]:
 
 
 def write_fault(path: Path, messages: str, error: OSError | None = None) -> VideoError:
-    """What it means that `path` could not be written: ffmpeg's own messages know more than our broken pipe."""
+    """Return what it means that `path` could not be written: ffmpeg's own messages know more than our broken pipe."""
     if is_full(messages) or (error is not None and is_full(error)):
         return disk_full(path.parent)
     if "Unknown encoder" in messages:
@@ -134,7 +134,7 @@ def write_fault(path: Path, messages: str, error: OSError | None = None) -> Vide
 
 
 def disk_full(folder: Path) -> DiskFull:
-    """The error for a folder whose disk takes no more."""
+    """Return the error for a folder whose disk takes no more."""
     return DiskFull(*full_disk(folder, ", or choose an output folder on another disk."))
 
 
@@ -145,7 +145,7 @@ _HEADER = ";FFMETADATA1\n"
 
 
 def metadata_text(tags: Mapping[str, str]) -> str:
-    """Tags as the text that `ffmpeg -f ffmetadata` reads.
+    """Return tags as the text that `ffmpeg -f ffmetadata` reads.
 
     A value that ends in a backslash gets a space behind it: ffmpeg takes a newline after any backslash, even an
     escaped one, for a part of the value, and would swallow the next tag.
@@ -155,7 +155,7 @@ def metadata_text(tags: Mapping[str, str]) -> str:
 
 
 def parse_metadata(text: str) -> dict[str, str]:
-    """The global tags in ffmpeg's metadata text (sections, such as chapters, are left out)."""
+    """Return the global tags in ffmpeg's metadata text (sections, such as chapters, are left out)."""
     tags: dict[str, str] = {}
     text = text.removeprefix(_HEADER)
     for line in re.findall(r"(?:[^\\\n]|\\.)+", text, re.DOTALL):  # an escaped newline does not end the line

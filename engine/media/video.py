@@ -46,7 +46,7 @@ class Metadata:
     keepsake: bytes = b""
 
     def tags(self) -> dict[str, str]:
-        """The MP4 tags; the scene travels as its JSON in the comment."""
+        """Return the MP4 tags; the scene travels as its JSON in the comment."""
         scene = scene_to_json(self.scene) if self.scene is not None else ""
         tags = {"title": self.title, "description": self.description, "comment": scene}
         plain = str.maketrans({"\r": "\n", "\0": None})  # ffmpeg ends a tag at either
@@ -233,7 +233,7 @@ def probe(path: str | Path) -> Probe:
 
 
 def read_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """The clip's frames, one after another, (H, W, 3) uint8 RGB. Raises VideoError."""
+    """Yield the clip's frames, one after another, (H, W, 3) uint8 RGB. Raises VideoError."""
     size = probe(path)
     length = size.width * size.height * 3
     raw = ["-map", "0:v:0", "-vf", _TO_RGB, "-f", "rawvideo", "-fps_mode", "passthrough", "pipe:1"]
@@ -245,7 +245,7 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The clip's tags, such as `title`, `description` and `comment`. Raises VideoError."""
+    """Return the clip's tags, such as `title`, `description` and `comment`. Raises VideoError."""
     status, output, _ = output_of(["-v", "error", *_input(path), "-bitexact", "-f", "ffmetadata", "pipe:1"])
     if status:
         raise _unreadable(path)
@@ -254,7 +254,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_scene(path: str | Path) -> Scene | None:
-    """The scene a clip was made from; None where it carries none (or another program's comment)."""
+    """Return the scene a clip was made from; None where it carries none (or another program's comment)."""
     try:
         return scene_from_json(read_metadata(path).get("comment", ""))
     except SceneError:

@@ -97,9 +97,9 @@ def delete(entry: CacheEntry) -> None:
 
 
 def identify(weights: ComponentFiles) -> Source:
-    """Which weights these are. To hash all of them would be to read them all before every start; so it is their names,
-    sizes and headers, a piece out of the middle of every tensor, and, kept apart because a copy changes it, when they
-    were last written."""
+    """Return which weights these are. To hash all of them would be to read them all before every start; so it is their
+    names, sizes and headers, a piece out of the middle of every tensor, and, kept apart because a copy changes it, when
+    they were last written."""
     digest, times = hashlib.sha256(), []
     for path in sorted({path for _, path in weights.tensors.values()}):
         with path.open("rb") as file:
@@ -134,8 +134,8 @@ class CacheFile:
         return {name: (head + begin, head + end) for name, (begin, end) in self._offsets().items()}
 
     def check(self) -> dict[str, int] | None:
-        """The checksums (CRC-32) of the data, by tensor; None where there is no file. Raises Unusable unless all else
-        is as it should be."""
+        """Return the checksums (CRC-32) of the data, by tensor; None where there is no file. Raises Unusable unless all
+        else is as it should be."""
         length = len(self._head(""))
         try:
             with self.path.open("rb") as file:
@@ -194,7 +194,7 @@ class CacheFile:
         return offsets
 
     def _head(self, sums: str) -> builtins.bytes:  # the class has `bytes` of its own
-        """The file's beginning up to the data."""
+        """Return the file's beginning up to the data."""
         offsets = self._offsets()
         entries: dict[str, object] = {
             "__metadata__": {"troupe": self.note, "checksums": sums or "0" * 8 * len(offsets)}
@@ -236,8 +236,8 @@ class Writer:
 
 
 def make_cache_file(folder: Path, source: Source, kind: tuple[str, str, str], layout: Layout) -> CacheFile:
-    """The file for a component, a precision and the type that is computed in (`kind`), of these weights.
-    Another model has another file; another version of Troupe or of the library makes the same one again."""
+    """Return the file for a component, a precision and the type that is computed in (`kind`), of these weights. Another
+    model has another file; another version of Troupe or of the library makes the same one again."""
     from importlib.metadata import version
 
     which = hashlib.sha256(source.digest.encode()).hexdigest()[:16]
@@ -247,7 +247,8 @@ def make_cache_file(folder: Path, source: Source, kind: tuple[str, str, str], la
 
 
 def _called(checkpoint: Path) -> str:
-    """A checkpoint's name. Among the hub's downloads a folder is called models--author--name/snapshots/revision."""
+    """Return a checkpoint's name. Among the hub's downloads a folder is called
+    models--author--name/snapshots/revision."""
     _, author, name = ([*checkpoint.parent.parent.name.split("--", 2), "", ""])[:3]
     return f"{author}/{name}" if checkpoint.parent.name == "snapshots" and name else checkpoint.resolve().name
 

@@ -30,7 +30,7 @@ _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every context of the proce
 
 
 def copies_for(device: torch.device) -> PlainCopies | CudaCopies:
-    """What carries bytes to `device`."""
+    """Return what carries bytes to `device`."""
     return CudaCopies(device) if device.type == "cuda" else PlainCopies(device)
 
 

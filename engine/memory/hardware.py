@@ -65,8 +65,8 @@ def read_hardware(folder: Path | None = None) -> Hardware:
 
 
 def ask_hardware(folder: Path | None = None) -> Hardware:
-    """The same from a process of its own: nothing heavy is imported here, no driver stays open, and a driver that
-    hangs or crashes only costs what it knew."""
+    """Return the same from a process of its own: nothing heavy is imported here, no driver stays open, and a driver
+    that hangs or crashes only costs what it knew."""
     command = command_of("engine.memory.hardware", *([str(folder)] if folder else []))
     try:
         done = _run(command, _PATIENCE, environment())
@@ -123,7 +123,7 @@ def _card_of_torch() -> dict[str, Fact]:
 
 
 def _processor_only(why: str) -> dict[str, Fact]:
-    """What is known where no card can be used."""
+    """Return what is known where no card can be used."""
     none = Fact(None, why)
     return {
         "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "bf16": none, "fp8": none
@@ -131,7 +131,7 @@ def _processor_only(why: str) -> dict[str, Fact]:
 
 
 def _why_no_card(cuda: str | None) -> str:
-    """Why torch, built for this version of CUDA (None: for none), sees no card, and what to do."""
+    """Return why torch, built for this version of CUDA (None: for none), sees no card, and what to do."""
     if (seen := _nvidia_smi()) is None:
         return "no card was found"
     why = f"no card was found, though the driver reports {seen[0]}"
@@ -148,9 +148,9 @@ def _why_no_card(cuda: str | None) -> str:
 
 
 def has_kernels(architectures: Sequence[str], generation: tuple[int, int]) -> bool:
-    """Whether a torch with these architectures (`torch.cuda.get_arch_list()`) can compute on a card of a generation
-    (its compute capability): kernels for it or an earlier one of the same series, or portable code (PTX) that is not
-    newer."""
+    """Return whether a torch with these architectures (`torch.cuda.get_arch_list()`) can compute on a card of a
+    generation (its compute capability): kernels for it or an earlier one of the same series, or portable code (PTX)
+    that is not newer."""
     named = re.findall(r"(sm|compute)_(\d+)", " ".join(architectures))
     known = [(kind, divmod(int(number), 10)) for kind, number in named]
     binary = any(kind == "sm" and each[0] == generation[0] and each <= generation for kind, each in known)
@@ -158,7 +158,7 @@ def has_kernels(architectures: Sequence[str], generation: tuple[int, int]) -> bo
 
 
 def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
-    """What to say of a card that this torch has no kernels for; empty where it has."""
+    """Return what to say of a card that this torch has no kernels for; empty where it has."""
     if torch.version.hip is not None or has_kernels(torch.cuda.get_arch_list(), generation):
         return ""
     return (
@@ -218,7 +218,7 @@ def _card_without_torch(why: str) -> dict[str, Fact]:
 
 
 def _driver() -> tuple[int, ...] | None:
-    """The version of NVIDIA's driver, such as (570, 86); None where it is not known."""
+    """Return the version of NVIDIA's driver, such as (570, 86); None where it is not known."""
     try:
         done = _run(["nvidia-smi", "--query-gpu=driver_version", *_PLAIN], 10)
         return tuple(int(part) for part in done.stdout.splitlines()[0].strip().split("."))

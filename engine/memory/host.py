@@ -78,7 +78,7 @@ def _limit(group: Path, limit_file: str, used_file: str, cache: str) -> tuple[in
 
 
 def pinned_limit(ram_total: int | None) -> Reading:
-    """How much memory can be pinned for copies to a card."""
+    """Return how much memory can be pinned for copies to a card."""
     if sys.platform == "win32":
         if ram_total is None:
             return None, "not known: neither is the memory"

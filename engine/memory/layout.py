@@ -89,7 +89,7 @@ class Layout:
 
 
 def lay_out(modules: Iterable[torch.nn.Module]) -> Layout:
-    """A layout of the modules' own tensors, not of their children's. Reads no data."""
+    """Return a layout of the modules' own tensors, not of their children's. Reads no data."""
     leaves: dict[int, _Leaf] = {}
     end = 0
     for module in modules:
@@ -106,7 +106,7 @@ def lay_out(modules: Iterable[torch.nn.Module]) -> Layout:
 
 
 def _specify(tensor: torch.Tensor, start: int) -> tuple[_Plain | _Wrapped, int]:
-    """How a tensor is stored from `start` on, and where the next one may begin."""
+    """Return how a tensor is stored from `start` on, and where the next one may begin."""
     if is_traceable_wrapper_subclass(tensor):
         names, meta = tensor.__tensor_flatten__()
         parts, end = {}, start

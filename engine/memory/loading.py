@@ -110,7 +110,8 @@ def _targets(hollow: torch.nn.Module, weights: ComponentFiles, how: Quantisation
 
 
 def _stays_float32(module: Any, name: str) -> bool:
-    """Whether its authors keep a parameter in float32 where the rest is bfloat16; the two libraries' names for it."""
+    """Return whether its authors keep a parameter in float32 where the rest is bfloat16; the two libraries' names for
+    it."""
     kept = module._keep_in_fp32_modules if hasattr(module, "load_config") else module._keep_in_fp32_modules_strict
     return any(part in (kept or ()) for part in name.split("."))
 
@@ -138,7 +139,7 @@ _CODES = {
 def _stream(
     targets: list[_Target], weights: ComponentFiles, how: Quantisation, on_share: OnShare, stop: StopCheck | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors as they are kept, under their names there. Every file is opened anew for every tensor: what was
+    """Yield the tensors as they are kept, under their names there. Every file is opened anew for every tensor: what was
     mapped of it would stay in memory otherwise."""
     from safetensors import safe_open
 
@@ -192,7 +193,7 @@ def _in_memory(file: CacheFile, stream: Iterator[tuple[str, torch.Tensor]]) -> d
 def _mapped(
     file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: StopCheck | None
 ) -> dict[str, torch.Tensor]:
-    """The file's tensors, all of them read once and compared with their checksums. Raises Unusable."""
+    """Return the file's tensors, all of them read once and compared with their checksums. Raises Unusable."""
     stored = _open(file)
     with ThreadPoolExecutor(_CHECKERS) as pool:
         found = pool.map(lambda name: zlib.crc32(_bytes(stored[name])), sums)
@@ -209,14 +210,14 @@ def _mapped(
 
 
 def _open(file: CacheFile) -> dict[str, torch.Tensor]:
-    """The file's tensors, memory-mapped, whatever the safetensors library would do."""
+    """Return the file's tensors, memory-mapped, whatever the safetensors library would do."""
     import torch
 
     return _views(file, torch.from_file(str(file.path), shared=False, size=file.bytes, dtype=torch.uint8))
 
 
 def _views(file: CacheFile, whole: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The tensors of a file's bytes: views of one storage."""
+    """Return the tensors of a file's bytes: views of one storage."""
     import torch
 
     types = {code: getattr(torch, name.removeprefix("torch.")) for name, code in _CODES.items()}

@@ -15,7 +15,8 @@ class ModelCache:
         self._kept: tuple[Hashable, Any] | None = None
 
     def fetch(self, key: Hashable, load: Callable[[], Any]) -> Any:
-        """What is kept under an equal key; else what is kept is let go first (two would not fit) and `load` asked."""
+        """Return what is kept under an equal key; else what is kept is let go first (two would not fit) and `load`
+        asked."""
         if self._kept is None or self._kept[0] != key:
             self.release()
             self._kept = key, load()

@@ -31,8 +31,8 @@ def check_quanto(precision: str) -> None:
 
 
 def quantised_weights(module: torch.nn.Module, blocks: str) -> set[str]:
-    """The names of the parameters that are quantised: the weights of the blocks' linear layers. `blocks` is how the
-    names of all that is in a block begin, such as "blocks."."""
+    """Return the names of the parameters that are quantised: the weights of the blocks' linear layers. `blocks` is how
+    the names of all that is in a block begin, such as "blocks."."""
     import torch
 
     return {
@@ -48,8 +48,8 @@ def stored_type(precision: EightBit) -> torch.dtype:
 
 
 def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (rows, columns) weight as (rows, columns) of one byte and (rows, 1) scales of `dtype`. The scales are rounded
-    first, so that the bytes make up for it. Piece by piece: a row's result depends on nothing but the row."""
+    """Return a (rows, columns) weight as (rows, columns) of one byte and (rows, 1) scales of `dtype`. The scales are
+    rounded first, so that the bytes make up for it. Piece by piece: a row's result depends on nothing but the row."""
     import torch
     from optimum.quanto import AbsmaxOptimizer
 
@@ -66,9 +66,9 @@ def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> t
 
 
 def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: EightBit) -> torch.nn.Parameter:
-    """The parameter of a `torch.nn.Linear` that computes with quantised weights; `data` and `scale` are kept as they
-    are, memory-mapped or not, in its `_data` and `_scale`. Always the kind that works everywhere: the library's own
-    choice would compile a kernel on the person's machine."""
+    """Return the parameter of a `torch.nn.Linear` that computes with quantised weights; `data` and `scale` are kept as
+    they are, memory-mapped or not, in its `_data` and `_scale`. Always the kind that works everywhere: the library's
+    own choice would compile a kernel on the person's machine."""
     import torch
     from optimum.quanto import WeightQBytesTensor
 

@@ -39,7 +39,7 @@ class Shortage(EngineUnavailable):
         super().__init__(f"memory ran out {where} ({need})", "Make the clip smaller or shorter.")
 
     def alone(self) -> Shortage:
-        """The same without what led to it: a traceback keeps everything alive that was in use."""
+        """Return the same without what led to it: a traceback keeps everything alive that was in use."""
         return Shortage(self.phase, self.where, self.need, self.step)
 
 
@@ -62,7 +62,7 @@ class Need:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether memory ran out, on a card or on the host; an illegal access to it is another matter."""
+    """Return whether memory ran out, on a card or on the host; an illegal access to it is another matter."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
@@ -73,8 +73,8 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def is_poisoned(error: BaseException) -> bool:
-    """Whether an error, or what led to it, has spoilt this process for its card: after an illegal access, say, every
-    call fails with the same error, however often the model is loaded anew."""
+    """Return whether an error, or what led to it, has spoilt this process for its card: after an illegal access, say,
+    every call fails with the same error, however often the model is loaded anew."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
@@ -97,7 +97,7 @@ def _card_is_full() -> bool:
 
 
 def measure(error: BaseException, device: torch.device) -> Need:
-    """The numbers, while what ran out is still in use. `device` is what is computed on."""
+    """Return the numbers, while what ran out is still in use. `device` is what is computed on."""
     asked = _bytes(_ASKED.search(str(error)))
     if device.type == "cuda" and _is_the_cards(error):
         import torch

@@ -29,8 +29,8 @@ OnBlock = Callable[[int, int], None]  # blocks packed, of
 
 
 def interleave(count: int, resident: int) -> tuple[int, ...]:
-    """Which of `count` blocks stay on the device: evenly spread, so that copies hide behind them too, and with the
-    first among them, which every step cache computes."""
+    """Return which of `count` blocks stay on the device: evenly spread, so that copies hide behind them too, and with
+    the first among them, which every step cache computes."""
     resident = min(resident, count)
     return tuple(index * count // resident for index in range(resident))
 

@@ -30,7 +30,7 @@ class ComponentFiles:
 
 
 def read_component(root: Path, component: str, stem: str) -> ComponentFiles:
-    """The weight files of `root/component`, one `stem`.safetensors or the shards that its index lists, and its
+    """Return the weight files of `root/component`, one `stem`.safetensors or the shards that its index lists, and its
     config.json. Raises EngineUnavailable, which names the file that is missing, cut off or not what its name says."""
     folder, config = root / component, read_json(root, f"{component}/config.json")
     if (folder / f"{stem}.safetensors.index.json").is_file():
@@ -49,7 +49,7 @@ def read_component(root: Path, component: str, stem: str) -> ComponentFiles:
 
 
 def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """The shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
+    """Return the shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
     path = root / name
     try:
         size = path.stat().st_size
@@ -86,7 +86,7 @@ def check_shapes(weights: ComponentFiles, expected: dict[str, tuple[int, ...]]) 
 
 
 def missing_tensors(weights: ComponentFiles, missing: list[str]) -> EngineUnavailable:
-    """The error for a component that lacks tensors."""
+    """Return the error for a component that lacks tensors."""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return EngineUnavailable(
         f"the model's {weights.folder.name} lacks {missing[0]}{more}",
@@ -95,12 +95,12 @@ def missing_tensors(weights: ComponentFiles, missing: list[str]) -> EngineUnavai
 
 
 def missing_file(root: Path, name: str) -> EngineUnavailable:
-    """The error for a file that a checkpoint lacks."""
+    """Return the error for a file that a checkpoint lacks."""
     return EngineUnavailable(f"{name} is missing from the model in {root}", AGAIN)
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:
-    """An object from a checkpoint's JSON file. Raises EngineUnavailable."""
+    """Return an object from a checkpoint's JSON file. Raises EngineUnavailable."""
     try:
         data = json.loads((root / name).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -36,8 +36,8 @@ class ModelState:
 
 
 def look(model: str = DEFAULT_MODEL) -> ModelState:
-    """How much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model` is
-    neither."""
+    """Return how much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model`
+    is neither."""
     try:
         folder = surroundings.expanded(model)
         local = folder.is_dir()
@@ -64,7 +64,7 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
 
 
 def _left_by_others(store: ModelStore) -> ModelState:
-    """What another tool has downloaded: whole if its headers say so."""
+    """Return what another tool has downloaded: whole if its headers say so."""
     try:
         folder = find_checkpoint(store.model)
     except EngineUnavailable:

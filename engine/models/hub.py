@@ -33,7 +33,7 @@ class RemoteFile:
     etag: str
 
     def matches(self, local: Path) -> bool:
-        """Whether the local file's bytes are these. Raises OSError."""
+        """Return whether the local file's bytes are these. Raises OSError."""
         if local.stat().st_size != self.size:
             return False
         digest = hashlib.sha256() if len(self.etag) == 64 else hashlib.sha1(b"blob %d\0" % self.size)
@@ -61,7 +61,7 @@ class Listing:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Listing:
-        """The other way. Raises KeyError, TypeError where it is none."""
+        """Return the other way. Raises KeyError, TypeError where it is none."""
         return cls(str(data["commit"]), tuple(RemoteFile(**file) for file in data["files"]))
 
 
@@ -85,8 +85,8 @@ def fetch_listing(model: str, revision: str = "main") -> Listing:
 
 
 def read_from(model: str, commit: str, path: str, start: int) -> Iterator[tuple[int, bytes]]:
-    """The bytes of a file from `start` on, as they arrive, each piece with the offset it belongs at: a server that does
-    not know ranges begins at 0 again. Raises Cut, TroupeError."""
+    """Yield the bytes of a file from `start` on, as they arrive, each piece with the offset it belongs at: a server
+    that does not know ranges begins at 0 again. Raises Cut, TroupeError."""
     from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # offered by its __init__, not to checkers
 
@@ -114,8 +114,8 @@ def read_from(model: str, commit: str, path: str, start: int) -> Iterator[tuple[
 
 
 def _is_transport(error: Exception) -> bool:
-    """Whether the network failed, rather than the hub said no. huggingface_hub 1.x stands on httpx, 2.x on httpx2: both
-    derive from one class, which its own errors name."""
+    """Return whether the network failed, rather than the hub said no. huggingface_hub 1.x stands on httpx, 2.x on
+    httpx2: both derive from one class, which its own errors name."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     transport = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
@@ -131,7 +131,7 @@ def check_online() -> None:
 
 
 def explain(error: Exception, model: str) -> TroupeError:
-    """One line for what the hub or the way to it had against a request."""
+    """Return one line for what the hub or the way to it had against a request."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
@@ -169,7 +169,7 @@ class Changed(TroupeError):
 
 
 def unreachable(why: str = "") -> TroupeError:
-    """The line for a hub that cannot be reached."""
+    """Return the line for a hub that cannot be reached."""
     from huggingface_hub import constants
 
     return TroupeError(

@@ -49,7 +49,7 @@ class Libraries:
 
 
 def look_at_libraries() -> Libraries:
-    """Which of them are here. Imports none."""
+    """Return which of them are here. Imports none."""
     fetched, installed = _CUDA if _has_cuda_wheels() else _PLAIN
     lacking = tuple(missing([LIST]))
     if _interrupted() and not lacking:
@@ -60,7 +60,7 @@ def look_at_libraries() -> Libraries:
 
 
 def library_work() -> Work:
-    """The install's status. Its lock is the one that launch.py holds while it works on .venv."""
+    """Return the install's status. Its lock is the one that launch.py holds while it works on .venv."""
     return Work(VENV / "troupe-libraries", VENV / "troupe.lock")
 
 

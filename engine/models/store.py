@@ -44,7 +44,7 @@ class ModelStore:
     # -- the list -------------------------------------------------------------
 
     def listing(self) -> Listing | None:
-        """What the hub said when a download began here; None where none did."""
+        """Return what the hub said when a download began here; None where none did."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return Listing.from_data(json.loads(self._listing_file.read_text(encoding="utf-8")))
         return None
@@ -58,7 +58,7 @@ class ModelStore:
         self._listing_file.unlink(missing_ok=True)
 
     def damaged(self) -> set[str]:
-        """The paths that a check found to be other than they should be."""
+        """Return the paths that a check found to be other than they should be."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             return set(json.loads(self._damaged_file.read_text(encoding="utf-8")))
         return set()
@@ -73,17 +73,17 @@ class ModelStore:
     # -- the files ------------------------------------------------------------
 
     def commit(self) -> str:
-        """The commit that counts, empty where there is none."""
+        """Return the commit that counts, empty where there is none."""
         with contextlib.suppress(OSError):
             return (self.root / "refs" / "main").read_text(encoding="utf-8").strip()
         return ""
 
     def snapshot(self, commit: str) -> Path:
-        """The folder with the files of a commit."""
+        """Return the folder with the files of a commit."""
         return self.root / "snapshots" / commit
 
     def here(self, listing: Listing, file: RemoteFile) -> Path | None:
-        """The whole file, as far as its size tells."""
+        """Return the whole file, as far as its size tells."""
         for path in (self.snapshot(listing.commit) / file.path, self._blob(file)):
             if _size(path) == file.size:
                 return path
@@ -94,7 +94,7 @@ class ModelStore:
         return self.root / "blobs" / f"{file.etag}.troupe"
 
     def bytes_here(self, listing: Listing) -> int:
-        """How many of the listing's bytes are on this disk, damaged ones not counted."""
+        """Return how many of the listing's bytes are on this disk, damaged ones not counted."""
         bad = self.damaged()
         return sum(
             file.size
@@ -135,7 +135,7 @@ class ModelStore:
             ) from None
 
     def bytes_on_disk(self) -> int:
-        """What deleting would free. Links do not count."""
+        """Return what deleting would free. Links do not count."""
         found = (status for name in ("blobs", "snapshots") for _, status in files_below(self.root / name))
         return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))
 

@@ -65,7 +65,7 @@ class Work:
         self._status, self._stop = folder / "status.json", folder / "stop"
 
     def running(self) -> bool:
-        """Whether a process is at it now."""
+        """Return whether a process is at it now."""
         if not os.path.exists(self._lock):  # it may lie where we may not look
             return False
         try:
@@ -74,7 +74,8 @@ class Work:
             return False
 
     def status(self) -> Status | None:
-        """The last that is known; None where nothing was ever begun. Work whose process died counts as stopped."""
+        """Return the last that is known; None where nothing was ever begun. Work whose process died counts as
+        stopped."""
         try:
             found = Status(**json.loads(self._status.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -218,7 +219,7 @@ def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subproce
 
 
 def explain_disk(error: OSError, folder: Path) -> TroupeError:
-    """One line for a disk that does not take what it is given."""
+    """Return one line for a disk that does not take what it is given."""
     if is_full(error):
         return TroupeError(*full_disk(folder, " and start again; what has come is kept."))
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

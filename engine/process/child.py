@@ -57,18 +57,18 @@ class Child:
         self.busy = True
 
     def hear(self, seconds: float) -> messages.FromEngine | None:
-        """The next thing that it says; None where it says nothing for so long."""
+        """Return the next thing that it says; None where it says nothing for so long."""
         try:
             return self._inbox.get(timeout=seconds)
         except queue.Empty:
             return None
 
     def is_alive(self) -> bool:
-        """Whether it runs, and speaks as it should."""
+        """Return whether it runs, and speaks as it should."""
         return self._process.poll() is None and self._threads[1].is_alive() and not self.fault
 
     def is_drained(self) -> bool:
-        """Whether all that it has said has been heard."""
+        """Return whether all that it has said has been heard."""
         return self._inbox.empty() and not self._threads[1].is_alive()
 
     @property
@@ -77,7 +77,7 @@ class Child:
         return self._process.poll()
 
     def ended(self, seconds: float) -> int | None:
-        """Its exit status; waits for it so long, for it may be on its way out."""
+        """Return its exit status; waits for it so long, for it may be on its way out."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self.status

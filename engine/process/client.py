@@ -206,14 +206,14 @@ class _Watch:
         self.has_begun = False  # something was heard of the job
 
     def wants_stop(self) -> bool:
-        """Whether a stop is wanted that has not been passed on yet."""
+        """Return whether a stop is wanted that has not been passed on yet."""
         if self.stopped_at is not None or not self.stop():
             return False
         self.stopped_at = time.monotonic()
         return True
 
     def waited(self) -> float:
-        """Seconds since the stop."""
+        """Return seconds since the stop."""
         return 0.0 if self.stopped_at is None else time.monotonic() - self.stopped_at
 
 
@@ -223,7 +223,7 @@ _WINDOWS_CRASH = range(0xC0000000, 0xD0000000)
 
 
 def what_happened(status: int | None) -> tuple[str, str]:
-    """What the end of a process means, and what to do, from its exit status (-n: ended by signal n)."""
+    """Return what the end of a process means, and what to do, from its exit status (-n: ended by signal n)."""
     smaller = "Make the clip smaller or shorter, or close other programs, and generate it again."
     code = (status or 0) & 0xFFFFFFFF
     if status == -getattr(signal, "SIGKILL", 9) or code in _OUT_OF_MEMORY:

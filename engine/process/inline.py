@@ -86,12 +86,12 @@ class InlineEngine:
 
 
 def gpu_seconds(request: RenderRequest) -> int:
-    """How long to ask for a GPU."""
+    """Return how long to ask for a GPU."""
     return request.made_by.gpu_seconds(request.scene)
 
 
 def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.FromEngine]:
-    """A job as a generator. Something comes out every half second at least, since a close is only heard there."""
+    """Yield a job as a generator. Something comes out every half second at least, since a close is only heard there."""
     told: queue.SimpleQueue[messages.FromEngine] = queue.SimpleQueue()
     left = threading.Event()
     job = threading.Thread(
@@ -113,7 +113,8 @@ def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.Fr
 
 
 def _in_words(error: Exception) -> EngineDied | None:
-    """What the Space itself raises (no quota, no GPU free, time over) has a title and a message for the person."""
+    """Return what the Space itself raises (no quota, no GPU free, time over) has a title and a message for the
+    person."""
     title, message = getattr(error, "title", None), getattr(error, "message", None)
     if not isinstance(title, str) or "ZeroGPU" not in title:
         return None

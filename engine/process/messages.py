@@ -139,7 +139,7 @@ class EngineFault(Exception):
 
 
 def failure(job: int, error: BaseException) -> Failed:
-    """What became of a job, to be sent."""
+    """Return what became of a job, to be sent."""
     if isinstance(error, MemoryError):
         error = EngineUnavailable("there is not enough memory for this clip", "Make it smaller or shorter.")
     if not isinstance(error, TroupeError):
@@ -151,7 +151,7 @@ def failure(job: int, error: BaseException) -> Failed:
 
 
 def error_of(failed: Failed) -> Exception:
-    """The error that a job ended with, as the engine raised it."""
+    """Return the error that a job ended with, as the engine raised it."""
     kind = getattr(errors, failed.kind, None) if failed.kind else None
     if kind is SceneError:
         error = SceneError("", failed.problem, failed.remedy)  # the problem names the field already
@@ -165,7 +165,7 @@ def error_of(failed: Failed) -> Exception:
 
 
 def version_fault(said: Hello | Ready) -> str:
-    """How the other end differs from this one; empty where it does not."""
+    """Return how the other end differs from this one; empty where it does not."""
     if (said.protocol, said.troupe) == (PROTOCOL, VERSION):
         return ""
     return f"it is Troupe {said.troupe}, protocol {said.protocol}; this is Troupe {VERSION}, protocol {PROTOCOL}"
@@ -176,13 +176,13 @@ def version_fault(said: Hello | Ready) -> str:
 
 
 def line_of(message: ToEngine | FromEngine) -> bytes:
-    """A message as a line of ASCII. Raises ChannelError where a value cannot travel."""
+    """Return a message as a line of ASCII. Raises ChannelError where a value cannot travel."""
     data = {"say": type(message).__name__, **_plain(message, type(message).__name__)}
     return json.dumps(data, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def read(line: bytes, known: Any) -> Any:
-    """The message in a line; `known` is ToEngine or FromEngine. Raises ChannelError."""
+    """Return the message in a line; `known` is ToEngine or FromEngine. Raises ChannelError."""
     shown = line[:80].decode("utf-8", "replace").rstrip()
     try:
         data = json.loads(line)
@@ -196,7 +196,7 @@ def read(line: bytes, known: Any) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A value as JSON has it. A path is made absolute: the two processes may work in different folders."""
+    """Return a value as JSON has it. A path is made absolute: the two processes may work in different folders."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -216,7 +216,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _typed(kind: Any, data: Any, where: str) -> Any:
-    """What `_plain` has made plain, as the type that its dataclass names."""
+    """Return what `_plain` has made plain, as the type that its dataclass names."""
     origin, choices = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _one_of(choices, data, where)

@@ -132,7 +132,7 @@ class Worker:
             _end_by_force()
 
     def _hear(self, message: ToEngine) -> bool:
-        """Whether to go on listening."""
+        """Return whether to go on listening."""
         if isinstance(message, Hello):
             if fault := version_fault(message):
                 raise ChannelError(fault)

@@ -65,11 +65,11 @@ class EngineOptions:
         return ()
 
     def kept_in(self, state: Path, preview: Path) -> Self:
-        """The same, with the run's steps and its preview kept in these files, where the engine can."""
+        """Return the same, with the run's steps and its preview kept in these files, where the engine can."""
         return self
 
     def said(self) -> dict[str, Any]:
-        """The fields that are not as they are by default and name no file, for a log."""
+        """Return the fields that are not as they are by default and name no file, for a log."""
         found = {
             each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default
         }
@@ -120,23 +120,23 @@ class RunPlan(Protocol):
         """Whether this machine can do it."""
 
     def sentence(self) -> str:
-        """The whole in one line for a person."""
+        """Return the whole in one line for a person."""
 
     def bars(self) -> MemoryBars:
-        """The same as a picture."""
+        """Return the same as a picture."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON data, to be kept with the job."""
+        """Return the same as JSON data, to be kept with the job."""
 
     def applied(self, options: Any) -> Any:
-        """The options, run as planned."""
+        """Return the options, run as planned."""
 
 
 class EnginePlanner(Protocol):
     """Plans clips for machines, and learns from how long they took."""
 
     def plan(self, hardware: Hardware, scene: Scene, options: Any) -> RunPlan:
-        """How this machine would run it; what the options leave to the plan is chosen."""
+        """Return how this machine would run it; what the options leave to the plan is chosen."""
 
     def learn(self, hardware: Hardware, scene: Scene, options: Any, began: Mapping[str, tuple[float, int]]) -> None:
         """Take in a finished run: by stage, the second in which it began and the step at which."""
@@ -181,7 +181,8 @@ class Engine:
         return {stage.name: stage for stage in (GATHERING, *self.stages, FINISHING)}
 
     def share(self, stage: str, step: int, of: int) -> float:
-        """How much of a job is done, 0 to 1, at this point of a stage; a stage that is not known counts nothing."""
+        """Return how much of a job is done, 0 to 1, at this point of a stage; a stage that is not known counts
+        nothing."""
         done = 0.0
         for each in self.all_stages.values():
             if each.name == stage:
@@ -207,15 +208,15 @@ class Engine:
         """Raise SceneError or EngineUnavailable for what would fail after the work has begun."""
 
     def frames_for(self, seconds: float, fps: int, trim_head: int) -> int:
-        """How many frames to ask for, for a clip of so many seconds."""
+        """Return how many frames to ask for, for a clip of so many seconds."""
         return whole_frames(seconds, fps)
 
     def as_run(self, scene: Scene, options: Any) -> Scene:
-        """The scene as it is made with these options."""
+        """Return the scene as it is made with these options."""
         return scene
 
     def units(self, scene: Scene) -> float:
-        """How much work a scene is, for guesses from earlier ones: pixels of all frames."""
+        """Return how much work a scene is, for guesses from earlier ones: pixels of all frames."""
         video = scene.video
         return float(video.width * video.height * video.frames)
 
@@ -226,11 +227,11 @@ class Engine:
     # -- what a person is told before ------------------------------------------------
 
     def remarks(self, scene: Scene, options: Any) -> Sequence[str]:
-        """Sentences that a person should have read before the clip is made."""
+        """Return sentences that a person should have read before the clip is made."""
         return ()
 
     def references(self, scene: Scene, members: Sequence[Member]) -> Sequence[Reference]:
-        """The pictures that it will see, where it sees others than the cast's."""
+        """Return the pictures that it will see, where it sees others than the cast's."""
         return ()
 
     @property
@@ -239,7 +240,7 @@ class Engine:
         return type(self).references is not Engine.references
 
     def planner(self) -> EnginePlanner | None:
-        """What plans its clips for a machine; None where they run anywhere in the same way."""
+        """Return what plans its clips for a machine; None where they run anywhere in the same way."""
         return None
 
     # -- the work ----------------------------------------------------------------------
@@ -253,5 +254,6 @@ class Engine:
 
 
 def whole_frames(seconds: float, fps: int) -> int:
-    """The nearest number of frames that every engine can make: 4k + 1, the lengths that Wan's video encoder packs."""
+    """Return the nearest number of frames that every engine can make: 4k + 1, the lengths that Wan's video encoder
+    packs."""
     return 4 * max(1, round((seconds * fps - 1) / 4)) + 1

@@ -17,19 +17,19 @@ DRAFT = "draft"  # what is used where nobody chose
 
 
 def find_engine(name: str) -> Engine:
-    """The engine of that name. Raises KeyError."""
+    """Return the engine of that name. Raises KeyError."""
     engine: Engine = importlib.import_module(ENGINES[name]).ENGINE
     return engine
 
 
 def known_engine(name: str) -> Engine | None:
-    """The engine of that name; None for one that this version does not have, such as of an older clip."""
+    """Return the engine of that name; None for one that this version does not have, such as of an older clip."""
     return find_engine(name) if name in ENGINES else None
 
 
 def promotion_of(name: str) -> Engine | None:
-    """The engine with which a draft's scene is made for good: the first that makes no drafts. None where there is none,
-    or the engine of that name makes no drafts itself."""
+    """Return the engine with which a draft's scene is made for good: the first that makes no drafts. None where there
+    is none, or the engine of that name makes no drafts itself."""
     engine = known_engine(name)
     better = (each for each in all_engines() if not each.is_draft)
     return next(better, None) if engine is not None and engine.is_draft else None

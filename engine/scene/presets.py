@@ -119,8 +119,8 @@ class Preset(Frozen):
         return named
 
     def fill(self, names: Mapping[str, str]) -> str:
-        """The prompt with each slot replaced by a name, or by the slot's noun where there is no name. A name that is a
-        common noun ("cup": it starts in lower case) gets its article."""
+        """Return the prompt with each slot replaced by a name, or by the slot's noun where there is no name. A name
+        that is a common noun ("cup": it starts in lower case) gets its article."""
 
         def put(found: re.Match[str]) -> str:
             slot = self.named_slots[found[1]]
@@ -139,7 +139,7 @@ class Presets:
     problems: tuple[PresetError, ...]
 
     def get(self, key: str) -> Preset:
-        """The preset of that key. Raises PresetError."""
+        """Return the preset of that key. Raises PresetError."""
         for preset in self.presets:
             if preset.key == key:
                 return preset
@@ -162,7 +162,7 @@ class Directed:
     direction: Direction
 
     def scene(self, engine: str = DRAFT) -> Scene:
-        """The scene. Raises pydantic's ValidationError or SceneError for an empty or impossible cast."""
+        """Return the scene. Raises pydantic's ValidationError or SceneError for an empty or impossible cast."""
         return Scene(engine=engine, **vars(self))
 
 

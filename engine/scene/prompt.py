@@ -53,7 +53,7 @@ def find_names(prompt: str, names: Sequence[str]) -> list[Mention]:
 
 
 def replace_names(prompt: str, names: Sequence[str], replacements: dict[int, str]) -> str:
-    """The prompt with mentions of the names at these indices replaced."""
+    """Return the prompt with mentions of the names at these indices replaced."""
     for mention in reversed(find_names(prompt, names)):
         if mention.index in replacements:
             prompt = prompt[: mention.start] + replacements[mention.index] + prompt[mention.end :]
@@ -61,21 +61,21 @@ def replace_names(prompt: str, names: Sequence[str], replacements: dict[int, str
 
 
 def folded(text: str) -> str:
-    """The text as it is compared: two names that come to the same here are one name to a person."""
+    """Return the text as it is compared: two names that come to the same here are one name to a person."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     text = re.sub(f"[{_HYPHENS}]", "-", re.sub(f"[{_APOSTROPHES}]", "'", text))
     return " ".join(text.replace(_EMOJI_FORM, "").split())
 
 
 def _pattern(name: str) -> str:
-    """A regular expression for a name as a word of its own."""
+    """Return a regular expression for a name as a word of its own."""
     name = unicodedata.normalize("NFC", name).replace(_EMOJI_FORM, "")
     words = [r"".join(map(_character, word)) for word in name.split()]
     return _before(name.split()[0][0]) + r"\s+".join(words) + _after(name.split()[-1])
 
 
 def _character(one: str) -> str:
-    """One character in all its spellings."""
+    """Return one character in all its spellings."""
     if one in _APOSTROPHES:
         return f"[{_APOSTROPHES}]"
     if re.match(f"[{_HYPHENS}]", one):
@@ -86,7 +86,7 @@ def _character(one: str) -> str:
 
 
 def _before(first: str) -> str:
-    """What must not stand before a name that begins so."""
+    """Return what must not stand before a name that begins so."""
     if re.match(f"[{_UNSPACED}]", first):
         return ""
     if unicodedata.category(first) == "So":
@@ -95,7 +95,7 @@ def _before(first: str) -> str:
 
 
 def _after(word: str) -> str:
-    """What must not stand behind a name that ends with this word, and what may."""
+    """Return what must not stand behind a name that ends with this word, and what may."""
     last = word[-1]
     if unicodedata.category(last) == "So" or last == _ZWJ or re.match(f"[{_SKIN}]", last):
         return f"(?![{_ZWJ}{_SKIN}])"
@@ -108,7 +108,7 @@ def _after(word: str) -> str:
 
 
 def _joined(edge: str) -> str:
-    """A letter, digit or mark that makes one word with the letter at a name's edge."""
+    """Return a letter, digit or mark that makes one word with the letter at a name's edge."""
     if re.match(f"[{_HANGUL}]", edge):
         return f"[{_HANGUL}\\d]"
     return f"(?:[^\\W{_UNSPACED}{_HANGUL}]|[{_marks()}])"
@@ -123,7 +123,7 @@ def _particles() -> tuple[str, ...]:
 
 @cache
 def _marks() -> str:
-    """All combining marks, for the inside of a character class: Python's `\\w` has none of them."""
+    """Return all combining marks, for the inside of a character class: Python's `\\w` has none of them."""
     marks = [code for code in range(0x300, 0x1F000) if unicodedata.category(chr(code))[0] == "M"]
     ranges: list[list[int]] = []
     for code in marks:

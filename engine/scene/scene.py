@@ -156,12 +156,12 @@ class Scene(Frozen):
         return self
 
     def of_role(self, *roles: str) -> tuple[Element, ...]:
-        """The cast in the given roles, in the order of the scene."""
+        """Return the cast in the given roles, in the order of the scene."""
         return tuple(element for element in self.cast if element.role in roles)
 
 
 def label(element: Element, index: int) -> str:
-    """What a person calls this element: its name, or its role and number where it has none."""
+    """Return what a person calls this element: its name, or its role and number where it has none."""
     return element.name or f"{element.role} {index + 1}"
 
 
@@ -196,8 +196,8 @@ def scene_from_data(data: Any) -> Scene:
 
 
 def scene_to_json(scene: Scene) -> str:
-    """The scene file's text; `scene_from_json` gives the same scene back. Optional fields without a value are left
-    out."""
+    """Return the scene file's text; `scene_from_json` gives the same scene back. Optional fields without a value are
+    left out."""
     return json.dumps(scene.model_dump(exclude_none=True), ensure_ascii=False, indent=2) + "\n"
 
 
@@ -275,7 +275,7 @@ def _scene_error(error: ValidationError) -> SceneError:
 
 
 def _field(location: Sequence[str | int]) -> str:
-    """A place in the JSON as a person writes it: `cast[1].placement.x`."""
+    """Return a place in the JSON as a person writes it: `cast[1].placement.x`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{_cut(part)}" for part in location).removeprefix(".")
 
 
@@ -311,7 +311,7 @@ def _known_keys(location: tuple[int | str, ...]) -> str:
 
 
 def _nearest_side(value: int, step: int) -> str:
-    """The multiples of `step` below and above a width or height that are allowed."""
+    """Return the multiples of `step` below and above a width or height that are allowed."""
     low = value // step * step
     allowed = {min(max(side, MIN_SIDE), MAX_SIDE) for side in (low, low + step)}
     return " or ".join(map(str, sorted(allowed)))

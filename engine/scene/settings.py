@@ -67,7 +67,7 @@ class Declared:
     setting: Setting
 
     def taken(self, value: object, now: Any) -> Any:
-        """The value that a browser sent, brought into range; `now`, what is set, where it is none at all."""
+        """Return the value that a browser sent, brought into range; `now`, what is set, where it is none at all."""
         if self.choices or self.setting.choices:
             same = (each for each in self.offered if spelled(each) == value or _is_same(each, value))
             return next(same, now)
@@ -80,7 +80,7 @@ class Declared:
         return now
 
     def holds(self, value: object) -> bool:
-        """Whether a value that was kept may be used."""
+        """Return whether a value that was kept may be used."""
         return _is_same(self.taken(value, MISSING), value)
 
     @property
@@ -116,12 +116,12 @@ class Declared:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value from outside is a number: neither a flag nor "not a number"."""
+    """Return whether a value from outside is a number: neither a flag nor "not a number"."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
 def spelled(value: Any) -> str:
-    """A value of a choice as the page's controls have it: they know texts only."""
+    """Return a value of a choice as the page's controls have it: they know texts only."""
     return {None: "", True: "on", False: "off"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
@@ -130,7 +130,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def declared(model: type) -> Mapping[str, Declared]:
-    """The declared settings of a pydantic model or dataclass, by field, in their order."""
+    """Return the declared settings of a pydantic model or dataclass, by field, in their order."""
     kind: Any = model  # the type checker takes the type of a dataclass for one without a hash
     found: Mapping[str, Declared] = _declared_of(kind)
     return found
@@ -156,7 +156,7 @@ def _defaults(model: type) -> dict[str, Any]:
 
 
 def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type within Annotated, and what it is annotated with."""
+    """Return the type within Annotated, and what it is annotated with."""
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
 
 

@@ -18,7 +18,7 @@ _MIN_SIDE = 256  # pixels; below it no one would want the clip
 def problems_of(
     planned: PlannedClip, settings: RunSettings, stages: Sequence[PhaseNeed], budget: Budget, download: int
 ) -> list[str]:
-    """What is short, the largest lack of each kind."""
+    """Return what is short, the largest lack of each kind."""
     found = []
     card = max(stages, key=lambda stage: stage.vram)
     if card.vram > budget.vram:
@@ -39,7 +39,7 @@ def problems_of(
 def changes_that_fit(
     planned: PlannedClip, budget: Budget, overrides: Overrides, stages: Sequence[PhaseNeed]
 ) -> Iterator[str]:
-    """Each alone is enough for card and memory, and each is the smallest of its kind."""
+    """Yield each alone is enough for card and memory, and each is the smallest of its kind."""
     if overrides != Overrides() and _runs(planned, budget, Overrides(device=overrides.device)):
         yield "with the settings left to the plan"
     if overrides.resident_blocks is not None:
@@ -58,7 +58,7 @@ def changes_that_fit(
 
 
 def _wider(budget: Budget, stages: Sequence[PhaseNeed]) -> Iterator[tuple[Budget, str]]:
-    """The plan with the least needs says how much more it would take."""
+    """Yield the plan with the least needs says how much more it would take."""
     card, memory = max(stage.vram for stage in stages), max(stage.ram for stage in stages)
     words, wider = [], budget
     if budget.device != "cpu" and card > budget.vram:
@@ -72,7 +72,7 @@ def _wider(budget: Budget, stages: Sequence[PhaseNeed]) -> Iterator[tuple[Budget
 
 
 def _smaller(clip: ClipSize) -> Iterator[ClipSize]:
-    """The same shape, smaller, in multiples of 16."""
+    """Yield the same shape, smaller, in multiples of 16."""
     long = max(clip.width, clip.height)
     for side in range(long - 16, _MIN_SIDE - 1, -16):
         width, height = (max(16, round(length * side / long / 16) * 16) for length in (clip.width, clip.height))

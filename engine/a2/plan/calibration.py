@@ -53,7 +53,7 @@ def speeds_file() -> Path:
 
 
 def recall(machine: Machine, file: Path) -> Speed | None:
-    """What was measured on this machine; None where nothing was, or the file is damaged."""
+    """Return what was measured on this machine; None where nothing was, or the file is damaged."""
     entry: Any = _read(file).get(machine.key)
     try:
         numbers = [value for name, value in entry.items() if name not in ("corrections", "copy", "pageable")]
@@ -117,7 +117,7 @@ def calibrate(
 
 
 def machine_of(device: str, precision: Precision) -> Machine:
-    """The machine as speeds are kept for it. Imports torch."""
+    """Return the machine as speeds are kept for it. Imports torch."""
     import platform
 
     import torch

@@ -50,7 +50,7 @@ class Budget:
 
 
 def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
-    """The model's engine computes on CUDA and on the processor."""
+    """Return the model's engine computes on CUDA and on the processor."""
     device = overrides.device or ("cuda" if hardware.device.value == "cuda" else "cpu")
     vram_total, ram_total = _known(hardware.vram_total) or 0, _known(hardware.ram_total) or 0
     vram = _known(hardware.vram_free, hardware.vram_total) or 0
@@ -61,12 +61,12 @@ def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
 
 
 def _known(*facts: Fact) -> int | None:
-    """The first of these numbers that is known."""
+    """Return the first of these numbers that is known."""
     return next((fact.value for fact in facts if isinstance(fact.value, int)), None)
 
 
 def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSettings:
-    """The settings to run with; where nothing fits, those that need least."""
+    """Return the settings to run with; where nothing fits, those that need least."""
     for settings in _candidates(planned, budget, overrides):
         if _fits(planned, settings, budget, "sampling") and _fits(planned, settings, budget, "prompt"):
             break

@@ -33,8 +33,8 @@ class Way:
 
 
 def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | None:
-    """The next safer way after memory ran out in a phase, and what changes, in words; None where there is none. The
-    last rung takes all that is left at once."""
+    """Return the next safer way after memory ran out in a phase, and what changes, in words; None where there is none.
+    The last rung takes all that is left at once."""
     if rungs_left <= 0:
         return None
     changes: list[str] = []
@@ -47,7 +47,7 @@ def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | N
 
 
 def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | None:
-    """How the frames are decoded; on a card what waits between tiles waits on the host."""
+    """Return how the frames are decoded; on a card what waits between tiles waits on the host."""
     if not options.tile:
         _, height, width = clip.latent
         return tiling_for(height, width)
@@ -55,7 +55,7 @@ def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | Non
 
 
 def _steps(way: Way, phase: PhaseName) -> Iterator[tuple[Way, str]]:
-    """What may be changed for a phase, the cheapest first."""
+    """Yield what may be changed for a phase, the cheapest first."""
     streams = way.on_card and way.options.offload == "blocks"
     if phase in ("prompt", "references", "decoding") and streams and not way.alone:
         yield _alone(way)
@@ -86,7 +86,7 @@ def _chunks(way: Way, sizes: tuple[int, ...]) -> Iterator[tuple[Way, str]]:
 
 
 def _streaming(way: Way) -> Iterator[tuple[Way, str]]:
-    """Copies hide behind the computing: no block that stays is worth a clip that fails."""
+    """Yield copies hide behind the computing: no block that stays is worth a clip that fails."""
     if way.on_card and way.options.offload != "blocks":
         streaming = replace(way.options, offload="blocks", resident_blocks=0)
         yield _with(way, streaming), "the model's blocks brought one by one"

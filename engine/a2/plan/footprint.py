@@ -23,9 +23,9 @@ _FLOAT = 4
 def denoise_bytes(
     shape: Transformer, clip: ClipSize, each: int, batch: int = 1, chunk: int = 0, context: int = 257
 ) -> int:
-    """One forward, `each` bytes a number (2 or 4), both halves of the guidance at once where `batch` is 2. `chunk`
-    tokens at a time where tokens do not look at each other (engine.a2.chunking), all where it is 0. `context` is
-    the tokens of a reference picture."""
+    """Return one forward, `each` bytes a number (2 or 4), both halves of the guidance at once where `batch` is 2.
+    `chunk` tokens at a time where tokens do not look at each other (engine.a2.chunking), all where it is 0. `context`
+    is the tokens of a reference picture."""
     tokens, dim = clip.tokens, shape.dim
     told = TEXT_TOKENS + clip.references * context
     ffn = _of_ffn(shape, each)
@@ -46,12 +46,12 @@ def denoise_bytes(
 
 
 def _of_ffn(shape: Transformer, each: int) -> int:
-    """Bytes a token at the feed-forward's widest: its hidden layer before and after GELU."""
+    """Return bytes a token at the feed-forward's widest: its hidden layer before and after GELU."""
     return 4 * each * shape.dim + 2 * each * shape.ffn
 
 
 def sampling_bytes(clip: ClipSize) -> int:
-    """What a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
+    """Return what a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
     frames, height, width = clip.latent
     return frames * height * width * _FLOAT * (16 * 8 + 20)
 
@@ -61,19 +61,19 @@ def sampling_bytes(clip: ClipSize) -> int:
 
 
 def text_bytes(shape: TextEncoder, each: int) -> int:
-    """One prompt of 512 tokens: the attention's bias, before and after the mask is added, and seven states."""
+    """Return one prompt of 512 tokens: the attention's bias, before and after the mask is added, and seven states."""
     return 2 * shape.heads * TEXT_TOKENS**2 * each + 7 * TEXT_TOKENS * shape.dim * each
 
 
 def image_bytes(shape: ImageEncoder, references: int) -> int:
-    """All pictures at once, float32; every layer's output is kept, since the last but one is wanted."""
+    """Return all pictures at once, float32; every layer's output is kept, since the last but one is wanted."""
     hidden = (3 if shape.gates else 2) * shape.mlp
     tokens = references * shape.tokens
     return tokens * _FLOAT * ((shape.layers + 2) * shape.dim + hidden)
 
 
 def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLOAT) -> int:
-    """The references' clip through the VAE's encoder, four frames at a time."""
+    """Return the references' clip through the VAE's encoder, four frames at a time."""
     height, width = clip.height, clip.width
     if tiled:
         height, width = min(height, ENCODE_TILE), min(width, ENCODE_TILE)
@@ -92,8 +92,8 @@ def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLO
 
 
 def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: int = _FLOAT) -> int:
-    """One latent frame, the way engine.a2.decoding does it; what every convolution saw last stays, for all tiles,
-    unless the tiling parks it."""
+    """Return one latent frame, the way engine.a2.decoding does it; what every convolution saw last stays, for all
+    tiles, unless the tiling parks it."""
     _, height, width = clip.latent
     rows, columns = spans(height, tiling), spans(width, tiling)
     tile = (rows[0].stop - rows[0].start) * (columns[0].stop - columns[0].start)
@@ -105,7 +105,7 @@ def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: i
 
 
 def parked_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None, each: int = _FLOAT) -> int:
-    """What the tiles that are not being worked on keep on the host."""
+    """Return what the tiles that are not being worked on keep on the host."""
     if tiling is None or not tiling.parked:
         return 0
     _, height, width = clip.latent
@@ -140,7 +140,7 @@ def _frames_at(vae: Vae, level: int) -> int:
 
 
 def _convolving(channels: int, pixels: int, frames: int, inputs: int) -> int:
-    """Numbers alive in a causal 3 x 3 x 3 convolution: `inputs` tensors that others still hold (a block's input, the
-    residual, the activation), the last two frames' copy, the padded input twice (convolutions lay it out anew) and
+    """Return numbers alive in a causal 3 x 3 x 3 convolution: `inputs` tensors that others still hold (a block's input,
+    the residual, the activation), the last two frames' copy, the padded input twice (convolutions lay it out anew) and
     the output."""
     return channels * pixels * (inputs * frames + 2 + 2 * (frames + 2) + frames)

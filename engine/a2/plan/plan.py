@@ -70,7 +70,7 @@ class Plan:
         return max(stage.ram for stage in self.stages)
 
     def sentence(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         if not self.fits:
             remedy = f". It would fit {' or '.join(self.remedies)}" if self.remedies else ""
             return f"does not fit: {'; '.join(self.problems)}{remedy}"
@@ -84,7 +84,7 @@ class Plan:
         return f"fits: {', '.join(words)}, because {why}"
 
     def bars(self) -> MemoryBars:
-        """What each phase needs of the card, or of the memory where there is none."""
+        """Return what each phase needs of the card, or of the memory where there is none."""
         card = self.settings.device != "cpu"
         size, free = (self.budget.vram_total, self.budget.vram) if card else (self.budget.ram_total, self.budget.ram)
         phases = tuple((PHASES[need.name].title, need.vram if card else need.ram, need.seconds) for need in self.stages)
@@ -92,12 +92,12 @@ class Plan:
         return MemoryBars("graphics memory" if card else "memory", free, size, phases, slow)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON data for the page: the plan with its sums and its sentence."""
+        """Return JSON data for the page: the plan with its sums and its sentence."""
         sums = {"fits": self.fits, "seconds": self.seconds, "vram": self.vram, "ram": self.ram}
         return {**asdict(self), **sums, "sentence": self.sentence()}
 
     def applied(self, options: A2Options) -> A2Options:
-        """The options, run as planned; as they are where the plan does not fit."""
+        """Return the options, run as planned; as they are where the plan does not fit."""
         if not self.fits:
             return options
         chosen = self.settings
@@ -132,7 +132,7 @@ def make_plan(
 
 
 def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides) -> list[str]:
-    """What a person asked for that no machine could do."""
+    """Return what a person asked for that no machine could do."""
     blocks, asked = planned.shapes.transformer.layers, overrides.resident_blocks
     found = []
     if asked is not None and not 0 <= asked <= blocks:
@@ -145,14 +145,15 @@ def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides
 
 
 def _released_bytes(shapes: Shapes) -> int:
-    """What is fetched: bf16, the image encoder and the VAE in float32. Other files of the same model may be larger."""
+    """Return what is fetched: bf16, the image encoder and the VAE in float32. Other files of the same model may be
+    larger."""
     return sum(component_bytes(shapes, "bf16").values())
 
 
 def _choices(
     planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides, hardware: Hardware
 ) -> Iterator[Choice]:
-    """Every line with its reason."""
+    """Yield every line with its reason."""
     transformer = planned.shapes.transformer
     forced = {name for name, value in asdict(overrides).items() if value is not None}
     own = "you chose it"

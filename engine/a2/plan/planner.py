@@ -28,7 +28,7 @@ class A2Planner:
         self._shapes: dict[str, tuple[float, Shapes]] = {}
 
     def plan(self, hardware: Hardware, scene: Scene, options: A2Options) -> Plan:
-        """How this machine would make a scene. What a person has set is kept, the rest planned around it."""
+        """Return how this machine would make a scene. What a person has set is kept, the rest planned around it."""
         overrides = Overrides(
             precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
             batched_guidance=options.batched_guidance,
@@ -55,7 +55,7 @@ class A2Planner:
         return make_plan(hardware, clip, self._shapes_of(model), overrides, _speed(hardware))
 
     def _shapes_of(self, model: str) -> Shapes | None:
-        """The checkpoint's; None where it is not installed."""
+        """Return the checkpoint's; None where it is not installed."""
         at, shapes = self._shapes.get(model, (float("-inf"), None))
         if time.monotonic() - at > _FRESH:
             try:
@@ -67,8 +67,8 @@ class A2Planner:
 
 
 def _speed(hardware: Hardware) -> Speed | None:
-    """What was measured on this card; 8-bit weights are computed with in bf16, too. A processor takes longer for the
-    model than anybody would wait."""
+    """Return what was measured on this card; 8-bit weights are computed with in bf16, too. A processor takes longer for
+    the model than anybody would wait."""
     if not hardware.has_card or not hardware.torch.value:
         return None
     return recall(_machine(hardware), speeds_file())

@@ -33,7 +33,7 @@ def number_bytes(precision: Precision) -> int:
 
 
 def blocks_bytes(weights: ParameterCount, precision: Precision) -> int:
-    """All blocks of a component that may be quantised."""
+    """Return all blocks of a component that may be quantised."""
     each = number_bytes(precision)
     linear = weights.linear + weights.rows * each if precision in ("int8", "fp8") else weights.linear * each
     return linear + weights.small * each

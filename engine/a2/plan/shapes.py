@@ -107,7 +107,7 @@ def default_shapes() -> Shapes:
 
 
 def read_shapes(folder: Path) -> Shapes:
-    """An installed checkpoint's: configurations and the files' headers. Raises EngineUnavailable where it is not
+    """Return an installed checkpoint's: configurations and the files' headers. Raises EngineUnavailable where it is not
     whole."""
     found = read_checkpoint(folder)
     return shapes_from({name: found[name].config for name in COMPONENTS}, sum(part.bytes for part in found.values()))

@@ -51,7 +51,7 @@ def _references(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Sp
 
 
 def _denoise(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
-    """Copies hide behind computing, or computing behind copies."""
+    """Return copies hide behind computing, or computing behind copies."""
     shape, tokens = shapes.transformer, clip.tokens
     told = TEXT_TOKENS + clip.references * shapes.image.tokens
     pieces = -(-tokens // settings.chunk) if settings.chunk else 1

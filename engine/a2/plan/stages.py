@@ -42,7 +42,7 @@ class PlannedClip:
 
 
 def component_bytes(shapes: Shapes, precision: Precision) -> dict[str, int]:
-    """The image encoder and the VAE are float32 throughout."""
+    """Return the image encoder and the VAE are float32 throughout."""
     return {
         "text": weight_bytes(shapes.text.weights, precision),
         "image": weight_bytes(shapes.image.weights, "fp32"),
@@ -90,7 +90,7 @@ def _text(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
 
 
 def _references(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
-    """Two models one after the other: the hungrier one."""
+    """Return two models one after the other: the hungrier one."""
     shapes, clip, own = planned.shapes, planned.clip, component_bytes(planned.shapes, settings.precision)
     semantic = own["image"], 0, footprint.image_bytes(shapes.image, clip.references)
     spatial = own["vae"], 0, footprint.encode_bytes(shapes.vae, clip, settings.encode_tiled)
@@ -112,7 +112,7 @@ def _decode(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]
 
 
 def _streamed(weights: ParameterCount, settings: RunSettings, resident: int) -> tuple[int, int]:
-    """Weights where it computes, and those that wait."""
+    """Return weights where it computes, and those that wait."""
     if settings.offload == "none":
         return weight_bytes(weights, settings.precision), 0
     block, outside = block_bytes(weights, settings.precision), weights.outside * number_bytes(settings.precision)
@@ -120,7 +120,7 @@ def _streamed(weights: ParameterCount, settings: RunSettings, resident: int) -> 
 
 
 def _widened(largest: int, precision: Precision) -> int:
-    """A quantised weight is put back into its range when it is used, which takes two copies of the largest."""
+    """Return a quantised weight is put back into its range when it is used, which takes two copies of the largest."""
     return 2 * largest * number_bytes(precision) if precision in ("int8", "fp8") else 0
 
 

@@ -40,7 +40,7 @@ class ColourConversion:
         return Space(spaces.SRGB, curve).table(65536)
 
     def after(self) -> ColourConversion:
-        """What is left to do where the table was applied."""
+        """Return what is left to do where the table was applied."""
         if self.space:
             return replace(self, space=Space(self.space.chroma, spaces.srgb_light))
         if self.profile is None or self._profile_curve() is None:
@@ -48,7 +48,7 @@ class ColourConversion:
         return replace(self, profile=icc.with_curve(self.profile, _srgb_curve()))
 
     def _profile_curve(self) -> spaces.Curve | None:
-        """The profile's curve where it is far from a display's."""
+        """Return the profile's curve where it is far from a display's."""
         curve = icc.curve_of(self.profile) if self.profile else None
         return curve if curve and Space(spaces.SRGB, curve).needs_depth else None
 
@@ -130,7 +130,7 @@ def _converted(colours: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.
 
 
 def _is_srgb(source: ImageCms.ImageCmsProfile) -> bool:
-    """Whether a profile leaves colours as they are, whatever it is called: by what it does to some of them."""
+    """Return whether a profile leaves colours as they are, whatever it is called: by what it does to some of them."""
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
     after = np.asarray(_converted(Image.fromarray(cube), source)).astype(int)

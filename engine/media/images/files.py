@@ -61,7 +61,7 @@ class Pieces(io.RawIOBase):
 
 
 def _merged(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Stretches that follow one another in the file as one; nothing empty."""
+    """Yield stretches that follow one another in the file as one; nothing empty."""
     held: tuple[int, int] | None = None
     for piece in pieces:
         if not isinstance(piece, bytes) and held and sum(held) == piece[0]:
@@ -77,12 +77,12 @@ def _merged(pieces: Sequence[Piece]) -> Iterator[Piece]:
 
 
 def stream(file: BinaryIO, pieces: Sequence[Piece]) -> io.BufferedReader:
-    """The pieces of a file as a decoder wants to read them."""
+    """Return the pieces of a file as a decoder wants to read them."""
     return io.BufferedReader(Pieces(file, pieces), 1 << 16)
 
 
 def shown_name(path: str | Path) -> str:
-    """The file's own name: pages show it, and nobody needs the folders of this machine on a page."""
+    """Return the file's own name: pages show it, and nobody needs the folders of this machine on a page."""
     name = Path(path).name.encode("utf-8", "replace").decode("utf-8")
     name = "".join(letter if letter.isprintable() else "?" for letter in name) or "the picture"
     return name if len(name) <= 80 else f"{name[:50]}…{name[-20:]}"

@@ -58,5 +58,5 @@ def _give_back() -> None:
 
 @cache
 def shared_gate() -> Gate:
-    """The process's own, made at the first use."""
+    """Return the process's own, made at the first use."""
     return Gate()

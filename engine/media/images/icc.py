@@ -10,18 +10,19 @@ from engine.media.images.spaces import Curve
 
 
 def space_of(profile: bytes) -> str:
-    """The colour space that a profile is for, such as "RGB", "GRAY" or "CMYK"; "" for nothing of the kind."""
+    """Return the colour space that a profile is for, such as "RGB", "GRAY" or "CMYK"; "" for nothing of the kind."""
     return profile[16:20].decode("latin-1").strip() if profile[36:40] == b"acsp" else ""
 
 
 def cicp_of(profile: bytes) -> tuple[int, int] | None:
-    """Primaries and transfer where the profile names them (version 4.4), as those of HDR pictures do."""
+    """Return primaries and transfer where the profile names them (version 4.4), as those of HDR pictures do."""
     data = _tag(profile, b"cicp")
     return (data[8], data[9]) if len(data) >= 12 else None
 
 
 def curve_of(profile: bytes) -> Curve | None:
-    """The one curve of a grey profile, or of one with three primaries; None where there are tables, or three curves."""
+    """Return the one curve of a grey profile, or of one with three primaries; None where there are tables, or three
+    curves."""
     names = (b"kTRC",) if space_of(profile) == "GRAY" else (b"rTRC", b"gTRC", b"bTRC")
     found = [_tag(profile, name) for name in names]
     if not all(found) or any(_tag(profile, name) for name in (b"A2B0", b"A2B1")) or len(set(found)) > 1:
@@ -30,7 +31,7 @@ def curve_of(profile: bytes) -> Curve | None:
 
 
 def with_curve(profile: bytes, curve: bytes) -> bytes:
-    """The same profile under another curve, the data of a `curv` tag."""
+    """Return the same profile under another curve, the data of a `curv` tag."""
     names = (b"kTRC", b"rTRC", b"gTRC", b"bTRC")
     count, tail = struct.unpack(">I", profile[128:132])[0], len(profile)
     table = bytearray(profile[:132])

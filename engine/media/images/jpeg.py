@@ -89,8 +89,8 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Scan]:
 
 
 def missing(found: Survey, scan: Scan, rough: bool = False) -> float:
-    """The share of the picture's height that is missing, from 0 to 1, where the file has no end; with `rough`, seen
-    at an eighth of the size, for which the fine detail of a progressive one is not needed.
+    """Return the share of the picture's height that is missing, from 0 to 1, where the file has no end; with `rough`,
+    seen at an eighth of the size, for which the fine detail of a progressive one is not needed.
 
     A decoder fills up what it does not find. So the file is read twice, with two ends: where the pictures differ, the
     scan had not been over.
@@ -131,7 +131,8 @@ def _next_marker(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _has_end(file: BinaryIO, at: int, size: int) -> bool:
-    """Whether an end marker follows the scan that begins at `at`. What comes after it is no part of this picture."""
+    """Return whether an end marker follows the scan that begins at `at`. What comes after it is no part of this
+    picture."""
     file.seek(size - 2)
     if file.read(2) == _EOI:
         return True
@@ -153,7 +154,7 @@ def _check_frame(marker: int, frame: bytes, name: str) -> None:
 
 
 def _samples(frame: bytes) -> float:
-    """How many samples are coded for a pixel: 3 for 4:4:4, 1.5 for 4:2:0."""
+    """Return how many samples are coded for a pixel: 3 for 4:4:4, 1.5 for 4:2:0."""
     factors = [(factor >> 4, factor & 15) for factor in frame[7 : 6 + 3 * frame[5] : 3]]
     across, down = max(1, *(h for h, _ in factors), 1), max(1, *(v for _, v in factors), 1)
     return sum(h * v for h, v in factors) / (across * down)

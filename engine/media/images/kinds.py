@@ -15,7 +15,7 @@ _RAW = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MR
 
 
 def kind_of(head: bytes) -> str:
-    """The format's name in Pillow, or "" for anything that is not one of those that are read here."""
+    """Return the format's name in Pillow, or "" for anything that is not one of those that are read here."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -81,5 +81,5 @@ def cut_off(name: str, what: str = "its end is missing") -> ImageError:
 
 
 def unsupported(name: str, what: str, remedy: str) -> ImageError:
-    """A sound file of a kind that is not read here; `what` names it, as in "a JPEG with 12 bits a colour"."""
+    """Return a sound file of a kind that is not read here; `what` names it, as in "a JPEG with 12 bits a colour"."""
     return ImageError(f"{name} is {what}, which cannot be read here", remedy)

@@ -16,8 +16,8 @@ _SIDE = 128  # pixels at which a frame is judged
 
 
 def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image.Image, str] | None:
-    """The first frame that shows nearly as much as any does, and a sentence about it; None where the first one shows
-    something, or no other does."""
+    """Return the first frame that shows nearly as much as any does, and a sentence about it; None where the first one
+    shows something, or no other does."""
     there, solid = _shows(first)
     if solid >= _SEEN:
         return None
@@ -43,8 +43,8 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
 
 
 def _shows(frame: Image.Image) -> tuple[float, float]:
-    """How much of a frame can be seen, from 0 to 1: all in all, and the share that is solid. Nothing where it is of one
-    colour throughout."""
+    """Return how much of a frame can be seen, from 0 to 1: all in all, and the share that is solid. Nothing where it is
+    of one colour throughout."""
     small = frame.convert("RGBA")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     if all(low == high for low, high in (band.getextrema() for band in small.split())):

@@ -40,7 +40,7 @@ class Layers:
 
 
 def layers(pixels: Image.Image | Deep, factor: int = 1, curve: np.ndarray | None = None) -> Layers:
-    """The picture at 1/`factor` of its sides. More bits than 8 are scaled: Pillow's own conversion would clip.
+    """Return the picture at 1/`factor` of its sides. More bits than 8 are scaled: Pillow's own conversion would clip.
 
     `curve`, (65536,) uint8, is what becomes of 16-bit values on the way: without one they are scaled evenly. Eight bits
     are too few for colours that are stored in proportion to light.
@@ -124,7 +124,8 @@ def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
 
 
 def _white(pixels: Image.Image | Deep, rows: int) -> float:
-    """The number that is white: what the kind of numbers says, or, for floats and Pillow's 32 bits, what fits them."""
+    """Return the number that is white: what the kind of numbers says, or, for floats and Pillow's 32 bits, what fits
+    them."""
     kind = pixels.samples.dtype if isinstance(pixels, Deep) else np.dtype("i4" if pixels.mode == "I" else "f4")
     if kind.kind == "u":
         return float(np.iinfo(kind).max)

@@ -42,12 +42,13 @@ class DecodePlan:
         return self.size[0] * self.size[1]
 
     def decoded(self) -> Image.Image | Deep:
-        """The pixels, once: they are not kept here, so that they are gone as soon as a smaller picture is made."""
+        """Return the pixels, once: they are not kept here, so that they are gone as soon as a smaller picture is
+        made."""
         decode, self.decode = self.decode, _no_more
         return decode()
 
     def another_frame(self, picture: Image.Image) -> tuple[Image.Image, str] | None:
-        """A frame to take instead of the first, where that shows nothing."""
+        """Return a frame to take instead of the first, where that shows nothing."""
         if self.frames is None or moving.A_PIXEL * self.pixels > DECODING:
             return None
         return moving.better(self.frames, picture)
@@ -78,8 +79,8 @@ def rewound(stream: BinaryIO) -> BinaryIO:
 
 
 def by_opencv(stream: BinaryIO, kind: type) -> Deep | None:
-    """A still as OpenCV decodes it: with all its bits, and without what a film's decoder holds beside. None where it
-    cannot."""
+    """Return a still as OpenCV decodes it: with all its bits, and without what a film's decoder holds beside. None
+    where it cannot."""
     import cv2
 
     stream.seek(0)

@@ -82,7 +82,8 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
 
 
 def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
-    """The picture's pixels as far as they can be unpacked, filled up with empty ones; and the share that is missing.
+    """Return the picture's pixels as far as they can be unpacked, filled up with empty ones; and the share that is
+    missing.
 
     Whatever was wrong with how they were packed (a checksum, the end of the stream), it is right afterwards.
     """
@@ -131,7 +132,7 @@ def _chunks(file: BinaryIO, size: int, name: str) -> Iterator[tuple[int, int, by
 
 
 def _sound(file: BinaryIO, start: int, length: int) -> bool:
-    """Whether a chunk's checksum is right."""
+    """Return whether a chunk's checksum is right."""
     file.seek(start - 4)
     data, check = file.read(4 + length), file.read(4)
     return len(data) == 4 + length and check == struct.pack(">I", zlib.crc32(data))
@@ -151,7 +152,7 @@ def _blocks(file: BinaryIO, pixels: tuple[tuple[int, int], ...]) -> Iterator[byt
 
 
 def _unpacked_size(header: Header) -> int:
-    """Bytes of all rows with the filter's byte in front of each."""
+    """Return bytes of all rows with the filter's byte in front of each."""
     passes = _ADAM7 if header.interlaced else ((0, 0, 1, 1),)
     total = 0
     for left, top, across, down in passes:

@@ -106,7 +106,8 @@ def _png(file: BinaryIO, size: int, name: str) -> DecodePlan:
 
 
 def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
-    """Which grey is see-through, as the decoder gives greys: it scales those of 2 and 4 bits, and not this one."""
+    """Return which grey is see-through, as the decoder gives greys: it scales those of 2 and 4 bits, and not this
+    one."""
     clear = picture.info.get("transparency")
     if header.channels == 1 and header.kind == 0 and header.depth in (2, 4) and isinstance(clear, int):
         picture.info["transparency"] = clear * 255 // (2**header.depth - 1)

@@ -104,19 +104,20 @@ class Space:
         return bool(np.abs(np.subtract(self.chroma, SRGB)).max() < 0.002)
 
     def profile(self) -> bytes:
-        """The ICC profile of these primaries under sRGB's curve."""
+        """Return the ICC profile of these primaries under sRGB's curve."""
         return _profile(self.chroma)
 
 
 def of_cicp(primaries: int, transfer: int) -> Space | None:
-    """The space that two code points of H.273 name; None where one of them is not known, or says that it is not."""
+    """Return the space that two code points of H.273 name; None where one of them is not known, or says that it is
+    not."""
     if transfer not in _TRANSFERS or (primaries not in _PRIMARIES and transfer not in HDR):
         return None
     return Space(_PRIMARIES.get(primaries, _PRIMARIES[9]), _TRANSFERS[transfer], transfer in HDR)
 
 
 def of_png(gamma: float, chroma: Chroma | None) -> Space | None:
-    """The space of PNG's gAMA and cHRM; None for a gamma that nothing is stored with."""
+    """Return the space of PNG's gAMA and cHRM; None for a gamma that nothing is stored with."""
     if not 0.1 <= gamma <= 10:
         return None
     if chroma is None or not all(0 <= value <= 1 for value in chroma) or min(chroma[1::2]) <= 0:
@@ -137,7 +138,7 @@ def srgb() -> Space:
 
 @cache
 def _profile(chroma: Chroma) -> bytes:
-    """A profile of version 2 with three primaries and sRGB's curve, adapted to D50 by Bradford's matrix."""
+    """Return a profile of version 2 with three primaries and sRGB's curve, adapted to D50 by Bradford's matrix."""
     points = [np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in zip(chroma[::2], chroma[1::2], strict=True)]
     white, columns = points[0], np.array(points[1:]).T
     columns = columns * np.linalg.solve(columns, white)

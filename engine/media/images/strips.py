@@ -38,14 +38,14 @@ class Samples:
 
 
 def pillow_is_wrong(page: TiffPage) -> bool:
-    """Whether Pillow would open this page, and show something else."""
+    """Return whether Pillow would open this page, and show something else."""
     deep = max(page.tags.get(tiff.BITS, (1,)), default=1) > 8
     planes = page.one(tiff.PLANAR, 1) == _PLACED and page.one(tiff.SAMPLES, 1) > 1
     return deep and ((planes and page.one(tiff.COMPRESSION, 1) == 1) or page.one(tiff.PHOTOMETRIC, 1) == 0)
 
 
 def samples_of(page: TiffPage, name: str) -> Samples:
-    """What lies in the page. Raises ImageError, which says what it is, where it cannot be read here either."""
+    """Return what lies in the page. Raises ImageError, which says what it is, where it cannot be read here either."""
     bits, formats = page.tags.get(tiff.BITS, (1,)), page.tags.get(tiff.FORMAT, (1,)) or (1,)
     count, photometric = page.one(tiff.SAMPLES, 1), page.one(tiff.PHOTOMETRIC, 1)
     packing = page.one(tiff.COMPRESSION, 1)
@@ -75,14 +75,14 @@ def _numbers(bits: tuple[int, ...], sample_format: int) -> str:
 
 
 def copies(page: TiffPage, size: int, samples: Samples) -> float:
-    """Bytes that exist at once beside the picture: a strip, as it was packed, and without its predictor."""
+    """Return bytes that exist at once beside the picture: a strip, as it was packed, and without its predictor."""
     piece = tiff.piece_bytes(page, samples.bytes_a_pixel)
     packed = min(size, 2 * piece) if page.one(tiff.COMPRESSION, 1) != 1 else 0
     return packed + piece * (3 if page.one(tiff.PREDICTOR, 1) > 1 else 1)
 
 
 def read(file: BinaryIO, page: TiffPage, samples: Samples, name: str) -> np.ndarray:
-    """The page's numbers, (H, W, C): its colours, and its alpha where it has one. Raises ImageError."""
+    """Return the page's numbers, (H, W, C): its colours, and its alpha where it has one. Raises ImageError."""
     width, height = page.size
     planes = page.one(tiff.PLANAR, 1) == _PLACED and samples.channels > 1
     tiled = tiff.TILE_WIDTH in page.tags

@@ -45,7 +45,7 @@ class Survey:
 
 
 def with_exif(colour: Colour, exif: bytes | None) -> tuple[Colour, int]:
-    """The colours and the orientation with what EXIF says of them. Broken EXIF is common and says nothing."""
+    """Return the colours and the orientation with what EXIF says of them. Broken EXIF is common and says nothing."""
     if not exif:
         return colour, 1
     first = tiff.directory(exif)
@@ -59,13 +59,13 @@ def with_exif(colour: Colour, exif: bytes | None) -> tuple[Colour, int]:
 
 
 def xmp_orientation(xmp: bytes) -> int:
-    """The orientation in XMP, 1 where there is none."""
+    """Return the orientation in XMP, 1 where there is none."""
     found = _XMP_ORIENTATION.search(xmp)
     return int(found[1]) if found else 1
 
 
 def inflated(data: bytes, most: int = _MOST_PROFILE) -> bytes | None:
-    """A compressed profile; None where it is damaged or unfolds to more than any profile has."""
+    """Return a compressed profile; None where it is damaged or unfolds to more than any profile has."""
     try:
         unfold = zlib.decompressobj()
         found = unfold.decompress(data, most)

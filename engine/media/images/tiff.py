@@ -56,7 +56,7 @@ class TiffPage:
 
 
 def choose(file: BinaryIO, size: int, name: str) -> tuple[TiffPage, int]:
-    """The page to take, and how many full pictures the file holds. Raises ImageError for a camera's raw file.
+    """Return the page to take, and how many full pictures the file holds. Raises ImageError for a camera's raw file.
 
     It is the first full one; the thumbnail that some programs put before it is passed over, marked as one or not.
     """
@@ -78,7 +78,8 @@ def choose(file: BinaryIO, size: int, name: str) -> tuple[TiffPage, int]:
 
 
 def directory(data: bytes, offset: int | None = None) -> dict[int, tuple[int, ...]]:
-    """The tags of a directory of EXIF data, the first one where no offset is given; nothing where there is none."""
+    """Return the tags of a directory of EXIF data, the first one where no offset is given; nothing where there is
+    none."""
     file = io.BytesIO(data.removeprefix(b"Exif\0\0"))
     head = file.read(16)
     if head[:4] not in (b"II*\0", b"MM\0*"):
@@ -88,7 +89,7 @@ def directory(data: bytes, offset: int | None = None) -> dict[int, tuple[int, ..
 
 
 def values(file: BinaryIO, page: TiffPage, tag: int) -> tuple[int, ...]:
-    """All whole numbers behind a tag, however many. Raises ValueError where they cannot be there."""
+    """Return all whole numbers behind a tag, however many. Raises ValueError where they cannot be there."""
     if tag not in page.long:
         return page.tags.get(tag, ())
     kind, count, start = page.long[tag]
@@ -99,7 +100,7 @@ def values(file: BinaryIO, page: TiffPage, tag: int) -> tuple[int, ...]:
 
 
 def blob(file: BinaryIO, page: TiffPage, tag: int, most: int = 8_000_000) -> bytes | None:
-    """The bytes behind a tag, such as a profile; None where there are none, or more than any has."""
+    """Return the bytes behind a tag, such as a profile; None where there are none, or more than any has."""
     if tag not in page.long:
         return bytes(page.tags[tag]) if page.tags.get(tag) else None
     kind, count, start = page.long[tag]
@@ -111,7 +112,8 @@ def blob(file: BinaryIO, page: TiffPage, tag: int, most: int = 8_000_000) -> byt
 
 
 def piece_bytes(page: TiffPage, a_pixel: float) -> float:
-    """Bytes of the largest stretch that is unpacked at once: a tile or a strip, of one channel where they lie apart."""
+    """Return bytes of the largest stretch that is unpacked at once: a tile or a strip, of one channel where they lie
+    apart."""
     width, height = page.size
     if page.one(PLANAR, 1) == 2:
         a_pixel /= max(1, page.one(SAMPLES, 1))
@@ -121,7 +123,7 @@ def piece_bytes(page: TiffPage, a_pixel: float) -> float:
 
 
 def is_cut(file: BinaryIO, page: TiffPage, size: int) -> bool:
-    """Whether the file ends before the page's data does."""
+    """Return whether the file ends before the page's data does."""
     try:
         starts = values(file, page, TILE_OFFSETS) or values(file, page, STRIP_OFFSETS)
         lengths = values(file, page, TILE_BYTES) or values(file, page, STRIP_BYTES)
@@ -145,7 +147,7 @@ def _first(head: bytes) -> int:
 
 
 def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[TiffPage]:
-    """The pages of the main chain, each followed by those that hang below it."""
+    """Yield the pages of the main chain, each followed by those that hang below it."""
     order, big, at = "<" if head[:2] == b"II" else ">", 43 in head[2:4], _first(head)
     seen: set[int] = set()
     waiting: list[int] = []
@@ -164,7 +166,7 @@ def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[TiffPage]:
 
 
 def _page(file: BinaryIO, offset: int, order: str, big: bool, main: bool) -> tuple[TiffPage, int]:
-    """The page whose directory lies at an offset, and the offset of the next one."""
+    """Return the page whose directory lies at an offset, and the offset of the next one."""
     file.seek(offset)
     counting, entry, link = ("Q", 20, 8) if big else ("H", 12, 4)
     width = struct.calcsize("=" + counting)
