@@ -34,7 +34,6 @@ NO_VERBS = """
     until up what whatever when where whether which while who whoever whole whose why with within
     without
 """
-)
 
 
 def check(repo: Path, *command: str) -> None:
