@@ -51,7 +51,7 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal
 _SLOW = {
     "a2_checkpoint", "a2_command", "a2_decoding", "a2_golden", "a2_inline", "a2_memory", "a2_planned", "a2_process",
     "a2_quantize", "a2_rescue", "a2_resume", "a2_sampling", "a2_slabs", "a2_step_cache", "api", "bench_gpu",
-    "browser", "clips", "clips_browser", "disk", "errors", "guard", "house", "image_memory", "installed", "kill",
+    "browser", "clips", "clips_browser", "disk_space", "errors", "guard", "house", "image_memory", "installed", "kill",
     "launch", "models", "models_command", "models_page", "own_machine", "page_tells", "process", "render_command",
     "sessions", "space", "strangers", "surroundings",
 }  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.guard.disk_space import has_room
-from app.guard.limits import Limits, Uploads
+from app.guard.limits import Limits, UploadLimits
 from app.guard.quota import Quota
 from app.help import doctor
 from app.models.views import model_html
@@ -91,7 +91,7 @@ def test_a_disk_that_tells_no_size_has_no_known_room(tmp_path, monkeypatch):
 
 def test_where_the_disk_does_not_answer_nothing_is_refused_beforehand(silent, tmp_path):
     assert has_room(tmp_path, 10**15)
-    Uploads(Limits(upload_bytes=10**15, upload_bytes_in_all=10**15), tmp_path).check("visitor", 10**12)
+    UploadLimits(Limits(upload_bytes=10**15, upload_bytes_in_all=10**15), tmp_path).check("visitor", 10**12)
     Quota(Limits(), tmp_path).check_disk()
     (outputs,) = [each for each in doctor.examine(tmp_path) if each.what == "Outputs folder"]
     assert (outputs.level, "Input/output error" in outputs.said) == ("note", True)
@@ -102,7 +102,7 @@ def test_a_guest_is_refused_on_a_disk_that_is_nearly_full(tmp_path, monkeypatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**6))
     assert not has_room(tmp_path, 10**6)
     with pytest.raises(TroupeError, match=r"disk of this Troupe is full\. Tell its owner"):
-        Uploads(Limits(), tmp_path).check("visitor", 1)
+        UploadLimits(Limits(), tmp_path).check("visitor", 1)
     with pytest.raises(TroupeError, match=r"disk of this Troupe is nearly full\. Tell its owner"):
         Quota(Limits(), tmp_path).check_disk()
 
