@@ -70,8 +70,8 @@ def add_endpoints(studio: Studio) -> None:
             return {"job": studio.shoot(desk).id}
 
     def job(job: str) -> dict[str, Any]:
-        """Return how a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4 and `seed` its
-        seed."""
+        """Return how a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4, `seed` its seed
+        and `metrics` what was measured on it."""
         snap = _snapshot(studio, job)
         if snap is None:
             raise SceneError("job", "there is no such job", "Use the id that /generate gave you.")
@@ -82,7 +82,8 @@ def add_endpoints(studio: Studio) -> None:
         except OSError as error:
             problem = f"It is made, but cannot be handed out ({error.strerror}). Check the disk, then ask again."
         return {"state": snap.state, "stage": snap.stage, "share": round(snap.share, 4), "elapsed": snap.elapsed,
-                "remaining": snap.remaining, "error": problem, "seed": snap.seed, "clip": clip}  # fmt: skip
+                "remaining": snap.remaining, "error": problem, "seed": snap.seed, "clip": clip,
+                "metrics": snap.metrics}  # fmt: skip
 
     def stop(job: str) -> dict[str, Any]:
         """Stop a job; no partial clip is kept."""

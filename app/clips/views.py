@@ -11,6 +11,7 @@ from app.jobs.queue import JobQueue
 from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine.errors import TroupeError
 from engine.scene.engines import known_engine, promotion_of
+from engine.scene.metrics import known_metric
 from engine.scene.scene import Sampling
 from engine.scene.settings import declared
 from engine.words import duration
@@ -95,6 +96,9 @@ def _facts(snap: Snapshot, video: dict[str, Any], sampling: dict[str, Any]) -> l
         facts.append(("Clip", f"{video['width']} × {video['height']}, {frames / video['fps']:.1f} s"))
     if told := [f"{_NUMBERS[name].setting.label.lower()} {sampling[name]:g}" for name in read if name in sampling]:
         facts.append(("Sampling", ", ".join(told)))
+    for name, value in snap.metrics.items():
+        metric = known_metric(name)
+        facts.append((metric.title, metric.said(value)) if metric else (name, f"{value:g}"))
     if snap.elapsed:
         facts.append(("Took", duration(snap.elapsed)))
     if snap.created:

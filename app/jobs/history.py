@@ -127,7 +127,7 @@ class History:
             "id": row.id, "state": row.state, "ahead": ahead, "error": row.error, "seed": row.seed,
             "notices": tuple(json.loads(row.notices)), "engine": row.engine, "prompt": row.prompt,
             "created": row.created, "owner": row.owner, "favourite": bool(row.favourite),
-            "plan": json.loads(row.plan), "preview": _there(folder, PREVIEW),
+            "plan": json.loads(row.plan), "metrics": json.loads(row.metrics), "preview": _there(folder, PREVIEW),
         }  # fmt: skip
         if row.state == DONE:
             return _finished(row, folder, seen)

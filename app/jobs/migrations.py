@@ -47,8 +47,14 @@ def first_schema(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
 
 
+def metrics(db: sqlite3.Connection) -> None:
+    """Add what was measured on a finished clip: a JSON object of numbers by metric."""
+    db.execute("ALTER TABLE jobs ADD COLUMN metrics TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(metrics))")
+
+
 MIGRATIONS: list[Migration] = [
     first_schema,
+    metrics,
 ]
 
 

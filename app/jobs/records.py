@@ -7,7 +7,7 @@ scene does not say, so that the store can be made anew from the folders.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from engine.errors import SceneError
 from engine.scene.engines import find_engine, known_engine
 from engine.scene.prompt import folded
 from engine.scene.scene import Scene, load_scene, scene_from_json, scene_to_json
+from engine.scene.settings import is_number
 
 SCENE, JOB_FILE, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
 _PLACES = ("scene", "root", "out", "members", "options")  # the folder says where they are; cut-outs are made again
@@ -28,8 +29,8 @@ _GOES_ON = 2  # times
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What job.json holds: the options are `options_of`'s; whether it is a favourite, and when it was put in the trash,
-    stand here, too, and not in the store alone."""
+    """What job.json holds: the options are `options_of`'s; whether it is a favourite, when it was put in the trash and
+    what was measured on its clip stand here, too, and not in the store alone."""
 
     id: str
     owner: str
@@ -37,6 +38,7 @@ class JobRecord:
     created: str
     favourite: bool = False
     trashed: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
@@ -47,7 +49,7 @@ def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
         papers.id, papers.owner, folder.name, engine, scene_to_json(scene), json.dumps(papers.options),
         prompt=scene.prompt, words=folded(f"{scene.prompt} {names}"), seed=scene.sampling.seed,
         units=known.units(scene) if known else 0.0, created=papers.created,
-        favourite=int(papers.favourite), trashed=papers.trashed,
+        favourite=int(papers.favourite), trashed=papers.trashed, metrics=json.dumps(papers.metrics),
     )  # fmt: skip
 
 
@@ -129,9 +131,11 @@ def _papers(folder: Path, job_id: str) -> JobRecord:
     owner, created, options = data.get("owner"), data.get("created"), data.get("options")
     favourite, trashed = data.get("favourite") is True, data.get("trashed")
     trashed = trashed if isinstance(trashed, str) else ""
+    metrics = data.get("metrics")
+    metrics = {name: value for name, value in metrics.items() if is_number(value)} if isinstance(metrics, dict) else {}
     if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
-        return JobRecord(job_id, owner, options, created, favourite, trashed)
-    return JobRecord(job_id, "", {"confined": True}, now(), favourite, trashed)
+        return JobRecord(job_id, owner, options, created, favourite, trashed, metrics)
+    return JobRecord(job_id, "", {"confined": True}, now(), favourite, trashed, metrics)
 
 
 def _known(kind: type, data: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:

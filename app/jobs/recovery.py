@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,13 @@ def _take_in(store: JobStore, row: JobRow, folder: Path) -> None:
     store.change(row.id, **changes)
 
 
-def done_values(clip: Path, poster: Path | None, seconds: float, notices: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the columns of a job that has its clip."""
+def done_values(
+    clip: Path, poster: Path | None, seconds: float, notices: tuple[str, ...] = (),
+    metrics: Mapping[str, float] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the columns of a job that has its clip; without `metrics` what was measured on it stays as it is."""
     return {
         "state": DONE, "clip": clip.name, "poster": poster.name if poster else "", "seconds": seconds,
         "notices": json.dumps(list(notices)), "ended": now(), "remaining": None,
+        **({} if metrics is None else {"metrics": json.dumps(metrics)}),
     }  # fmt: skip

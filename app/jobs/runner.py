@@ -18,7 +18,7 @@ from typing import Any
 from app.jobs.folders import Folders, drop_steps, settle
 from app.jobs.log import NAME as JOURNAL
 from app.jobs.log import JobLog
-from app.jobs.records import STATE, may_go_on, request_of
+from app.jobs.records import STATE, amend, may_go_on, request_of
 from app.jobs.recovery import CLOSED, done_values
 from app.jobs.status import DONE, FAILED, INTERRUPTED, RUNNING, STOPPED, WAITING
 from app.jobs.store import JobRow, JobStore, StoreError, now
@@ -170,7 +170,11 @@ class Runner:
             with contextlib.suppress(OSError):
                 settle(job.folder)
             drop_steps(job.folder)  # before the store says so: a kill in between leaves the clip, and that counts
-            return done_values(result.path, result.poster, self.earlier + result.seconds, result.notices)
+            seconds, metrics = self.earlier + result.seconds, dict(result.metrics)
+            if metrics:
+                with contextlib.suppress(OSError):  # the store has them; the folder is for a day without it
+                    amend(job.folder, metrics=metrics)
+            return done_values(result.path, result.poster, seconds, result.notices, metrics)
         except Exception as error:  # even a bug ends the job only, never the worker
             values = self._fallen(row, job, error)
             is_fault = values["state"] == FAILED

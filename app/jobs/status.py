@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Snapshot:
     `share` is the part done, 0 to 1; `step` of `of` and `remaining` are the stage's own, `left` is a guess at what the
     whole job still takes, from this machine's past. `ahead` counts the jobs before this one, the running one included.
     `preview` is a picture of what the model has in mind, where there is one. `resumable`: it can be put in the queue
-    again; `steps_kept`: it then goes on from steps that it has saved.
+    again; `steps_kept`: it then goes on from steps that it has saved. `metrics`: what was measured on its clip.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Snapshot:
     owner: str = ""
     favourite: bool = False
     plan: dict[str, Any] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:

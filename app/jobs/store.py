@@ -33,7 +33,8 @@ _PAST = 25  # finished jobs that tell the machine's pace
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job. `scene`, `options`, `plan` and `notices` are JSON; `folder`, `clip` and `poster` names without a path.
+    """One job. `scene`, `options`, `plan`, `notices` and `metrics` are JSON; `folder`, `clip` and `poster` are names
+    without a path.
 
     `words` is what a search looks at; `units` is how much work it is (pixels x frames x steps); `position` its place in
     the queue. Times of day are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
@@ -71,6 +72,7 @@ class JobRow:
     favourite: int = 0
     trashed: str = ""
     gone: int = 0
+    metrics: str = "{}"
 
 
 _NAMES = tuple(each.name for each in fields(JobRow))

@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from engine import VERSION
-from engine.errors import CutoutError, ImageError, SceneError, StopCheck, Stopped, VideoError
+from engine.errors import CutoutError, ImageError, SceneError, StopCheck, Stopped, TroupeError, VideoError
 from engine.scene.cast import Member
 from engine.scene.engine import FINISHING, GATHERING, Engine, EngineOptions, RunContext
 from engine.scene.engines import find_engine
+from engine.scene.metrics import all_metrics
 from engine.scene.scene import Element, Scene, label, scene_from_data
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished clip: its file, its poster (None where none was wanted), frames, the seconds it took, the engine, and
-    what the person should know about it (doubtful cut-outs and the like)."""
+    """A finished clip: its file, its poster (None where none was wanted), frames, the seconds it took, the engine,
+    what the person should know about it (doubtful cut-outs and the like), and what was measured on it, by metric."""
 
     path: Path
     poster: Path | None
@@ -80,6 +81,7 @@ class Result:
     seconds: float
     engine: str
     notices: tuple[str, ...]
+    metrics: tuple[tuple[str, float], ...] = ()
 
 
 def render(
@@ -121,7 +123,8 @@ def render(
         clock.tell(FINISHING.name, 0, 1)
         poster, fault = _poster(request.out)
         notices = (*notices, *fault)
-    return Result(request.out, poster, count, clock.elapsed(), scene.engine, notices)
+    metrics, unmeasured = _measure(request.out, scene)
+    return Result(request.out, poster, count, clock.elapsed(), scene.engine, (*notices, *unmeasured), metrics)
 
 
 def _with_engine(scene: Scene, engine: str | None) -> Scene:
@@ -251,6 +254,20 @@ def _without_places(scene: Scene) -> Scene:
         for element in scene.cast
     )
     return scene.model_copy(update={"cast": cast})
+
+
+def _measure(clip: Path, scene: Scene) -> tuple[tuple[tuple[str, float], ...], tuple[str, ...]]:
+    """Measure every metric on a finished clip; a notice for each that fails: the clip itself is whole."""
+    found, faults = [], []
+    for metric in all_metrics():
+        try:
+            value = metric.measure(clip, scene)
+        except TroupeError as error:
+            faults.append(f"{metric.title} was not measured: {error}")
+            continue
+        if value is not None:
+            found.append((metric.name, float(value)))
+    return tuple(found), tuple(faults)
 
 
 def _poster(clip: Path) -> tuple[Path | None, tuple[str, ...]]:

@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
 from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
-from engine.door.registry import ENGINES
 from safetensors.torch import save_file
 
 from engine.a2.adapters import check_loras, read_loras
@@ -23,6 +22,7 @@ from engine.a2.recipe import Callbacks, shoot
 from engine.door import command
 from engine.door.arguments import parse
 from engine.errors import EngineUnavailable
+from engine.scene.engines import find_engine
 from tests.tiny import OPTIONS, TINY, TRIO, a_scene, copy_of_tiny, latents_of, members_of, tiny
 
 RANK = 4
@@ -290,7 +290,7 @@ def test_a_damaged_or_dangerous_file_is_refused_before_the_model_is_loaded(tmp_p
     path, scene = spoil(put(tmp_path, in_layout("comfy", LAYERS)), how), a_scene(TRIO)
     options = replace(OPTIONS, loras=(Lora(path),))
     monkeypatch.setattr("engine.a2.loading._load", lambda *_: pytest.fail("weights were loaded"))
-    for refuse in (lambda: ENGINES["a2"].check(scene, options), lambda: shoot(scene, members_of(scene), options)):
+    for refuse in (lambda: find_engine("a2").check(scene, options), lambda: shoot(scene, members_of(scene), options)):
         with pytest.raises(EngineUnavailable) as caught:
             refuse()
         assert says in str(caught.value)
@@ -439,4 +439,4 @@ def test_a_checkpoint_that_is_another_still_checks_its_own_loras(tmp_path):
     folder = copy_of_tiny(tmp_path)
     path = put(tmp_path, wide(in_layout("diffusers", LAYERS), 2))
     with pytest.raises(EngineUnavailable, match="another model"):
-        ENGINES["a2"].check(a_scene(TRIO), replace(OPTIONS, model=str(folder), loras=(Lora(path),)))
+        find_engine("a2").check(a_scene(TRIO), replace(OPTIONS, model=str(folder), loras=(Lora(path),)))

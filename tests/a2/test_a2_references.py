@@ -219,11 +219,10 @@ def test_the_canvases_and_the_checks_load_no_model_library(repo: Path):
 
 
 def test_a_machine_without_the_libraries_is_told_what_to_install(monkeypatch):
-    from engine.door.registry import ENGINES
-
     from engine.a2 import options
     from engine.errors import EngineUnavailable
+    from engine.scene.engines import find_engine
 
     monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None if name == "torch" else object())
     with pytest.raises(EngineUnavailable, match=r"torch.*models install.*--engine draft"):
-        ENGINES["a2"].available(A2Options())
+        find_engine("a2").available(A2Options())

@@ -175,7 +175,7 @@ def test_an_old_job_is_made_with_the_options_it_was_given(old):
         board.close(LONG)
     (request,) = made
     loras = (Lora(Path("loras/film.safetensors"), 0.8),)
-    wanted = A2Options(offload="blocks", resident_blocks=3, loras=loras, step_cache=True)
+    wanted = A2Options(offload="blocks", resident_blocks=3, batched_guidance=False, loras=loras, step_cache=True)
     assert replace(request.options, state=None, preview=None) == wanted
     assert (request.scene.prompt, request.scene.sampling.seed, request.out.name) == ("a cup with lora", 7, "lora_7.mp4")
 
@@ -419,7 +419,7 @@ print("not killed", flush=True)
 
 def test_a_kill_between_two_statements_leaves_a_file_that_the_old_code_opens(old):
     file = old / "jobs.sqlite"
-    before, was = told(file), version(file)
+    before = told(file)
     command = [sys.executable, "-c", KILLED, str(file)]
     victim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with victim:
@@ -431,7 +431,8 @@ def test_a_kill_between_two_statements_leaves_a_file_that_the_old_code_opens(old
     assert notice == ""
     assert [store.get(each["id"]).prompt for each in before] == [each["prompt"] for each in before]
     store.close()
-    assert (told(file), version(file)) == (before, was)
+    assert [each | was for each, was in zip(told(file), before, strict=True)] == told(file)
+    assert version(file) == len(migrations.MIGRATIONS)  # this code's: what was killed is a later one
     assert told(old / COPY) == before
     board = JobQueue(old, None)
     assert len((*board.queue(), *board.history(), *board.in_trash())) == 10

@@ -23,7 +23,7 @@ from engine.errors import EngineUnavailable, TroupeError
 from engine.models import download as downloads
 from engine.models import look
 from engine.models.store import ModelStore
-from engine.models.work import Busy, WorkProgress, Status
+from engine.models.work import Busy, Status, WorkProgress
 from tests.hub import COMMIT, EXTRAS, MODEL, TINY, FakeHub, serving_hub
 
 BIG = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"

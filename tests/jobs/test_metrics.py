@@ -1,0 +1,90 @@
+"""A metric that only the table of metrics knows is measured, kept with the job, and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.scene.metrics import METRICS
+from tests.clips_room import Room
+
+MODULE = "tests.jobs.length"
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "length", MODULE)
+
+
+@pytest.fixture
+def room(tmp_path: Path, known: None) -> Iterator[Room]:
+    found = Room(tmp_path / "outputs")
+    found.be("owner")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.new("RGB", (60, 90), "red").save(tmp_path / "mia.png")
+    return tmp_path / "mia.png"
+
+
+def facts_of(clip: dict) -> dict[str, str]:
+    return dict(clip["facts"])
+
+
+def test_a_metric_is_kept_with_the_job_and_shown_in_the_gallery(room, photo):
+    desk = room.desk(photo)
+    job = room.clip(desk)
+    assert room.jobs.snapshot(job).metrics == {"length": 17.0}
+    (clip,) = room.clips(desk)
+    assert facts_of(clip)["Length"] == "17 frames"
+
+
+def test_it_outlives_the_store_and_the_version_that_had_it(room, photo, tmp_path, monkeypatch):
+    job = room.clip(room.desk(photo))
+    folder = room.jobs.scene_file(job).parent
+    assert json.loads((folder / "job.json").read_text())["metrics"] == {"length": 17.0}
+    room.close()
+    for file in (tmp_path / "outputs").glob("jobs.sqlite*"):
+        file.unlink()
+    monkeypatch.delitem(METRICS, "length")
+    again = Room(tmp_path / "outputs")
+    try:
+        again.be("owner")
+        (clip,) = again.clips(again.desk(photo))
+        assert facts_of(clip)["length"] == "17"
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "notices"),
+    [("Mia sleeps.", []), ("Mia explodes.", ["Length was not measured: it cannot be counted. Use fingers."])],
+)
+def test_what_cannot_be_measured_is_no_reason_to_lose_a_clip(room, photo, prompt, notices):
+    job = room.clip(room.desk(photo, prompt))
+    snap = room.jobs.snapshot(job)
+    assert (snap.state, snap.metrics) == ("done", {})
+    assert [each for each in snap.notices if "measured" in each] == notices
+
+
+@pytest.mark.parametrize("written", ["[1]", '{"length": "long"}', '{"length": null}', "3"])
+def test_odd_metrics_in_a_folder_are_left_out(room, photo, tmp_path, written):
+    folder = room.jobs.scene_file(room.clip(room.desk(photo))).parent
+    data = json.loads((folder / "job.json").read_text()) | {"metrics": json.loads(written)}
+    (folder / "job.json").write_text(json.dumps(data))
+    room.close()
+    for file in (tmp_path / "outputs").glob("jobs.sqlite*"):
+        file.unlink()
+    again = Room(tmp_path / "outputs")
+    try:
+        again.be("owner")
+        assert len(again.clips(again.desk(photo))) == 1
+    finally:
+        again.close()
