@@ -26,7 +26,7 @@ from app.guard.connections import MOST, Connections, speak_seldom
 from app.guard.disk_space import UploadRoom, sweep
 from app.guard.expiry import close_tunnels, end_in_time
 from app.guard.guard import Guard
-from app.guard.limits import Limits
+from app.guard.limits import MAX_UPLOAD, Limits
 from app.guard.middleware import GuardMiddleware
 from app.guard.process import keep_few_arenas, quiet_libtiff, raise_handles
 from app.guard.sessions import ANALYTICS, CAPACITY, Sessions
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("troupe.server")
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_UPLOAD = "40mb"
 QUEUE = 1_000  # events; guests have far fewer (app/guard/limits.py), the rest is the owner's
 _FOLDERS = {"TROUPE_CACHE", "U2NET_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TMPDIR"}
 # The name is said to Gradio anew: it asks IPv4 whether the port is free at what this variable names.

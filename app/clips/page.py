@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from app.clips.gallery import PAGE, Gallery, Parts
+from app.guard.limits import MAX_UPLOAD, MB
 from app.ui.own import own
 from app.ui.safely import Event, Handler, safely
 from engine.scene.engines import all_engines
@@ -25,10 +26,14 @@ def build_bring() -> gr.UploadButton:
     with gr.Row(elem_classes="tr-unseen"):
         bring = gr.UploadButton("Open a clip", file_types=[".mp4"], type="filepath", elem_id="tr-bring")
     drop = own(
-        "drop", '<div class="tr-drop" aria-hidden="true">Drop it to open its scene</div>', None, elem_id="tr-drop"
+        "drop",
+        '<div class="tr-drop" aria-hidden="true">Drop it to open its scene</div>',
+        None,
+        elem_id="tr-drop",
+        told={"largest": MAX_UPLOAD},
     )
     drop.refuse(
-        lambda: gr.Warning("This file is too large for a clip of Troupe's: up to 40 MB are taken."),
+        lambda: gr.Warning(f"This file is too large for a clip of Troupe's: up to {MAX_UPLOAD // MB} MB are taken."),
         None, None, api_visibility="private", api_name="page_clips_refuse",
     )  # fmt: skip
     return bring

@@ -7,6 +7,7 @@ import gradio as gr
 from app.create.controls import Controls, slider
 from app.create.progress import result_html
 from app.create.sheet import BPM, SECONDS
+from app.guard.limits import MAX_UPLOAD
 from app.ui.own import own
 from engine.scene.engines import DRAFT, all_engines
 from engine.scene.presets import FORMATS
@@ -42,7 +43,8 @@ class CreatePage:
     def _left_column(self) -> None:
         self.opening = own("opening", '<div class="tr-opening"></div>', {"open": False}, elem_id="tr-opening")
         self.presets = own("presets", '<div class="tr-presets"></div>', {"groups": []}, elem_id="tr-presets")
-        self.board = own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board")
+        self.board = own("board", '<div class="tr-board"></div>', {"sections": [], "motions": []}, elem_id="tr-board",
+                         told={"largest": MAX_UPLOAD})  # fmt: skip
         self.cast_message = gr.HTML("", elem_id="tr-cast-message")
         self.undo = gr.Button("Undo", size="sm", visible=False, elem_id="tr-undo")
         self.tray_box = gr.Accordion("No pictures at hand? Take some of the sample cast", open=False, elem_id="tr-tray")

@@ -25,6 +25,7 @@ from app.create.sheet import page_settings
 from app.create.shoot import new_seed, shoot
 from app.create.tray import Tray
 from app.guard.guard import Guard
+from app.guard.limits import MAX_UPLOAD, MB
 from app.guard.uploads import uploaded
 from app.jobs.queue import Job, JobQueue
 from app.jobs.status import DONE
@@ -102,7 +103,7 @@ class Studio:
         if action == "upload":
             return self._take_upload(desk, data)
         if action == "too large":  # the browser kept it back: one large file would take the others with it
-            return self.show.cast(desk, [f"{value[:200]}: too large. Pictures up to 40 MB are taken."])
+            return self.show.cast(desk, [f"{value[:200]}: too large. Pictures up to {MAX_UPLOAD // MB} MB are taken."])
         try:
             with desk.replacing(prompt):
                 if action in changes:

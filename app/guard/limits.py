@@ -20,6 +20,7 @@ from app.guard.disk_space import OURS
 from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 
+MAX_UPLOAD = 40 * 2**20  # bytes of a file that anybody may upload, the owner too: Gradio holds some in memory
 MB = 1_000_000
 _DAY = 86_400.0  # seconds: Gradio deletes uploads after a day
 _KNOWN = 20_000  # visitors remembered

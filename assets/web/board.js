@@ -202,8 +202,8 @@ function showBrush(tries = 20) {
 // -- pictures on their way -----------------------------------------------------
 // Each has a place in its section from the moment it was chosen until the board that holds its card has come. They
 // travel one after another: a slow line would bring all of them late.
-const LARGEST = 40 * 1024 * 1024,
-  PATIENCE = 300000; // bytes; milliseconds for an answer
+const LARGEST = TOLD.largest, // bytes, as the server has it
+  PATIENCE = 300000; // milliseconds for an answer
 const coming = [];
 let sending = null,
   count = 0;

@@ -2,7 +2,7 @@
 // dropped beside everything must not take the page's place, as browsers would have it.
 const sign = element.querySelector('.tr-drop');
 const MP4 = /\.mp4$/i;
-const LARGEST = 40 * 1000 * 1000; // what the server takes
+const LARGEST = TOLD.largest; // bytes, as the server has it
 let away = 0;
 
 const carries = (event) => event.dataTransfer?.types.includes('Files');
