@@ -94,8 +94,8 @@ class Desks:
             shutil.rmtree(desk.folder, ignore_errors=True)
 
     def asleep(self, seconds: float, passing: float) -> list[Path]:
-        """List the folders of the desks that nobody has opened for `seconds`, nor since this server started; of passing
-        desks for `passing` seconds."""
+        """List the folders of the desks that are not in use and were not opened for `seconds`; for passing desks,
+        `passing` seconds."""
         with self._lock:
             found = [folder for folder in self.folder.glob("*") if ID.fullmatch(folder.name)]
             return [each for each in found if each.name not in self._open and _is_older(each, seconds, passing)]

@@ -14,7 +14,7 @@ _BYTES = 32
 
 
 def visitors_key(file: Path) -> bytes:
-    """Return the key in `file`; a fresh one where there is none that can be read. It is never told to anybody."""
+    """Read the key in `file`; generate and save a new one where there is none that can be read."""
     try:
         key = file.read_bytes()
         if len(key) == _BYTES:
