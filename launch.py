@@ -38,7 +38,7 @@ LOG = VENV / "troupe-install.log"
 SPACE_NEEDED = 2 * 10**9  # bytes: 1.2 GB installed, and pip's downloads on the way
 ANEW = f"Delete the folder {VENV} and start again"
 STORAGE = Path("/data")  # of a Space, where it has some
-JUMPED = "TROUPE_JUMPED"  # tells the Python in .venv that we went there on purpose
+JUMPED = "TROUPE_JUMPED"  # set for the Python in .venv: it must not start another one
 
 
 class Problem(Exception):
@@ -63,7 +63,7 @@ def main(argv: "list[str]") -> int:
     commands = {"serve": serve, "render": render, "models": models, "doctor": doctor, "test": test}
     command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
     if command == "serve":
-        serve_options(rest)  # a typing error should not cost an installation
+        serve_options(rest)  # before the installation: typing errors are reported first
     missing = [file.name for file in lists(command == "test") if not file.exists()]
     if missing:
         say(f"troupe: {missing[0]} is not in {HERE}. Download Troupe again")
@@ -195,7 +195,7 @@ def test(argv: "list[str]") -> int:
     up to four processes; tests chosen by `argv` run in one, which starts sooner."""
     python = [sys.executable, "-m"]
     argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it is ours to test
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # tests import from here
     statuses = [
         subprocess.call([*python, *check], cwd=str(HERE), env=environment)
         for check in (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["pytest", *argv])
@@ -227,7 +227,7 @@ def enter_environment(argv: "list[str]", dev: bool) -> "int | None":
 
 def jump(argv: "list[str]") -> int:
     command = [str(PYTHON), str(HERE / "launch.py"), *argv]
-    # the model's libraries want every file's name in UTF-8, wherever the terminal stands
+    # the model's libraries need file names in UTF-8, whatever the terminal's encoding is
     environment = dict(os.environ, **{JUMPED: "1", "PYTHONUTF8": os.environ.get("PYTHONUTF8", "1")})
     if os.name != "nt":
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -290,7 +290,7 @@ def prepare(dev: bool, base: str) -> None:
             state = "broken" if UNFINISHED.exists() else ask(dev)
             if state != "ready":
                 STAMP.touch()
-                os.replace(str(STAMP), str(UNFINISHED))  # in one step: no stamp, but a mark
+                os.replace(str(STAMP), str(UNFINISHED))  # atomic: the stamp becomes the mark
                 if state == "broken":
                     make_venv(base)
                 install(dev)
@@ -311,7 +311,8 @@ def prepare(dev: bool, base: str) -> None:
 
 
 def ask(dev: bool) -> str:
-    """Return what .venv is: "ready", "lacking" or "broken" (or made by a Python that is too old)."""
+    """Test .venv in a process of its own: return "ready", "lacking" or "broken" (or made by a Python that is too
+    old)."""
     from engine.installing import pip_environment
 
     try:

@@ -31,7 +31,7 @@ class OneLine(logging.Formatter):
 def keep_log(folder: Path) -> logging.Handler:
     """Write what Troupe logs to a file in `folder` from now on; return the handler, for `stop_log`. The console still
     gets warnings and worse."""
-    with contextlib.suppress(OSError):  # a full disk is no reason not to start
+    with contextlib.suppress(OSError):  # a full disk must not prevent the start
         folder.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(
         folder / NAME, maxBytes=BYTES, backupCount=OLDER, encoding="utf-8", delay=True

@@ -49,7 +49,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_UPLOAD = "40mb"
 QUEUE = 1_000  # events; guests have far fewer (app/guard/limits.py), the rest is the owner's
 _FOLDERS = {"TROUPE_CACHE", "U2NET_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TMPDIR"}
-# Removed: with this variable set, Gradio checks on IPv4 only whether the port is free; it gets the name as an argument.
+# Removed. The server's name is passed as an argument: with the variable set, Gradio checks its port over IPv4 only.
 _OF_GRADIO = ("GRADIO_SERVER_NAME", "GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE",
               "GRADIO_WATCH_DIRS")  # fmt: skip
 
@@ -67,7 +67,7 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
                     outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser
                 )
             threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
-            blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
+            blocks.block_thread()  # until Ctrl-C, for which Gradio prints a line
         _say_farewell(outputs)
     finally:
         house.close()
@@ -162,7 +162,7 @@ def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: Any) -> 
     outputs, access = _without_links(outputs), decide(terms, more, os.environ)
     host = address.wanted(more.pop("server_name", None), os.environ)
     _prepare_environment(outputs)
-    with address.reached_directly(host, internet=bool(more.get("share"))):  # Gradio asks itself, and at its import, too
+    with address.reached_directly(host, internet=bool(more.get("share"))):  # Gradio sends requests to itself
         return _launch(outputs, house, access, host, **more)
 
 
@@ -220,7 +220,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
         },
         "server_name": address.in_url(host), "state_session_capacity": CAPACITY,
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
-        "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
+        "_frontend": False,  # or Gradio requests the page itself and fails after three seconds, with a traceback
     }  # fmt: skip
     with _room_for_a_link(outputs, bool(more.get("share"))):
         _, _, public = blocks.launch(**(settings | more))
@@ -285,7 +285,7 @@ def _prepare_folders(outputs: Path) -> None:
 def _prepare_environment(outputs: Path) -> None:
     """Turn telemetry off, send uploads to the outputs folder, and make a folder with public files the working
     directory."""
-    for name in _FOLDERS & os.environ.keys():  # they were meant from where Troupe was started
+    for name in _FOLDERS & os.environ.keys():  # relative to where Troupe was started
         os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
     for name in _OF_GRADIO:
         os.environ.pop(name, None)

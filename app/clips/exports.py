@@ -94,7 +94,7 @@ class Exports:
                     raise Stopped
                 out.parent.mkdir(parents=True, exist_ok=True)
                 export(snap.clip, out, kind, tell, run.stop.is_set)
-        except Exception as error:  # told on the page
+        except Exception as error:  # shown on the page
             run.error = error
         finally:
             run.ended.set()

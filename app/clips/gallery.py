@@ -173,7 +173,7 @@ class Gallery:
             except TroupeError:
                 desk.undo = before
                 raise
-            desk.sheet.edits = ""  # this is another scene than the one that was taken back
+            desk.sheet.edits = ""  # no longer the scene of a job that is being edited
             desk.put("engine", engine or desk.sheet.engine)
         return self._to_the_desk(desk)
 

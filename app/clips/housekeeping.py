@@ -70,7 +70,7 @@ class Housekeeping:
             try:
                 self._jobs.trash(job_id)
                 done.append((job_id, size))
-            except TroupeError:  # started again, or put away by hand, in this moment
+            except TroupeError:  # resumed, or moved to the trash by hand, meanwhile
                 continue
         put_away = [folder for folder in plan.desks if self._desks.put_away(folder)]
         self._jobs.purge_trash(IN_TRASH)

@@ -58,7 +58,8 @@ def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
 def wire_clips(
     parts: Parts, tabs: list[gr.Tab], gallery: Gallery, desk: gr.BrowserState, everything: list[Block]
 ) -> None:
-    """Attach the handlers. `tabs` are the Clips tab and the others; `everything` is what opening a scene changes."""
+    """Attach the handlers. `tabs` are the Clips tab and the others; `everything` lists the components that opening a
+    scene updates."""
     gallery.parts = parts
     query = [desk, parts.search, parts.engine, parts.favourites, parts.limit]
     shown = [parts.grid, parts.more, parts.queue, parts.timer]

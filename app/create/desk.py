@@ -36,8 +36,8 @@ MAX_NAME = 60
 
 @dataclass
 class Card:
-    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (touched up by hand).
-    `sample`: it came with a preset and has not been touched, so the next preset may replace it."""
+    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (changed with the brush).
+    `sample`: it came with a preset and has not been changed, so the next preset may replace it."""
 
     id: str
     role: str
@@ -52,7 +52,7 @@ class Card:
     rest: dict[str, Any] | None = None  # its place when another was moved, kept until the cast or format changes
     description: str = ""
     sample: bool = False
-    version: int = 0  # grows with every change of the picture, so that previews are made once
+    version: int = 0  # grows with every change of the picture: the key by which previews are cached
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Desk:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more can be in the cast: the same number for the page, the API and the command line."""
+        """Whether one more can be in the cast; the limit is the same for the page, the API and the command line."""
         return len(self.cards) < MAX_CAST
 
     @property
@@ -386,7 +386,7 @@ def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[s
     return scene.model_copy(update={"cast": tuple(cast)})
 
 
-# What cameras, telephones and messengers call a picture, before its number
+# What cameras, phones and messengers put before a picture's number
 _NUMBERED = (
     "img|dsc[fn]?|pxl|vid|screenshot|photo|image|picture|bild|foto|imagen|imagem|whatsapp image|signal|"
     "微信图片|图片|照片|截图|屏幕截图|写真|画像|スクリーンショット|사진|이미지|스크린샷|изображение|фото|снимок"

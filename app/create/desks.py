@@ -153,7 +153,7 @@ def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
     sheet = TypeAdapter(Sheet).validate_python(kept)
     if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
         raise ValueError("a value that this version does not know")
-    anyone = Card("0" * 12, "object", "somebody")  # an empty desk has a sheet to check all the same
+    anyone = Card("0" * 12, "object", "somebody")  # so that the sheet of an empty desk is checked, too
     checked_scene(Desk("", Path(), cards or [anyone], sheet), {}, sheet.seed)
     return cards, sheet
 
@@ -172,7 +172,7 @@ def _has_picture(desk: Desk, card: Card) -> bool:
 
 
 def lay_out_scene(desk: Desk, path: Path) -> None:
-    """Put a sample scene on the desk, cast and all: what was there is replaced. Raises SceneError or ImageError."""
+    """Replace the desk's content by a sample scene, cast included. Raises SceneError or ImageError."""
     scene = load_scene(path)
     desk.cards = []
     for element in scene.cast:
@@ -184,8 +184,8 @@ def lay_out_scene(desk: Desk, path: Path) -> None:
 
 
 def open_scene(desk: Desk, path: Path) -> None:
-    """Put a clip's scene on the desk as one's own: cast, placements, words, numbers and seed. Raises SceneError or
-    ImageError, and then the desk is as it was."""
+    """Replace the desk's content by a clip's scene: cast, placements, prompt, numbers and seed. It counts as the
+    person's own. Raises SceneError or ImageError, and then the desk has not changed."""
     scene = load_scene(path)
     kept, desk.cards = desk.cards, []
     try:
@@ -204,7 +204,7 @@ def open_scene(desk: Desk, path: Path) -> None:
 
 
 def bring_background(desk: Desk, path: Path) -> None:
-    """Give a cast the background of a sample scene, unless it has one of its own."""
+    """Add a sample scene's background to the desk, unless the person has chosen one."""
     if all(card.sample for card in desk.of_role("background")):
         for element in load_scene(path).of_role("background"):
             _lay_out(desk, element, path.parent)

@@ -41,7 +41,7 @@ class Library:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with the files that were skipped."""
+        """The errors in preset files, which were skipped."""
         return [str(problem) for problem in self._all.problems]
 
     def strip(self, selected: str = "") -> dict[str, Any]:

@@ -30,7 +30,8 @@ _RESULT = '<div class="tr-result"><p class="{}"><b>{}</b> {}</p><p class="tr-fac
 
 
 def progress_html(snap: Snapshot | None) -> Markup:
-    """Draw a bar with words; `role=progressbar` for those who do not see it."""
+    """Draw a job's progress bar (`role=progressbar`) with its stage and times, or why it is not advancing; nothing
+    where it is done."""
     if snap is None or snap.state == DONE:
         return NOTHING
     percent = round(100 * snap.share)
@@ -112,7 +113,7 @@ def _read(path: Path) -> bytes:
 
 
 def result_html(snap: Snapshot | None) -> Markup:
-    """Draw the line under a clip: what it is, the seed, how long it took, what to know."""
+    """Draw the line under a clip: its engine, seed, how long it took, and the notices."""
     if snap is None or snap.state != DONE:
         return Markup('<div class="tr-result"><p>No clip yet. Press Generate.</p></div>')
     facts = [fill("Seed <b>{}</b>", snap.seed)] if snap.seed is not None else []

@@ -16,11 +16,11 @@ from engine.scene.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direct
 from engine.scene.settings import Declared, declared, is_number
 from engine.words import plain_text
 
-OWN = "own"  # the format of a clip that was opened and is in none of ours
+OWN = "own"  # the format of an opened clip that is none of ours
 SECONDS = (1.0, 60.0)
 BPM = declared(Direction)["bpm"]
-SAMPLING = "sampling"  # before the names of the scene's numbers for a model
-LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
+SAMPLING = "sampling"  # prefix of the keys of the scene's numbers for a model
+LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; the range of their strength
 
 
 def page_settings() -> dict[str, Declared]:
@@ -72,7 +72,7 @@ class Sheet:
         elif name in ("keep_seed", "embed"):
             setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
         elif name == "seed":
-            if not _is_near(value, self.seed):  # a browser cannot hold all of its digits
+            if not _is_near(value, self.seed):  # JavaScript rounds large numbers
                 self.seed = int(_within(value, 0, MAX_SEED, self.seed))
             self.fresh_seed = value is not None
         elif name == "seconds":
@@ -111,7 +111,7 @@ class Sheet:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The scene's numbers for a model, but the seed."""
+        """The scene's numbers for a model, without the seed."""
         return {name: self.setting(f"{SAMPLING}.{name}") for name in declared(Sampling)}
 
     def options(self, own_machine: bool) -> EngineOptions:
@@ -154,12 +154,12 @@ class Sheet:
 
     @property
     def _own(self) -> dict[str, int] | None:
-        """The video of a clip that was opened and is in none of our formats; None where another format was chosen."""
+        """The video of an opened clip whose format is none of ours; None where another format was chosen."""
         return self.video if self.format == OWN else None
 
     @property
     def longest(self) -> float:
-        """The most seconds that can be asked for: a clip that was opened keeps its length, and its rate."""
+        """The longest clip in seconds; an opened clip keeps its length and its frame rate."""
         own = self._own
         if not own:
             return SECONDS[1]
@@ -168,7 +168,7 @@ class Sheet:
 
     @property
     def usual_format(self) -> str:
-        """The format, or the one that is most like it, for what knows no others (a preset)."""
+        """The format, or the most similar of ours, for a preset, which knows no others."""
         own = self._own
         return self.nearest(own["width"], own["height"]) if own else self.format
 

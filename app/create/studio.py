@@ -36,7 +36,7 @@ SHAPING = ("format", "seconds", "engine")  # fields that redraw the stage, besid
 
 
 class Studio:
-    """The desks, the jobs and the presets of one server, and the page's handlers over them."""
+    """The page's handlers, over the desks, the jobs and the presets of one server."""
 
     def __init__(
         self, desks: Desks, jobs: JobQueue, library: Library, tray: Tray, guard: Guard, engines: Engines
@@ -69,7 +69,8 @@ class Studio:
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
     def _take_upload(self, desk: Desk, data: dict[str, Any]) -> Updates:
-        """Add an uploaded picture to the cast. The board's value says which upload of the browser's it was."""
+        """Add an uploaded picture to the cast. The returned value of `page.board` tells the browser which of its
+        uploads it was."""
         problem, made, name = "", "", data.get("name")
         try:
             path = uploaded(data.get("path"), self.uploads)

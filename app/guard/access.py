@@ -69,7 +69,7 @@ def decide(terms: Terms, settings: Mapping[str, object], environ: Mapping[str, s
     if not (accounts or is_shared(settings, environ)):
         return LOCAL
     on_space = "SPACE_ID" in environ
-    if not (accounts or terms.no_password or on_space):  # who may open a Space is for the Space's settings to say
+    if not (accounts or terms.no_password or on_space):  # a Space's own settings decide who may open it
         accounts = (("", new_password()),)
     hours = terms.hours if settings.get("share") and not on_space else None
     return Access(True, accounts, secrets.token_urlsafe(24), hours, embedded=on_space)
@@ -137,4 +137,4 @@ def _account(text: str) -> tuple[str, str]:
 
 def _same(one: str, other: str) -> bool:
     digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (one, other)]
-    return secrets.compare_digest(*digests)  # of equal length, so that the length says nothing either
+    return secrets.compare_digest(*digests)  # of equal length, so that the time does not depend on the length

@@ -15,7 +15,7 @@ from engine.disk.room import free_bytes, is_full
 
 log = logging.getLogger("troupe.guard")
 
-OURS = "The disk of this Troupe is full"  # to guests, who are told no folder
+OURS = "The disk of this Troupe is full"  # for guests: no folder is named
 FULL = f"{OURS}. Free some space on it, then add the pictures again."
 _SPARE = 1_000_000  # bytes that an upload leaves free, for the desk that it goes to
 _READ_OUT = 100_000_000  # bytes of a refused upload that are still read

@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import TroupeError
 
 NAMES = 2  # drawings of one session that are kept
-SECONDS = 600.0  # that one is kept
+SECONDS = 600.0  # that a drawing is kept
 
 
 @dataclass

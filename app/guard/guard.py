@@ -39,7 +39,7 @@ class Guard:
         self, access: Access, outputs: Path, limits: Limits | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.access, self.limits, self._clock = access, limits or Limits(), clock
-        uploads = (outputs / "uploads").resolve()  # it can be a link to another disk, and Gradio names files both ways
+        uploads = (outputs / "uploads").resolve()  # it can be a link to another disk; Gradio uses both paths
         self.ownership = Ownership(outputs / "belongings.jsonl", uploads)
         self.redaction = Redaction(uploads, [outputs, ROOT, *filter(None, [home()])])
         self._key = visitors_key(outputs / "visitors.key") if access.shared else b""

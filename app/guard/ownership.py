@@ -107,7 +107,7 @@ class Ownership:
         with self._lock:
             return bool(self._owners.get(f"file:{self.file_key(path)}"))
 
-    # -- keeping ---------------------------------------------------------------
+    # -- saving ----------------------------------------------------------------
 
     def _give(self, key: str, visitor: str) -> None:
         owners = self._owners.setdefault(key, set())
@@ -117,11 +117,11 @@ class Ownership:
         try:
             with open(self._paper, "a", encoding="utf-8") as paper:
                 paper.write(json.dumps([key, visitor]) + "\n")
-        except OSError:  # it still counts until the server ends
+        except OSError:  # it is still in memory until the server ends
             log.warning("who owns what cannot be written down: %s", self._paper)
 
     def _load(self) -> None:
-        """Read what was kept, and keep it again without the files that are gone."""
+        """Read the saved owners, and rewrite the file without entries of files that are gone."""
         try:
             lines = self._paper.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:

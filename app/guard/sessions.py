@@ -36,7 +36,7 @@ class Sessions:
     def __init__(self, app: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self.app, self._clock = app, clock
         self._calls: OrderedDict[str, float] = OrderedDict()  # events of calls, and when they were made
-        self._uploads: OrderedDict[str, None] = OrderedDict()  # uploads that were watched
+        self._uploads: OrderedDict[str, None] = OrderedDict()  # names of uploads, the oldest first
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "").rstrip("/")

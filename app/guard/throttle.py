@@ -18,7 +18,7 @@ from typing import TypeVar
 
 FREE = 5  # wrong tries of one address before it has to wait
 LONGEST = 60.0  # seconds
-MANY = 30  # wrong tries of everybody within a minute, after which tries pass one by one
+MANY = 30  # wrong tries of everybody within a minute, after which tries are served one by one
 SPACING = 0.2  # seconds between two such tries
 _WAITING = 100  # tries that may wait then
 _FORGET = 900.0  # seconds after which an address starts anew

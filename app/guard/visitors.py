@@ -94,7 +94,7 @@ class Passes:
 
     @property
     def _flags(self) -> str:
-        # a Space stands in a frame of another site, where browsers send Lax cookies to nobody
+        # a Space is in a frame of another site, where browsers send no Lax cookies
         site = "SameSite=None; Secure; Partitioned" if self._access.embedded else "SameSite=Lax"
         return f"Path=/; HttpOnly; {site}"
 

@@ -56,7 +56,7 @@ def _found(row: JobRow, folder: Path) -> dict[str, Any]:
 
 def _take_in(store: JobStore, row: JobRow, folder: Path) -> None:
     clip = whole_clip(folder)
-    if clip is None and not is_complete(folder):  # nothing can be made of it: it stays as it is
+    if clip is None and not is_complete(folder):  # neither clip nor scene: left as it is
         return
     tidy(folder)
     if clip is not None:

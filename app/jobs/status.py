@@ -19,10 +19,10 @@ OVER = (DONE, STOPPED, FAILED, INTERRUPTED)
 class Snapshot:
     """A job at one moment. Times in seconds, `created` in UTC (ISO 8601).
 
-    `share` is the part done, 0 to 1; `step` of `of` and `remaining` are the stage's own, `left` is a guess at what the
-    whole job still takes, from this machine's past. `ahead` counts the jobs before this one, the running one included.
-    `preview` is a picture of what the model has in mind, where there is one. `resumable`: it can be put in the queue
-    again; `steps_kept`: it then goes on from steps that it has saved.
+    `share` is how much is done, 0 to 1; `step` of `of` and `remaining` are the stage's own, `left` estimates what the
+    whole job still takes, from this machine's earlier jobs. `ahead` counts the jobs before this one, the running one
+    included. `preview` is a picture of the unfinished clip, where there is one. `resumable`: it can be put in the queue
+    again; `steps_kept`: it then continues from steps that it has saved.
     """
 
     id: str

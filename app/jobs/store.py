@@ -35,10 +35,10 @@ _PAST = 25  # finished jobs from which the machine's speed is taken
 class JobRow:
     """One job. `scene`, `options`, `plan` and `notices` are JSON; `folder`, `clip` and `poster` names without a path.
 
-    `words` is what a search looks at; `units` is how much work it is (pixels x frames x steps); `position` its place in
-    the queue. Times of day are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
-    was put in the trash; `gone`: its folder was not there when Troupe was started. A new field has a default and a
-    migration that gives it to older files.
+    `words` is the text that a search looks in; `units` is the amount of work (pixels x frames x steps); `position` its
+    place in the queue. Times are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
+    was moved to the trash; `gone`: its folder was not there when Troupe was started. A new field needs a default and a
+    migration that adds it to older files.
     """
 
     id: str
@@ -74,7 +74,7 @@ class JobRow:
 
 
 _NAMES = tuple(each.name for each in fields(JobRow))
-_COLUMNS = ", ".join(_NAMES)  # bare: a name in quotation marks that is no column's, SQLite takes for a text
+_COLUMNS = ", ".join(_NAMES)  # without quotation marks: SQLite reads an unknown quoted name as text
 
 
 def now() -> str:
@@ -125,7 +125,7 @@ class JobStore:
         refuse_newer(self.path)
         db = self._db
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("SELECT count(*) FROM sqlite_schema")  # the log is used here first, and refused where it cannot be
+        db.execute("SELECT count(*) FROM sqlite_schema")  # first use of the log: fails where it is not supported
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not reach the disk
         if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
@@ -137,7 +137,7 @@ class JobStore:
         with self.changing():
             migrate(db, self.path)
             self._check()
-        with contextlib.suppress(sqlite3.OperationalError):  # so that the file tells its version without its log, too
+        with contextlib.suppress(sqlite3.OperationalError):  # the version must be in the file, not in the log only
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _check(self) -> None:
@@ -145,7 +145,7 @@ class JobStore:
         for table, wanted in (("jobs", _NAMES), ("settings", ("name", "value"))):
             if missing := set(wanted) - {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}:
                 raise sqlite3.DatabaseError(f"{table} has no {', '.join(sorted(missing))}")
-        for _ in self._db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # text that is no longer UTF-8 shows only so
+        for _ in self._db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # finds text that is not valid UTF-8
             pass
 
     def close(self) -> None:
@@ -239,7 +239,7 @@ class JobStore:
         with self._lock, self._told():
             return int(self._db.execute(query, (*QUEUED, *values)).fetchone()[0])
 
-    # -- the past ----------------------------------------------------------------
+    # -- the history -------------------------------------------------------------
 
     def history(
         self, owner: str | None, search: str, engine: str | None, favourites: bool, limit: int, offset: int

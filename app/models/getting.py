@@ -31,7 +31,7 @@ class Getting:
 
     @property
     def model(self) -> str:
-        """The checkpoint that was chosen: a hub id or a folder; the usual one where that is gone."""
+        """The chosen checkpoint: a hub id or a folder; the default where that is gone."""
         chosen = self._settings.get().model or DEFAULT_MODEL
         try:
             look(chosen)

@@ -108,12 +108,12 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     on(room.delete.click, "ask", lambda: show(asking=True))
     on(room.keep.click, "keep", lambda: show())
     on(room.delete_now.click, "delete", then(getting.delete))
-    for event in (room.model.submit, room.model.blur):  # a button that is pressed next is meant for what stands there
+    for event in (room.model.submit, room.model.blur):  # a button pressed next applies to the name typed here
         on(event, "choose", then(getting.choose, naming=True), [room.model])
 
 
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
-    """Return every component as it should be now, but the box that a person types into."""
+    """Return every component as it should be now, except the text box."""
     libraries, state = look_at_libraries(), look(getting.model)
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING
