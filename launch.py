@@ -195,7 +195,8 @@ def test(argv: "list[str]") -> int:
     up to four processes; tests chosen by `argv` run in one, which starts sooner."""
     python = [sys.executable, "-m"]
     argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # tests import from here
+    # without PYTHONSAFEPATH: the tests import from the working directory
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     statuses = [
         subprocess.call([*python, *check], cwd=str(HERE), env=environment)
         for check in (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["pytest", *argv])
