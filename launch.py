@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-if __name__ == "__main__":  # ahead of the other imports, so that Ctrl-C in the first blink is one line, too
+if __name__ == "__main__":  # ahead of the other imports, so that an early Ctrl-C prints one line, too
     for number in [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]:  # Windows: no SIGHUP
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: (os.write(2, b"troupe: stopped.\n"), os._exit(128 + number)))
@@ -38,15 +38,15 @@ LOG = VENV / "troupe-install.log"
 SPACE_NEEDED = 2 * 10**9  # bytes: 1.2 GB installed, and pip's downloads on the way
 ANEW = f"Delete the folder {VENV} and start again"
 STORAGE = Path("/data")  # of a Space, where it has some
-JUMPED = "TROUPE_JUMPED"  # tells the Python in .venv that we went there on purpose
+JUMPED = "TROUPE_JUMPED"  # set for the Python in .venv: it must not start another one
 
 
 class Problem(Exception):
-    """What a person can mend; shown as one line."""
+    """Something that a person can fix; shown as one line."""
 
 
 class Ended(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM, or the terminal was closed: the number of the signal is its argument."""
+    """Ctrl-C, SIGTERM, or the terminal was closed; the argument is the signal's number."""
 
 
 def main(argv: "list[str]") -> int:
@@ -56,14 +56,14 @@ def main(argv: "list[str]") -> int:
     from engine.surroundings import settle
 
     settle()
-    if argv[:1] == ["--satisfied"]:  # asked by another launch: has this Python what these files list?
+    if argv[:1] == ["--satisfied"]:  # called by another launch: does this Python satisfy these files?
         from engine.installing import satisfied
 
         return 0 if satisfied([Path(name) for name in argv[1:]]) else 3
     commands = {"serve": serve, "render": render, "models": models, "doctor": doctor, "test": test}
     command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in commands else ("serve", argv)
     if command == "serve":
-        serve_options(rest)  # a typing error should not cost an installation
+        serve_options(rest)  # before the installation: typing errors are reported first
     missing = [file.name for file in lists(command == "test") if not file.exists()]
     if missing:
         say(f"troupe: {missing[0]} is not in {HERE}. Download Troupe again")
@@ -85,7 +85,8 @@ def main(argv: "list[str]") -> int:
 
 
 def on_signals(handler: "Callable[[int, object], None] | None") -> None:
-    """What to do when a signal asks for the end; None: Python's own way. One that is ignored (nohup) stays so."""
+    """Set the handler for SIGINT, SIGTERM and SIGHUP; None: Python's default. A signal that is ignored (nohup) stays
+    ignored."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
@@ -98,7 +99,7 @@ def end(number: int, _frame: object) -> None:
 
 
 def leave(number: int, _frame: object) -> None:
-    """At once: an exception would be lost now and then in the depths of an import."""
+    """Exit at once: an exception raised during an import can get lost."""
     say("troupe: stopped. Start it again to go on.")
     os._exit(128 + number)
 
@@ -127,8 +128,8 @@ def serve_options(argv: "list[str]") -> argparse.Namespace:
 
 
 def home_of_outputs() -> Path:
-    """Where clips go unless asked otherwise: beside this file. On a Space, where these files may be read-only and are
-    made anew with every build, its storage; where it has none its home."""
+    """Return the default folder for clips: beside this file; on a Space its storage, or its home where it has none,
+    since these files may be read-only there and are replaced with every build."""
     if "SPACE_ID" not in os.environ:
         return HERE / "outputs"
     from engine.surroundings import home
@@ -168,7 +169,7 @@ def serve(argv: "list[str]") -> int:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with contextlib.suppress(OSError):
             stream.flush()
-    os._exit(0)  # a library may be at work in a thread, such as at a cut-out: torn away there it ends in a crash
+    os._exit(0)  # a library may be busy in a thread, such as with a cut-out: a normal exit would crash it
 
 
 def render(argv: "list[str]") -> int:
@@ -190,11 +191,12 @@ def doctor(argv: "list[str]") -> int:
 
 
 def test(argv: "list[str]") -> int:
-    """Return the style checks, then the tests; all run, and each can fail the whole. All tests take several processors
-    where there are some; those that were chosen run in one process, which is sooner at work."""
+    """Run the style checks, then the tests. All of them run; return the first exit status that is not 0. All tests use
+    up to four processes; tests chosen by `argv` run in one, which starts sooner."""
     python = [sys.executable, "-m"]
     argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it is ours to test
+    # without PYTHONSAFEPATH: the tests import from the working directory
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     statuses = [
         subprocess.call([*python, *check], cwd=str(HERE), env=environment)
         for check in (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["pytest", *argv])
@@ -207,7 +209,8 @@ def test(argv: "list[str]") -> int:
 
 
 def enter_environment(argv: "list[str]", dev: bool) -> "int | None":
-    """None: this Python has what is needed, go on. A number: another one did the work and ended with it."""
+    """Make sure that a Python with the requirements runs: return None where this one has them; else start .venv's and
+    return its exit status."""
     from engine.installing import satisfied
 
     jumped = os.environ.pop(JUMPED, None)
@@ -225,11 +228,11 @@ def enter_environment(argv: "list[str]", dev: bool) -> "int | None":
 
 def jump(argv: "list[str]") -> int:
     command = [str(PYTHON), str(HERE / "launch.py"), *argv]
-    # the model's libraries want every file's name in UTF-8, wherever the terminal stands
+    # the model's libraries need file names in UTF-8, whatever the terminal's encoding is
     environment = dict(os.environ, **{JUMPED: "1", "PYTHONUTF8": os.environ.get("PYTHONUTF8", "1")})
     if os.name != "nt":
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # what comes before launch.py listens again, it hears then
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # signals are delivered once launch.py handles them again
         try:
             os.execve(command[0], command, environment)
         except OSError as error:
@@ -242,7 +245,7 @@ def jump(argv: "list[str]") -> int:
 
 
 def lists(dev: bool) -> "list[Path]":
-    """Return what has to be installed: the tests want the model's libraries as well."""
+    """Return the requirement files to install; the tests also need the model's libraries."""
     model = HERE / "requirements-a2.txt"
     more = [HERE / "requirements-dev.txt", *([model] if model.exists() else [])]
     return [HERE / "requirements.txt", *(more if dev else [])]
@@ -261,7 +264,7 @@ def stamp() -> "dict[str, str]":
 
 
 def stamped(dev: bool) -> bool:
-    """Return whether .venv is finished, and for these very requirements."""
+    """Return whether .venv is complete and was made for the current requirements."""
     found = stamp()
     return (
         PYTHON.exists() and not UNFINISHED.exists() and all(found.get(file.name) == digest(file) for file in lists(dev))
@@ -277,7 +280,7 @@ def digest(file: Path) -> str:
 
 
 def prepare(dev: bool, base: str) -> None:
-    """Make or finish .venv. `base` is the Python to make it from."""
+    """Make or complete .venv. `base` is the Python to make it from."""
     from engine.installing import disk_line
 
     try:
@@ -288,7 +291,7 @@ def prepare(dev: bool, base: str) -> None:
             state = "broken" if UNFINISHED.exists() else ask(dev)
             if state != "ready":
                 STAMP.touch()
-                os.replace(str(STAMP), str(UNFINISHED))  # in one step: no stamp, but a mark
+                os.replace(str(STAMP), str(UNFINISHED))  # atomic: the stamp becomes the mark
                 if state == "broken":
                     make_venv(base)
                 install(dev)
@@ -309,7 +312,8 @@ def prepare(dev: bool, base: str) -> None:
 
 
 def ask(dev: bool) -> str:
-    """Return what .venv is: "ready", "lacking" or "broken" (or made by a Python that is too old)."""
+    """Test .venv in a process of its own: return "ready", "lacking" or "broken" (or made by a Python that is too
+    old)."""
     from engine.installing import pip_environment
 
     try:
@@ -361,7 +365,7 @@ def install(dev: bool) -> None:
 
 
 def show(text: str) -> None:
-    """pip's lines that say that something moves; its dozens of others would hide them."""
+    """Print the lines of pip's output that show progress, and none of its many others."""
     if text.startswith("Installing collected packages:"):
         say(f"  Installing {text.count(',') + 1} packages")
     elif re.match(r"\s*(Downloading|Building wheel)", text):
@@ -371,7 +375,7 @@ def show(text: str) -> None:
 
 
 def fetch_weights() -> None:
-    """The small cut-out model, while the person expects to wait; without it the first cut-out fetches it."""
+    """Prefetch the small cut-out model after the installation; where that fails, the first cut-out fetches it."""
     from engine.children import command_of, environment
 
     if not (HERE / "engine" / "cutout").is_dir():
@@ -382,7 +386,8 @@ def fetch_weights() -> None:
 
 @contextlib.contextmanager
 def locked() -> "Iterator[None]":
-    """One launch at a time works on .venv. The system lets go of the lock when its holder dies."""
+    """Run the block with .venv locked, so that only one launch at a time changes it. The system releases the lock when
+    its holder dies."""
     from engine.disk.lock import FileLock, Taken  # the standard library's: nothing else is installed yet
 
     try:

@@ -1,1 +1,1 @@
-"""The face of Troupe: the page, what it remembers, and the jobs it runs. Imports no torch."""
+"""The page, its state on disk, and the jobs that it runs. Imports no torch."""

@@ -1,4 +1,4 @@
-"""A host as the command line names it, as a socket wants it, and as it stands in an address on the page."""
+"""Host names: as the command line gives them, as a socket takes them, and as they stand in a URL."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _CERTIFICATES = ("ssl_cert_file", "ssl_cert_dir")
 
 
 def wanted(host: object, environ: Mapping[str, str]) -> str:
-    """Where to listen: as the command line says, else as Gradio's variable does, else for this machine only."""
+    """Return the host to listen on: from the command line, else from Gradio's variable, else this machine only."""
     return str(host or environ.get("GRADIO_SERVER_NAME") or HERE)
 
 
 def of_header(said: str) -> str:
-    """Return the host that a request's `Host` header names: without its port, and an IPv6 one without its brackets."""
+    """Return the host in a request's `Host` header, without its port and an IPv6 address's brackets."""
     return said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
 
 
 def bare(host: str) -> str:
-    """Return the host as a socket wants it: `::1` for `[::1]`, and without spaces around it."""
+    """Return the host as a socket takes it: `::1` for `[::1]`, and without surrounding spaces."""
     return host.strip().removeprefix("[").removesuffix("]")
 
 
 def in_url(host: str) -> str:
-    """Return the host as it stands in an address, an IPv6 one in brackets."""
+    """Return the host as it is written in a URL, an IPv6 address in brackets."""
     host = bare(host)
     return f"[{host}]" if ":" in host else host
 
 
 def for_a_browser(host: str, port: int) -> str:
-    """Return the address at which this machine's browser finds what listens on `host`."""
+    """Return the URL at which a browser on this machine reaches a server that listens on `host`."""
     return f"http://{_EVERYWHERE.get(bare(host)) or in_url(host)}:{port}/"
 
 
 @contextlib.contextmanager
 def reached_directly(host: str, internet: bool) -> Iterator[None]:
-    """Requests to `host`, this very server, go neither through a proxy nor by certificates that the environment names:
-    those are for the internet. `internet`: it is asked, too, meanwhile; then they stay, and the host is excepted.
-    Raises TroupeError where with them it cannot be asked."""
+    """Run the block with an environment in which requests to `host`, this server, use no proxy and no custom
+    certificates; those are for the internet. `internet`: the block also makes requests to the internet; then the
+    variables stay, and `no_proxy` lists the host. Raises TroupeError where these settings cannot work."""
     before = dict(os.environ)
     if internet:
         _check_internet()

@@ -1,4 +1,4 @@
-"""The public endpoints, three and no more: start a clip, ask for it, stop it. The page's own events are private."""
+"""The three public endpoints: start a clip, get its status, stop it. The page's own events are private."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.scene.scene import MAX_CAST, MAX_PROMPT, MAX_SEED
 
 
 def add_endpoints(studio: Studio) -> None:
-    """Register the endpoints; to be called inside the page's Blocks."""
+    """Register the endpoints. Call it inside the page's Blocks."""
 
     def generate(
         prompt: str,
@@ -70,7 +70,7 @@ def add_endpoints(studio: Studio) -> None:
             return {"job": studio.shoot(desk).id}
 
     def job(job: str) -> dict[str, Any]:
-        """Return how a job stands: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4, `seed` its seed
+        """Return a job's status: state, stage, share (0 to 1), seconds; when done, `clip` is the MP4, `seed` its seed
         and `metrics` what was measured on it."""
         snap = _snapshot(studio, job)
         if snap is None:
@@ -98,7 +98,7 @@ def add_endpoints(studio: Studio) -> None:
 
 
 def _snapshot(studio: Studio, job: object) -> Snapshot | None:
-    """Return how one's own job stands; None where there is none, of which nothing is written down."""
+    """Return a snapshot of a job of the visitor's own; None where there is none. An unknown id is not recorded."""
     snap = studio.jobs.snapshot(job) if isinstance(job, str) and ID.fullmatch(job) else None
     return snap if snap is not None and studio.guard.mine(f"job:{job}") else None
 
@@ -107,7 +107,7 @@ _KINDS = {str: "text", list: "a list", dict: "an object", float: "a number", int
 
 
 def _check(**inputs: tuple[object, type]) -> None:
-    """Raises SceneError, which names the first input of a wrong type."""
+    """Check the types of the inputs, raising SceneError with the name of the first that is wrong."""
     for name, (value, kind) in inputs.items():
         kinds = (int, float) if kind is float else kind
         if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
@@ -115,8 +115,8 @@ def _check(**inputs: tuple[object, type]) -> None:
 
 
 def _settings(engine: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return an engine's settings by their keys on a desk. Raises SceneError for one that the engine does not have, or
-    a value that is none for it."""
+    """Return an engine's settings by their keys on a desk. Raises SceneError for a setting that the engine does not
+    have, or a value that does not fit it."""
     known = {key.rpartition(".")[2]: (key, each) for key, each in settings_of(engine).items()}
     found = {}
     for name, value in said.items():

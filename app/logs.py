@@ -1,5 +1,5 @@
-"""What happened, on disk: a log for the server and one for the engine's process. Both turn over, so that neither grows
-without end. What a job did is in the job's own folder (`app.jobs.log`)."""
+"""The server's log and the log of the engine's process. Both are rotated. A job's own log is in the job's folder
+(`app.jobs.log`)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from engine.process.rotate import BYTES, OLDER
 
 NAME, ENGINE = "troupe.log", "engine.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_TAIL = 400_000  # bytes of a log's end that are looked at
+_TAIL = 400_000  # bytes read from the end of a log
 _ENGINE_ERROR = re.compile(r"troupe: |Fatal Python error|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b|CUDA|Killed")
 
 
 class OneLine(logging.Formatter):
-    """An entry is one line, and its traceback those that Python makes: what strangers send begins no entry of its own,
-    and colours nobody's terminal."""
+    """Formats an entry as one line, followed by its traceback. What strangers send is escaped: it can start no new
+    entry and send no terminal codes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = "".join(
@@ -29,9 +29,9 @@ class OneLine(logging.Formatter):
 
 
 def keep_log(folder: Path) -> logging.Handler:
-    """From now on write what Troupe logs to a file in `folder`; the handler, to be removed with `stop_log`. The console
-    is told of warnings and worse, as it is without a log."""
-    with contextlib.suppress(OSError):  # a full disk is no reason not to start
+    """Write what Troupe logs to a file in `folder` from now on; return the handler, for `stop_log`. The console still
+    gets warnings and worse."""
+    with contextlib.suppress(OSError):  # a full disk must not prevent the start
         folder.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(
         folder / NAME, maxBytes=BYTES, backupCount=OLDER, encoding="utf-8", delay=True
@@ -47,7 +47,7 @@ def keep_log(folder: Path) -> logging.Handler:
 
 
 def stop_log(handler: logging.Handler) -> None:
-    """Let go of the file."""
+    """Remove the handler and close its file."""
     logger = logging.getLogger("troupe")
     logger.removeHandler(handler)
     if logging.lastResort is not None:
@@ -56,7 +56,7 @@ def stop_log(handler: logging.Handler) -> None:
 
 
 def last_errors(folder: Path, count: int = 20) -> list[str]:
-    """Return the newest lines about something that went wrong, oldest first; tracebacks come with their last line."""
+    """Return the newest lines about errors and warnings, oldest first; of a traceback only its last line."""
     found: list[str] = []
     in_error = False
     for line in _end_of(folder / NAME):
@@ -71,8 +71,7 @@ def last_errors(folder: Path, count: int = 20) -> list[str]:
 
 
 def last_engine_errors(folder: Path, count: int = 10) -> list[str]:
-    """Return the newest lines of the engine's log that name an error, oldest first: its own, and of a crash where it
-    was."""
+    """Return the newest lines of the engine's log that name an error, oldest first; of a crash also where it was."""
     found: list[str] = []
     crashed = 0
     for line in _end_of(folder / ENGINE):

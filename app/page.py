@@ -1,4 +1,4 @@
-"""The whole page: the header, and the rooms as tabs."""
+"""The whole page: the header and the tabs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.ui.safely import SafeBlocks, safely
 
 @dataclass(frozen=True)
 class Rooms:
-    """What the page's tabs work with. `release` lets go of the model that is loaded."""
+    """What the page's tabs work with. `release` unloads the model."""
 
     studio: Studio
     gallery: Gallery
@@ -38,8 +38,7 @@ class Rooms:
 
 
 def build_page(rooms: Rooms) -> gr.Blocks:
-    """Return the whole page, wired to its rooms. It shows nothing to act on until the browser's desk has been
-    opened."""
+    """Build the whole page and attach its handlers. Nothing can be used until the browser's desk has been opened."""
     studio, is_owner = rooms.studio, rooms.studio.guard.is_owner
     blocks = SafeBlocks(title="Troupe", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
@@ -65,7 +64,8 @@ def build_page(rooms: Rooms) -> gr.Blocks:
 
 
 def _keep_up(page: CreatePage, studio: Studio) -> None:
-    """A tab that is looked at again shows the clip that another tab of the same desk has started meanwhile."""
+    """Start the Create page's timer when a browser tab is shown again and another tab of the same desk has started a
+    clip."""
 
     def look(desk_id: str) -> gr.Timer:
         snap = studio.jobs.snapshot(studio.desks.get(desk_id).sheet.job)

@@ -1,4 +1,4 @@
-"""Which port the page can be served on: the wanted one, or the next that is free."""
+"""Find the port to serve the page on: the wanted one, or the next that is free."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TRIES = 100  # ports looked at
 
 
 def free_port(host: str | None, first: int) -> int:
-    """Return the first port from `first` on that can be listened on at `host` (None: where the environment says, or for
-    this machine only). Raises TroupeError."""
+    """Return the first port from `first` on that can be listened on at `host` (None: from the environment, else this
+    machine only). Raises TroupeError where none is free or the host is not one."""
     host = wanted_host(host)
     for port in range(first, min(first + _TRIES, 65536)):
         try:
@@ -33,14 +33,14 @@ def free_port(host: str | None, first: int) -> int:
 
 
 def wanted_host(host: str | None) -> str:
-    """Where to listen, as a socket wants it."""
+    """Return the host to listen on, as a socket takes it."""
     return address.bare(address.wanted(host, os.environ))
 
 
 def _try(host: str, port: int) -> None:
-    """Raises OSError where nobody can listen there now."""
+    """Listen on the port for a moment, raising OSError where that is not possible."""
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:
-        if os.name != "nt":  # a port whose last connections are still fading away counts as free, as it does to Gradio
+        if os.name != "nt":  # a port in TIME_WAIT counts as free, as it does to Gradio
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)

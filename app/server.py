@@ -48,14 +48,14 @@ log = logging.getLogger("troupe.server")
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = 1_000  # events; guests have far fewer (app/guard/limits.py), the rest is the owner's
 _FOLDERS = {"TROUPE_CACHE", "U2NET_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "TMPDIR"}
-# The name is said to Gradio anew: it asks IPv4 whether the port is free at what this variable names.
+# Removed. The server's name is passed as an argument: with the variable set, Gradio checks its port over IPv4 only.
 _OF_GRADIO = ("GRADIO_SERVER_NAME", "GRADIO_DEBUG", "GRADIO_HOT_RELOAD", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE",
               "GRADIO_WATCH_DIRS")  # fmt: skip
 
 
 def serve(host: str | None, port: int | None, share: bool, browser: bool, outputs: Path, terms: Terms) -> None:
-    """Open the page and stay until Ctrl-C, or until SIGTERM or SIGHUP ask for the same. `host` and `port` may be None:
-    then the environment decides (a Space)."""
+    """Serve the page until Ctrl-C, SIGTERM or SIGHUP. `host` and `port` may be None: then the environment decides (a
+    Space)."""
     _end_like_ctrl_c()
     keep_few_arenas()
     house = open_house(outputs)
@@ -66,7 +66,7 @@ def serve(host: str | None, port: int | None, share: bool, browser: bool, output
                     outputs, house, terms, server_name=host, server_port=port, share=share, inbrowser=browser
                 )
             threading.Thread(target=_warm_up, args=(house,), name="troupe-warm-up", daemon=True).start()
-            blocks.block_thread()  # until Ctrl-C, of which it says a line of its own
+            blocks.block_thread()  # until Ctrl-C, for which Gradio prints a line
         _say_farewell(outputs)
     finally:
         house.close()
@@ -78,8 +78,8 @@ def _say_farewell(outputs: Path) -> None:
 
 
 def _end_like_ctrl_c() -> None:
-    """A service manager, and a terminal that is closed, end Troupe as a person does: what runs is put down, and the
-    last line says where the clips are."""
+    """Handle SIGTERM (a service manager) and SIGHUP (a closed terminal) like Ctrl-C: the running job is interrupted and
+    saved, and the last line says where the clips are."""
     for name in ("SIGTERM", "SIGHUP"):  # Windows: no SIGHUP
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
@@ -88,8 +88,8 @@ def _end_like_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def _no_garbage() -> Iterator[None]:
-    """What the block makes stays until the end of the process: not to search it for garbage, again and again while it
-    grows and ever after, makes the start a sixth shorter."""
+    """Disable the garbage collector while the page is built, then gc.freeze(): everything built here lives until
+    exit."""
     gc.disable()
     try:
         yield
@@ -100,16 +100,16 @@ def _no_garbage() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class House:
-    """What works behind the page: the board of jobs, the engine that makes them, who knows the machine, and the log."""
+    """The services behind the page: the job queue, the engine, the planner for this machine, and the log handler."""
 
     jobs: JobQueue
     engine: EngineProcess | InlineEngine
     planner: Planner
     log: logging.Handler
-    umask: int  # of the process before
+    umask: int  # the process's own, restored on close
 
     def close(self) -> None:
-        """Interrupt the running job, keep everything, end the engine and let others have the folder."""
+        """Interrupt the running job, save everything, end the engine and release the outputs folder."""
         self.jobs.close()
         self.engine.close()
         self.jobs.close()  # a job that did not stop by itself has ended with its engine
@@ -118,9 +118,10 @@ class House:
 
 
 def open_house(outputs: Path) -> House:
-    """Take an outputs folder for this process. Raises TroupeError where another copy of Troupe has it."""
+    """Lock an outputs folder for this process and start the services over it. Raises TroupeError where another copy of
+    Troupe has it."""
     outputs = _without_links(outputs)
-    umask = os.umask(0o077)  # what people make here is for nobody else who has an account on this machine
+    umask = os.umask(0o077)  # other accounts of this machine cannot read the files
     try:
         return _open_house(outputs, umask)
     except BaseException:
@@ -144,8 +145,8 @@ def _open_house(outputs: Path, umask: int) -> House:
 
 
 def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
-    """Return what makes the clips: a process of its own; on a ZeroGPU Space, which lends its GPU to a function only,
-    that."""
+    """Return the engine: a process of its own, or in this process on a ZeroGPU Space, which lends its GPU to functions
+    only."""
     if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
         from engine.process.inline import InlineEngine
 
@@ -154,18 +155,18 @@ def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
 
 
 def launch(outputs: Path, house: House, terms: Terms = Terms(), **more: Any) -> Blocks:  # noqa: B008 - it is frozen
-    """Build the page over an outputs folder and serve it from a thread; returns the Blocks. The engine starts once the
-    page answers; whoever opened the house closes it. Tests start here too. Raises TroupeError for terms that cannot
-    be."""
+    """Build the page over an outputs folder, serve it from a thread, and return the Blocks. The engine starts once the
+    page answers; the caller closes `house`. Tests start here too. Raises TroupeError for terms that contradict each
+    other."""
     outputs, access = _without_links(outputs), decide(terms, more, os.environ)
     host = address.wanted(more.pop("server_name", None), os.environ)
     _prepare_environment(outputs)
-    with address.reached_directly(host, internet=bool(more.get("share"))):  # Gradio asks itself, and at its import, too
+    with address.reached_directly(host, internet=bool(more.get("share"))):  # Gradio sends requests to itself
         return _launch(outputs, house, access, host, **more)
 
 
 def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any) -> Blocks:
-    """Build and serve; the environment is ready."""
+    """Build the page and serve it; the environment is prepared already."""
     # imported here, after the environment is set: Gradio reads it when it is imported
     from app.clips.exports import Exports
     from app.clips.gallery import Gallery
@@ -201,7 +202,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     blocks = build_page(rooms)
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(ANALYTICS)  # read by the next line
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=QUEUE)
-    browser = more.pop("inbrowser", False)  # opened below, with what makes the browser the owner's
+    browser = more.pop("inbrowser", False)  # opened below, at the owner's address
     settings: dict[str, Any] = {
         "prevent_thread_lock": True, "show_error": False, "enable_monitoring": False, "run_history": False,
         "quiet": True, "max_file_size": MAX_UPLOAD, "footer_links": ["api"], "theme": troupe_theme(),
@@ -218,7 +219,7 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
         },
         "server_name": address.in_url(host), "state_session_capacity": CAPACITY,
         "ssr_mode": False, "num_workers": 0,  # both would serve files past the guard
-        "_frontend": False,  # or Gradio asks for the page itself and gives up, with a trace, after three seconds
+        "_frontend": False,  # or Gradio requests the page itself and fails after three seconds, with a traceback
     }  # fmt: skip
     with _room_for_a_link(outputs, bool(more.get("share"))):
         _, _, public = blocks.launch(**(settings | more))
@@ -248,7 +249,7 @@ def _say_hello(access: Access, url: str, public: str | None) -> None:
 
 
 def _has_model() -> bool:
-    """Return whether an engine with a model can run here, as far as can be told without starting it."""
+    """Return whether an engine with a model is available here, as far as can be told without starting it."""
     from engine.scene.engines import all_engines
 
     for engine in all_engines():
@@ -281,19 +282,21 @@ def _prepare_folders(outputs: Path) -> None:
 
 
 def _prepare_environment(outputs: Path) -> None:
-    """Nothing phones home, uploads lie beside the outputs, and Gradio works in a folder with nothing private in it."""
-    for name in _FOLDERS & os.environ.keys():  # they were meant from where Troupe was started
+    """Turn telemetry off, send uploads to the outputs folder, and make a folder with public files the working
+    directory."""
+    for name in _FOLDERS & os.environ.keys():  # relative to where Troupe was started
         os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
     for name in _OF_GRADIO:
         os.environ.pop(name, None)
     settle()
-    os.environ["GRADIO_TEMP_DIR"] = str((outputs / "uploads").resolve())  # by the one name that the guard knows
-    os.chdir(ROOT / "assets" / "web")  # Gradio offers the working folder's files to who can name them: these are public
+    os.environ["GRADIO_TEMP_DIR"] = str((outputs / "uploads").resolve())  # resolved: the guard knows no other path
+    os.chdir(ROOT / "assets" / "web")  # Gradio serves the files of the working folder: these are public
 
 
 @contextlib.contextmanager
 def _room_for_a_link(outputs: Path, share: bool) -> Iterator[None]:
-    """Gradio writes the certificate of a public link into the working folder, and the project may be read-only."""
+    """Run the block in a writable working directory: Gradio writes a public link's certificate there, and the project's
+    folder may be read-only. Raises TroupeError where the folder cannot be made."""
     if not share:
         yield
         return
@@ -307,8 +310,7 @@ def _room_for_a_link(outputs: Path, share: bool) -> Iterator[None]:
 
 
 def _warm_up(house: House) -> None:
-    """Load what the first upload and the first clip need, and look at the machine, while the person still looks at the
-    page."""
+    """Prefetch what the first upload and the first clip need and detect the hardware, in the background."""
     time.sleep(1.5)  # the browser's first requests come first
     from engine import cutout
 

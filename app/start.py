@@ -14,15 +14,15 @@ from engine.errors import TroupeError
 def serve_on_free_port(
     host: str | None, port: int | None, *, share: bool, browser: bool, outputs: Path, terms: Terms
 ) -> None:
-    """Serve the page until it is stopped. Where the environment names host and port (a Space does), that counts.
+    """Serve the page until it is stopped. Host and port from the environment (a Space sets them) come first.
 
-    Somebody else may take the port while Gradio is still loading, such as a second start of Troupe: then the next one
-    is tried. Raises TroupeError where no port will do.
+    Another program may take the port while Gradio is still loading, such as a second start of Troupe: then the next
+    port is tried. Raises TroupeError where no port can be used.
     """
     from app.jobs.lock import check_free
     from app.server import serve
 
-    check_free(outputs)  # before a word about ports: a second start by mistake is one line
+    check_free(outputs)  # before anything is printed about ports: a second start prints one line only
     if os.environ.get("SPACE_ID") or (port is None and "GRADIO_SERVER_PORT" in os.environ):
         serve(host, port, share, browser, outputs, terms)
         return

@@ -1,1 +1,1 @@
-"""The Clips tab: what is being made, everything that was made, and what can be done with it."""
+"""The Clips tab: the queue, the gallery of clips, and the actions on them."""

@@ -1,4 +1,4 @@
-"""Clips saved in other shapes: made beside the page, with what it shows meanwhile, and thrown away after a day."""
+"""Clips saved as other kinds of files: made in the background, reported on the page, and deleted after a day."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from engine.words import gigabytes
 
 DAY = 86_400.0
 _AT_ONCE = 2  # encoders beside the one that makes clips
-_TOLD = 1.0  # seconds between two words about how far it is
+_TOLD = 1.0  # seconds between two progress updates
 
 
 def export_file(exports: Path, snap: Snapshot, kind: str) -> Path:
-    """Where an export of a clip lies; its name says what it is of."""
+    """Return the path of a clip's export of a kind; it holds the job's id."""
     stem = snap.clip.stem if snap.clip else snap.id
     return exports / snap.id / f"{stem}{KINDS[kind]}"
 
@@ -36,7 +36,7 @@ class _Run:
 
 
 class Exports:
-    """The exports of one server, in a folder of their own: each can be made again."""
+    """The exports of one server, in a folder of their own. None needs to be kept: each can be made again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,8 +44,8 @@ class Exports:
         self._runs: dict[tuple[str, str], _Run] = {}
 
     def make(self, snap: Snapshot, kind: str) -> Generator[dict[str, Any]]:
-        """Yield what clips.js shows of an export, until it is ready, stopped or failed. Who stops listening stops
-        it."""
+        """Yield the state of an export for clips.js until it is ready, stopped or failed. Closing the generator stops
+        the export."""
         self.sweep()
         out = export_file(self.folder, snap, kind)
         key, run = (snap.id, kind), _Run()
@@ -73,11 +73,11 @@ class Exports:
             run.stop.set()
 
     def sweep(self, older_than: float = DAY) -> None:
-        """Exports that nobody has made anew for so many seconds go."""
+        """Delete exports that are older than so many seconds."""
         for folder in self.folder.glob("*"):
             try:
                 old = time.time() - folder.stat().st_mtime > older_than
-            except OSError:  # somebody else was faster
+            except OSError:  # it has been deleted meanwhile
                 continue
             if old:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +94,7 @@ class Exports:
                     raise Stopped
                 out.parent.mkdir(parents=True, exist_ok=True)
                 export(snap.clip, out, kind, tell, run.stop.is_set)
-        except Exception as error:  # told on the page
+        except Exception as error:  # shown on the page
             run.error = error
         finally:
             run.ended.set()

@@ -1,4 +1,5 @@
-"""What happens on the Clips tab. Handlers get who asks, and an action with a job's id; they say what to show."""
+"""The handlers of the Clips tab. Each gets the desk's id, and an action with a job's id; it returns updates of
+components."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from engine.scene.engines import DRAFT, ENGINES, promotion_of
 from engine.words import plain_text
 
 PAGE = 24  # clips shown at once
-_BUSY, _IDLE = 1.5, 10.0  # seconds between two looks at the queue, while something is made and while not
+_BUSY, _IDLE = 1.5, 10.0  # seconds between two updates of the queue: while jobs run or wait, and otherwise
 
 
 @dataclass
@@ -50,14 +51,15 @@ class Parts:
 
 
 class Gallery:
-    """The clips and the queue of one server, as a desk may see them."""
+    """The clips and the queue of one server, limited to what a desk may see."""
 
     def __init__(self, studio: Studio, exports: Exports) -> None:
         self._studio, self._jobs, self._exports = studio, studio.jobs, exports
         self.parts: Parts  # set when the page is wired
 
     def _owner(self, desk_id: str) -> str | None:
-        """Return whose clips are seen: a guest's are their desk's, the owner of this machine sees all (None)."""
+        """Return the owner whose clips are shown: a guest's own desk; None (all clips) for the owner of this
+        machine."""
         return None if self._studio.guard.is_owner() else self._studio.desks.get(desk_id).id
 
     # -- what to show ------------------------------------------------------------
@@ -65,7 +67,7 @@ class Gallery:
     def show(
         self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, undo: Snapshot | None = None
     ) -> dict[Any, Any]:
-        """Gallery and queue as they now are."""
+        """Show the gallery and the queue as they are now."""
         owner, parts = self._owner(desk_id), self.parts
         chosen = engine if isinstance(engine, str) and engine in ENGINES else None
         limit = limit if isinstance(limit, int) and 0 < limit <= 2000 else PAGE
@@ -78,7 +80,7 @@ class Gallery:
         }  # fmt: skip
 
     def queue(self, desk_id: str) -> dict[Any, Any]:
-        """Return the queue alone; it is asked for as long as the tab is looked at."""
+        """Show the queue alone; the timer calls this while the tab is open."""
         owner = self._owner(desk_id)
         past = self._jobs.history(owner, limit=50)
         cut_off = [snap for snap in past if snap.state == INTERRUPTED]
@@ -87,14 +89,14 @@ class Gallery:
         return {self.parts.queue: value, self.parts.timer: gr.Timer(_BUSY if busy else _IDLE, active=True)}
 
     def tick(self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, before: Any) -> dict[Any, Any]:
-        """Return the queue; and the gallery, where something has ended since."""
+        """Show the queue, and the gallery too where a job has ended since `before`."""
         updates = self.queue(desk_id)
         now, had = (_seen(value) for value in (updates[self.parts.queue], before))
         over = had[0] - now[0] or had[1] != now[1]
         return self.show(desk_id, search, engine, favourites, limit) if over else updates
 
     def leave(self) -> dict[Any, Any]:
-        """Return another tab is looked at: nobody needs to know how the queue stands."""
+        """Stop the tab's timer when another tab is opened: the queue need not be updated then."""
         return {self.parts.timer: gr.Timer(active=False)}
 
     def show_more(self, desk_id: str, search: str, engine: str, favourites: bool, limit: int) -> dict[Any, Any]:
@@ -105,7 +107,7 @@ class Gallery:
     def act(
         self, desk_id: str, search: str, engine: str, favourites: bool, limit: int, event: gr.EventData
     ) -> Iterator[dict[Any, Any]]:
-        """Yield a button of a clip or of a job in the queue."""
+        """Handle a button of a clip in the gallery or of a job in the queue."""
         data = event._data if isinstance(event._data, dict) else {}
         action, job_id, kind = str(data.get("action")), str(data.get("id")), str(data.get("kind"))
         owner, query, undo = self._owner(desk_id), (search, engine, favourites, limit), None
@@ -144,14 +146,14 @@ class Gallery:
             "restore": jobs.restore, "up": jobs.move_up, "down": jobs.move_down, "hold": jobs.hold, "stop": jobs.stop,
         }  # fmt: skip
         if action in begins and (action in ("twice", "vary") or not self._studio.show.is_active(job_id)):
-            with self._studio.guard.turn(self._studio.show.is_active) as started:  # a guest has only so many under way
+            with self._studio.guard.turn(self._studio.show.is_active) as started:  # checks a guest's quota
                 job = begins[action](job_id, owner=owner)
                 started(job.id if job else job_id)
         elif action in begins or action in known:
             (begins | known)[action](job_id, owner=owner)
 
     def _open(self, desk_id: str, job_id: str, owner: str | None, action: str) -> dict[Any, Any]:
-        """Put a clip's scene on the desk. What was there can be brought back."""
+        """Put a clip's scene on the desk; undo brings back what was there."""
         if action == "edit":
             desk = self._studio.desks.get(desk_id)
             with desk.lock:
@@ -171,7 +173,7 @@ class Gallery:
             except TroupeError:
                 desk.undo = before
                 raise
-            desk.sheet.edits = ""  # this is another scene than the one that was taken back
+            desk.sheet.edits = ""  # no longer the scene of a job that is being edited
             desk.put("engine", engine or desk.sheet.engine)
         return self._to_the_desk(desk)
 
@@ -179,7 +181,8 @@ class Gallery:
         return {self.parts.rooms: gr.Tabs(selected="create"), **self._studio.show.everything(desk), **self.leave()}
 
     def bring(self, desk_id: str, path: str | None) -> dict[Any, Any]:
-        """Return an MP4 of Troupe's was dropped: its scene comes back, with the cast where it carries one."""
+        """Handle an MP4 of Troupe's that was dropped on the page: open its scene on the desk, with the cast where the
+        file carries it."""
         clip = uploaded(path, self._studio.uploads)
         with tempfile.TemporaryDirectory(dir=self._studio.uploads, ignore_cleanup_errors=True) as folder:
             scene_file = unpack(clip, Path(folder))
@@ -201,12 +204,12 @@ class Gallery:
         gr.Warning(fill("This clip carries its words, but no pictures. Add the cast yourself: {}.", cast))
         return self._to_the_desk(desk)
 
-    # -- other shapes of a clip ------------------------------------------------------
+    # -- exports -----------------------------------------------------------------------
 
     def _export(
         self, desk_id: str, query: tuple[str, str, bool, int], job_id: str, kind: str
     ) -> Iterator[dict[Any, Any]]:
-        """Save a clip as another kind of file; the gallery says how far that is."""
+        """Save a clip as another kind of file, showing the progress in the gallery."""
         snap, owner = self._jobs.snapshot(job_id), self._owner(desk_id)
         grid = self.parts.grid
         if snap is None or snap.clip is None or kind not in KINDS or owner not in (None, snap.owner):
@@ -219,7 +222,8 @@ class Gallery:
 
 
 def _seen(value: Any) -> tuple[set[str], str]:
-    """Return the jobs in the queue and the newest clip, as the browser has them; it may have sent anything."""
+    """Return the ids of the jobs in the queue and the newest clip's id, from a value that the browser sent; it may be
+    anything."""
     if not isinstance(value, dict) or not isinstance(value.get("jobs"), list):
         return set(), ""
     return {str(each.get("id")) for each in value["jobs"] if isinstance(each, dict)}, str(value.get("newest"))

@@ -1,6 +1,7 @@
-"""What lies on the disk, and what may go: clips and desks to the trash, then from the trash; temporary files at once.
+"""What uses the disk, and what may be deleted: clips and desks go to the trash, then from the trash; temporary files go
+at once.
 
-Nothing of a person's is moved unless they have said how old or how many clips may become; favourites always stay.
+Nothing of a person's is moved unless they have set a limit of age or size for clips; favourites always stay.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from engine.disk.walk import files_below
 from engine.errors import TroupeError
 from engine.words import gigabytes
 
-IN_TRASH = 7 * DAY  # what is put away stays so long
+IN_TRASH = 7 * DAY  # the trash is kept so long
 DESK_ASLEEP, API_DESK_ASLEEP = 90 * DAY, DAY
 _ALL = 10**6
 _EDITS = "vibe_edit_history"  # Gradio's own folder, empty here
@@ -29,7 +30,8 @@ _EDITS = "vibe_edit_history"  # Gradio's own folder, empty here
 
 @dataclass(frozen=True)
 class CleanUp:
-    """What would go now: clips (id, bytes) and desks (folders) to the trash, clips and desks from it for good."""
+    """A plan, or what was done: clips (id, bytes) and desks (folders) to move to the trash, `old_` ones to delete from
+    it for good."""
 
     clips: tuple[tuple[str, int], ...] = ()
     desks: tuple[Path, ...] = ()
@@ -41,20 +43,20 @@ class CleanUp:
 
 
 class Housekeeping:
-    """Of one outputs folder. `settings` say what may go."""
+    """Cleans up one outputs folder. `settings` hold the limits."""
 
     def __init__(self, jobs: JobQueue, desks: Desks, settings: OwnerSettings, exports: Exports, outputs: Path) -> None:
         self._jobs, self._desks, self.settings, self._exports = jobs, desks, settings, exports
         self._outputs = outputs
 
     def usage(self) -> list[tuple[str, int]]:
-        """Return what takes how many bytes, by the names that a person knows."""
+        """Return the bytes that each folder uses, by the folder's name on the page."""
         folders = {"Clips": "clips", "Trash": "trash", "Desks": "desks", "Cut-outs kept": "cutouts",
                    "Uploads and cache": "uploads", "Exports": "exports"}  # fmt: skip
         return [(name, size_of(self._outputs / folder)) for name, folder in folders.items()]
 
     def plan(self) -> CleanUp:
-        """Return what `run` would do now."""
+        """Plan what `run` would do now."""
         return CleanUp(
             tuple(self._clips_to_go()), tuple(self._desks_to_go()),
             tuple((snap.id, self._size(snap)) for snap in self._jobs.in_trash(older_than=IN_TRASH)),
@@ -62,13 +64,13 @@ class Housekeeping:
         )  # fmt: skip
 
     def run(self) -> CleanUp:
-        """Do it; returns what was done. What is in use, or was removed meanwhile, stays for the next time."""
+        """Clean up and return what was done. What is in use, or was removed meanwhile, is left for the next time."""
         plan, done, gone = self.plan(), [], []
         for job_id, size in plan.clips:
             try:
                 self._jobs.trash(job_id)
                 done.append((job_id, size))
-            except TroupeError:  # started again, or put away by hand, in this moment
+            except TroupeError:  # resumed, or moved to the trash by hand, meanwhile
                 continue
         put_away = [folder for folder in plan.desks if self._desks.put_away(folder)]
         self._jobs.purge_trash(IN_TRASH)
@@ -81,16 +83,16 @@ class Housekeeping:
         return CleanUp(tuple(done), tuple(put_away), emptied, tuple(gone))
 
     def sweep(self) -> None:
-        """Throw temporary files away that are older than a day: exports, and Gradio's copies of what was uploaded or
-        shown. While it runs Gradio does so too, but it forgets what an earlier run has left."""
+        """Delete temporary files older than a day: exports, and Gradio's copies of what was uploaded or shown. Gradio
+        deletes its copies too, but not those of an earlier run."""
         self._exports.sweep()
         for folder in _older(self._outputs / "uploads", DAY):
             if folder.name != _EDITS:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def at_start(self) -> CleanUp:
-        """Return what is done before the page opens; the rest only where the owner has switched it on, and not where
-        the list of jobs is a new one: it may not know who was a favourite."""
+        """Clean up before the page opens and return what was done: temporary files always; the rest only where the
+        owner has switched it on, and not where the list of jobs is new: it may not know the favourites."""
         self.sweep()
         return self.run() if self.settings.get().tidy_at_start and not self._jobs.is_new else CleanUp()
 
@@ -121,7 +123,7 @@ class Housekeeping:
 
 
 def told(plan: CleanUp, done: bool = False) -> str:
-    """Return what would go, or went, in words."""
+    """Describe what would be done, or was done, in sentences."""
     if not plan:
         return "Nothing went." if done else "Nothing would go now."
     would = "went" if done else "would go"
@@ -146,13 +148,13 @@ def _number(count: int, what: str) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """Return bytes of all files in a folder; what vanishes meanwhile does not count."""
+    """Return the size in bytes of all files in a folder; files that vanish meanwhile are not counted."""
     return sum(status.st_size for _, status in files_below(folder))
 
 
 def _older(folder: Path, seconds: float) -> Iterator[Path]:
-    """Yield folders in which nothing has changed for so many seconds. The time of change counts, since Gradio's copies
-    keep the time of writing of what they are copies of."""
+    """Yield the folders in which nothing has changed for so many seconds. This goes by the files' ctime, since Gradio's
+    copies keep the original's mtime."""
     before = time.time() - seconds
     try:
         found = [each for each in folder.iterdir() if each.is_dir() and not each.is_symlink()]

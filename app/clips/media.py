@@ -1,4 +1,4 @@
-"""The clips' own file route. Gradio would copy each file that it shows; here the browser gets the file itself."""
+"""The clips' own file routes. Gradio would copy each file that it serves; here the browser gets the file itself."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from app.jobs.queue import JobQueue
 from app.jobs.status import Snapshot
 from engine.media.export import KINDS
 
-_HELD, _LOOK = 25.0, 1.0  # seconds: how long an answer is held back, and between two looks at the job
+_HELD, _LOOK = 25.0, 1.0  # seconds: how long a response is held back, and between two checks of the job
 MaySee = Callable[[Request, str], bool]
 _TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webm": "video/webm", ".gif": "image/gif",
           ".zip": "application/zip", ".png": "image/png"}  # fmt: skip
 
 
 def media_route(jobs: JobQueue, exports: Path, may_see: MaySee) -> Route:
-    """`/clips/<job>/<what>`: poster, clip, download, or one of the kinds of export. The job's id is the key, and
-    `may_see` has the last word; whoever may not see it is told what one is told of a job that is not there."""
+    """Return the route `/clips/<job>/<what>`: poster, clip, download, or one of the kinds of export. The job's id is
+    the key, and `may_see` must allow it too; otherwise the answer is the 404 of a job that does not exist."""
 
     def send(request: Request) -> Response:
         job_id, what = request.path_params["job"], request.path_params["what"]
@@ -43,8 +43,9 @@ def media_route(jobs: JobQueue, exports: Path, may_see: MaySee) -> Route:
 
 
 def state_route(jobs: JobQueue, may_see: MaySee) -> Route:
-    """`/clips/<job>/state?seen=<percent>`: how a job stands, as JSON, for a tab that nobody looks at. The answer is
-    held back until it has ended, is 5 % further than what was seen, or a while has passed."""
+    """Return the route `/clips/<job>/state?seen=<percent>`: a job's state as JSON, by long polling, for tabs in the
+    background. The response is held back until the job has ended, has moved 5 % from `seen`, or 25 seconds have
+    passed."""
 
     async def tell(request: Request) -> Response:
         job_id, seen, patience = request.path_params["job"], request.query_params.get("seen", ""), _HELD

@@ -1,4 +1,4 @@
-"""What stands where on the Clips tab, and which event calls which handler."""
+"""The layout of the Clips tab, and which event calls which handler."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from engine.scene.engines import all_engines
 ALL = ("All", "all")
 
 
-# Gradio draws a tab's parts once it is opened; what takes a dropped clip must be there from the start.
+# Gradio draws a tab's components when it is opened; the upload for a dropped clip must be there from the start.
 PICK = "() => document.querySelector('input[data-testid=\"Open a clip-upload-button\"]')?.click()"
 
 
 def build_bring() -> gr.UploadButton:
-    """Return what takes an MP4, from the button of the Clips tab or dropped on the page (drop.js); nobody sees it."""
+    """Build the hidden upload that takes an MP4 from the button of the Clips tab or dropped on the page (drop.js)."""
     with gr.Row(elem_classes="tr-unseen"):
         bring = gr.UploadButton("Open a clip", file_types=[".mp4"], type="filepath", elem_id="tr-bring")
     drop = own(
@@ -40,7 +40,7 @@ def build_bring() -> gr.UploadButton:
 
 
 def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
-    """Return the tab's components; to be called inside the page's Blocks. `rooms` are the page's tabs."""
+    """Build the tab's components. Call it inside the page's Blocks. `rooms` are the page's tabs."""
     queue = own("queue", '<div class="tr-queue"></div>', {"jobs": []}, elem_id="tr-queue")
     engines = [ALL, *((engine.title, engine.name) for engine in all_engines())]
     with gr.Row(elem_id="tr-find"):
@@ -63,7 +63,8 @@ def build_clips(rooms: gr.Tabs, bring: gr.UploadButton) -> Parts:
 def wire_clips(
     parts: Parts, tabs: list[gr.Tab], gallery: Gallery, desk: gr.BrowserState, everything: list[Block]
 ) -> None:
-    """Attach the handlers. `tabs` are the Clips tab and the others; `everything` is what opening a scene changes."""
+    """Attach the handlers. `tabs` are the Clips tab and the others; `everything` lists the components that opening a
+    scene updates."""
     gallery.parts = parts
     query = [desk, parts.search, parts.engine, parts.favourites, parts.limit]
     shown = [parts.grid, parts.more, parts.queue, parts.timer]

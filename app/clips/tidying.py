@@ -1,4 +1,4 @@
-"""Housekeeping at the foot of the Clips tab: how much lies there, what would go, and when. For the owner only."""
+"""Housekeeping at the foot of the Clips tab: disk usage, the limits, and a clean-up by hand. For the owner only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tidying:
 
 
 def build_tidying() -> Tidying:
-    """Return the components; nobody sees them until the page knows that its owner looks."""
+    """Build the components, hidden until the page knows that its owner uses it."""
     with gr.Accordion("Housekeeping", open=False, visible=False, elem_id="tr-tidying") as box:
         usage = gr.HTML("")
         with gr.Row():
@@ -51,7 +51,7 @@ def build_tidying() -> Tidying:
 
 
 def wire_tidying(parts: Tidying, tab: gr.Tab, keeping: Housekeeping, is_owner: Callable[[], bool]) -> None:
-    """Attach the handlers: what is chosen is kept at once, and said again what it would do."""
+    """Attach the handlers. A changed limit is saved at once, and what it would delete is shown."""
 
     def see() -> Any:
         return gr.update(visible=is_owner())

@@ -1,4 +1,4 @@
-"""From jobs to what the Clips tab shows: plain data for the gallery and the queue."""
+"""Convert jobs to the plain data that the Clips tab's gallery and queue draw."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = [("webm", "WebM"), ("gif", "GIF"), ("frames", "PNG frames"), ("first", "
 _NUMBERS = declared(Sampling)
 _NOT_MADE = {STOPPED: "Stopped", FAILED: "Not made", INTERRUPTED: "Cut off"}
 
-# what can be done with a job in the line: the action, its button, what the button does
+# what can be done with a job in the queue: the action, its button, what the button does
 _ACTIONS = {
     RUNNING: [("hold", "Hold", "Stop it for now; it goes on later"), ("stop", "Stop", "Stop it")],
     WAITING: [("next", "Run next", "Make it next"), ("up", "↑", "Earlier"), ("down", "↓", "Later"),
@@ -33,8 +33,8 @@ _ACTIONS = {
 
 
 def queue_value(jobs: JobQueue, owner: str | None, cut_off: Sequence[Snapshot], newest: str = "") -> dict[str, Any]:
-    """Return what queue.js draws: the running job, those in line, and those that a crash or a power cut ended. `newest`
-    is the id of the last clip, by which the page sees that there is another one."""
+    """Return the data that queue.js draws: the running job, the waiting ones, and those that a crash or a power cut
+    interrupted. `newest` is the id of the last clip, by which the page notices a new one."""
     return {
         "owner": owner is None, "paused": jobs.paused, "trouble": jobs.trouble, "newest": newest,
         "jobs": [_queued(snap) for snap in [*cut_off, *jobs.queue(owner)]],
@@ -42,7 +42,7 @@ def queue_value(jobs: JobQueue, owner: str | None, cut_off: Sequence[Snapshot], 
 
 
 def title_of(engine: str) -> str:
-    """Return what people call an engine; its name, where this version does not have it."""
+    """Return an engine's title; its name where this version does not have the engine."""
     known = known_engine(engine)
     return known.title if known else engine
 
@@ -67,7 +67,7 @@ def _words(snap: Snapshot) -> str:
 
 
 def gallery_value(jobs: JobQueue, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None) -> dict[str, Any]:
-    """Return what clips.js draws; `undo` is the clip that was just moved to the trash."""
+    """Return the data that clips.js draws; `undo` is the clip that was just moved to the trash."""
     return {
         "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint,
         "undo": {"id": undo.id, "title": undo.title} if undo else None,

@@ -1,1 +1,1 @@
-"""The Create page: one desk a browser, and what happens on it."""
+"""The Create page: one desk per browser, and its handlers."""

@@ -1,4 +1,4 @@
-"""The page's control for every declared setting: made, shown and heard alike, whichever engine has declared it."""
+"""The page's control for every declared setting, built, shown and read in the same way for all engines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.create.sheet import LORAS, SAMPLING, STRENGTH, Sheet, page_settings, se
 from engine.scene.engines import all_engines, find_engine
 from engine.scene.settings import Declared, declared, spelled
 
-# What stands above the controls of a fold
+# Notes above the controls of an accordion
 _NOTES = {"Faster, or another look": '<p class="tr-note">Each of these changes the picture.</p>'}
 _LORA_HELP = (
     '<p class="tr-note">A LoRA adds a trained style or subject. Put files made for Wan2.1 14B '
@@ -20,12 +20,13 @@ _LORA_HELP = (
 
 
 def takes_loras(engine: str) -> bool:
-    """Return whether an engine can be given LoRA files."""
+    """Return whether an engine accepts LoRA files."""
     return "loras" in declared(find_engine(engine).options)
 
 
 class Controls:
-    """The controls, to be made inside the page's Blocks: `parts` by the setting's key, and the LoRAs' rows."""
+    """The controls. Make it inside the page's Blocks. `parts` are the components by the setting's key; the LoRAs have
+    rows of their own."""
 
     def __init__(self) -> None:
         self.parts: dict[str, Component] = {}
@@ -50,11 +51,11 @@ class Controls:
 
     @property
     def everything(self) -> list[Component]:
-        """All that `updates` and `lora_updates` may change, but the folds."""
+        """All components that `updates` and `lora_updates` change, except the accordions."""
         return [*self.parts.values(), *self.loras, *self.strengths, *([self.lora_help] if self.loras else [])]
 
     def updates(self, sheet: Sheet) -> dict[Any, Any]:
-        """Return every control as the sheet has it; those that the engine does not read are not seen."""
+        """Return every control's value from the sheet; those that the engine does not read are hidden."""
         shown = settings_of(sheet.engine)
         folds = {each.setting.group for each in shown.values()}
         folds |= {_lora_group()} if takes_loras(sheet.engine) else set()
@@ -66,7 +67,7 @@ class Controls:
         }  # fmt: skip
 
     def lora_updates(self, sheet: Sheet, files: list[str]) -> dict[Any, Any]:
-        """Return the LoRAs' rows, with the files that may be chosen."""
+        """Return the LoRAs' rows, with the files to choose from."""
         if not self.loras:
             return {}
         choices = [("None", ""), *((name.removesuffix(".safetensors"), name) for name in files)]
@@ -94,7 +95,7 @@ class Controls:
 
 
 def slider(each: Declared, **more: Any) -> gr.Slider:
-    """Return a slider over a setting's whole range."""
+    """Build a slider over a setting's whole range."""
     setting = each.setting
     return gr.Slider(
         each.lowest, each.high or each.lowest, each.default, step=setting.step, label=setting.label,
@@ -121,7 +122,7 @@ def _value(each: Declared, value: Any) -> Any:
 
 
 def _groups() -> list[str]:
-    """Return the folds, in the order in which the engines have declared what is in them."""
+    """List the titles of the accordions, in the order in which the engines declare the settings in them."""
     found = []
     for engine in all_engines():
         found += [each.setting.group for each in declared(engine.options).values() if each.setting.group]
@@ -129,6 +130,6 @@ def _groups() -> list[str]:
 
 
 def _lora_group() -> str:
-    """Return the fold in which LoRAs are chosen; empty where no engine takes any."""
+    """Return the title of the accordion with the LoRAs; empty where no engine accepts any."""
     groups = [declared(engine.options)["loras"].setting.group for engine in all_engines() if takes_loras(engine.name)]
     return next(iter(groups), "")

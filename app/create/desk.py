@@ -1,4 +1,5 @@
-"""The desk: what one browser has laid out. It lives on disk, so a refresh, a crash or a restart loses nothing."""
+"""The desk: the cast and the settings of one browser. It is saved to disk, so a reload, a crash or a restart loses
+nothing."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ MAX_NAME = 60
 
 @dataclass
 class Card:
-    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (touched up by hand).
-    `sample`: it came with a preset and has not been touched, so the next preset may replace it."""
+    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (changed with the brush).
+    `sample`: it came with a preset and has not been changed, so the next preset may replace it."""
 
     id: str
     role: str
@@ -45,18 +46,18 @@ class Card:
     source: str = ""
     doubts: tuple[str, ...] = ()
     notice: str = ""
-    told: str = ""  # about its file: a part of it is missing, its colour profile cannot be used
+    told: str = ""  # about its file: it is truncated, or its colour profile cannot be used
     motion: str | None = None
     placement: dict[str, Any] | None = None
-    rest: dict[str, Any] | None = None  # where it stood when another was moved, until the cast or format changes
+    rest: dict[str, Any] | None = None  # its place when another was moved, kept until the cast or format changes
     description: str = ""
     sample: bool = False
-    version: int = 0  # grows with every change of the picture, so that previews are made once
+    version: int = 0  # grows with every change of the picture: the key by which previews are cached
 
 
 @dataclass
 class Undo:
-    """The desk as it was before something was replaced or removed, and what that was."""
+    """The desk as it was before something was replaced or removed, and a description of that step."""
 
     what: str
     cards: list[Card]
@@ -66,8 +67,8 @@ class Undo:
 @dataclass(frozen=True)
 class Preview:
     """A card's picture as the page needs it: data URLs for its card and for the stage, the stage picture's width over
-    its height, and a small copy for placing (where somebody stands does not depend on pixels, and a drag is not to
-    wait)."""
+    its height, and a small copy for computing placements (they do not depend on the resolution, and dragging must be
+    fast)."""
 
     thumb: str
     stage: str
@@ -77,8 +78,8 @@ class Preview:
 
 @dataclass
 class Desk:
-    """Cards and sheet, with the folder that holds the pictures. Whoever reads or changes several things at once holds
-    the lock; cutting out, which takes a while, goes on without it."""
+    """Cards and sheet, with the folder that holds the pictures. Hold the lock to read or change several things at once;
+    cutting out, which takes a while, runs without it."""
 
     id: str
     folder: Path
@@ -89,7 +90,7 @@ class Desk:
     previews: dict[str, tuple[int, Preview]] = field(default_factory=dict, repr=False)  # card id -> version, picture
     canvases: tuple[tuple[object, ...], Markup] = field(
         default=((), Markup("")), repr=False
-    )  # what they were made of, as shown
+    )  # the pictures that the model sees: cache key, HTML
     idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _replaced: object = field(default=None, repr=False)
     _adding: int = 0
@@ -101,7 +102,7 @@ class Desk:
     # -- reading ------------------------------------------------------------
 
     def card(self, card_id: str) -> Card:
-        """Return the card with this id. Raises TroupeError when it is gone (another tab removed it)."""
+        """Return the card with this id. Raises TroupeError where another tab has removed it."""
         for card in self.cards:
             if card.id == card_id:
                 return card
@@ -112,7 +113,7 @@ class Desk:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more can be in the cast: the same number for the page, the API and the command line."""
+        """Whether one more can be in the cast; the limit is the same for the page, the API and the command line."""
         return len(self.cards) < MAX_CAST
 
     @property
@@ -123,21 +124,21 @@ class Desk:
         return open_image(self.folder / f"{card.id}.photo.png")
 
     def cutout(self, card: Card) -> Image.Image:
-        """Return the cut-out (RGBA), whether it is in use or not."""
+        """Read the cut-out (RGBA), whether it is in use or not."""
         return open_image(self.folder / f"{card.id}.cutout.png").convert("RGBA")
 
     def picture(self, card: Card) -> Image.Image:
-        """Return what the engines get: the cut-out (RGBA), or the photo as it is; the background as RGB."""
+        """Read the picture that the engines get: the cut-out or the whole photo (RGBA); a background as RGB."""
         return open_image(self.file(card)).convert("RGB" if card.role == "background" else "RGBA")
 
     def file(self, card: Card) -> Path:
-        """Return the file behind `picture`."""
+        """Return the file that `picture` reads."""
         kind = "photo" if card.role == "background" or card.mode == "none" else "cutout"
         return self.folder / f"{card.id}.{kind}.png"
 
     def scene_data(self, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> dict[str, Any]:
-        """Return the scene as JSON data. `pictures` names each card's file; what is left out is named after the
-        card."""
+        """Return the scene as JSON data. `pictures` gives each card's file name; without it the file is named after the
+        card's id."""
         names = pictures or {card.id: f"{card.id}.png" for card in self.cards}
         cast = []
         for card in self.cards:
@@ -161,8 +162,8 @@ class Desk:
     # -- the cast -----------------------------------------------------------
 
     def add(self, role: str, upload: Path, name: str = "", sample: bool = False, called: str = "") -> Card:
-        """Take a picture into the cast and cut it out. `called` is what the file was called where it comes from, if it
-        has another name here. Raises ImageError or SceneError, and then nothing changed."""
+        """Add a picture to the cast and cut it out. `called` is the file's original name, where it was stored under
+        another. Raises ImageError or SceneError, and then nothing has changed."""
         self._check_room(role)
         with self._busy():
             opened = open_with_notices(upload)
@@ -193,7 +194,7 @@ class Desk:
         self.save()
 
     def rename(self, card_id: str, name: str) -> None:
-        """Give another name; the prompt follows, so that a renamed character is still mentioned."""
+        """Rename a card, and replace its name in the prompt."""
         card = self.card(card_id)
         before, index, old = self.names, self.cards.index(card), card.name
         card.name = ""
@@ -212,13 +213,13 @@ class Desk:
         self.save()
 
     def set_motion(self, card_id: str, motion: str) -> None:
-        """What the draft lets this card do; empty means as the prompt says."""
+        """Set the card's motion in the draft; empty: the motion that the prompt describes."""
         card = self.card(card_id)
         card.motion, card.sample = motion if motion in MOTIONS else None, False
         self.save()
 
     def cut_again(self, card_id: str) -> None:
-        """Cut out anew, with the quality the sheet asks for; what was touched up by hand is replaced."""
+        """Cut out again, with the quality that the sheet asks for; changes made by hand are lost."""
         card = self.card(card_id)
         result = self._cut(self.photo(card))
         card.mode = "auto"
@@ -226,7 +227,7 @@ class Desk:
         self.save()
 
     def retouch(self, card_id: str, add: Image.Image, remove: Image.Image) -> None:
-        """Take in what was painted with the brush: masks (L, white is painted) of any size."""
+        """Apply what was painted with the brush: masks (L, white is painted) of any size."""
         card = self.card(card_id)
         cut = Cutout(self.cutout(card), card.source, (), "")
         card.mode, card.sample = "mask", False
@@ -236,8 +237,8 @@ class Desk:
     def place(
         self, card_id: str, placement: dict[str, Any] | None, others: Mapping[str, Placement] | None = None
     ) -> None:
-        """Put someone where the stage says; None places automatically. `others`, by card, stay where they stand. Raises
-        TroupeError."""
+        """Place a card where the stage says; None places it automatically. `others`, by card, keep the given places.
+        Raises TroupeError."""
         card = self.card(card_id)
         try:
             card.placement = Placement.model_validate(placement).model_dump() if placement else None
@@ -256,12 +257,12 @@ class Desk:
         self.save()
 
     def stir(self) -> None:
-        """Let whoever only stands where they stood find a place anew: the cast, or the frame, is another."""
+        """Clear the places that cards only kept while another was moved: the cast, or the frame, has changed."""
         for card in self.cards:
             card.rest = None
 
     def clear(self) -> None:
-        """An empty desk: no cast, no prompt. What was there can be brought back."""
+        """Remove the cast and the prompt; undo brings them back."""
         self.remember("clearing the desk")
         self.cards, self.sheet.prompt, self.sheet.preset = [], "", ""
         self.save()
@@ -274,24 +275,25 @@ class Desk:
             name, number = f"{wanted} {number}", number + 1
         return name
 
-    # -- keeping ------------------------------------------------------------
+    # -- saving and undo ----------------------------------------------------
 
     def put(self, name: str, value: object) -> None:
-        """Set one field of the sheet and keep it."""
+        """Set one field of the sheet and save the desk."""
         self.sheet.put(name, value)
         if name in ("format", "engine"):
             self.stir()
         self.save()
 
     def hear(self, prompt: object) -> None:
-        """Take the prompt as a browser has it; not the one that was just replaced: the browser has yet to be told."""
+        """Save the prompt from the browser, unless it is the stale text that a preset or undo has just replaced."""
         if prompt != self._replaced:
             self._replaced = None
             self.put("prompt", prompt)
 
     @contextmanager
     def replacing(self, prompt: object) -> Iterator[None]:
-        """Something that may replace the prompt (a preset, an undo), asked for by a browser that shows this one."""
+        """Run the block, which may replace the prompt (a preset, an undo), with the desk locked. `prompt`, which the
+        browser still shows, is then stale, and `hear` ignores it once."""
         with self.lock:
             before = self.sheet.prompt
             yield
@@ -299,25 +301,25 @@ class Desk:
                 self._replaced = prompt if prompt != self.sheet.prompt else None
 
     def remember(self, what: str) -> None:
-        """Keep the desk as it is now, so that what comes next can be undone; one step back."""
+        """Push an undo state of the desk as it is now; there is only one."""
         if self.cards or self.sheet.prompt:
             self.undo = Undo(what, deepcopy(self.cards), deepcopy(self.sheet))
 
     def remember_own(self, what: str) -> None:
-        """`remember`, unless everything on the desk is as it was marked: then there is something of the person's own to
-        go back to already."""
+        """Push an undo state, unless the desk is unchanged since the last preset: then the older state is the one to
+        keep."""
         if self._marked is None or self._marked != self._content():
             self.remember(what)
 
     def mark(self) -> None:
-        """What lies here now came from a preset."""
+        """Mark the desk's present content as a preset's, for `remember_own`."""
         self._marked = self._content()
 
     def _content(self) -> tuple[list[Card], Sheet]:
         return deepcopy(self.cards), replace(self.sheet, job="", seed=0, fresh_seed=False, keep_seed=False)
 
     def undo_last(self) -> None:
-        """Bring back what was remembered; doing it again goes forward again."""
+        """Restore the undo state; a second call redoes."""
         if self.undo:
             back, now = self.undo, self.sheet
             self.undo = Undo(back.what, self.cards, now)
@@ -325,11 +327,11 @@ class Desk:
             self.sheet = replace(  # a running job goes on being shown
                 back.sheet, job=now.job, seed=now.seed, fresh_seed=now.fresh_seed, quality=now.quality
             )
-            self.canvases = ((), Markup(""))  # the cards' versions may count from there anew
+            self.canvases = ((), Markup(""))  # a version number of a card can mean another picture now
             self.save()
 
     def save(self) -> None:
-        """Write desk.json whole or not at all, then drop the pictures that nothing needs any more."""
+        """Write desk.json atomically, then delete the pictures that are no longer needed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         data = {"cards": [asdict(card) for card in self.cards], "sheet": asdict(self.sheet),
                 "undo": asdict(self.undo) if self.undo else None}  # fmt: skip
@@ -343,7 +345,8 @@ class Desk:
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
-        """While pictures come in: a page that is loaded now waits for them a little."""
+        """Run the block with the desk marked as adding pictures: a page that is loaded meanwhile waits a little for
+        them."""
         with self.lock:
             self._adding += 1
             self.idle.clear()
@@ -371,8 +374,7 @@ class Desk:
 
 
 def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> Scene:
-    """Return the desk's scene, validated. What is held goes with who holds it, wherever it stood before. Raises
-    SceneError."""
+    """Validate the desk's scene and return it. An object that is held keeps no place of its own. Raises SceneError."""
     scene = scene_from_data(desk.scene_data(video, seed, pictures))
     resting = {i for i, card in enumerate(desk.cards) if card.rest and not card.placement}
     if not resting:  # the prompt need not be read
@@ -384,7 +386,7 @@ def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[s
     return scene.model_copy(update={"cast": tuple(cast)})
 
 
-# What cameras, telephones and messengers call a picture, before its number
+# What cameras, phones and messengers put before a picture's number
 _NUMBERED = (
     "img|dsc[fn]?|pxl|vid|screenshot|photo|image|picture|bild|foto|imagen|imagem|whatsapp image|signal|"
     "微信图片|图片|照片|截图|屏幕截图|写真|画像|スクリーンショット|사진|이미지|스크린샷|изображение|фото|снимок"
@@ -392,10 +394,10 @@ _NUMBERED = (
 
 
 def _spoken(stem: str) -> str:
-    """Return a file's name as a person would say it: `IMG_2041` and camera numbers say nothing."""
+    """Convert a file's name to a card's name; empty for camera numbers such as `IMG_2041`."""
     words = unicodedata.normalize("NFC", plain_name(re.sub(r"[_\-.]+", " ", stem).strip()))
     numbered = re.match(rf"(?i)({_NUMBERED})[\s\d(]", words + " ")
-    # two or one say something where a letter is a syllable or a word: letters that know no capitals
+    # one or two letters are enough in scripts without capitals, where a letter can be a syllable or a word
     speaks = re.search(r"[^\W\d]{3,}", words) or any(unicodedata.category(one) == "Lo" for one in words)
     if not speaks or numbered:
         return ""

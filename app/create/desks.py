@@ -1,7 +1,7 @@
 """All desks of this copy of Troupe, and sample scenes laid out on one.
 
-A desk's id is its only key: 32 random hex digits, kept in the browser that made it. Whoever does not hold the id
-cannot name the desk, and no path ever comes from outside.
+A desk's id is its only key: 32 random hex digits, kept in the browser that made it. Without the id nobody can name the
+desk, and no path ever comes from outside.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _RECENT = 100  # desks kept in memory: each call of the API makes one, and all o
 
 
 class Desks:
-    """The desks, each in a folder named by its id. `mine("desk:<id>", is_kept)` says whether whoever asks may have a
-    desk, which may lie here with something on it; `made()` is told that one is about to be made, and raises TroupeError
-    where none may be."""
+    """The desks, each in a folder named by its id. `mine("desk:<id>", is_kept)` tells whether the current visitor may
+    have a desk, `is_kept` whether it is saved here; `made()` is called before one is made, and raises TroupeError where
+    none may be."""
 
     def __init__(
         self, folder: Path, mine: Callable[[str, bool], bool] = lambda key, is_kept: True,
         made: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.folder, self.trash, self._mine, self._made = folder, folder.parent / "trash" / "desks", mine, made
-        self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # whoever uses one now has the same one
+        self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # one object per desk while it is in use
         self._recent: OrderedDict[str, Desk] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, desk_id: object) -> Desk:
-        """Return the desk with this id, as it was left; empty where the id is new. Raises TroupeError for what is no
-        id, or a stranger's."""
+        """Return the desk with this id as it was saved, or a new one where the id is new. Raises TroupeError for what
+        is not an id, or is another visitor's."""
         if not isinstance(desk_id, str) or not ID.fullmatch(desk_id) or not self._is_mine(desk_id):
             raise TroupeError("This page has lost its desk", "Reload it.")
         if not (desk_id in self._open or (self.folder / desk_id).exists() or (self.trash / desk_id).exists()):
@@ -73,8 +73,7 @@ class Desks:
             return desk
 
     def new(self, passing: bool = False) -> Desk:
-        """Return a fresh desk with an id that nobody can guess; a `passing` one is needed for one clip only. Raises
-        TroupeError."""
+        """Make a desk with a random id; a `passing` one is for one clip only. Raises TroupeError."""
         desk_id = uuid.uuid4().hex
         if not passing:
             return self.get(desk_id)
@@ -84,7 +83,7 @@ class Desks:
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[Desk]:
-        """A desk for one clip; it is gone afterwards, whatever becomes of the clip, which has copies of its own."""
+        """Run the block with a desk for one clip and delete it afterwards; the clip has copies of its own."""
         desk = self.new(passing=True)
         try:
             yield desk
@@ -95,21 +94,21 @@ class Desks:
             shutil.rmtree(desk.folder, ignore_errors=True)
 
     def asleep(self, seconds: float, passing: float) -> list[Path]:
-        """Return folders of the desks that nobody has opened for so long, since this server began either; of passing
-        desks for `passing` seconds."""
+        """List the folders of the desks that are not in use and were not opened for `seconds`; for passing desks,
+        `passing` seconds."""
         with self._lock:
             found = [folder for folder in self.folder.glob("*") if ID.fullmatch(folder.name)]
             return [each for each in found if each.name not in self._open and _is_older(each, seconds, passing)]
 
     def put_away(self, folder: Path) -> bool:
-        """Move a sleeping desk to the trash; whoever asks for it while it is there gets it back."""
+        """Move an unused desk to the trash and return whether that worked; `get` brings it back."""
         with self._lock:
             if folder.name in self._open:
                 return False
             try:
                 self.trash.mkdir(parents=True, exist_ok=True)
                 os.rename(folder, self.trash / folder.name)
-                os.utime(self.trash / folder.name)  # from when on it lies there
+                os.utime(self.trash / folder.name)  # the time of the move
             except OSError:
                 return False
             return True
@@ -147,20 +146,20 @@ def _is_older(folder: Path, seconds: float, passing: float) -> bool:
 
 
 def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
-    """Return cards and sheet out of desk.json. Raises ValueError (ValidationError is one) or SceneError for what cannot
-    be used: what no clip can be made from should not lie on a desk."""
+    """Read cards and sheet from desk.json. Raises ValueError (ValidationError is one) or SceneError for values that
+    cannot be used: every saved desk must make a valid scene."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
     kept = {**_known(Sheet, data["sheet"]), "settings": kept_settings(data["sheet"])}
     sheet = TypeAdapter(Sheet).validate_python(kept)
     if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
         raise ValueError("a value that this version does not know")
-    anyone = Card("0" * 12, "object", "somebody")  # an empty desk has a sheet to check all the same
+    anyone = Card("0" * 12, "object", "somebody")  # so that the sheet of an empty desk is checked, too
     checked_scene(Desk("", Path(), cards or [anyone], sheet), {}, sheet.seed)
     return cards, sheet
 
 
 def _has_picture(desk: Desk, card: Card) -> bool:
-    """Return a picture that is gone takes its card with it."""
+    """Return whether a card's picture can be read; the desk drops a card without one."""
     try:
         desk.picture(card)
     except ImageError:
@@ -173,7 +172,7 @@ def _has_picture(desk: Desk, card: Card) -> bool:
 
 
 def lay_out_scene(desk: Desk, path: Path) -> None:
-    """Put a sample scene on the desk, cast and all: what was there is replaced. Raises SceneError or ImageError."""
+    """Replace the desk's content by a sample scene, cast included. Raises SceneError or ImageError."""
     scene = load_scene(path)
     desk.cards = []
     for element in scene.cast:
@@ -185,8 +184,8 @@ def lay_out_scene(desk: Desk, path: Path) -> None:
 
 
 def open_scene(desk: Desk, path: Path) -> None:
-    """Put a clip's scene on the desk as one's own: cast, placements, words, numbers and seed. Raises SceneError or
-    ImageError, and then the desk is as it was."""
+    """Replace the desk's content by a clip's scene: cast, placements, prompt, numbers and seed. It counts as the
+    person's own. Raises SceneError or ImageError, and then the desk has not changed."""
     scene = load_scene(path)
     kept, desk.cards = desk.cards, []
     try:
@@ -205,7 +204,7 @@ def open_scene(desk: Desk, path: Path) -> None:
 
 
 def bring_background(desk: Desk, path: Path) -> None:
-    """Give a cast the background of a sample scene, unless it has one of its own."""
+    """Add a sample scene's background to the desk, unless the person has chosen one."""
     if all(card.sample for card in desk.of_role("background")):
         for element in load_scene(path).of_role("background"):
             _lay_out(desk, element, path.parent)

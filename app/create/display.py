@@ -1,4 +1,4 @@
-"""What the Create page shows of a desk: a dict of component to value, so that only what changed is sent."""
+"""The Create page's components as a desk has them: a dict of component to value, so that only what changed is sent."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Updates = dict[Any, Any]
 
 
 class Display:
-    """The page's components as a desk, its job and this machine's model make them."""
+    """Makes the updates of the page's components from a desk, its job and the engines."""
 
     def __init__(self, jobs: JobQueue, library: Library, engines: Engines) -> None:
         self._jobs, self._library, self._engines = jobs, library, engines
         self.page: CreatePage  # set when the page is wired
 
     def cast(self, desk: Desk, problems: list[str] | None = None, prompt: bool = False) -> Updates:
-        """Return the cast's components; the prompt only where the handler changed it, since a person may be typing
-        there."""
+        """Return the cast's components; the prompt only where `prompt` says that the handler changed it, since a person
+        may be typing there."""
         page, lines = self.page, Markup("<br>").join(problems or [])
         with desk.lock:
             return {
@@ -52,7 +52,7 @@ class Display:
             }  # fmt: skip
 
     def sheet(self, desk: Desk) -> Updates:
-        """Return how the clip is to be made."""
+        """Return the components of the sheet."""
         page, sheet = self.page, desk.sheet
         return {
             page.format: gr.update(choices=views.format_choices(desk), value=sheet.format),
@@ -64,7 +64,7 @@ class Display:
         }  # fmt: skip
 
     def _preview(self, desk: Desk, snap: Snapshot | None, shown: float) -> Updates:
-        """Return the live preview, where there is another one than the browser shows."""
+        """Return the live preview, where it is newer than the one that the browser shows."""
         stamp = preview_stamp(snap)
         if stamp == shown:
             return {}
@@ -73,8 +73,8 @@ class Display:
         return {self.page.preview: preview_html(snap, shape), self.page.shown: stamp}
 
     def job(self, desk: Desk, tab: str = "clip", shown: float = -1.0) -> Updates:
-        """Return the job's components; a finished clip comes with the tab it is shown in, unless another is asked for.
-        `shown` is the preview that the browser has."""
+        """Return the job's components; a finished clip opens its tab, unless `tab` names another. `shown` is the stamp
+        of the preview that the browser shows."""
         page, snap = self.page, self._jobs.snapshot(desk.sheet.job)
         active = bool(snap and snap.active)
         updates: Updates = {
@@ -92,7 +92,8 @@ class Display:
         return updates
 
     def scene(self, desk: Desk, tab: str = "stage") -> Updates:
-        """Return all that will be shot. Not the job: one that was begun a moment later may be shown already."""
+        """Return all components of the scene, without the job's: a job that was started a moment later may be shown
+        already."""
         page = self.page
         with desk.lock:
             return {
@@ -102,12 +103,12 @@ class Display:
             }  # fmt: skip
 
     def everything(self, desk: Desk, tab: str = "stage") -> Updates:
-        """Return all of the page as the desk is."""
+        """Return all of the page's components."""
         with desk.lock:
             return self.scene(desk, tab) | self.job(desk, tab)
 
     def shape(self, desk: Desk) -> Updates:
-        """Return what depends on the engine and on the clip's size and length."""
+        """Return the components that depend on the engine and on the clip's size and length."""
         page = self.page
         return {
             page.stage: views.stage_value(desk), **engine_updates(page, desk, self._engines),
@@ -115,16 +116,16 @@ class Display:
         }  # fmt: skip
 
     def plan(self, desk: Desk) -> str:
-        """Return how this machine would make the clip; empty where nothing is planned."""
+        """Draw how this machine would make the clip; empty where nothing is planned."""
         plans = self._engines.planner.plans(find_engine(desk.sheet.engine))
         return plan_html(self._engines.plan(desk)) if plans and desk.cards else ""
 
     def _generate(self, desk: Desk) -> Any:
-        """Generate: one clip of a desk at a time, and only what would work."""
+        """Return the Generate button, enabled where the desk has no active job and its scene can be made."""
         return gr.update(interactive=not self.is_active(desk.sheet.job) and self._engines.can_shoot(desk))
 
     def is_active(self, job_id: str) -> bool:
-        """Return whether a job waits or runs."""
+        """Return whether a job is waiting or running."""
         snap = self._jobs.snapshot(job_id)
         return bool(snap and snap.active)
 

@@ -1,4 +1,5 @@
-"""The engines on the Create page: whether a desk's can run here, how it is run, and what it will see."""
+"""The engines on the Create page: whether a desk's engine can run here, its options, and the pictures that it will
+see."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from engine.words import sentence
 
 _NOTE = '<p class="tr-note">{}</p>'
 _FIGURE = '<figure><img alt="" src="{}"><figcaption><b>{}. {}</b> {}</figcaption></figure>'
-_FRESH = 3.0  # seconds that an answer about an engine's files holds
+_FRESH = 3.0  # seconds that an answer about an engine's files is cached
 
 
 class Engines:
@@ -43,7 +44,7 @@ class Engines:
         self._asked: dict[str, tuple[float, EngineOptions, str]] = {}
 
     def lora_files(self) -> list[str]:
-        """Return the LoRA files in the owner's folder, by name; a guest is not told."""
+        """List the LoRA files in the owner's folder, by name; empty for guests."""
         if not self._is_owner():
             return []
         with contextlib.suppress(OSError):
@@ -51,9 +52,9 @@ class Engines:
         return []
 
     def options(self, desk: Desk) -> EngineOptions:
-        """Return how to run the desk's engine: as the owner and this desk chose, the rest as planned. A LoRA file that
-        is gone is left out. A guest is refused where it cannot run (EngineUnavailable), without what the owner is told:
-        that names folders."""
+        """Return the options for the desk's engine: as the owner and this desk chose, the rest as planned. A LoRA file
+        that is gone is left out. Raises EngineUnavailable for a guest where the engine cannot run, without the reason,
+        which names folders."""
         engine, is_owner = _engine_of(desk), self._is_owner()
         if not is_owner and self.missing(engine):
             raise EngineUnavailable(_not_ready(engine), "The draft works now.")
@@ -62,7 +63,7 @@ class Engines:
         return applied
 
     def plan(self, desk: Desk) -> RunPlan | None:
-        """Return how this machine would make the desk's clip; None where that cannot be said."""
+        """Return how this machine would make the desk's clip; None where that is not known."""
         if not desk.cards:
             return None
         try:
@@ -72,8 +73,8 @@ class Engines:
         return self.planner.plan(_engine_of(desk), scene, self._chosen(desk))
 
     def missing(self, engine: Engine) -> str:
-        """Return why an engine cannot run here, in a sentence; empty where it can. Loads nothing. A guest is not told
-        of folders."""
+        """Return in a sentence why an engine cannot run here; empty where it can. Loads nothing. Guests do not get the
+        reason, which names folders."""
         options = self._with_owners(engine.options())
         at, asked, said = self._asked.get(engine.name, (float("-inf"), options, ""))
         if time.monotonic() - at > _FRESH or asked != options:
@@ -93,7 +94,7 @@ class Engines:
         return plan is None or plan.fits or self._insists(desk)
 
     def note(self, desk: Desk) -> Markup:
-        """Return what a person should know before pressing Generate."""
+        """Draw what a person should know before pressing Generate."""
         engine = _engine_of(desk)
         if problem := self.missing(engine):
             where = "The Models tab shows what it needs, how large that is, and fetches it. " * self._is_owner()
@@ -119,18 +120,19 @@ class Engines:
         return replace(options, **{"loras": loras})
 
     def _with_owners(self, options: EngineOptions) -> EngineOptions:
-        """Return the same with what the machine's owner has chosen for all desks."""
+        """Return the options with what the machine's owner has chosen for all desks."""
         owners = {"model": self._settings.get().model}
         known = {each.name for each in fields(options)}
         return replace(options, **{name: value for name, value in owners.items() if value and name in known})
 
     def _insists(self, desk: Desk) -> bool:
-        """Return whether the owner has set a line of the plan: then it is tried, whatever the plan says."""
+        """Return whether the owner has set a planned option by hand: then the clip may be tried although the plan does
+        not fit."""
         planned = [key for key, each in settings_of(desk.sheet.engine).items() if each.setting.planned]
         return self._is_owner() and any(desk.sheet.setting(key) is not None for key in planned)
 
     def _at_odds(self, desk: Desk) -> str:
-        """Return why what was chosen does not go together; empty where it does."""
+        """Return why the chosen options contradict each other; empty where they do not."""
         try:
             _engine_of(desk).check_options(self._chosen(desk))
         except EngineUnavailable as error:
@@ -147,8 +149,8 @@ def _not_ready(engine: Engine) -> str:
 
 
 def references_html(desk: Desk) -> Markup:
-    """Return the exact pictures that the engine will see, in its order. Made once for a cast and a format: it takes a
-    second, and most of what a person changes leaves them as they are."""
+    """Draw the exact pictures that the engine will see, in its order. Cached by cast and format: drawing takes a
+    second, and most changes do not affect it."""
     engine = _engine_of(desk)
     if not engine.shows_references:
         return NOTHING
@@ -178,7 +180,7 @@ def references_html(desk: Desk) -> Markup:
 
 
 def engine_updates(page: Any, desk: Desk, engines: Engines) -> dict[Any, Any]:
-    """Return everything on the page that depends on the engine."""
+    """Return the page's components that depend on the engine."""
     engine, plan = _engine_of(desk), engines.plan(desk)
     plans, note = engines.planner.plans(engine) and bool(desk.cards), engines.note(desk)
     return {

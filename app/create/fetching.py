@@ -1,4 +1,4 @@
-"""Fetching a better background remover: in a process of its own, so that it can be watched and stopped."""
+"""Download a better background remover in a process of its own, so that it can be watched and stopped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from engine.children import command_of, environment
 
 
 def fetch_command(quality: str) -> list[str]:
-    """Return what fetches the weights of a quality; it ends with 0 when they are there."""
+    """Return the command that downloads the weights of a quality; it exits with 0 when they are there."""
     return command_of("engine.cutout", quality)
 
 
 class Fetching:
-    """One fetch at a time. `command(quality)` is what to run."""
+    """Runs one download at a time. `command(quality)` is the command to run."""
 
     def __init__(self, command: Callable[[str], list[str]] = fetch_command) -> None:
         self._command = command
@@ -29,7 +29,7 @@ class Fetching:
         self._lock = threading.Lock()
 
     def start(self, quality: str) -> None:
-        """Begin, unless this one is under way already; another one is stopped."""
+        """Start a download, unless the same one is running already; another one is stopped."""
         with self._lock:
             if self._running() and self._quality == quality:
                 return
@@ -43,16 +43,16 @@ class Fetching:
             self._quality, self._since = quality, time.monotonic()
 
     def stop(self) -> None:
-        """End what is under way; nothing partial is kept."""
+        """Stop the running download; nothing partial is kept."""
         with self._lock:
             self._end()
 
     def seconds(self, quality: str) -> float | None:
-        """Return how long this quality is being fetched; None when it is not."""
+        """Return how long this quality has been downloading; None when it is not."""
         return time.monotonic() - self._since if self._running() and self._quality == quality else None
 
     def was_stopped(self, quality: str) -> bool:
-        """Return whether the last fetch of this quality was stopped, rather than failed."""
+        """Return whether the last download of this quality was stopped, rather than failed."""
         return self._stopped == quality
 
     def _running(self) -> bool:
@@ -67,9 +67,9 @@ class Fetching:
 
 
 def choose_quality(fetching: Fetching, desk: Desk, value: str, may_fetch: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield another background remover for a desk. One that is not here is fetched first, for whoever `may_fetch` onto
-    this machine; until it is here, the one before goes on. Choosing anything else stops the fetching. Yields (what to
-    say, the quality that now counts)."""
+    """Choose another background remover for a desk, downloading it first where it is missing and the visitor
+    `may_fetch` it; until then the current one stays in use. Choosing anything else stops the download. Yields (what to
+    say, the quality to show as chosen)."""
     if value not in cutout.QUALITIES:
         return
     if cutout.is_here(value):

@@ -1,4 +1,4 @@
-"""What stands where on the Create page. What happens is in `studio`, and `wiring` joins the two."""
+"""The layout of the Create page. The handlers are in `studio`; `wiring` attaches them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ KEEP, REMOVE = "#2fbf71", "#e5484d"  # the brush's two colours
 
 
 class CreatePage:
-    """The Create page's components, by name: what handlers read and write. To be made inside the page's Blocks; `desk`
-    holds the browser's desk id."""
+    """The Create page's components, by name, which the handlers read and write. Make it inside the page's Blocks;
+    `desk` holds the browser's desk id."""
 
     def __init__(self, desk: gr.BrowserState) -> None:
         self.desk = desk

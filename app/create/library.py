@@ -1,4 +1,4 @@
-"""The presets on this machine: Troupe's own and the person's, as cards, and applied to a desk."""
+"""The presets on this machine, Troupe's own and the person's: drawn as cards, and applied to a desk."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CARD_PICTURE = (336, 189)  # pixels: a card at 168 CSS pixels on a dense screen
 
 
 class Library:
-    """Presets of `shipped` and `own` folders; sample scenes lie in `samples` under their preset's name. Without an
-    `own` folder none can be kept. Those in it are for who `is_owner`: strangers would read each other's prompts."""
+    """Presets of the `shipped` and `own` folders; sample scenes are in `samples` under their preset's name. Without an
+    `own` folder none can be saved. Only the owner (`is_owner`) sees those in it: they hold prompts."""
 
     def __init__(
         self, shipped: Path, own: Path | None, samples: Path, is_owner: Callable[[], bool] = lambda: True
@@ -41,11 +41,11 @@ class Library:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with the files that were skipped."""
+        """The errors in preset files, which were skipped."""
         return [str(problem) for problem in self._all.problems]
 
     def strip(self, selected: str = "") -> dict[str, Any]:
-        """Return what presets.js draws."""
+        """Return the data that presets.js draws."""
         groups: dict[str, dict[str, Any]] = {}
         for preset in self._presets.presets:
             group = groups.setdefault(preset.group, {"title": preset.group_title, "cards": []})
@@ -63,8 +63,8 @@ class Library:
         return path if preset.folder != self._own and path.is_file() else None
 
     def direct(self, desk: Desk, key: str, keep_words: bool = False) -> None:
-        """Apply a preset to the desk's cast: parts, camera, format, length, numbers, and the prompt unless
-        `keep_words`. Raises PresetError."""
+        """Apply a preset to the desk's cast: motions and places, camera, format, length, numbers, and the prompt; with
+        `keep_words` the prompt, motions and places stay. Raises PresetError."""
         preset = self._presets.get(key)
         cast = tuple(
             Element.model_validate({"role": card.role, "image": "-", "name": card.name, "motion": card.motion})
@@ -119,7 +119,7 @@ class Library:
 
 
 def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
-    """Return each card as (slot name, card name, slot)."""
+    """List the cards as (slot name, card name, slot)."""
     counts = dict.fromkeys(ROLES, 0)
     slots = []
     for card in cards:
@@ -131,7 +131,7 @@ def _slots(cards: list[Card]) -> list[tuple[str, str, Slot]]:
 
 
 def _template(prompt: str, slots: list[tuple[str, str, Slot]]) -> str:
-    """Return the prompt with each name replaced by its slot."""
+    """Replace each name in the prompt by its slot."""
     prompt = prompt.translate({ord("{"): "(", ord("}"): ")"})
     return replace_names(
         prompt, [name for _, name, _ in slots], {i: f"{{{slot}}}" for i, (slot, _, _) in enumerate(slots)}

@@ -1,4 +1,4 @@
-"""How this machine would make a clip, as a picture."""
+"""Draw how this machine would make a clip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BAR = (
 
 
 def plan_html(plan: RunPlan | None) -> Markup:
-    """Return a bar for every stage against the memory there is, and one sentence."""
+    """Draw a bar for every stage against the memory there is, and one sentence."""
     if plan is None:
         return note("Looking at this machine…")
     bars = plan.bars()

@@ -1,4 +1,5 @@
-"""A job as the page shows it: the bar and the stages while it runs, the line under the clip when it is done."""
+"""A job as the page shows it: the progress bar and the stages while it runs, the line under the clip when it is
+done."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ _RESULT = '<div class="tr-result"><p class="{}"><b>{}</b> {}</p><p class="tr-fac
 
 
 def progress_html(snap: Snapshot | None) -> Markup:
-    """Draw a bar with words; `role=progressbar` for those who do not see it."""
+    """Draw a job's progress bar (`role=progressbar`) with its stage and times, or why it is not advancing; nothing
+    where it is done."""
     if snap is None or snap.state == DONE:
         return NOTHING
     percent = round(100 * snap.share)
@@ -47,19 +49,19 @@ def progress_html(snap: Snapshot | None) -> Markup:
 
 
 def _standing(snap: Snapshot) -> tuple[str, str]:
-    """Return how bad it is that a job does not go on, as a class of the stylesheet, and what to say of it."""
+    """Return a stylesheet class and a message for a job that is not advancing."""
     return {
         FAILED: ("bad", sentence(snap.error)),
         STOPPED: ("", "Stopped. Your cast and prompt are as they were."),
         INTERRUPTED: ("bad", f"{snap.error} The Clips tab can go on with it."),
         PAUSED: ("", "Held back: the Clips tab can go on with it."),
-        WAITING: ("warn", f"Waiting. {snap.error}"),  # the queue stands still, and this is why
-        RUNNING: ("warn", f"Waiting. {snap.error}"),  # its end cannot be written down
+        WAITING: ("warn", f"Waiting. {snap.error}"),  # the reason why the queue is paused or blocked
+        RUNNING: ("warn", f"Waiting. {snap.error}"),  # its result cannot be saved
     }[snap.state]
 
 
 def share_words(snap: Snapshot) -> str:
-    """Return what a running job is doing, and how far it is."""
+    """Describe what a running job is doing, and how far it is."""
     stage = _stages(snap).get(snap.stage)
     words = (stage.title if stage else snap.stage) or "Starting"
     if stage and stage.in_steps:
@@ -75,7 +77,7 @@ def _stages(snap: Snapshot) -> dict[str, Stage]:
 
 
 def _steps(snap: Snapshot) -> Markup:
-    """Where an engine is on its way: minutes pass in a stage, and a person wants to know what still comes."""
+    """Draw the engine's stages with the current one marked: a stage can take minutes."""
     stages = _stages(snap)
     listed = [name for name, stage in stages.items() if stage.short]
     if not listed or snap.state != RUNNING:
@@ -90,13 +92,13 @@ def _steps(snap: Snapshot) -> Markup:
 
 
 def preview_html(snap: Snapshot | None, shape: tuple[int, int]) -> Markup:
-    """Show what the model has in mind right now, at the clip's shape (width, height)."""
+    """Draw the model's latest preview at the clip's shape (width, height)."""
     picture = _read(snap.preview) if snap and snap.active and snap.preview else b""
     return fill(_PREVIEW, *shape, base64.b64encode(picture).decode()) if picture else NOTHING
 
 
 def preview_stamp(snap: Snapshot | None) -> float:
-    """Changes with every new preview; 0 where there is none."""
+    """Return a number that changes with every new preview; 0 where there is none."""
     try:
         return snap.preview.stat().st_mtime if snap and snap.active and snap.preview else 0.0
     except OSError:
@@ -111,7 +113,7 @@ def _read(path: Path) -> bytes:
 
 
 def result_html(snap: Snapshot | None) -> Markup:
-    """Draw the line under a clip: what it is, the seed, how long it took, what to know."""
+    """Draw the line under a clip: its engine, seed, how long it took, and the notices."""
     if snap is None or snap.state != DONE:
         return Markup('<div class="tr-result"><p>No clip yet. Press Generate.</p></div>')
     facts = [fill("Seed <b>{}</b>", snap.seed)] if snap.seed is not None else []
@@ -124,10 +126,10 @@ def result_html(snap: Snapshot | None) -> Markup:
 
 
 def film_value(snap: Snapshot) -> dict[str, Any]:
-    """Return what film.js plays of a finished clip."""
+    """Return the data of a finished clip for film.js."""
     return {"id": snap.id, "version": snap.version, "poster": snap.poster is not None}
 
 
 def download_html(snap: Snapshot) -> Markup:
-    """Draw the link by which a finished clip is saved: the clips' own route, which knows its file's name."""
+    """Draw the link that downloads a finished clip through the clips' own route."""
     return fill('<a class="tr-do" href="clips/{}/download?v={}" download>Download</a>', snap.id, snap.version)

@@ -1,5 +1,5 @@
-"""The sheet: everything a person has set beside the cast. What a page could not have sent is dropped or brought into
-range, since a stranger may send anything."""
+"""The sheet: all settings of a clip beside the cast. Values that the page could not have sent are dropped or brought
+into range, since a stranger may send anything."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from engine.scene.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direct
 from engine.scene.settings import Declared, declared, is_number
 from engine.words import plain_text
 
-OWN = "own"  # the format of a clip that was opened and is in none of ours
+OWN = "own"  # the format of an opened clip that is none of ours
 SECONDS = (1.0, 60.0)
 BPM = declared(Direction)["bpm"]
-SAMPLING = "sampling"  # before the names of the scene's numbers for a model
-LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; how strongly they may go in
+SAMPLING = "sampling"  # prefix of the keys of the scene's numbers for a model
+LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; the range of their strength
 
 
 def page_settings() -> dict[str, Declared]:
-    """Return what can be set on the page, by its key: `sampling.steps`, or an engine's own such as `a2.turbo`."""
+    """Return the settings with a control on the page, by key: `sampling.steps`, or an engine's own such as
+    `a2.turbo`."""
     found = {f"{SAMPLING}.{name}": each for name, each in declared(Sampling).items()}
     for engine in all_engines():
         found |= {f"{engine.name}.{name}": each for name, each in declared(engine.options).items()}
@@ -32,15 +33,15 @@ def page_settings() -> dict[str, Declared]:
 
 
 def settings_of(engine: str) -> dict[str, Declared]:
-    """Return those of them that an engine reads, by key."""
+    """Return the `page_settings` that an engine reads, by key."""
     sampling = {f"{SAMPLING}.{name}" for name in find_engine(engine).sampling}
     return {key: each for key, each in page_settings().items() if key in sampling or key.startswith(f"{engine}.")}
 
 
 @dataclass
 class Sheet:
-    """The prompt and the numbers. `fresh_seed`: the seed was typed or rolled since the last clip, so that is the one
-    that is meant. `settings`: by key (`page_settings`), those that were set."""
+    """The prompt and the numbers. `fresh_seed`: the seed was typed or rolled since the last clip, so the next clip uses
+    it. `settings`: those of `page_settings` that were set, by key."""
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -60,7 +61,7 @@ class Sheet:
     loras: list[str] = field(default_factory=lambda: [""] * LORAS)  # files of the owner's folder, by name
     strengths: list[float] = field(default_factory=lambda: [1.0] * LORAS)
     job: str = ""
-    edits: str = ""  # a job in the queue whose scene this is
+    edits: str = ""  # the job in the queue whose scene is being edited here
 
     def put(self, name: str, value: object) -> None:
         """Set one field by its name on the page, or one of `page_settings` by its key."""
@@ -71,7 +72,7 @@ class Sheet:
         elif name in ("keep_seed", "embed"):
             setattr(self, {"embed": "embed_scene"}.get(name, name), value is True)
         elif name == "seed":
-            if not _is_near(value, self.seed):  # a browser cannot hold all of its digits
+            if not _is_near(value, self.seed):  # JavaScript rounds large numbers
                 self.seed = int(_within(value, 0, MAX_SEED, self.seed))
             self.fresh_seed = value is not None
         elif name == "seconds":
@@ -105,17 +106,17 @@ class Sheet:
     # -- settings -----------------------------------------------------------------
 
     def setting(self, key: str) -> Any:
-        """Return what one of `page_settings` is set to."""
+        """Return the value of one of `page_settings`, or its default."""
         return self.settings.get(key, page_settings()[key].default)
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The scene's numbers for a model, but the seed."""
+        """The scene's numbers for a model, without the seed."""
         return {name: self.setting(f"{SAMPLING}.{name}") for name in declared(Sampling)}
 
     def options(self, own_machine: bool) -> EngineOptions:
-        """Return how the engine is to be run; what is left to the plan is None. Where it is not the person's own
-        machine, what its owner decides is left to the plan."""
+        """Return the engine's options; None for those that the plan decides. `own_machine`: the visitor owns this
+        machine; otherwise the plan also decides the options that are its owner's to set."""
         prefix = f"{self.engine}."
         said = {
             key.removeprefix(prefix): self.setting(key)
@@ -127,8 +128,7 @@ class Sheet:
     # -- the clip -------------------------------------------------------------------
 
     def take_video(self, video: Video, engine: str) -> None:
-        """Take over a clip's engine, size, rate and length, whether or not they are among those that the page
-        offers."""
+        """Take over a clip's engine, size, rate and length, whether or not the page offers them."""
         trim = video.trim_head if find_engine(engine).trims_head else 0
         self.engine, self.seconds = engine, max(0.1, math.floor(10 * (video.frames - trim) / video.fps) / 10)
         self.format, self.video = self.nearest(video.width, video.height), None
@@ -149,17 +149,17 @@ class Sheet:
 
     @staticmethod
     def nearest(width: int, height: int) -> str:
-        """Return the format of the most similar shape."""
+        """Return the format with the most similar shape."""
         return min(FORMATS, key=lambda name: abs(FORMATS[name][0] / FORMATS[name][1] - width / height))
 
     @property
     def _own(self) -> dict[str, int] | None:
-        """The video of a clip that was opened and is in none of our formats; None where another format was chosen."""
+        """The video of an opened clip whose format is none of ours; None where another format was chosen."""
         return self.video if self.format == OWN else None
 
     @property
     def longest(self) -> float:
-        """The most seconds that can be asked for: a clip that was opened keeps its length, and its rate."""
+        """The longest clip in seconds; an opened clip keeps its length and its frame rate."""
         own = self._own
         if not own:
             return SECONDS[1]
@@ -168,7 +168,7 @@ class Sheet:
 
     @property
     def usual_format(self) -> str:
-        """The format, or the one that is most like it, for what knows no others (a preset)."""
+        """The format, or the most similar of ours, for a preset, which knows no others."""
         own = self._own
         return self.nearest(own["width"], own["height"]) if own else self.format
 
@@ -181,7 +181,7 @@ class Sheet:
             self.video = self.video | {"frames": 0}
 
     def follow(self, negative_prompt: str, direction: Direction, sampling: Sampling) -> None:
-        """Take over how a preset or a scene is shot. The seed stays."""
+        """Take over a preset's or a scene's negative prompt, camera, tempo and sampling. The seed stays."""
         self.negative_prompt = negative_prompt
         self.camera, self.bpm = direction.camera, direction.bpm
         self.settings |= {f"{SAMPLING}.{name}": getattr(sampling, name) for name in declared(Sampling)}
@@ -189,7 +189,7 @@ class Sheet:
     # -- kept on disk ------------------------------------------------------------------
 
     def is_sound(self) -> bool:
-        """Return whether a sheet that was read from disk can be used."""
+        """Check a sheet that was read from disk: return whether it can be used."""
         known = self._has_shape() and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
         numbers = (self.format == OWN or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM.holds(float(self.bpm))
         slots = len(self.loras) == len(self.strengths) == LORAS
@@ -197,15 +197,15 @@ class Sheet:
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
     def _has_shape(self) -> bool:
-        """Return whether the format is known. Raises ValueError for a video that cannot be."""
+        """Return whether the format is known. Raises ValueError for a video that is not valid."""
         if self.video is not None:
             Video.model_validate({**self.video, "frames": self.video["frames"] or 5})
         return self.format in FORMATS or (self.format == OWN and self.video is not None)
 
 
 def kept_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a sheet that was kept, as JSON data: those that this version knows. Earlier versions kept
-    them among the sheet's own fields."""
+    """Read the settings out of a saved sheet's JSON data: those that this version knows. Earlier versions saved them
+    among the sheet's own fields."""
     found = {key: data[name] for name, key in _EARLIER.items() if name in data}
     if found:
         found["a2.batched_guidance"] = {"together": True, "in turn": False}.get(data.get("guidance_passes", ""))
@@ -223,7 +223,7 @@ _EARLIER = {
 
 
 def _as_kind(each: Declared, value: Any) -> Any:
-    """Return JSON may have written a float without its fraction."""
+    """Convert a value to the setting's type: JSON may have written a float without its fraction."""
     return float(value) if each.kind is float and type(value) is int else value
 
 

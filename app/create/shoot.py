@@ -1,4 +1,4 @@
-"""From a desk to a job: the scene is checked, written down with its pictures, and put in the queue."""
+"""From a desk to a job: the scene is checked, saved with its pictures, and put in the queue."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from engine.scene.engines import find_engine
 
 
 def new_seed() -> int:
-    """Return a fresh seed of at most six digits, from the operating system's randomness: people read seeds aloud."""
+    """Return a random seed of at most six digits: people read seeds aloud."""
     return secrets.randbelow(1_000_000)
 
 
 def shoot(desk: Desk, jobs: JobQueue, options: EngineOptions | None = None, plan: RunPlan | None = None) -> Job:
-    """Start the desk's scene; `options` say how to run its engine, and `plan` why so. Raises SceneError, QueueFull, and
-    EngineUnavailable where the engine cannot run here; then nothing is left behind."""
+    """Put the desk's scene in the queue; `options` are its engine's, `plan` explains them. Raises SceneError,
+    QueueFull, and EngineUnavailable where the engine cannot run here; then nothing is left behind."""
     instead_of = _edited(desk, jobs)
     if instead_of is None:
         jobs.check_room(desk.id)
@@ -55,9 +55,9 @@ def shoot(desk: Desk, jobs: JobQueue, options: EngineOptions | None = None, plan
 
 
 def take_back(desk: Desk, jobs: JobQueue, job_id: str, owner: str | None) -> None:
-    """Lay a waiting job's scene out on a desk again, to be edited: the next `shoot` gives its place to the new scene.
-    The job is held meanwhile, and what was on the desk can be brought back. `owner`: whose jobs may be named; None:
-    everybody's. Raises TroupeError."""
+    """Open a waiting job's scene on a desk for editing; the next `shoot` replaces the job in its place. The job is held
+    meanwhile, and undo brings back what was on the desk. `owner`: whose jobs may be named; None: everybody's. Raises
+    TroupeError."""
     path, snap = jobs.scene_file(job_id, owner), jobs.snapshot(job_id)
     if snap is None or snap.state not in (WAITING, PAUSED):
         raise TroupeError("Only a clip that is still waiting can be edited", "Duplicate it instead.")
@@ -72,7 +72,7 @@ def take_back(desk: Desk, jobs: JobQueue, job_id: str, owner: str | None) -> Non
 
 
 def _edited(desk: Desk, jobs: JobQueue) -> str | None:
-    """Return the job whose place the next clip takes: one that is being edited, and still in the line."""
+    """Return the job that the next clip replaces: one that is being edited, and still waiting."""
     snap = jobs.snapshot(desk.sheet.edits)
     return snap.id if snap and snap.owner == desk.id and snap.state in (WAITING, PAUSED) else None
 
@@ -91,5 +91,5 @@ def _file_names(desk: Desk) -> dict[str, str]:
 
 
 def _slug(text: str, words: int) -> str:
-    """Return the first words of a text, as a file name that every system takes."""
+    """Convert the first words of a text to a file name that every system accepts."""
     return "-".join(re.findall(r"[a-z0-9]+", text.lower())[:words])[:48].strip("-")

@@ -1,7 +1,7 @@
-"""What happens on the Create page: each handler reads the desk it is given, changes it, and says what to show.
+"""The handlers of the Create page: each reads the desk that it is given, changes it, and returns what to show.
 
-A handler gets the desk's id from the browser and nothing that names a file, and returns what `Display` makes of it.
-Errors leave as they are: `app.ui.safely` tells them to the page.
+A handler gets the desk's id from the browser and nothing that names a file, and returns updates made by `Display`.
+Exceptions pass: `app.ui.safely` shows them on the page.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from app.ui.markup import fill, note
 from engine.errors import TroupeError
 from engine.scene.engines import find_engine
 
-SHAPING = ("format", "seconds", "engine")  # beside the settings that say so: what other parts of the page depend on
+SHAPING = ("format", "seconds", "engine")  # fields that redraw the stage, beside the settings that declare it
 
 
 class Studio:
-    """The desks, the jobs and the presets of one server, and the page's handlers over them."""
+    """The page's handlers, over the desks, the jobs and the presets of one server."""
 
     def __init__(
         self, desks: Desks, jobs: JobQueue, library: Library, tray: Tray, guard: Guard, engines: Engines
@@ -54,13 +54,13 @@ class Studio:
     # -- the cast -------------------------------------------------------------------
 
     def open(self, desk_id: str | None) -> Updates:
-        """Return the page was loaded or reloaded: everything as it was left, the running job included."""
+        """Show the whole desk when the page is loaded or reloaded, the running job included."""
         try:
             desk = self.desks.get(desk_id)
         except TroupeError:  # the first visit, or a stored id that is none
             desk = self.desks.new()
-        self.uploads.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
-        desk.idle.wait(3.0)  # pictures that were on their way when the page was reloaded
+        self.uploads.mkdir(parents=True, exist_ok=True)  # it may have been deleted meanwhile
+        desk.idle.wait(3.0)  # for uploads that were running when the page was reloaded
         prompt = gr.update(value=desk.sheet.prompt, interactive=True)
         ready = {self.page.prompt: prompt, self.page.opening: {"open": True}}
         if self.guard.is_owner() and (notice := self.jobs.take_notice()):
@@ -70,7 +70,8 @@ class Studio:
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
     def _take_upload(self, desk: Desk, data: dict[str, Any]) -> Updates:
-        """Return a picture has arrived. The board says which of those that the browser has sent it was."""
+        """Add an uploaded picture to the cast. The returned value of `page.board` tells the browser which of its
+        uploads it was."""
         problem, made, name = "", "", data.get("name")
         try:
             path = uploaded(data.get("path"), self.uploads)
@@ -80,14 +81,14 @@ class Studio:
         shown = self.show.cast(desk, [problem] if problem else [])
         shown[self.page.board] |= {"heard": str(data.get("value"))[:40], "refused": problem, "made": made}
         if not problem:
-            del shown[self.page.cast_message]  # it may say what is wrong with another one that came a moment ago
+            del shown[self.page.cast_message]  # it may show an error of the upload before
         return shown
 
     def open_tray(self, desk_id: str) -> Updates:
         return {self.page.tray: self.tray.value}
 
     def take_sample(self, desk_id: str, event: gr.EventData) -> Updates:
-        """Return one of the sample cast was picked: from now on one of the person's own, whom no preset replaces."""
+        """Add a picture of the sample cast. It counts as the person's own: no preset replaces it."""
         desk = self.desks.get(desk_id)
         try:
             desk.add(*self.tray.pick(str(_data(event).get("key"))))
@@ -96,13 +97,13 @@ class Studio:
         return self.show.cast(desk)
 
     def edit(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
-        """Return a card's own controls: name, motion, whole photo, brush, remove."""
+        """Handle a card's controls: upload, name, motion, whole photo, brush, remove."""
         desk, data, page = self.desks.get(desk_id), _data(event), self.page
         action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
         changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode}
         if action == "upload":
             return self._take_upload(desk, data)
-        if action == "too large":  # the browser kept it back: one large file would take the others with it
+        if action == "too large":  # the browser did not send it: one large file would fail the others
             return self.show.cast(desk, [f"{value[:200]}: too large. Pictures up to {MAX_UPLOAD // MB} MB are taken."])
         try:
             with desk.replacing(prompt):
@@ -118,7 +119,7 @@ class Studio:
         return self.show.cast(desk, prompt=action == "name") | closing
 
     def place(self, desk_id: str, event: gr.EventData) -> Updates:
-        """Someone was moved on the stage, or is to be placed automatically again."""
+        """Move a card on the stage, or place one or all automatically."""
         desk, data = self.desks.get(desk_id), dict(_data(event))
         card_id, automatic = str(data.pop("id", "")), data.pop("auto", False)
         with desk.lock:
@@ -127,7 +128,7 @@ class Studio:
                     desk.place_automatically()
                 else:
                     desk.place(card_id, None if automatic else data, views.spots_of(desk))
-            except TroupeError as error:  # the stage is shown as it now is, which tells more than the message
+            except TroupeError as error:  # the stage is redrawn too
                 gr.Warning(escape(str(error)))
             return {self.page.stage: views.stage_value(desk)}
 
@@ -188,14 +189,14 @@ class Studio:
                     return self.show.shape(desk)
                 if redraws == "plan":
                     return {self.page.plan: self.show.plan(desk)}
-                if name == "seed":  # said back only where it was brought into range: a person may still be typing
+                if name == "seed":  # sent back only where it was corrected: a person may still be typing
                     return {self.page.seed: desk.sheet.seed} if value not in (None, desk.sheet.seed) else gr.skip()
                 return None
 
         return put
 
     def choose_quality(self, desk_id: str, value: str) -> Iterator[Updates]:
-        """Yield another background remover, fetched where need be while the page says for how long."""
+        """Choose another background remover, showing the time while it is downloaded."""
         for said, quality in choose_quality(self.fetching, self.desks.get(desk_id), value, self.guard.is_owner()):
             yield {self.page.quality_note: note(said) if said else "", self.page.quality: quality}
 
@@ -206,10 +207,10 @@ class Studio:
         return {self.page.seed: desk.sheet.seed}
 
     def choose(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
-        """Return a preset was picked. It directs a cast of one's own and brings a background where there is none; where
-        there is no cast, or only the last preset's, its sample cast comes along. What was there can be brought back."""
+        """Apply a preset. A cast of the person's own is kept, with the preset's background where it has none; where
+        there is no cast, or only the last preset's, the sample cast is laid out. Undo brings back what was there."""
         desk, key = self.desks.get(desk_id), str(_data(event).get("key"))
-        with desk.replacing(prompt):  # first of all: a click on Generate that comes right after waits for it
+        with desk.replacing(prompt):  # first: takes the lock, so that a click on Generate right after waits
             sample = self.library.sample(key)
             desk.remember_own("picking a preset")
             if sample and all(card.sample for card in desk.cards):
@@ -232,19 +233,21 @@ class Studio:
     # -- the job ------------------------------------------------------------------------
 
     def check_room(self) -> None:
-        """Raises TroupeError where no room is left for a clip of whoever asks."""
+        """Check that there is room for one more clip of the current visitor, raising TroupeError where there is
+        none."""
         with self.guard.turn(self.show.is_active):
             self.jobs.check_room("")
 
     def shoot(self, desk: Desk) -> Job:
-        """Start the desk's scene for whoever asks. Raises SceneError, or TroupeError where no room is left for it."""
+        """Put the desk's scene in the queue for the current visitor. Raises SceneError, or TroupeError where there is
+        no room."""
         with self.guard.turn(self.show.is_active) as started:
             job = shoot(desk, self.jobs, self.engines.options(desk), self.engines.plan(desk))
             started(job.id)
         return job
 
     def generate(self, desk_id: str, prompt: str, again: bool = False) -> Updates:
-        """Start a clip, unless this desk has one under way: then that one is shown."""
+        """Start a clip, unless this desk has one waiting or running: then that one is shown."""
         desk = self.desks.get(desk_id)
         with desk.lock:
             if not self.show.is_active(desk.sheet.job):
@@ -272,12 +275,13 @@ class Studio:
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
-    """Return what one of our own components told with its event; a stranger may have sent anything."""
+    """Return the data of an event of one of our components; empty where a stranger sent something else."""
     return event._data if isinstance(event._data, dict) else {}
 
 
 def _painted(drawing: dict[str, Any] | None) -> tuple[Image.Image, Image.Image] | None:
-    """Return the two masks (L, white is painted) in what the editor sent: green adds, red removes; None for nothing."""
+    """Convert a drawing of the editor to two masks (L, white is painted): green adds, red removes. None where nothing
+    was painted."""
     layers = [layer for layer in (drawing or {}).get("layers", []) if layer is not None]
     if not layers:
         return None

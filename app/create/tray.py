@@ -1,4 +1,4 @@
-"""The sample cast on offer: pictures that ship with Troupe, by the part they play."""
+"""The sample cast on offer: pictures that ship with Troupe, by role."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLES = {"character": "Sample characters", "object": "Sample objects", "backgro
 
 
 class Tray:
-    """What `tray.toml` in the samples' folder lists."""
+    """The pictures that `tray.toml` in the samples' folder lists."""
 
     def __init__(self, samples: Path) -> None:
         self._samples = samples
@@ -28,7 +28,7 @@ class Tray:
 
     @cached_property
     def value(self) -> dict[str, Any]:
-        """What tray.js draws; made when it is first asked for."""
+        """The data that tray.js draws; cached."""
         parts = []
         for role, title in TITLES.items():
             samples = [self._sample(key) for key, part in self._roles.items() if part == role]
@@ -40,12 +40,12 @@ class Tray:
         return {"key": key, "name": spoken(key), "url": data_url(thumb)}
 
     def pick(self, key: str) -> tuple[str, Path, str]:
-        """Role, picture and name of a sample. Raises SceneError for a key that is not in the tray."""
+        """Return role, picture and name of a sample. Raises SceneError for a key that is not in the tray."""
         if key not in self._roles:
             raise SceneError("", f"there is no sample {key!r}", "Pick one of those shown.")
         return self._roles[key], self._samples / key, spoken(key)
 
 
 def spoken(key: str) -> str:
-    """`cast/bubble_tea.webp` is the bubble tea."""
+    """Return a sample's name: "bubble tea" for `cast/bubble_tea.webp`."""
     return Path(key).stem.replace("_", " ")

@@ -1,4 +1,4 @@
-"""From a desk or a job to what the page's components show: plain data for the stage, the board and the rest."""
+"""Convert a desk to the plain data that the page's components draw."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def video_of(desk: Desk) -> dict[str, int]:
 
 
 def format_choices(desk: Desk) -> list[tuple[str, str]]:
-    """Return the formats to choose from: the usual ones, and that of the clip that was opened where it is another."""
+    """List the formats to choose from: the usual ones, and that of an opened clip where it is another."""
     own = desk.sheet.video
     shown = [(f"{own['width']}×{own['height']}, {own['fps']} fps", OWN)] if own else []
     return [(name, name) for name in FORMATS] + shown
@@ -44,7 +44,7 @@ def format_choices(desk: Desk) -> list[tuple[str, str]]:
 
 
 def board_value(desk: Desk) -> dict[str, Any]:
-    """Return what board.js draws."""
+    """Return the data that board.js draws."""
     sections = []
     for role, (title, add, hint) in SECTIONS.items():
         cards = desk.of_role(role)
@@ -91,7 +91,8 @@ def _make_preview(picture: Image.Image, role: str) -> Preview:
 
 
 def spots_of(desk: Desk) -> dict[str, Placement]:
-    """Where everybody stands now, by card, but for the background; nobody where that cannot be told."""
+    """Return everybody's present place on the stage, by card, without the background; empty where the scene is not
+    valid."""
     try:
         _, _, spots, _ = _blocked(desk)
     except TroupeError:
@@ -100,7 +101,7 @@ def spots_of(desk: Desk) -> dict[str, Placement]:
 
 
 def stage_value(desk: Desk) -> dict[str, Any]:
-    """Return what stage.js draws: every cut-out where the draft would put it, or where it was dragged to."""
+    """Return the data that stage.js draws: every cut-out where the draft would put it, or where it was dragged to."""
     video = video_of(desk)
     value: dict[str, Any] = {
         "width": video["width"], "height": video["height"], "background": "", "actors": [],
@@ -127,8 +128,8 @@ def stage_value(desk: Desk) -> dict[str, Any]:
 
 
 def _blocked(desk: Desk) -> tuple[Scene, list[Member], dict[int, Placement], list[int]]:
-    """Return the scene with small pictures of its cast, where each of them stands, and who is before whom. Raises
-    TroupeError."""
+    """Return the scene, its cast with small pictures, everybody's place by index, and the order from back to front.
+    Raises TroupeError."""
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
     members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
     return scene, members, *block(scene, members)
@@ -138,7 +139,7 @@ def _blocked(desk: Desk) -> tuple[Scene, list[Member], dict[int, Placement], lis
 
 
 def names_value(desk: Desk) -> dict[str, Any]:
-    """Chips for every name of the cast, and a line that says which ones the prompt never mentions."""
+    """Return a chip for every name of the cast, and a line that says which ones the prompt does not mention."""
     prompt = desk.sheet.prompt
     said = {mention.index for mention in find_names(prompt, desk.names)}
     names = [{"name": name, "mentioned": i in said} for i, name in enumerate(desk.names)]
@@ -157,7 +158,7 @@ def names_value(desk: Desk) -> dict[str, Any]:
 
 
 def _is_deaf(desk: Desk) -> bool:
-    """Return whether the draft is to play a prompt in which it understands nothing, and nobody has said otherwise."""
+    """Return whether the draft understands nothing of the prompt, and no camera or motion was chosen by hand."""
     if not find_engine(desk.sheet.engine).reads_prompt or desk.sheet.camera or any(card.motion for card in desk.cards):
         return False
     try:
@@ -174,7 +175,7 @@ def _listed(names: list[str]) -> str:
 
 
 def editor_background(desk: Desk, card: Card) -> Image.Image:
-    """Return the photo with what was cut away dimmed, so that a person sees what the brush should add or remove."""
+    """Draw the photo with what was cut away dimmed, as the brush's background."""
     photo = desk.photo(card).convert("RGB")
     alpha = desk.cutout(card).getchannel("A").resize(photo.size)
     dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, (24, 20, 36)), 0.62)

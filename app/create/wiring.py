@@ -1,4 +1,4 @@
-"""Which event of the page calls which handler of the studio. All are private: the public endpoints are `app.api`'s."""
+"""Which event of the page calls which handler of the studio. All are private: the public endpoints are in `app.api`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TO_THE_CLIP = "() => { if (innerWidth < 900) document.querySelector('#tr-tabs').
 
 
 def wire(blocks: gr.Blocks, page: CreatePage, studio: Studio) -> list[Block]:
-    """Attach every handler; to be called inside `blocks`, the page's. Returns what `studio.show.everything` may
-    change."""
+    """Attach every handler. Call it inside `blocks`, the page's. Returns the components that `studio.show.everything`
+    updates."""
     studio.show.page = page
     cast: list[Block] = [
         page.board, page.stage, page.names, page.prompt, page.cast_message, page.undo, page.generate, page.references,
@@ -83,7 +83,7 @@ def wire(blocks: gr.Blocks, page: CreatePage, studio: Studio) -> list[Block]:
     }
     changed |= {key: redrawn[each.setting.redraws] for key, each in page_settings().items()}
     for name, component in (heard | controls.parts).items():
-        # a slider's number box changes without a release; everything else tells what a person put in
+        # a slider's number box changes without a release; other components have an event for a person's input
         part: Any = component  # each has the events that its kind has
         for event in (part.release, part.change) if isinstance(part, gr.Slider) else (part.input,):
             on(event, studio.setter(name), [component], changed.get(name, []), trigger_mode="always_last")
@@ -109,5 +109,5 @@ def wire(blocks: gr.Blocks, page: CreatePage, studio: Studio) -> list[Block]:
 
 
 def _private(handler: Handler) -> dict[str, str]:
-    """Return a listener of the page's own: no client is offered it, and it takes no public endpoint's name."""
+    """Return the arguments that keep a page's listener out of the API, under a name that no public endpoint has."""
     return {"api_visibility": "private", "api_name": f"page_{handler.__name__}"}

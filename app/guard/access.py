@@ -1,4 +1,4 @@
-"""On what terms a server is open: only for its owner, or for guests as well, and with which password."""
+"""How a server is open: for its owner only, or for guests as well, and with which password."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Terms:
 
 @dataclass(frozen=True)
 class Access:
-    """How a server is open. `shared`: others than its owner may reach it. `accounts`: (user, password) pairs, with user
-    "" for any; none of them: no password is asked. `hours` after which guests are out again; None: never."""
+    """How a server is open. `shared`: others than its owner may reach it. `accounts`: (user, password) pairs; user ""
+    matches any name; empty means no password. `hours`: guests' sessions end after this long; None: never."""
 
     shared: bool
     accounts: tuple[tuple[str, str], ...] = ()
@@ -41,8 +41,7 @@ class Access:
     embedded: bool = False  # in a frame on another site, as a Space is
 
     def account(self, user: str, password: str) -> int | None:
-        """Return the number of the account that fits, from 0; None: none does. The time it takes says nothing about how
-        nearly."""
+        """Return the number of the account that matches, from 0; None where none does. Compared in constant time."""
         fits = [
             number
             for number, (name, secret) in enumerate(self.accounts)
@@ -59,7 +58,7 @@ LOCAL = Access(shared=False)
 
 def decide(terms: Terms, settings: Mapping[str, object], environ: Mapping[str, str]) -> Access:
     """Return the access that terms, launch settings (`share`, `server_name`) and environment ask for. Raises
-    TroupeError."""
+    TroupeError for terms that contradict each other or are out of range."""
     if not 0 < terms.hours <= LONGEST:
         problem = f"--share-for {terms.hours:g} is not a time"
         raise TroupeError(problem, f"Use hours above 0 and up to {LONGEST:g}.")
@@ -70,20 +69,20 @@ def decide(terms: Terms, settings: Mapping[str, object], environ: Mapping[str, s
     if not (accounts or is_shared(settings, environ)):
         return LOCAL
     on_space = "SPACE_ID" in environ
-    if not (accounts or terms.no_password or on_space):  # who may open a Space is for the Space's settings to say
+    if not (accounts or terms.no_password or on_space):  # a Space's own settings decide who may open it
         accounts = (("", new_password()),)
     hours = terms.hours if settings.get("share") and not on_space else None
     return Access(True, accounts, secrets.token_urlsafe(24), hours, embedded=on_space)
 
 
 def is_shared(settings: Mapping[str, object], environ: Mapping[str, str]) -> bool:
-    """Return whether strangers may come: a public link, an address that others reach, or a Space."""
+    """Return whether strangers can reach the server: by a public link, from the network, or on a Space."""
     host = address.wanted(settings.get("server_name"), environ)
     return bool(settings.get("share")) or not is_this_machine(host) or "SPACE_ID" in environ
 
 
 def is_this_machine(name: str) -> bool:
-    """Return whether a host name or address can only mean the machine itself."""
+    """Return whether a host name or address always means this machine (loopback)."""
     name = name.strip("[]").lower()
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -92,8 +91,7 @@ def is_this_machine(name: str) -> bool:
 
 
 def new_password() -> str:
-    """Return a password that can be read aloud: four words of four letters, about 50 bits of the system's
-    randomness."""
+    """Generate a password that can be read aloud: four words of four letters, about 50 bits of randomness."""
 
     def word() -> str:
         return "".join(secrets.choice(_CONSONANTS) + secrets.choice(_VOWELS) for _ in range(2))
@@ -102,7 +100,7 @@ def new_password() -> str:
 
 
 def spoken(access: Access, local: str, public: str | None) -> list[str]:
-    """Return what the console says about an access: who comes in how, and until when."""
+    """Return the lines that the console prints about an access: how guests log in, and until when."""
     if not access.shared:
         return []
     lines = []
@@ -126,7 +124,7 @@ def in_words(hours: float) -> str:
 
 
 def owner_address(access: Access, local: str) -> str:
-    """Where the owner's browser is to go: on a shared server, with the key that makes it the owner's."""
+    """Return the URL for the owner's browser: on a shared server, with the key that logs it in as the owner."""
     return f"{local}?owner={access.owner_key}" if access.shared else local
 
 
@@ -139,4 +137,4 @@ def _account(text: str) -> tuple[str, str]:
 
 def _same(one: str, other: str) -> bool:
     digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (one, other)]
-    return secrets.compare_digest(*digests)  # of equal length, so that the length says nothing either
+    return secrets.compare_digest(*digests)  # of equal length, so that the time does not depend on the length

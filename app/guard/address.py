@@ -1,12 +1,12 @@
-"""Where a request came from, as the limits count it.
+"""Find the address that a request came from, for the rate limits.
 
 `--share` sends guests through frpc, which runs on this machine: to the server they all come from the loopback address.
-The other end, frps, is Go's ReverseProxy (huggingface/frp, pkg/util/vhost/http.go): it puts its own peer at the end of
-X-Forwarded-For, behind whatever the guest has written there. The links are https and frps listens on http, so that peer
-is the machine that ends TLS, at a private address, and the guest's stands before it. So the header counts only where a
-tunnel or proxy on this machine can have written it, from its end: the last entry, and behind a link the last one that
-is a public address. What a guest writes stands further to the left and counts for nothing. A Space is reached through
-its host's proxies only, so there the same holds for whoever hands a request on.
+The remote side, frps, is Go's ReverseProxy (huggingface/frp, pkg/util/vhost/http.go): it appends its own peer to
+X-Forwarded-For, after whatever the guest has written there. The links are https and frps listens on http, so that peer
+is the machine that terminates TLS, at a private address, and the guest's address stands before it. So the header is
+used only where a tunnel or proxy on this machine can have written it, and read from its end: the last entry, and behind
+a link the last one that is a public address. What a guest writes stands further to the left and is ignored. A Space is
+reached through its host's proxies only, so there the same holds for whichever peer forwards a request.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _HOPS = 8  # entries looked at, from the end
 
 
 def asked_from(request: Request, through_link: bool = False, on_space: bool = False) -> str:
-    """Return the address that a request came from, or its network where one person has many. `through_link`: a public
-    link is open, so that what comes from this machine may come from its tunnel."""
+    """Return the address that a request came from, an IPv6 one as its network. `through_link`: a public link is open,
+    so a request from this machine may come from its tunnel."""
     peer, port = request.client or ("", 0)
     said = ",".join(request.headers.getlist("x-forwarded-for"))
     entries = [entry for part in said.split(",") if (entry := network(part.strip()))][-_HOPS:]
@@ -35,8 +35,8 @@ def asked_from(request: Request, through_link: bool = False, on_space: bool = Fa
 
 
 def network(text: str) -> str:
-    """Return an IPv4 address, or the /64 network of an IPv6 one, all of which a single household has; empty for no
-    address."""
+    """Return an IPv4 address, or the /64 network of an IPv6 one, since one household has all of it; empty for anything
+    else."""
     try:
         found = ipaddress.ip_address(text.strip("[]"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Calls on their way in: of one's own session, about one's own files, and not too many of them."""
+"""Check calls on their way in: the session and the files must be the visitor's own, and the queue must have room."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from app.guard.visitors import Visitor
 from engine.errors import TroupeError
 
 _LAYERS = 20  # of a drawing
-_KNOWN_INPUTS = 9  # of /generate, when it was first documented; the others have always had one
+_KNOWN_INPUTS = 9  # of /generate in its first documented version; the other endpoints have always had one
 _ARRIVE = 60.0  # seconds within which a guest's call has to arrive
 _TOO_LARGE = "This call is too large. Pictures are uploaded, not sent with a call."
 _NOT_YOURS = "This is not a file of yours. Upload it first."
 
 
 class Calls:
-    """Those of one server."""
+    """Checks the calls to one server."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     async def checked(self, request: Request, visitor: Visitor) -> Receive:
-        """Return what Gradio is to receive of a call. Raises Refused."""
+        """Check a call and return the ASGI `receive` that gives it to Gradio. Raises Refused."""
         limits, path = self._guard.limits, request.scope["path"].removeprefix(API).rstrip("/")
         if path == "queue/join" or path.startswith("call/"):
             self._check_queue(request, visitor)
@@ -44,8 +44,8 @@ class Calls:
         return _again(body, request.receive)
 
     def _check_queue(self, request: Request, visitor: Visitor) -> None:
-        """Raises Refused where a guest, or all of them, have enough events in Gradio's queue: the rest is the
-        owner's."""
+        """Check Gradio's queue, raising Refused where a guest, or all guests together, have enough events in it; the
+        rest is reserved for the owner."""
         if visitor.is_owner:
             return
         guard, queue = self._guard, request.scope["app"].get_blocks()._queue  # there is no public way to it
@@ -57,7 +57,8 @@ class Calls:
             raise Refused(503, "Many are using this Troupe just now. Try again in a few seconds.")
 
     async def _body(self, request: Request, visitor: Visitor, most: int) -> bytes:
-        """Return a whole call, held in memory until Gradio has it."""
+        """Read a whole call into memory. Raises Refused where it is too large or too slow, or too many are held at
+        once."""
         said = request.headers.get("content-length", "")
         if said.isascii() and said.isdigit() and int(said) > most:
             raise Refused(413, _TOO_LARGE)
@@ -80,7 +81,8 @@ class Calls:
         return bytes(body)
 
     def _open_session(self, request: Request, name: object, visitor: Visitor) -> None:
-        """The session of a call, which Gradio is about to remember."""
+        """Check that a call's session is the visitor's, and note its use, before Gradio allocates it. Raises
+        Refused."""
         check_session(self._guard, "session", name, visitor)
         if not visitor.is_owner:
             self._guard.sessions.touch(visitor.who, str(name), request.scope["app"].state_holder)
@@ -107,8 +109,8 @@ class Calls:
         return json.dumps(data).encode() if changed else body
 
     async def _check_drawing(self, request: Request, body: bytes, visitor: Visitor) -> None:
-        """What was painted comes as a form: Gradio makes room for as many layers as it is told of, and keeps them under
-        the name that it is told."""
+        """Check a drawing, which is sent as a form, and note its size: Gradio allocates as many layers as the form
+        says, and keeps them under the name in it. Raises Refused."""
 
         async def chunks() -> Any:
             yield body
@@ -136,8 +138,8 @@ class Calls:
 
 
 def _completed(request: Request, data: dict[str, Any]) -> bool:
-    """Return whether a call of a public endpoint was shorter than it is by now, and got the defaults of the inputs that
-    it has learnt since: whoever wrote down an earlier version's call goes on getting clips."""
+    """Fill up a call of a public endpoint that lacks the newest inputs, with their defaults; return whether it did. So
+    clients written for an earlier version still work."""
     name, sent = request.scope["path"].rpartition("/call/")[2], data.get("data")
     functions = request.scope["app"].get_blocks().fns.values()
     public = (each for each in functions if each.api_name == name and each.api_visibility == "public")
@@ -149,7 +151,7 @@ def _completed(request: Request, data: dict[str, Any]) -> bool:
 
 
 def _store_of(request: Request, component: object) -> dict[str, Any] | None:
-    """Where Gradio's editor keeps the drawings that are sent to it."""
+    """Return the dict in which Gradio's editor keeps the drawings that are sent to it; None where there is none."""
     block = request.scope["app"].get_blocks().blocks.get(_number(component) if isinstance(component, str) else -1)
     return getattr(block, "blob_storage", None)
 
@@ -162,7 +164,7 @@ def _number(text: str) -> int:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read to who comes next; after it, what the connection says."""
+    """Return a `receive` that gives a body which was read already, then what the connection sends."""
     given = False
 
     async def receiving() -> Message:

@@ -1,8 +1,8 @@
-"""Connections on which no request has arrived yet. Who holds them is not known, so they are few, and not for long: each
-costs a handle, and a server without handles answers nobody.
+"""Connections on which no request has arrived yet. They cannot be counted per visitor, so their number and time are
+limited: each costs a file handle, and a server without handles can accept nobody.
 
-Where there are too many, the one that has waited longest goes. A browser sends its request at once, so even then it
-gets in, and so does the owner.
+Where there are too many, the oldest is closed. A browser sends its request at once, so even then it gets through, and
+so does the owner.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-MOST = 256  # that wait at once; fewer where there are few handles
+MOST = 256  # waiting at once; fewer where there are few file handles
 PATIENCE = 15.0  # seconds within which the head of a request has to arrive
-_LOOK = 1.0  # seconds between two looks at who waits
-_EVERY = 60.0  # seconds between two lines about the same
+_LOOK = 1.0  # seconds between two checks of the waiting connections
+_EVERY = 60.0  # seconds between two lines about the same problem
 _NOISY = {
     "socket.accept() out of system resource": "Too many connections are open; new ones wait. ulimit -n sets how many "
     "are possible.",
@@ -29,7 +29,7 @@ _NOISY = {
 
 
 class Connections:
-    """Of one server, in whose loop all of this happens."""
+    """The waiting connections of one server; all methods run in its event loop."""
 
     def __init__(
         self, most: int = MOST, patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic
@@ -39,7 +39,7 @@ class Connections:
         self._is_looking = False
 
     def watch(self, server: Any) -> None:
-        """From now on watch the connections of a uvicorn server that has been started."""
+        """Watch the connections of a uvicorn server that has been started."""
 
         class Watched(server.config.http_protocol_class):  # type: ignore[misc]  # uvicorn chooses it as it starts
             lobby = self
@@ -59,7 +59,7 @@ class Connections:
         server.config.http_protocol_class = Watched  # it is read for each new connection
 
     def look_at(self, connection: Any) -> None:
-        """A connection was opened, or something came in on it."""
+        """Note a connection that was opened or has received data: it waits until a request is being answered."""
         cycle = connection.cycle
         if cycle is not None and not cycle.response_complete:  # a request is being answered
             self._waiting.pop(connection, None)
@@ -88,7 +88,7 @@ class Connections:
 
 
 class _Seldom(logging.Filter):
-    """Says what strangers can bring about as often as they like once a minute, in one line of ours."""
+    """Replaces log messages that strangers can cause as often as they like by a line of ours, at most once a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Seldom(logging.Filter):
 
 
 def speak_seldom() -> None:
-    """Keep the console from growing with each connection that strangers open."""
+    """Rate limit the log messages about connections, so that strangers cannot flood the console."""
     for name in ("asyncio", "uvicorn.error"):
         logger = logging.getLogger(name)
         if not any(isinstance(each, _Seldom) for each in logger.filters):

@@ -1,5 +1,5 @@
-"""Uploads and the disk: said before the first byte is written where there is no room, and in words where a disk takes
-no more on the way. Gradio's answer would be a bare HTTP 500."""
+"""Uploads and a full disk: refuse an upload that has no room before it is written, and explain a disk that fills up
+meanwhile. Gradio's answer would be a bare HTTP 500."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from engine.disk.room import free_bytes, is_full
 
 log = logging.getLogger("troupe.guard")
 
-OURS = "The disk of this Troupe is full"  # to guests, who are told no folder
+OURS = "The disk of this Troupe is full"  # for guests: no folder is named
 FULL = f"{OURS}. Free some space on it, then add the pictures again."
 _SPARE = 1_000_000  # bytes that an upload leaves free, for the desk that it goes to
-_READ_OUT = 100_000_000  # bytes of a refused upload that are heard to the end
+_READ_OUT = 100_000_000  # bytes of a refused upload that are still read
 
 
 class UploadRoom:
-    """Hands everything on to `app`, and looks after the disk of the folder `uploads` while somebody uploads."""
+    """ASGI middleware around `app` that watches the disk of the folder `uploads` during uploads."""
 
     def __init__(self, app: Any, uploads: Path) -> None:
         self.app, self._uploads = app, uploads
@@ -40,7 +40,7 @@ class UploadRoom:
             await answer(scope, receive, send)
 
     async def _upload(self, request: Request, send: Any) -> PlainTextResponse | None:
-        """Let an upload through; the answer where the disk does not take it."""
+        """Pass an upload on to the app; return a response instead where the disk has no room for it."""
         has_begun = False
 
         async def sending(message: Any) -> None:
@@ -62,21 +62,21 @@ class UploadRoom:
             return _in_words(error)
         finally:
             self._under_way -= 1
-            if self._cut_off and not self._under_way:  # else its remains could be another one's beginning
+            if self._cut_off and not self._under_way:  # else its files cannot be told from those of running uploads
                 self._cut_off = False
                 sweep(self._uploads)
         return None
 
 
 def has_room(folder: Path, size: int) -> bool:
-    """Return whether so many bytes can be expected to fit; where the folder cannot be asked, who writes there will
-    tell."""
+    """Return whether so many bytes should fit on the disk; True where the free space is not known: the write will fail
+    then."""
     free, _ = free_bytes(folder)
     return free is None or free >= size + _SPARE
 
 
 def sweep(uploads: Path) -> None:
-    """Remove what uploads that were cut off have left, which Gradio never does. Nobody may be uploading now."""
+    """Delete what interrupted uploads have left, which Gradio never does. No upload may be running."""
     with contextlib.suppress(OSError):
         for path in list(uploads.glob("tmp*")):
             with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ def _in_words(error: OSError) -> PlainTextResponse:
 
 
 async def _read_out(request: Request) -> None:
-    """Hear the rest of what is being sent: a browser that is cut off while it speaks shows no answer."""
+    """Read the rest of a refused upload, up to a limit: a browser that is cut off while it sends shows no response."""
     heard = 0
     with contextlib.suppress(ClientDisconnect):
         async for chunk in request.stream():

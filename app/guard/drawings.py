@@ -1,5 +1,5 @@
-"""Drawings on their way: Gradio's editor keeps what was painted, under a name that the sender chooses, until a handler
-takes it. What none takes would stay until the server ends."""
+"""Uploaded drawings: Gradio's editor keeps what was painted, under a name that the client chooses, until a handler
+takes it. What none takes would stay until the server ends; here it is limited and expires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import TroupeError
 
 NAMES = 2  # drawings of one session that are kept
-SECONDS = 600.0  # that one is kept
+SECONDS = 600.0  # that a drawing is kept
 
 
 @dataclass
@@ -30,7 +30,8 @@ class _Drawing:
 
 
 class Drawings:
-    """`most` bytes of one visitor are kept: the older ones go."""
+    """The drawings that no handler has taken yet. Of one visitor `most` bytes are kept: the oldest are dropped
+    first."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = most, clock
@@ -38,7 +39,8 @@ class Drawings:
         self._lock = threading.Lock()
 
     def note(self, who: str, session: str, name: str, part: tuple[str, int], store: dict[str, Any]) -> None:
-        """A part (its name, its bytes) of a drawing is about to come in. Raises TroupeError where it is too much."""
+        """Note a part (its name, its bytes) of a drawing that is about to arrive, and drop the oldest where there are
+        too many. Raises TroupeError where the drawing is too large."""
         with self._lock:
             self._sweep()
             known = self._kept.pop(name, None)
@@ -55,13 +57,13 @@ class Drawings:
             self._thin(lambda each: each.who == who, lambda found: sum(each.size for each in found) > self._most)
 
     def end(self, session: str) -> None:
-        """A session is over."""
+        """Drop the drawings of a session that is over."""
         with self._lock:
             for name in [name for name, drawing in self._kept.items() if drawing.session == session]:
                 self._drop(name)
 
     def sweep(self) -> None:
-        """Let go of what nobody has touched for long."""
+        """Drop the drawings that nobody has changed for ten minutes."""
         with self._lock:
             self._sweep()
 
@@ -71,7 +73,7 @@ class Drawings:
             self._drop(name)
 
     def _thin(self, whose: Callable[[_Drawing], bool], too_much: Callable[[list[_Drawing]], bool]) -> None:
-        """Let go of the oldest of some, until they are not too much."""
+        """Drop the oldest of the drawings chosen by `whose`, until they are no longer `too_much`."""
         names = [name for name, drawing in self._kept.items() if whose(drawing)]
         while too_much([self._kept[name] for name in names]):
             self._drop(names.pop(0))

@@ -1,5 +1,5 @@
-"""A public link that ends: at its time the guests are out, streams that they have open included, the tunnel is closed,
-and the console says so."""
+"""The end of a public link: the guests are logged out, their open streams end, the tunnel is closed, and the console
+says so."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from app.guard.access import in_words
 from app.guard.guard import Guard
 
-_LOOK = 30.0  # seconds between looks at the clock: a machine that slept wakes up late
+_LOOK = 30.0  # seconds between two checks of the clock: a machine that slept wakes up late
 
 
 def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) -> threading.Thread | None:
-    """Watch over a link's time and call `close` at its end. The watching thread; None where nothing ends."""
+    """Start a thread that ends a link at its time and then calls `close`; return it, or None where no end is set."""
     hours = guard.access.hours
     if guard.ends_at is None or hours is None:
         return None
@@ -36,7 +36,7 @@ def end_in_time(guard: Guard, close: Callable[[], None], look: float = _LOOK) ->
 
 
 def close_tunnels(port: int) -> None:
-    """End Gradio's tunnels to this port."""
+    """Close Gradio's tunnels to this port."""
     from gradio.tunneling import CURRENT_TUNNELS
 
     for tunnel in [each for each in CURRENT_TUNNELS if each.local_port == port]:

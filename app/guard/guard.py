@@ -1,4 +1,4 @@
-"""The guard of one server: everything that is remembered about its visitors, and what handlers ask about them."""
+"""The guard of one server: all state about its visitors, and the checks that handlers call."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Guard:
-    """Over an outputs folder. `clock` is wall-clock seconds: a link ends on time even if the machine slept."""
+    """The visitors of a server over an outputs folder. `clock` is wall-clock seconds: a link ends on time even if the
+    machine slept."""
 
     def __init__(
         self, access: Access, outputs: Path, limits: Limits | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.access, self.limits, self._clock = access, limits or Limits(), clock
-        uploads = (outputs / "uploads").resolve()  # it can be a link to another disk, and Gradio names files both ways
+        uploads = (outputs / "uploads").resolve()  # it can be a link to another disk; Gradio uses both paths
         self.ownership = Ownership(outputs / "belongings.jsonl", uploads)
         self.redaction = Redaction(uploads, [outputs, ROOT, *filter(None, [home()])])
         self._key = visitors_key(outputs / "visitors.key") if access.shared else b""
@@ -53,54 +54,55 @@ class Guard:
 
     @classmethod
     def local(cls, outputs: Path) -> Guard:
-        """Return the guard of a server that is its owner's alone: everything is theirs."""
+        """Make the guard of a server that is not shared: everything is its owner's."""
         return cls(LOCAL, outputs)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the time of the guests is over."""
+        """Whether the public link has ended."""
         return self.ends_at is not None and self._clock() >= self.ends_at
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the guests' time is over; None: it never is."""
+        """Seconds until the public link ends; None: it never does."""
         return None if self.ends_at is None else max(0.0, self.ends_at - self._clock())
 
     def link_failed(self) -> None:
-        """There is no public link, so nobody's time ends with it."""
+        """Remove the time limit: the public link could not be made."""
         self.ends_at = None
 
     def address(self, request: Request) -> str:
-        """Where a request comes from, as limits count it."""
+        """Return the address that a request comes from, for the limits."""
         return asked_from(request, through_link=self.access.hours is not None, on_space=self.access.embedded)
 
     # -- what handlers ask -------------------------------------------------------
 
     def visitor(self, request: Any) -> Visitor:
-        """Return who sent this request: Gradio's, or the one inside it. Without a sign of the door it is nobody's."""
+        """Return who sent this request, Gradio's or the one inside it; nobody (an empty id) where the middleware has
+        not marked it."""
         if not self.access.shared:
             return OWNER
         scope = getattr(getattr(request, "request", request), "scope", None) or {}
         return scope.get(KEY) or Visitor("")
 
     def current(self) -> Visitor:
-        """Return who the handler that is running now works for."""
+        """Return the visitor whose request the running handler works for."""
         from gradio.context import LocalContext
 
         return self.visitor(LocalContext.request.get(None))
 
     def is_owner(self) -> bool:
-        """Return whether the handler that is running now works for the owner."""
+        """Return whether the running handler works for the owner."""
         return self.current().is_owner
 
     def asker(self) -> Asker:
-        """Return the same, as the queue wants to know it."""
+        """Return the current visitor in the form that the queue takes."""
         visitor = self.current()
         return Asker(visitor.who, visitor.is_owner)
 
     def mine(self, key: str, is_kept: bool = True) -> bool:
-        """Return whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody has becomes theirs.
-        What is not kept on the disk is theirs until the server ends, and not written down: anybody can ask for any
+        """Return whether a desk or job, such as `desk:<id>`, is the current visitor's; what nobody owns becomes theirs.
+        What is not saved on disk (`is_kept`) is theirs until the server ends, and not recorded: anybody can ask for any
         id."""
         if not self.access.shared:
             return True
@@ -108,36 +110,37 @@ class Guard:
         if not is_kept and not ownership.is_given(key):
             return ownership.claim_session(key, visitor.id)
         if not ownership.is_given(key) and ownership.owner_of_session(key) not in (None, visitor.id):
-            return False  # somebody has it open who has not kept anything of it until now
+            return False  # another visitor has it open, with nothing saved yet
         is_theirs = ownership.claim(key, visitor.id)
         if is_theirs and key.startswith("desk:") and not visitor.is_owner:
             ownership.give(f"made:{key}", self._filed(visitor))
         return is_theirs
 
     def may_see_job(self, request: Any, job: str) -> bool:
-        """Return whether who sent this request may have a job's files."""
+        """Return whether whoever sent this request may read a job's files."""
         visitor = self.visitor(request)
         return visitor.is_owner or self.ownership.claim(f"job:{job}", visitor.id)
 
     # -- how much a guest may have -------------------------------------------------
 
     def new_desk(self) -> None:
-        """A desk is about to be made for the current visitor. Raises TroupeError where they had many."""
+        """Count a new desk for the current visitor. Raises TroupeError where they have made too many within a day."""
         visitor = self.current()
         if not visitor.is_owner and not self._desks.take(visitor.who):
             raise TroupeError("Too many pages were opened from where you are today", "Use one that is open.")
 
     def check_disk(self, visitor: Visitor | None = None) -> None:
-        """Raises TroupeError where the visitor (the current one) keeps too much here, or the disk is nearly full."""
+        """Check a visitor's disk quota (None: the current visitor's), raising TroupeError where it is used up or the
+        disk is nearly full."""
         visitor = visitor or self.current()
         if not visitor.is_owner:
             self._quota.check(self.ownership.theirs(self._filed(visitor)).__contains__)
 
     @contextmanager
     def turn(self, is_active: Callable[[str], bool]) -> Iterator[Callable[[str], None]]:
-        """Room for one more clip of the current visitor; raises TroupeError where they have enough under way, or on
-        the disk. Yields what is to be told the new job's id, which then is theirs. `is_active(job id)` asks the
-        board."""
+        """Run the block with a place for one more clip of the current visitor. Raises TroupeError where their quota of
+        active clips or of disk is used up. Yields a function to call with the new job's id, which makes the job theirs.
+        `is_active(job id)` asks the queue."""
         if not self.access.shared:
             yield lambda job: None
             return
@@ -157,7 +160,7 @@ class Guard:
 
     @contextmanager
     def exporting(self) -> Iterator[None]:
-        """Room for an export of the current visitor's; raises TroupeError where there is none."""
+        """Run the block as an export of the current visitor's, raising TroupeError where they have too many."""
         visitor = self.current()
         if visitor.is_owner:
             yield
@@ -167,5 +170,6 @@ class Guard:
             yield
 
     def _filed(self, visitor: Visitor) -> str:
-        """Return who somebody is, as it is written down: not their address."""
+        """Return an HMAC of a visitor's account and address, under which their desks and jobs are recorded: the address
+        itself is not saved."""
         return hmac.new(self._key, visitor.who.encode(), hashlib.sha256).hexdigest()[:32]

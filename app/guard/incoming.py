@@ -1,4 +1,4 @@
-"""Uploads on their way in: as much as was said, as much as there is room for, and nothing but what can be used."""
+"""Check uploads on their way in: not larger than announced, within the limits, and only files that can be used."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _STALLED = 60.0  # seconds without a byte, after which a guest's upload is given
 
 
 class IncomingUploads:
-    """The uploads of one server."""
+    """Checks the uploads to one server."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     async def take_in(self, request: Request, visitor: Visitor, pass_on: PassOn) -> None:
-        """Take pictures in, as many as there is room for; what is refused is deleted at once, and Refused is raised.
-        `pass_on(receive, edit, refusal)` hands the upload on, and the answer through `edit`, unless there is a
-        refusal."""
+        """Take an upload in, if there is room for it. What is refused is deleted at once, and Refused is raised.
+        `pass_on(receive, edit, refusal)` passes the upload on to Gradio, and the response through `edit`, unless there
+        is a refusal."""
         length = request.headers.get("content-length", "")
-        # beside Transfer-Encoding a length says nothing: the server goes by the former
+        # the server ignores Content-Length where there is a Transfer-Encoding
         if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
             raise Refused(411, "An upload has to say how large it is.")
         size = int(length)
@@ -81,13 +81,13 @@ class IncomingUploads:
         except (Refused, TroupeError):
             self._drop(paths)
             raise
-        for path in problems:  # the others are taken; the handler says of each empty one that it is
+        for path in problems:  # the others are kept; the handler reports each emptied file
             Path(path).write_bytes(b"")
         for path in paths:
             self._guard.ownership.give_file(path, visitor.id)
 
     def _drop(self, paths: list[str]) -> None:
-        """Delete what was refused, but nothing that somebody uploaded before under the same name."""
+        """Delete the refused files, but none that somebody uploaded before under the same name."""
         for path in paths:
             if not self._guard.ownership.is_owned(path):
                 Path(path).unlink(missing_ok=True)
@@ -96,7 +96,7 @@ class IncomingUploads:
 
 
 def until_gone(receive: Receive, then: Callable[[], None]) -> Receive:
-    """Return what is received; `then` is told when the other side has gone."""
+    """Wrap `receive`; `then` is called when the client has disconnected."""
 
     async def receiving() -> Message:
         message = await receive()
@@ -108,7 +108,7 @@ def until_gone(receive: Receive, then: Callable[[], None]) -> Receive:
 
 
 def _counted(receive: Receive, most: int, patience: float | None) -> Receive:
-    """Return what is received, as long as it is no more than was said, and does not stall."""
+    """Wrap `receive` to raise Refused where more than `most` bytes arrive, or nothing for `patience` seconds."""
     left, is_whole = most, False
 
     async def receiving() -> Message:
@@ -128,8 +128,7 @@ def _counted(receive: Receive, most: int, patience: float | None) -> Receive:
 
 
 def _problem(path: str) -> str:
-    """Return why an upload is nothing that can be used; nothing where it is a picture, or a film whose scene may be
-    opened."""
+    """Return why an uploaded file cannot be used; empty for a picture, or an MP4 whose scene may be opened."""
     try:
         with open(path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp" and path.lower().endswith(".mp4"):  # HEIC and AVIF begin like it, too

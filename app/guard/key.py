@@ -14,7 +14,7 @@ _BYTES = 32
 
 
 def visitors_key(file: Path) -> bytes:
-    """Return the key in `file`; a fresh one where there is none that can be read. It is never told to anybody."""
+    """Read the key in `file`; generate and save a new one where there is none that can be read."""
     try:
         key = file.read_bytes()
         if len(key) == _BYTES:
@@ -26,6 +26,6 @@ def visitors_key(file: Path) -> bytes:
         with atomic.whole(file) as growing:
             growing.touch(mode=0o600)
             growing.write_bytes(key)
-    except OSError:  # it still counts until the server ends
+    except OSError:  # it is still valid until the server ends
         log.warning("the key of visitors' cookies cannot be written down: %s", file)
     return key

@@ -1,8 +1,8 @@
-"""How much one visitor, and all together, may ask of this machine. Guests only: the owner has no limits.
+"""Rate limits and quotas for one visitor, and for all together. For guests only: the owner has no limits.
 
-A visitor here is who they are (`Visitor.who`): the account they logged in with and the address they come from. Cookies
-cost nothing, so a guest with fourteen of them has one share, and guests of one household who use one password share it;
-the owner can give each an account of their own (--auth, several times).
+A visitor here is `Visitor.who`: the account they logged in with and the address they come from. Cookies cost nothing,
+so a guest with fourteen of them has one share, and guests of one household who use one password share it; the owner can
+give each an account of their own (--auth, several times).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_UPLOAD = 40 * 2**20  # bytes of a file that anybody may upload, the owner to
 MB = 1_000_000
 _DAY = 86_400.0  # seconds: Gradio deletes uploads after a day
 _KNOWN = 20_000  # visitors remembered
-PAGE = 10.0  # requests that one costs for which Gradio goes through the whole page
-DOOR = 2.0  # and one of a stranger, to whom the page is not shown
-FILE = 0.2  # and one that reads a file or a stream
+PAGE = 10.0  # cost, in requests, of one for which Gradio goes through the whole page
+DOOR = 2.0  # cost of a request of somebody who is not logged in
+FILE = 0.2  # cost of a request that reads a file or a stream
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one visitor and of all guests: uploads within a day, requests, open connections, clips under way."""
+    """For one visitor, or (`in_all`) for all guests: uploads within a day, requests, open connections, active clips."""
 
     files: int = 300
     upload_bytes: int = 1_000 * MB
@@ -44,20 +44,20 @@ class Limits:
     requests_per_second_in_all: float = 200.0
     open: int = 80  # connections
     open_in_all: int = 600
-    events: int = 16  # that wait or are worked on; a page that opens asks for half a dozen
+    events: int = 16  # waiting or running; opening a page takes half a dozen
     events_in_all: int = 150
     sessions: int = 40  # of pages, in Gradio's memory
     jobs: int = 3
     exports: int = 1
     body_bytes: int = 4 * MB  # of a call; pictures are uploaded
-    bodies_bytes: int = 16 * MB  # of calls that are on their way
+    bodies_bytes: int = 16 * MB  # of calls that are arriving
     bodies_bytes_in_all: int = 128 * MB
     drawing_bytes: int = 24 * MB  # of drawings that no handler has taken yet
 
 
 class Rates:
-    """Requests of each visitor and of all, as buckets that fill again; who has how many connections open, and how many
-    bytes of calls on their way."""
+    """Rate limits per visitor and for all: requests (token buckets), open connections, and bytes of calls that are
+    arriving."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
@@ -67,14 +67,15 @@ class Rates:
         self._lock = threading.Lock()
 
     def take(self, visitor: str, cost: float = 1.0) -> bool:
-        """Take one request out of a guest's bucket and everybody's; False: it is empty."""
+        """Take one request out of a guest's token bucket and everybody's; return False where one is empty."""
         in_all = self._limits.requests_per_second_in_all
         with self._lock:
             return self._own(visitor, cost) and self._take("*", cost, in_all, 10 * in_all)
 
     def take_outside(self, stranger: str) -> bool:
-        """Return the same of somebody who is not let in. They have no bucket together: some would keep the others from
-        the log-in page by it, and to refuse a request costs as much as that page."""
+        """Take one request out of the bucket of somebody who is not logged in; return False where it is empty. They
+        share no bucket: a few could use it to keep the others from the log-in page, and a refusal costs as much as that
+        page."""
         with self._lock:
             return self._own(stranger, DOOR)
 
@@ -91,7 +92,7 @@ class Rates:
         return left >= cost
 
     def enter(self, visitor: str) -> bool:
-        """Count a connection in; False: there are too many. Who entered must leave."""
+        """Count a connection in; return False where there are too many. Call `leave` after True."""
         with self._lock:
             if self._open[visitor] >= self._limits.open or self._open["*"] >= self._limits.open_in_all:
                 return False
@@ -103,7 +104,7 @@ class Rates:
         self._count_out(self._open, visitor, 1)
 
     def hold(self, visitor: str, size: int) -> bool:
-        """Count so many bytes of a call in; False: too many are on their way. What is held must be let go."""
+        """Count so many bytes of a call in; return False where too many are being held. Call `let_go` after True."""
         with self._lock:
             own, in_all = self._held[visitor] + size, self._held["*"] + size
             if own > self._limits.bodies_bytes or in_all > self._limits.bodies_bytes_in_all:
@@ -123,7 +124,7 @@ class Rates:
 
 
 class Daily:
-    """How often each visitor has done something within a day."""
+    """Counts how often each visitor has done something within a day."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = most, clock
@@ -131,7 +132,7 @@ class Daily:
         self._lock = threading.Lock()
 
     def take(self, visitor: str) -> bool:
-        """Once more; False: it was often enough."""
+        """Count one more time; return False where the limit is reached."""
         now = self._clock()
         with self._lock:
             done = [when for when in self._done.pop(visitor, []) if now - when < _DAY]
@@ -145,7 +146,7 @@ class Daily:
 
 
 class UploadLimits:
-    """What each visitor, and all of them, have uploaded within a day, what is on its way included."""
+    """What each visitor, and all of them, have uploaded within a day, running uploads included."""
 
     def __init__(self, limits: Limits, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._folder, self._clock = limits, folder, clock
@@ -154,20 +155,21 @@ class UploadLimits:
         self._lock = threading.Lock()
 
     def check(self, visitor: str, size: int, files: int = 1) -> None:
-        """Raises TroupeError where `files` more of `size` bytes together are too much."""
+        """Check whether `files` more of `size` bytes together are allowed, raising TroupeError where not."""
         with self._lock:
             self._check(visitor, size, files)
 
     def check_files(self, visitor: str, files: int) -> None:
-        """Raises TroupeError where so many files of an upload that has come in are too many."""
+        """Check the number of files of an upload that has arrived, raising TroupeError where they are too many."""
         with self._lock:
             own = sum(entry[3] for entry in self._taken if entry[1] == visitor)
         self._check_number(own + files)
 
     @contextmanager
     def coming(self, visitor: str, size: int) -> Iterator[Callable[[int], None]]:
-        """Room for an upload of `size` bytes while it comes in; TroupeError where there is none. Yields what is to be
-        told the number of its files, once they are taken: it raises TroupeError where these are too many."""
+        """Run the block with `size` bytes reserved for an upload. Raises TroupeError where there is no room. Yields a
+        function to call with the number of files once the upload is complete; it raises TroupeError where they are too
+        many."""
         place = uuid.uuid4().hex
         with self._lock:
             self._check(visitor, size, 1)
@@ -207,7 +209,8 @@ class UploadLimits:
 
 
 class Line:
-    """What each visitor has under way, over all of their desks, calls and cookies. `said` is how it is refused."""
+    """The active jobs of each visitor, over all of their desks, calls and cookies. `said` is the message of a
+    refusal."""
 
     def __init__(self, most: int, said: str = "{} of your clips are being made already") -> None:
         self._most, self._said = most, said
@@ -216,8 +219,9 @@ class Line:
 
     @contextmanager
     def turn(self, visitor: str, is_active: Callable[[str], bool]) -> Iterator[Callable[[str], None]]:
-        """Room for one more, or TroupeError. Yields what is to be told the new job's id."""
-        place = f"?{uuid.uuid4().hex}"  # held while the job has no id yet, so that two calls at once count as two
+        """Run the block with a place for one more job. Raises TroupeError where there is none. Yields a function to
+        call with the new job's id."""
+        place = f"?{uuid.uuid4().hex}"  # a placeholder until the job has an id: two calls at once count as two
         with self._lock:
             active = [job for job in self._jobs[visitor] if job.startswith("?") or is_active(job)]
             if len(active) >= self._most:

@@ -37,7 +37,7 @@ _MESSAGE = _HEAD + '<style>{}</style><main><h1>Troupe</h1><p role="alert">{}</p>
 
 
 def page(guard: Guard, said: str = "", status: int = 401) -> Response:
-    """Return the form, with what went wrong."""
+    """Draw the log-in page, with what went wrong."""
     named = any(name for name, _ in guard.access.accounts)
     name = '<label>Name<input name="username" autocomplete="username" autofocus required></label>' if named else ""
     note = fill('<p role="alert">{}</p>', said) if said else Markup("<p>Whoever sent you here has the password.</p>")
@@ -47,7 +47,7 @@ def page(guard: Guard, said: str = "", status: int = 401) -> Response:
 
 
 def message(said: str, status: int, wants_page: bool) -> Response:
-    """Return one line, as a page for a person and as JSON for a program."""
+    """Return a response with one line: a page for a person, JSON for a program."""
     if wants_page:
         return HTMLResponse(fill(_MESSAGE, _STYLE, said), status, {"Cache-Control": "no-store"})
     return JSONResponse({"detail": said}, status)
@@ -58,8 +58,7 @@ def wants_page(request: Request) -> bool:
 
 
 async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
-    """Return a password was sent: by our form, or by Gradio's client, which posts the same fields and keeps the
-    cookies."""
+    """Handle a password, sent by our form or by Gradio's client, which posts the same fields and keeps the cookies."""
     throttle, as_page = guard.throttle, wants_page(request)
     who = throttle.counted_by(visitor.id, guard.address(request))
     if wait := throttle.wait(who):
@@ -67,7 +66,7 @@ async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
     fields = await _form(request)
     if not await throttle.slowed():
         return _later("Many are trying to log in. Try again in a few seconds.", 5, as_page, guard)
-    if wait := throttle.wait(who):  # others of them were wrong meanwhile; from here on nobody comes in between
+    if wait := throttle.wait(who):  # others may have failed meanwhile; nothing is awaited from here on
         return _wait(wait, as_page, guard)
     account = guard.access.account(fields.get("username", "").strip(), fields.get("password", "").strip())
     if account is None:
@@ -80,9 +79,8 @@ async def log_in(guard: Guard, request: Request, visitor: Visitor) -> Response:
 
 
 def owner_link(guard: Guard, request: Request) -> Response:
-    """Return the link from the console was opened: the browser is the owner's from now on, and the key leaves its
-    address. Its 192 bits are nobody's to guess, so the right one always opens, whatever strangers have tried, and wrong
-    ones are not counted."""
+    """Handle the owner's link from the console: log the browser in as the owner and redirect, so that the key leaves
+    the URL. The key has 192 bits, so attempts are neither throttled nor counted."""
     if not guard.access.is_owner(request.query_params.get("owner", "")):
         said = "That is not this Troupe's own link. It changes with every start: look into the console."
         return message(said, 401, wants_page=True)
@@ -114,7 +112,7 @@ def _with_cookies(answer: Response, cookies: list[str]) -> Response:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """Return the fields that were sent; none where it is no form, or does not arrive in time."""
+    """Read the fields of a form; empty where it is not a form, or does not arrive in time."""
     body = b""
     try:
         async with asyncio.timeout(_FORM_SECONDS):

@@ -1,6 +1,6 @@
-"""The door: every request to the server passes here first, and only what a page or a client needs goes on.
+"""The middleware through which every request passes: only what a page or a client needs goes on to the app.
 
-ASGI middleware inside Gradio's server. On a server that is its owner's alone it only keeps other sites' pages out.
+ASGI middleware inside Gradio's server. On a server that is not shared it only keeps other sites' pages out.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ _STARTUP = API + "startup-events"  # Gradio's own first call, without which the 
 
 
 class GuardMiddleware:
-    """`app` is what lies behind the door."""
+    """ASGI middleware around `app`."""
 
     def __init__(self, app: Any, guard: Guard) -> None:
         self.app, self.guard, self._counter = app, guard, GuardedRequests(app, guard)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":  # nothing here speaks it
+        if scope["type"] == "websocket":  # not used here
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with contextlib.suppress(ClientDisconnect):  # somebody left in the middle of a word: a closed tab, a phone
+        with contextlib.suppress(ClientDisconnect):  # the client disconnected: a closed tab, a phone
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
@@ -76,11 +76,11 @@ class GuardMiddleware:
             await self._let_in(request, visitor, send)
 
     async def _turn_away(self, request: Request, visitor: Visitor, is_in: bool) -> Response | None:
-        """Return what to say instead of the page; None: come in."""
+        """Return the response to a request that does not reach the app; None: it does."""
         guard, path, as_page = self.guard, request.scope["path"].rstrip("/") or "/", login.wants_page(request)
         if path == _STARTUP:
             return None
-        if path == "/" and "owner" in request.query_params:  # first of all: nothing that strangers do shuts it
+        if path == "/" and "owner" in request.query_params:  # before the rate limit: nobody can lock the owner out
             return login.owner_link(guard, request)
         if not guard.access.embedded and (answer := _keep_out_of_frames(request)):
             return answer
@@ -112,7 +112,7 @@ class GuardMiddleware:
             rates.leave(visitor.who)
 
     async def _serve_in_time(self, request: Request, visitor: Visitor, send: Any) -> None:
-        """Serve a guest until their time is over: a stream that is open then ends."""
+        """Serve a guest until the public link ends: a stream that is open then ends, too."""
         begun = done = False
 
         async def sending(message: Any) -> None:
@@ -128,8 +128,8 @@ class GuardMiddleware:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _with_headers(self, request: Request, send: Any) -> Any:
-        """Return what every answer carries: who may frame or guess, and a visitor's cookie where a page or client
-        begins."""
+        """Wrap `send` to add the security headers to every response, and the visitor's cookie to a page or a client's
+        first request."""
         guard = self.guard
         begins = guard.access.shared and request.scope["path"] in ("/", "/config", "/config/")
 
@@ -150,7 +150,7 @@ class GuardMiddleware:
 
 
 def _cost(path: str, method: str) -> float:
-    """Return what a request takes out of a visitor's share: most, what Gradio goes through its whole page for."""
+    """Return what a request costs of the visitor's rate limit: the most where Gradio goes through its whole page."""
     if path in _COSTLY:
         return PAGE
     return 1.0 if method == "POST" else FILE
@@ -163,16 +163,16 @@ def _is_needed(path: str, method: str) -> bool:
 
 
 def _is_foreign(request: Request) -> bool:
-    """Return whether a page of another site asks. Browsers say where a request comes from; opening a link is no such
-    thing. A page of another port of this machine is another site's, too: whatever runs there."""
+    """Return whether a page of another site sent the request. Opening a link does not count. A page on another port of
+    this machine counts as another site's, since anything may run there."""
     site = request.headers.get("sec-fetch-site") or _site_by_origin(request)
     opened = request.headers.get("sec-fetch-mode") == "navigate" and request.method in ("GET", "HEAD")
     return site not in ("same-origin", "none") and not opened
 
 
 def _site_by_origin(request: Request) -> str:
-    """Return what `Sec-Fetch-Site` would say; browsers leave it out at a plain address of the network. Programs send
-    neither."""
+    """Return the value for a missing `Sec-Fetch-Site`, from `Origin`: browsers leave the former out at a plain http
+    address of the network. Programs send neither."""
     origin = request.headers.get("origin")
     if origin is None:
         return "none"
@@ -181,8 +181,7 @@ def _site_by_origin(request: Request) -> str:
 
 
 def _keep_out_of_frames(request: Request) -> Response | None:
-    """Return a refusal where another site wants Troupe within its page: it could then lay it under somebody's
-    clicks."""
+    """Return a refusal where another site shows Troupe in a frame (clickjacking); None otherwise."""
     own = request.headers.get("sec-fetch-site", "none") == "same-origin"
     if request.headers.get("sec-fetch-dest") in _FRAMES and not own:
         return login.message("Troupe opens in no other site's page. Open it by itself.", 403, True)
@@ -190,8 +189,8 @@ def _keep_out_of_frames(request: Request) -> Response | None:
 
 
 def _keep_to_this_machine(request: Request) -> Response | None:
-    """Return a refusal for pages of other sites, which a browser on this machine could be made to send here, also by a
-    name of theirs that leads to this machine's address; and for what comes through a proxy, from nobody knows where."""
+    """Return a refusal for pages of other sites, for host names that are not this machine's (DNS rebinding), and for
+    requests through a proxy, whose origin is not known; None otherwise."""
     host = address.of_header(request.headers.get("host", ""))
     if _is_foreign(request):
         return login.message("Another site's page cannot use this Troupe.", 403, False)

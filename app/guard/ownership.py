@@ -1,4 +1,4 @@
-"""What belongs to whom: files, desks and jobs, kept over a restart; sessions and events, only while the server runs."""
+"""Who owns what: files, desks and jobs, saved over a restart; sessions and events, only while the server runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SESSIONS = 50_000  # remembered
 
 
 class Ownership:
-    """Who owns which file of the upload folder, desk and job. The same file can have several owners: each uploaded it.
+    """The owners of the upload folder's files, of desks and of jobs. A file can have several owners: each uploaded it.
 
-    `paper` keeps it, one line an entry, added to and never rewritten while the server runs.
+    They are saved in the file `paper`, one line per entry, append-only while the server runs.
     """
 
     def __init__(self, paper: Path, uploads: Path) -> None:
@@ -39,23 +39,23 @@ class Ownership:
             self._give(key, visitor)
 
     def claim(self, key: str, visitor: str) -> bool:
-        """Return whether this is the visitor's. What nobody has yet becomes theirs: who knows an id was given it."""
+        """Return whether this is the visitor's. What nobody owns becomes theirs: ids cannot be guessed."""
         with self._lock:
             if key not in self._owners:
                 self._give(key, visitor)
             return visitor in self._owners[key]
 
     def is_given(self, key: str) -> bool:
-        """Return whether this desk or job is anybody's already."""
+        """Return whether this desk or job has an owner."""
         with self._lock:
             return key in self._owners
 
     def is_known(self, visitor: str) -> bool:
-        """Return whether anything was this visitor's when the server was started."""
+        """Return whether this visitor owned anything when the server was started."""
         return visitor in self._before
 
     def theirs(self, who: str) -> set[str]:
-        """Return the ids of the desks and jobs that were `made:` by somebody, over all of their cookies."""
+        """Return the ids of the desks and jobs that somebody made (`made:` entries), over all of their cookies."""
         with self._lock:
             return {
                 key.rpartition(":")[2]
@@ -64,12 +64,13 @@ class Ownership:
             }
 
     def owner_of_session(self, key: str) -> str | None:
-        """Return whose session or event this is; None: nobody's."""
+        """Return the owner of a session or event; None where it has none."""
         with self._lock:
             return self._sessions.get(key)
 
     def claim_session(self, key: str, visitor: str) -> bool:
-        """`claim` for what a page makes up while it is open: sessions, events, upload progress."""
+        """Claim an id that a page generates while it is open, like `claim`: a session, an event, an upload's
+        progress."""
         with self._lock:
             owner = self._sessions.setdefault(key, visitor)
             self._sessions.move_to_end(key)
@@ -81,7 +82,7 @@ class Ownership:
 
     def file_key(self, path: str) -> str | None:
         """Return the key of a file in the upload folder: `<hash>/<name>`. None for every other path, however it is
-        spelled."""
+        written."""
         if "\0" in path:
             return None
         whole = os.path.normpath(path)
@@ -102,11 +103,11 @@ class Ownership:
             return key is not None and visitor in self._owners.get(f"file:{key}", ())
 
     def is_owned(self, path: str) -> bool:
-        """Return whether anybody has this file."""
+        """Return whether this file has an owner."""
         with self._lock:
             return bool(self._owners.get(f"file:{self.file_key(path)}"))
 
-    # -- keeping ---------------------------------------------------------------
+    # -- saving ----------------------------------------------------------------
 
     def _give(self, key: str, visitor: str) -> None:
         owners = self._owners.setdefault(key, set())
@@ -116,11 +117,11 @@ class Ownership:
         try:
             with open(self._paper, "a", encoding="utf-8") as paper:
                 paper.write(json.dumps([key, visitor]) + "\n")
-        except OSError:  # it still counts until the server ends
+        except OSError:  # it is still in memory until the server ends
             log.warning("who owns what cannot be written down: %s", self._paper)
 
     def _load(self) -> None:
-        """Read what was kept, and keep it again without the files that are gone."""
+        """Read the saved owners, and rewrite the file without entries of files that are gone."""
         try:
             lines = self._paper.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:

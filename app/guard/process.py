@@ -1,5 +1,5 @@
-"""What the server's process takes of its machine: handles as many as there are, memory no more than it uses, and of
-the console only what a person should read."""
+"""Limits of the server's process: as many file handles as allowed, little memory per thread, and only useful lines on
+the console."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ARENAS = 2
 
 
 def raise_handles() -> int:
-    """Take as many handles as this process may have; how many that is. Windows has no such limit."""
+    """Raise the limit of open file handles as far as allowed and return it. Windows has no such limit."""
     try:
         import resource
     except ImportError:
@@ -30,16 +30,16 @@ def raise_handles() -> int:
 
 
 def keep_few_arenas() -> None:
-    """Let threads share their memory. glibc gives each its own, up to eight a core, and none of them gives back what a
-    picture once took: 100 MB more after some drafts, for handlers that wait for each other anyway."""
+    """Limit glibc's malloc arenas to two. It makes up to eight per core for threads, and they do not give memory back:
+    100 MB more after some drafts, for handlers that wait for each other anyway."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def quiet_libtiff() -> None:
-    """Keep libtiff, which Pillow brings along, from writing to the console what it thinks of each broken picture that
-    is sent here: the page says that in words. Where Pillow uses another one (Windows', a system's), it goes on."""
+    """Silence the messages about broken pictures that libtiff, bundled with Pillow, writes to the console: the page
+    reports these pictures. A libtiff from elsewhere (Windows', a system's) stays as it is."""
     place = Path(PIL.__file__).resolve().parent
     for path in [*place.parent.glob("pillow.libs/libtiff*"), *place.glob(".dylibs/libtiff*")]:
         with contextlib.suppress(OSError, AttributeError):

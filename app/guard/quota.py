@@ -1,4 +1,4 @@
-"""What a guest keeps on this machine's disk: desks, clips and exports together, over all of their cookies."""
+"""The disk quota of a guest: desks, clips and exports together, over all of their cookies."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _ID = 32  # hex digits that the name of each folder ends with: a desk's or a job
 
 
 class Quota:
-    """Of one outputs folder."""
+    """The quotas in one outputs folder."""
 
     def __init__(self, limits: Limits, outputs: Path) -> None:
         self._limits, self._outputs = limits, outputs
 
     def check_disk(self) -> None:
-        """Raises TroupeError where guests may not write any more: what is left is the owner's."""
+        """Check the free disk space, raising TroupeError where only the owner's reserve is left."""
         free, _ = free_bytes(self._outputs)
         if free is not None and free < self._limits.free_disk:
             raise TroupeError("The disk of this Troupe is nearly full", "Tell its owner.")
 
     def check(self, is_theirs: Callable[[str], bool]) -> None:
-        """Raises TroupeError where somebody has enough. `is_theirs`: whether a desk or job, by its id, is."""
+        """Check a visitor's quota, raising TroupeError where it is used up. `is_theirs`: whether a desk or job, by its
+        id, is theirs."""
         self.check_disk()
         used = sum(self._sizes(is_theirs))
         if used >= self._limits.disk_bytes:

@@ -1,5 +1,5 @@
-"""What guests read instead of this machine's folders. Gradio names every file by its whole path; guests get another
-name for the upload folder, and what they send is translated back."""
+"""Redaction of this machine's folders in what guests read. Gradio names every file by its absolute path; guests get an
+alias for the upload folder, and the alias in what they send is translated back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIAS = "/troupe-uploads"
 
 
 class Redaction:
-    """`uploads` can be named by guests, as ALIAS; the `private` folders cannot, by any name."""
+    """Replaces folders in texts. `uploads` gets a name that guests can use, ALIAS; the `private` folders get none."""
 
     def __init__(self, uploads: Path, private: Sequence[Path]) -> None:
         self._uploads = str(uploads)
@@ -31,18 +31,17 @@ class Redaction:
         return text
 
     def reveal(self, path: str) -> str:
-        """Return the path that a guest's name for an uploaded file stands for; every other text as it is."""
+        """Return the path that ALIAS stands for in the name of an uploaded file; every other text as it is."""
         rest = path.removeprefix(ALIAS)
         return self._uploads + rest if rest != path and rest[:1] in ("/", "\\") else path
 
     def is_needed(self, raw: bytes) -> bool:
-        """Return whether some JSON may hold a folder of this machine: most does not, and need not be read."""
+        """Return whether JSON may contain a folder of this machine: most does not, and need not be parsed."""
         return any(spelled in raw for spelled in self._bytes)
 
 
 def texts(data: Any) -> Iterator[tuple[Any, Any, str]]:
-    """Yield every text in JSON data, as (container, key, text), so that it can be replaced. `data` is a list or a
-    dict."""
+    """Yield every text in JSON data, a list or dict, as (container, key, text), so that it can be replaced."""
     waiting = [data]
     while waiting:
         box = waiting.pop()
@@ -54,8 +53,8 @@ def texts(data: Any) -> Iterator[tuple[Any, Any, str]]:
 
 
 def _spellings(folder: str) -> list[str]:
-    """As it is, as in an address (Gradio's way and a browser's), with slashes (Windows), and each as in HTML, which
-    messages on the page are."""
+    """List the ways in which a folder can be written: as it is, URL-encoded (Gradio's way and a browser's), with
+    slashes (Windows), and each of them HTML-escaped, as messages on the page are."""
     plain = [folder, quote(folder, safe="/"), quote(folder, safe=_BROWSERS), folder.replace(os.sep, "/")]
     return list(dict.fromkeys([*plain, *map(html.escape, plain)]))
 

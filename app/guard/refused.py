@@ -1,4 +1,4 @@
-"""Why a request goes no further, and the check that all kinds of requests share."""
+"""The exception for a refused request, and the check that all kinds of requests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ID_LENGTH = 200  # the longest name a page gives its session
 
 
 class Refused(Exception):
-    """`status` and one line."""
+    """The request is refused: an HTTP `status` and one line."""
 
     def __init__(self, status: int, said: str) -> None:
         super().__init__(said)
@@ -21,7 +21,8 @@ class Refused(Exception):
 
 
 def check_session(guard: Guard, kind: str, name: object, visitor: Visitor) -> None:
-    """Raises Refused where a session, event, drawing or upload on its way is another visitor's, or its name is none."""
+    """Check the name of a session, event, drawing or upload, raising Refused where it is another visitor's or not
+    valid."""
     if not isinstance(name, str) or len(name) > _ID_LENGTH:
         raise Refused(400, f"This is not the name of a {kind}.")
     if not guard.ownership.claim_session(f"{kind}:{name}", visitor.id):

@@ -1,5 +1,5 @@
-"""What passes the door: pages, calls, uploads and files, each checked against whom it belongs to, on the way in and
-out. Calls and uploads have a file each."""
+"""Requests of visitors who are let in: pages, calls, uploads and files, each checked for its owner, in the request and
+in the response. Calls and uploads have a module each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("troupe.guard")
 
 
 class GuardedRequests:
-    """Hands requests of known visitors on to `app`."""
+    """Passes requests of visitors who are let in on to `app`."""
 
     def __init__(self, app: Any, guard: Guard) -> None:
         self._app, self._guard = app, guard
@@ -53,7 +53,7 @@ class GuardedRequests:
             await answer(request.scope, request.receive, send)
 
     async def _pass_on(self, request: Request, receive: Any, send: GuestResponses) -> None:
-        """Hand on; what Gradio stumbles over is refused in one line, and the log has one, too."""
+        """Pass a request on; an exception in Gradio becomes a short refusal and one line in the log."""
         try:
             await self._app(request.scope, receive, send)
         except (Refused, ClientDisconnect):
@@ -72,7 +72,8 @@ class GuardedRequests:
         return GuestResponses(send, edit)
 
     def _edited(self, raw: bytes, visitor: Visitor) -> bytes:
-        """Return JSON on its way out: the files in it become the visitor's, guests see no folder of this machine."""
+        """Edit JSON of a response: record the files in it as the visitor's, and redact this machine's folders for
+        guests."""
         ownership, redaction = self._guard.ownership, self._guard.redaction
         learns = b'"event_id"' in raw and len(raw) < 200
         if not (learns or redaction.is_needed(raw)):
@@ -92,7 +93,7 @@ class GuardedRequests:
     # -- reading -----------------------------------------------------------------
 
     def _file(self, request: Request, visitor: Visitor) -> Any:
-        """Return a file of the visitor's own, and no other file whatever."""
+        """Check a request for a file, raising Refused unless it is the visitor's own; return its `receive`."""
         named = request.scope["path"].partition("file=")[2]
         path = self._guard.redaction.reveal(named)
         if not (self._guard.ownership.has_file(path, visitor.id) and os.path.isfile(path)):
@@ -101,7 +102,8 @@ class GuardedRequests:
         return request.receive
 
     def _read(self, request: Request, visitor: Visitor) -> Any:
-        """Return a page, or the stream of a session or event: of one's own."""
+        """Check a request for a page, or for the stream of a session or event, raising Refused where that is another
+        visitor's; return its `receive`."""
         path, query = request.scope["path"].removeprefix(API).rstrip("/"), request.query_params
         for kind, key in (("session", "session_hash"), ("upload", "upload_id")):
             if key in query:
@@ -115,7 +117,7 @@ class GuardedRequests:
         return request.receive
 
     def _check_event(self, name: str, visitor: Visitor) -> None:
-        """Raises Refused for an event that was not given out to this visitor."""
+        """Check an event, raising Refused where it is not one of this visitor's."""
         owner = self._guard.ownership.owner_of_session(f"event:{name}")
         if owner is None:
             raise Refused(404, "There is no such event.")

@@ -1,4 +1,4 @@
-"""Answers on their way out: JSON is edited whole, an event stream event by event, everything else goes as it is."""
+"""Edit responses: JSON as a whole, an event stream event by event, everything else passes unchanged."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Edit = Callable[[bytes], Awaitable[bytes]]
 
 
 class GuestResponses:
-    """An ASGI `send`. `edit` gets each JSON text and gives back what is sent in its place. Where `refusal` has
-    something once an answer was edited, nothing of the answer is sent: another one follows."""
+    """An ASGI `send`. `edit` gets each JSON text and returns its replacement. Where `refusal` returns something after a
+    response was edited, nothing of the response is sent: the caller sends another one."""
 
     def __init__(self, send: Any, edit: Edit, refusal: Callable[[], object] = lambda: None) -> None:
         self._send, self._edit, self._refusal = send, edit, refusal
@@ -37,7 +37,7 @@ class GuestResponses:
             await self._events(message)
 
     async def end(self) -> None:
-        """End an answer that was begun and cannot be finished."""
+        """End a response that was started and cannot be finished."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _forward(self, message: Any) -> None:
@@ -51,7 +51,7 @@ class GuestResponses:
         body = await self._edit(self._held) if self._held else b""
         if self._refusal():
             return
-        if self._held:  # the answer to HEAD says how long the body would be
+        if self._held:  # HEAD has no body, but its content-length is the body's
             MutableHeaders(scope=self._start)["content-length"] = str(len(body))
         await self._forward(self._start)
         await self._forward({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,8 +1,8 @@
-"""What Gradio remembers of a session, let go when it is over.
+"""Gradio's memory of sessions, freed when they are over.
 
-Each POST to /call/<endpoint> without a session of its own is one to Gradio: a copy of the whole page's config, about
-380 kB, kept until ten thousand of them exist. Here it goes when the answer was fetched; what nobody fetches goes after
-a while. Gradio's own books that only grow are kept short, too.
+Each POST to /call/<endpoint> without a session is a new one to Gradio: a copy of the whole page's config, about 380 kB,
+kept until ten thousand of them exist. Here it is freed when the response was fetched, or after a while where nobody
+fetches it. Gradio's other dicts that only grow are pruned, too.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from app.guard import API
 
-CAPACITY = 200  # sessions of pages that Gradio keeps, the ones that were used last
-ANALYTICS = 100  # events whose times Gradio keeps; all of them are gone through after every event
+CAPACITY = 200  # sessions of pages that Gradio keeps, the most recently used
+ANALYTICS = 100  # events whose times Gradio keeps; it iterates over all of them after every event
 _UNFETCHED = 100  # finished calls whose answer nobody has fetched yet
 _PATIENCE = 600.0  # seconds that an answer waits to be fetched
 _MOMENT = 1.0  # seconds
-_MANY = 1_000  # entries of a book that is then gone through
+_MANY = 1_000  # entries of a dict, above which it is pruned
 _GONE = {"msg": "unexpected_error", "event_id": None, "message": "404: Not Found", "success": False,
-         "session_not_found": True}  # fmt: skip  # what Gradio's page knows, and reloads by
+         "session_not_found": True}  # fmt: skip  # Gradio's own message, at which the page reloads
 
 
 class Sessions:
-    """Hands everything on to `app`, the inner end of the door, and tidies up behind it."""
+    """The innermost ASGI middleware around `app`; it frees Gradio's memory after requests."""
 
     def __init__(self, app: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self.app, self._clock = app, clock
-        self._calls: OrderedDict[str, float] = OrderedDict()  # events of passing sessions, and when they were asked for
-        self._uploads: OrderedDict[str, None] = OrderedDict()  # uploads that were watched
+        self._calls: OrderedDict[str, float] = OrderedDict()  # events of calls, and when they were made
+        self._uploads: OrderedDict[str, None] = OrderedDict()  # names of uploads, the oldest first
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "").rstrip("/")
@@ -58,7 +58,7 @@ class Sessions:
     # -- calls -------------------------------------------------------------------
 
     async def _call(self, scope: Any, receive: Any, send: Any) -> None:
-        """A call of a public endpoint: its event is its session, unless it names another one."""
+        """Pass on a call of a public endpoint and note its event, which Gradio uses as its session."""
         self._tidy(scope["app"])
 
         async def learning(message: Any) -> None:
@@ -69,7 +69,8 @@ class Sessions:
         await self.app(scope, receive, learning)
 
     async def _answer(self, scope: Any, receive: Any, send: Any, event: str) -> None:
-        """What came of a call. Gradio would begin an answer about an event that it does not know, and break it off."""
+        """Pass on a request for a call's result, then free the call. An unknown event gets a 404: Gradio would start a
+        response and break it off."""
         if not _is_known(scope["app"], event):
             await JSONResponse({"detail": "There is no such event."}, 404)(scope, receive, send)
             return
@@ -79,11 +80,12 @@ class Sessions:
             if event in self._calls:
                 self._calls[event] = -math.inf  # it was fetched
                 self._tidy(scope["app"])
-                if event in self._calls:  # Gradio closes its books on an event a moment after it has answered
+                if event in self._calls:  # Gradio clears an event a moment after its response
                     asyncio.get_running_loop().call_later(_MOMENT, self._tidy, scope["app"])
 
     async def _stream(self, scope: Any, receive: Any, send: Any) -> None:
-        """The events of a page's session. One that is not known is told so in the page's own terms: it reloads."""
+        """Pass on a request for the events of a page's session. An unknown session gets the message that makes the page
+        reload."""
         name = _query(scope, "session_hash")
         if name and name not in scope["app"].get_blocks()._queue.pending_messages_per_session:
             told = StreamingResponse(iter([f"data: {json.dumps(_GONE)}\n\n"]), media_type="text/event-stream")
@@ -92,7 +94,7 @@ class Sessions:
         await self.app(scope, receive, send)
 
     def _tidy(self, app: Any) -> None:
-        """Forget calls that are over and were not asked about, and what else only grows."""
+        """Free calls that are over and whose results were not fetched, and prune what only grows."""
         late = self._clock() - _PATIENCE
         over = len(self._calls) - _UNFETCHED
         for number, (event, since) in enumerate(list(self._calls.items())):
@@ -108,7 +110,8 @@ class Sessions:
     # -- uploads -----------------------------------------------------------------
 
     async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
-        """An upload, or somebody who watches one: Gradio keeps a signal for every name that it was ever told."""
+        """Pass on an upload, or a request for its progress, then forget the oldest: Gradio keeps a signal for every
+        upload's name."""
         name = _query(scope, "upload_id")
         try:
             await self.app(scope, receive, send)
@@ -121,14 +124,15 @@ class Sessions:
 
 
 class PerVisitor:
-    """The sessions that each visitor has opened, so that one alone cannot push the others' out of Gradio's memory."""
+    """The sessions that each visitor has opened, limited so that one visitor cannot evict the others' from Gradio's
+    memory."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._names: dict[str, OrderedDict[str, None]] = {}
 
     def touch(self, who: str, name: str, state_holder: Any) -> None:
-        """Note that a session is used; the visitor's oldest go where there are too many."""
+        """Note that a session is used; the visitor's oldest are evicted where there are too many."""
         names = self._names.pop(who, OrderedDict())
         self._names[who] = names  # the last who came
         names[name] = None
@@ -140,7 +144,7 @@ class PerVisitor:
 
 
 def _forget(app: Any, event: str) -> bool:
-    """Let go of a passing session; False while its event is still being worked on."""
+    """Free the memory of a call's session; return False while its event is still running."""
     queue = app.get_blocks()._queue  # there is no public way to it
     if event in queue.event_ids_to_events:
         return False
@@ -173,7 +177,7 @@ def _forget_upload(name: str) -> None:
 
 
 def _event_in(body: bytes) -> str:
-    """Return the event that a call's answer names; empty where it names none."""
+    """Return the event that a call's response names; empty where it names none."""
     if len(body) > 200:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Answers to guests that are open, such as streams: they end when the guests' time is over, not when they please."""
+"""Open responses to guests, such as streams: they are cancelled when the public link ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio
 
 
 class OpenStreams:
-    """Who is being answered now, in whichever loop."""
+    """The responses that are being sent now, in any event loop."""
 
     def __init__(self) -> None:
         self._open: dict[anyio.CancelScope, asyncio.AbstractEventLoop] = {}
@@ -19,7 +19,8 @@ class OpenStreams:
 
     @contextlib.contextmanager
     def stay(self, seconds: float | None) -> Iterator[anyio.CancelScope]:
-        """An answer, which is broken off after so many seconds (None: it may go on) and when all are ended."""
+        """Run the block as a response that is cancelled after so many seconds (None: it has no limit) and by
+        `end_all`."""
         scope = anyio.CancelScope() if seconds is None else anyio.move_on_after(seconds)
         with self._lock:
             self._open[scope] = asyncio.get_running_loop()
@@ -31,7 +32,7 @@ class OpenStreams:
                 del self._open[scope]
 
     def end_all(self) -> None:
-        """Break off all that are open. From any thread."""
+        """Cancel all open responses. Can be called from any thread."""
         with self._lock:
             scopes = list(self._open.items())
         for scope, loop in scopes:

@@ -1,9 +1,9 @@
-"""Log-in attempts, limited per address with a growing wait; in all they are only slowed.
+"""Log-in attempts: per address limited with a growing wait, in total only slowed down.
 
-A limit for everybody together would let one stranger shut the door for all guests. A made-up password has 50 bits and
-needs none; for one that somebody has chosen, each address has few tries, and when many addresses try at once their
-tries pass one after the other. A browser that was let in once has its own count, so that guesses of others who share
-its address, as a household or an office does, do not keep it out.
+A total limit would let one stranger lock out all guests. A generated password has 50 bits and needs none; for one that
+somebody has chosen, each address has few tries, and when many addresses try at once their tries are served one after
+the other. A browser that has logged in once is counted separately, so that guesses of others at its address, as in a
+household or an office, do not keep it out.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TypeVar
 
 FREE = 5  # wrong tries of one address before it has to wait
 LONGEST = 60.0  # seconds
-MANY = 30  # wrong tries of everybody within a minute, after which tries pass one by one
+MANY = 30  # wrong tries of everybody within a minute, after which tries are served one by one
 SPACING = 0.2  # seconds between two such tries
-_WAITING = 100  # tries that may stand in line then
+_WAITING = 100  # tries that may wait then
 _FORGET = 900.0  # seconds after which an address starts anew
 _ADDRESSES = 10_000  # remembered
 _T = TypeVar("_T")
@@ -34,7 +34,8 @@ class _Record:
 
 
 class Throttle:
-    """`clock` gives seconds; only differences count. Who tries is an address, or a visitor who was let in before."""
+    """Counts log-in attempts by address, or by a visitor who has logged in before. `clock` gives seconds; only
+    differences count."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,19 +46,19 @@ class Throttle:
         self._lock = threading.Lock()
 
     def counted_by(self, visitor: str, address: str) -> str:
-        """Return whose tries these are."""
+        """Return the key under which an attempt is counted."""
         with self._lock:
             return f"visitor:{visitor}" if visitor and visitor in self._let_in else address
 
     def wait(self, who: str) -> float:
-        """Return seconds until they may try again; 0: now."""
+        """Return the seconds until the next attempt is allowed; 0: now."""
         now = self._clock()
         with self._lock:
             record = self._records.get(who)
             return max(0.0, record.until - now) if record and now - record.last < _FORGET else 0.0
 
     async def slowed(self) -> bool:
-        """Stand in line where many wrong passwords come in; False: the line is too long."""
+        """Wait for a turn where many wrong passwords come in; return False where too many attempts are waiting."""
         now = self._clock()
         self._recent = [when for when in self._recent[-MANY:] if now - when < 60]
         if len(self._recent) < MANY:
@@ -73,7 +74,7 @@ class Throttle:
         return True
 
     def wrong(self, who: str) -> None:
-        """Note a wrong password: from the sixth on, each wait is twice the one before."""
+        """Note a wrong password: from the fifth on there is a wait, each twice the one before, up to a minute."""
         now = self._clock()
         with self._lock:
             record = self._records.pop(who, None)
@@ -86,7 +87,7 @@ class Throttle:
             self._recent.append(now)
 
     def right(self, who: str, visitor: str) -> None:
-        """Note a right one."""
+        """Note a right password: the count starts anew, and the visitor is counted separately from now on."""
         with self._lock:
             self._records.pop(who, None)
             if visitor:

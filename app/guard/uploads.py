@@ -1,4 +1,4 @@
-"""Files that come and go over the network: Gradio takes and gives only what lies in the upload folder."""
+"""Files to and from Gradio, which reads and serves only what is in the upload folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.errors import SceneError
 
 def uploaded(path: object, folder: Path) -> Path:
     """Return the uploaded file at this path. Gradio checks the files of well-formed calls; a hand-made call could name
-    any file of this machine. Raises SceneError, in the same words whether there is such a file or not."""
+    any file of this machine. Raises SceneError, with the same message whether the file exists or not."""
     refusal = SceneError("", "this is not an uploaded file", "Upload the picture first.")
     try:
         found = Path(str(path)).resolve()
@@ -23,7 +23,7 @@ def uploaded(path: object, folder: Path) -> Path:
 
 
 def handed_out(path: Path, folder: Path) -> Path:
-    """Return a copy of one file in the upload folder, to be named in an answer: Gradio hands out nothing from anywhere
-    else, and no folder with what others made is to be opened for it. It is thrown away a day after it was last asked
+    """Copy a file into the upload folder, to be named in a response: Gradio serves nothing from anywhere else, and
+    opening another folder to it would expose other visitors' files. The copy is deleted a day after it was last asked
     for. Raises OSError."""
     return Path(save_file_to_cache(path, str(folder)))

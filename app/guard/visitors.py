@@ -1,8 +1,8 @@
-"""Who is asking: a visitor, known by a cookie that this server has issued, and whether it is the owner.
+"""Visitors: known by a signed cookie that this server has issued; one of them is the owner.
 
-A browser keeps the cookie, and so does Gradio's client for Python. What comes without one shares the visitor "" with
-everything else that does: there, only unguessable ids and paths keep one from another. What a person may ask of the
-machine is counted by none of that, since anybody can throw a cookie away, but by the account and the address.
+A browser keeps the cookie, and so does Gradio's client for Python. Requests without one share the visitor "" with each
+other: there, only unguessable ids and paths keep them apart. Limits do not count by cookie, since anybody can delete a
+cookie, but by the account and the address.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PASS = re.compile(r"(owner|[0-9]{1,6})\.[0-9a-f]{32}\.[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Visitor:
-    """`id` is what belongings are filed under; it is not the cookie and opens nothing. `who` is what limits count by:
-    the account that they logged in with, and where they come from; empty where everything is one person's."""
+    """`id` is what ownership is recorded under; it is not the cookie and grants nothing. `who` is what limits count by:
+    the account that they logged in with, and their address; empty on a server that is not shared."""
 
     id: str
     is_owner: bool = False
@@ -40,10 +40,11 @@ OWNER = Visitor("owner", True)  # on a server that is not shared
 
 
 class Passes:
-    """The cookies of one server. `key` signs those of visitors and is kept over a restart; passes end with the server.
+    """The signed cookies of one server. `key` signs the visitors' cookies and is kept over a restart; passes (the
+    cookies of a log-in) end with the server.
 
-    Both are signed, not remembered, so that no number of log-ins pushes anybody's out. `is_known(id)`: whether there
-    are belongings of a visitor, whose cookie may be one from before they were signed.
+    Both are signed, not stored, so that no number of log-ins evicts anybody's. `is_known(id)`: whether a visitor owns
+    anything; then their cookie may be one from before cookies were signed.
     """
 
     def __init__(self, access: Access, key: bytes, is_known: Callable[[str], bool] = lambda visitor: False) -> None:
@@ -52,13 +53,13 @@ class Passes:
         self._passing = secrets.token_bytes(32)
 
     def issue(self, account: int | None) -> str:
-        """Return a pass for who has logged in with that account of the access, counted from 0; None: for the owner."""
+        """Issue a pass for the account with this number, counted from 0; None: for the owner."""
         said = f"{'owner' if account is None else account}.{secrets.token_hex(16)}"
         return f"{said}.{_signature(self._passing, said)}"
 
     def recognise(self, request: Request, foreign: bool, address: str) -> tuple[Visitor, bool]:
-        """Return the visitor, and whether they are let in. `foreign`: another site's page asks; its cookies do not
-        count."""
+        """Return the visitor, and whether they are let in. `foreign`: the request comes from another site's page; its
+        cookies are ignored."""
         cookies = {} if foreign else request.cookies
         secret, account = self._secret(cookies.get(COOKIE, "")), self._account(cookies.get(self.cookie, ""))
         visitor = _digest(secret) if secret else ""
@@ -68,7 +69,7 @@ class Passes:
         return Visitor(visitor, False, f"{account or ('-' if is_in else '?')}@{address}"), is_in
 
     def cookies(self, request: Request, pass_secret: str = "") -> list[str]:
-        """Return the Set-Cookie values a response needs: the visitor's where there is none that counts, and a new
+        """Return the Set-Cookie values that a response needs: a visitor's cookie where there is no valid one, and a new
         pass."""
         found, held = [], request.cookies.get(COOKIE, "")
         if not (_SIGNED.fullmatch(held) and self._secret(held)):
@@ -79,20 +80,21 @@ class Passes:
         return found
 
     def _secret(self, cookie: str) -> str:
-        """Return what a visitor's cookie holds, where this server has issued it; else nothing."""
+        """Return the secret in a visitor's cookie; empty where this server did not issue it."""
         if match := _SIGNED.fullmatch(cookie):
             return match[1] if hmac.compare_digest(match[2], _signature(self._key, match[1])) else ""
         return cookie if _BARE.fullmatch(cookie) and self._is_known(_digest(cookie)) else ""
 
     def _account(self, cookie: str) -> str:
-        """Return the account a pass was issued for, or "owner"; nothing for no pass of this server's."""
+        """Return the account that a pass was issued for, or "owner"; empty for a pass that this server did not
+        issue."""
         match = _PASS.fullmatch(cookie)
         said, _, signature = cookie.rpartition(".")
         return match[1] if match and hmac.compare_digest(signature, _signature(self._passing, said)) else ""
 
     @property
     def _flags(self) -> str:
-        # a Space stands in a frame of another site, where browsers send Lax cookies to nobody
+        # a Space is in a frame of another site, where browsers send no Lax cookies
         site = "SameSite=None; Secure; Partitioned" if self._access.embedded else "SameSite=Lax"
         return f"Path=/; HttpOnly; {site}"
 

@@ -1,1 +1,1 @@
-"""Help when something breaks: what is wrong with this machine, and what to tell who can mend it."""
+"""Help when something breaks: what is wrong with this machine, and what a report needs."""

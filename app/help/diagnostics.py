@@ -22,7 +22,7 @@ _JOB_LINES = 60
 
 
 def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, Any] | None = None) -> str:
-    """Return the whole text. `hardware` and `plan` are plain data, as the engine tells them."""
+    """Return the whole report. `hardware` and `plan` are plain data, as the engine gives them."""
     parts = [
         f"Troupe {VERSION}, Python {platform.python_version()}, {platform.platform()}",
         "\n".join(f"{name} {_version(name)}" for name in PACKAGES),
@@ -43,8 +43,8 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
 
 
 def without_private(text: str, known: Mapping[Path, str]) -> str:
-    """Return the text without what people wrote (it stands in quotes, in our messages) and without where they keep it;
-    folders that are `known` get their names."""
+    """Redact a text: without what people wrote (our messages quote it) and without paths; `known` folders are replaced
+    by their names."""
     spelled = {str(path): name for folder, name in known.items() for path in (folder, folder.resolve())
                if path.name}  # fmt: skip  # never a whole disk: every path would lose its first letter
     for folder in sorted(spelled, key=len, reverse=True):  # before the quotes: a folder may have an apostrophe
@@ -55,7 +55,7 @@ def without_private(text: str, known: Mapping[Path, str]) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Without what Python quotes because there is an apostrophe in it; a traceback's file names stay."""
+    """Remove what Python puts in double quotes because it holds an apostrophe; file names in a traceback stay."""
     return re.sub(r'(?<!File )"[^"\n]*"', '"…"', text)
 
 

@@ -1,4 +1,4 @@
-"""`python launch.py doctor`: looks at everything that Troupe needs, and says what to do for each line that is wrong."""
+"""`python launch.py doctor`: check everything that Troupe needs, and say what to do about each line that is wrong."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ GOOD: Final = "good"
 NOTE: Final = "note"
 BAD: Final = "bad"
 _MARKS = {GOOD: "ok  ", NOTE: "note", BAD: "BAD "}
-_ROOM = 2 * 10**9  # bytes free for clips, below which it is worth a word
+_ROOM = 2 * 10**9  # bytes free for clips, below which there is a note
 _TIGHT = 200 * 10**6  # below which a clip may not fit
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `note`: it works, but something is not there that a person may want."""
+    """The result of one check. Level `note`: Troupe works, but something optional is missing."""
 
     what: str
     level: Literal["good", "note", "bad"]
@@ -39,7 +39,7 @@ class Finding:
 
 
 def main(argv: Sequence[str], home: Path = ROOT / "outputs") -> int:
-    """Print a line for every finding; 0 where nothing is bad, 1 otherwise. `home`: where clips go unless asked."""
+    """Print a line for every finding; return 0 where nothing is bad, else 1. `home`: the default folder for clips."""
     parser = argparse.ArgumentParser(prog="launch.py doctor", description="Check everything that Troupe needs.")
     parser.add_argument("--outputs", type=Path, default=home, help="the folder of your clips")
     worst = GOOD
@@ -53,7 +53,7 @@ def main(argv: Sequence[str], home: Path = ROOT / "outputs") -> int:
 
 
 def examine(outputs: Path) -> Iterator[Finding]:
-    """Look at one thing after the other. A check that itself fails is a finding, too."""
+    """Run the checks one after the other, yielding a finding for each. A check that raises is a bad finding, too."""
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("Python", _python),
         ("Packages", lambda: _packages("Packages", "requirements.txt", BAD)),
@@ -68,7 +68,7 @@ def examine(outputs: Path) -> Iterator[Finding]:
     for what, check in checks:
         try:
             yield check()
-        except Exception as error:  # a doctor does not faint
+        except Exception as error:  # one failing check must not end the others
             yield Finding(what, BAD, f"the check failed ({type(error).__name__}: {error})", "Please report this line.")
 
 

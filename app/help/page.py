@@ -1,4 +1,4 @@
-"""The Help tab: look at the machine, and copy what a report needs."""
+"""The Help tab: check the machine, and copy what a report needs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _WORDS = {"good": "fine", "note": "note", "bad": "needs you"}
 
 
 def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], is_owner: Callable[[], bool]) -> None:
-    """The tab's content and its handlers; to be called inside the page's Blocks. `hardware()` tells what this machine
-    is; a guest of a shared page is not told."""
+    """Build the tab's content and attach its handlers. Call it inside the page's Blocks. `hardware()` describes this
+    machine; guests of a shared page cannot see it."""
     gr.HTML(
         '<div class="tr-help"><h3>Something does not work?</h3><p>Check the machine first: every line that is not fine '
         "says what to do. If that does not help, copy the diagnostics into your report: versions, hardware and the "

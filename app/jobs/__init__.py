@@ -1,1 +1,1 @@
-"""Jobs: what is being made, what waits, and what became of it."""
+"""Jobs: the running one, the waiting ones, and those that are over."""

@@ -1,4 +1,4 @@
-"""The jobs' folders: made, brought safely to the disk, tidied, and moved to the trash and back."""
+"""The jobs' folders: made, synced to the disk, cleaned up, and moved to the trash and back."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from engine.scene.scene import Scene, load_scene
 
 NAME = re.compile(r".+_([0-9a-f]{32})")
 _PENDING = ".not-yet-accepted"
-_GROWING = re.compile(r"\..+\.(?:part|txt)")  # what write_video, the run's state and the preview grow under
+_GROWING = re.compile(r"\..+\.(?:part|txt)")  # temporary names of write_video, the run's state and the preview
 
 
 class Folders:
-    """`clips` holds a folder for every job, `trash` those that were put away."""
+    """`clips` holds a folder for every job, `trash` those that were moved to the trash."""
 
     def __init__(self, outputs: Path) -> None:
         self.outputs, self.clips, self.trash = outputs, outputs / "clips", outputs / "trash"
 
     def new(self, slug: str) -> tuple[str, Path]:
-        """Return an id that nobody can guess and a fresh folder; its name says when and what. Until it is accepted it
-        counts for nothing, and what a kill leaves of it is removed at the next start. Raises TroupeError."""
+        """Make a job's id, which cannot be guessed, and its folder, named by time, slug and id. Until `accept` the
+        folder is not a job's, and the next start deletes it. Raises TroupeError."""
         job_id = uuid.uuid4().hex
         folder = self.clips / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{slug}_{job_id}"
         try:
@@ -41,7 +41,7 @@ class Folders:
         return job_id, folder
 
     def accept(self, folder: Path) -> None:
-        """The store knows the folder's job now."""
+        """Mark a folder as a job's, once the store has the job."""
         with contextlib.suppress(OSError):
             (folder / _PENDING).unlink(missing_ok=True)
 
@@ -49,14 +49,14 @@ class Folders:
         return (folder / _PENDING).exists()
 
     def find(self, name: str, trashed: bool) -> Path:
-        """Where a job's folder is. A move that was cut off leaves it on the other side until the next start."""
+        """Return a job's folder. A move that was interrupted leaves it in the other place until the next start."""
         name = Path(name).name  # it comes from a file that a person can write
         here, there = (self.trash, self.clips) if trashed else (self.clips, self.trash)
         return there / name if not (here / name).exists() and (there / name).exists() else here / name
 
     def move(self, name: str, to_trash: bool) -> None:
-        """Bring a folder where it belongs. One that cannot be moved now (Windows, while a player has the clip open) is
-        moved at the next start."""
+        """Move a folder to the trash or back. One that cannot be moved now (Windows, while a player has the clip open)
+        is moved at the next start."""
         name = Path(name).name
         source, target = (self.clips, self.trash) if to_trash else (self.trash, self.clips)
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ class Folders:
                 os.rename(source / name, target / name)
 
     def all(self) -> Iterator[tuple[str, Path, bool]]:
-        """(job id, folder, whether it lies in the trash) of every job's folder, the oldest first."""
+        """Yield (job id, folder, whether it is in the trash) for every job's folder, the oldest first."""
         found = []
         for place in (self.clips, self.trash):
             with contextlib.suppress(FileNotFoundError):
@@ -77,7 +77,7 @@ class Folders:
 
 
 def settle(folder: Path) -> None:
-    """Bring a folder's files, and their names, safely to the disk: what is promised now must outlive a power cut."""
+    """Sync a folder's files and their names to the disk (fsync), so that they survive a power cut."""
     for path in folder.iterdir():
         if path.is_file():
             with path.open("rb+") as file:
@@ -92,7 +92,7 @@ def settle(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove half-written files. Nobody writes here any more: that is for the caller to know."""
+    """Delete half-written files. The caller makes sure that nobody is writing here."""
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
             if _GROWING.fullmatch(path.name):
@@ -101,13 +101,13 @@ def tidy(folder: Path) -> None:
 
 
 def drop_steps(folder: Path) -> None:
-    """Remove the steps that a run has saved: it has its clip."""
+    """Delete the steps that a run has saved, once its clip is finished."""
     with contextlib.suppress(OSError):
         (folder / STATE).unlink(missing_ok=True)
 
 
 def whole_clip(folder: Path) -> Path | None:
-    """Return the clip of a folder, where there is one and it can be read: it has its name only once it is whole."""
+    """Find a folder's finished clip; None where there is none that can be read."""
     from engine.media.video import probe
 
     for clip in sorted(folder.glob("*.mp4")):
@@ -118,7 +118,7 @@ def whole_clip(folder: Path) -> Path | None:
 
 
 def poster_of(clip: Path) -> Path | None:
-    """Return the picture beside a clip, made now where it is missing."""
+    """Return the picture beside a clip, making it where it is missing; None where that fails."""
     from engine.media.video import poster
 
     out = clip.with_suffix(".jpg")
@@ -130,7 +130,7 @@ def poster_of(clip: Path) -> Path | None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Return whether a folder's scene can be rendered: it and all its pictures are there."""
+    """Return whether a folder's scene can be rendered: the scene and all its pictures are there."""
     try:
         return all((folder / name).is_file() for name in pictures_of(load_scene(folder / SCENE)))
     except SceneError:
@@ -138,13 +138,14 @@ def is_complete(folder: Path) -> bool:
 
 
 def pictures_of(scene: Scene) -> set[str]:
-    """Return the files that a scene names."""
+    """Return the names of the files that a scene uses."""
     masks = {element.cutout for element in scene.cast if element.role != "background"} - {"auto", "none"}
     return {element.image for element in scene.cast} | masks
 
 
 def copy_pictures(source: Path, target: Path, scene: Scene) -> None:
-    """The scene's pictures, into another job's folder. Raises TroupeError where one is gone or lies elsewhere."""
+    """Copy the scene's pictures into another job's folder. Raises TroupeError where one is gone or outside of its
+    folder."""
     try:
         for name in pictures_of(scene):
             if not (source / name).resolve().is_relative_to(source.resolve()):

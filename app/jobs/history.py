@@ -1,4 +1,4 @@
-"""What can be seen of the jobs, those under way and those that are over; favourites and the trash."""
+"""Snapshots of the jobs, active or over; favourites and the trash."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ID = re.compile(r"[0-9a-f]{32}")
 
 
 class History:
-    """Reads the store, and of the running job what is newer in memory. Where an owner is given, only their jobs are
-    seen."""
+    """Reads jobs from the store, and the running job's progress from memory. Where an owner is given, only their jobs
+    are found."""
 
     _store: JobStore
     _folders: Folders
     _worker: Runner
 
     def snapshot(self, job_id: object) -> Snapshot | None:
-        """Return a job as it stands; None where there is no such job. Whoever has the id may ask."""
+        """Return a snapshot of a job; None where there is no such job. Whoever has the id may ask."""
         row = self._row(job_id)
         if row is None:
             return None
@@ -45,9 +45,9 @@ class History:
         return self._snap(row, ahead)
 
     def queue(self, owner: str | None = None) -> list[Snapshot]:
-        """Return the running job, then those in line, in their order."""
+        """Return snapshots of the running job, then of the waiting and held ones, in their order."""
         found, ahead = [], 0
-        for row in self._store.queued():  # in one look: a job that begins between two would be in neither
+        for row in self._store.queued():  # one query: between two, a job that starts could be missed
             ahead += row.state == WAITING
             found.append(self._snap(row, ahead if row.state == WAITING else 0))
         return [snap for snap in found if owner is None or snap.owner == owner]
@@ -56,20 +56,20 @@ class History:
         self, owner: str | None = None, search: str = "", engine: str | None = None, favourites: bool = False,
         limit: int = 50, offset: int = 0,
     ) -> list[Snapshot]:  # fmt: skip
-        """Return jobs that are over, the newest first; `search`: words of the prompt or the cast's names, in any
-        order."""
+        """Return snapshots of jobs that are over, the newest first; `search`: words of the prompt or the cast's names,
+        in any order."""
         return [self._snap(row) for row in self._store.history(owner, search, engine, favourites, limit, offset)]
 
     def in_trash(self, owner: str | None = None, older_than: float = 0.0) -> list[Snapshot]:
-        """Return what was put away, at least so many seconds ago, the latest first."""
+        """Return snapshots of the jobs that were moved to the trash at least so many seconds ago, the latest first."""
         before = _ago(older_than)
         return [self._snap(row) for row in self._store.in_trash(owner) if not older_than or row.trashed <= before]
 
     def scene_file(self, job_id: str, owner: str | None = None) -> Path:
-        """Where a job's scene lies, its pictures beside it. Raises TroupeError."""
+        """Return the path of a job's scene; its pictures are beside it. Raises TroupeError."""
         return self._folder(self._mine(job_id, owner)) / SCENE
 
-    # -- keeping -------------------------------------------------------------------
+    # -- favourites and the trash ---------------------------------------------------
 
     def set_favourite(self, job_id: str, favourite: bool, owner: str | None = None) -> None:
         row = self._mine(job_id, owner)
@@ -77,20 +77,20 @@ class History:
         self._write_down(row, favourite=favourite)
 
     def restore(self, job_id: str, owner: str | None = None) -> None:
-        """Bring a job back from the trash."""
+        """Restore a job from the trash."""
         row = self._mine(job_id, owner)
         self._store.change(row.id, trashed="")
         self._folders.move(row.folder, to_trash=False)
         self._write_down(replace(row, trashed=""), trashed="")
 
     def purge_trash(self, older_than: float, owner: str | None = None) -> int:
-        """Delete for good what has been in the trash for more than so many seconds; how many jobs."""
+        """Delete for good the jobs that have been in the trash for so many seconds; return how many."""
         before, count = _ago(older_than), 0
         for row in self._store.in_trash(owner):
             folder = self._folder(row)
             if row.trashed <= before:
                 shutil.rmtree(folder, ignore_errors=True)
-                if not folder.exists():  # else it is in use: the next time
+                if not folder.exists():  # else it is in use: retried the next time
                     self._store.delete(row.id)
                     count += 1
         return count
@@ -102,7 +102,8 @@ class History:
         return row if row is not None and owner in (None, row.owner) else None
 
     def _mine(self, job_id: object, owner: str | None, states: tuple[str, ...] = ()) -> JobRow:
-        """Return the job's row. Raises TroupeError where there is none, it is another owner's, or in another state."""
+        """Return the job's row. Raises TroupeError where there is none, it is another owner's, or it is in another
+        state."""
         row = self._row(job_id, owner)
         if row is None:
             raise TroupeError("There is no such clip", "It may have been removed in another tab.")
@@ -112,7 +113,7 @@ class History:
         return row
 
     def _write_down(self, row: JobRow, **values: object) -> None:
-        """Keep something of a job beside its clip as well: what the store knows alone is gone with it."""
+        """Save values of a job in its folder's job.json too, so that they survive the loss of the store."""
         try:
             amend(self._folder(row), **values)
         except OSError as error:
@@ -136,7 +137,8 @@ class History:
             "resumable": row.state in (STOPPED, INTERRUPTED, FAILED) and (folder / SCENE).is_file(),
             "steps_kept": kept, "left": self._left(row, kept),
         }  # fmt: skip
-        if row.state in (WAITING, RUNNING):  # a running one has trouble where a full disk does not take its end down
+        # a finished job still shows as running while a full disk keeps its result from being saved
+        if row.state in (WAITING, RUNNING):
             waits = row.state == WAITING and self._worker.paused
             seen["error"] = self._worker.trouble or (_PAUSED if waits else "")
         progress = self._worker.progress if row.state == RUNNING else None
@@ -148,8 +150,8 @@ class History:
         )  # fmt: skip
 
     def _times(self, progress: Any) -> tuple[float, float | None]:
-        """Return seconds that the running job has taken, and those that its stage still takes as it said itself.
-        Between two words of the engine, which can be minutes apart, time goes on."""
+        """Return the seconds that the running job has taken, and those that its stage still takes by its own estimate
+        (None: it gave none). Both go on between two messages of the engine, which can be minutes apart."""
         since = max(0.0, time.monotonic() - self._worker.heard)
         if progress is None:
             return self._worker.earlier + since, None
@@ -157,19 +159,20 @@ class History:
         return self._worker.earlier + progress.elapsed + since, None if left is None else max(0.0, left - since)
 
     def _left(self, row: JobRow, kept: bool) -> float | None:
-        """Return what the whole job still takes, by the pace of this engine's last jobs on this machine."""
+        """Estimate the seconds that the whole job still takes, from the median speed of this engine's last jobs; None
+        where that is not known."""
         pace = self._store.pace(row.engine)
         if pace is None:
             return None
         whole = pace * row.units
         if row.state == RUNNING:
             spent, remaining = self._times(self._worker.progress)
-            return max(whole - spent, remaining or 0.0) or None  # longer than ever before: nothing true can be said
+            return max(whole - spent, remaining or 0.0) or None  # it takes longer than estimated: no estimate
         return whole * (1 - share_of(row.engine, row.stage, row.step, row.of)) if kept else whole
 
 
 def _ago(seconds: float) -> str:
-    """Return the time of day so many seconds ago, as the store has it."""
+    """Return the time so many seconds ago, in the store's format."""
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 

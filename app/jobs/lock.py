@@ -1,6 +1,6 @@
-"""One Troupe to an outputs folder: the first holds a lock on a file in it, and says in the file where it can be found.
+"""One Troupe per outputs folder: the first locks a file in it, and writes into the file where its page is.
 
-The system lets go of the lock when its holder ends, however it ends.
+The system releases the lock when its holder ends, however it ends.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from engine.disk.lock import FileLock, Taken
 from engine.errors import TroupeError
 
 NAME = "troupe.lock"
-_AT = 1 << 30  # the byte that is locked: Windows lets nobody read what is locked, and the words stand at the start
+_AT = 1 << 30  # the locked byte: on Windows nobody can read locked bytes, and the text is at the start
 
 
 class FolderLock:
-    """Held from its making on. Raises TroupeError where another copy holds it, or the folder cannot be written."""
+    """A lock that is held from construction on. Raises TroupeError where another copy holds it, or the folder cannot be
+    written."""
 
     def __init__(self, outputs: Path) -> None:
         self._path = outputs / NAME
@@ -33,7 +34,7 @@ class FolderLock:
         self.tell("")
 
     def tell(self, url: str) -> None:
-        """Write down where this copy's page is. The lock itself counts, so a full disk is no reason to stop."""
+        """Write this copy's URL into the lock file. Errors are ignored: only the lock itself matters."""
         text = json.dumps({"process": os.getpid(), "url": url}).encode()
         try:
             os.ftruncate(self._lock.file, 0)
@@ -43,13 +44,13 @@ class FolderLock:
             pass
 
     def release(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         self._lock.release()
 
 
 def check_free(outputs: Path) -> None:
-    """Raise TroupeError where another copy of Troupe works on this folder; take nothing."""
-    if os.path.exists(outputs / NAME):  # a folder that may not be entered is told by who opens it
+    """Check that no other copy of Troupe works on this folder, raising TroupeError where one does; take no lock."""
+    if os.path.exists(outputs / NAME):  # `open_house` reports a folder without permission
         FolderLock(outputs).release()
 
 

@@ -1,7 +1,7 @@
-"""A log for every job, beside its clip: what was asked, how long each stage took, and why it failed.
+"""A log for every job, beside its clip: the request, how long each stage took, and why it failed.
 
-The prompt and the cast's names stay out, so that it can be passed on; an error may still quote them, and what is passed
-on goes through `app.help.diagnostics.without_private`.
+The prompt and the cast's names are left out, so that the log can be passed on; an error may still quote them, so the
+diagnostics redact it (`app.help.diagnostics.without_private`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from engine.scene.engines import find_engine
 NAME = "job.log"
 _BYTES, _OLDER = 100_000, 1  # of one file; how many older ones are kept
 _BEGINS, _GOES_ON, _FAILED = "begins", "goes on", "failed"
-_LOOKED_AT = 200  # of the newest jobs, for one that failed
+_LOOKED_AT = 200  # newest jobs among which a failed one is sought
 
 
 class JobLog:
-    """One run of a job, added to the log in its folder. A log that cannot be written stops nobody."""
+    """Appends one run of a job to the log in its folder. Errors in writing it are ignored."""
 
     def __init__(self, folder: Path) -> None:
         self._handler = logging.handlers.RotatingFileHandler(
@@ -36,7 +36,7 @@ class JobLog:
         self._stage, self._since = "", time.monotonic()
 
     def begin(self, request: RenderRequest, engine: str, goes_on: bool) -> None:
-        """Say what was asked for. `goes_on`: from the steps of an earlier run."""
+        """Log the request. `goes_on`: the run continues from the saved steps of an earlier one."""
         scene, video = request.scene, request.scene.video
         cast = ", ".join(f"{count} {role}" for role, count in Counter(each.role for each in scene.cast).items())
         asked = f"{video.width}x{video.height}, {video.frames} frames at {video.fps} a second, {cast}"
@@ -48,13 +48,13 @@ class JobLog:
         self._say(f"{how}: Troupe {VERSION}, {engine}, seed {scene.sampling.seed}, {asked}")
 
     def tell(self, progress: Progress) -> None:
-        """Take down each stage when the next one begins."""
+        """Log each stage's duration when the next one begins."""
         if progress.stage != self._stage:
             self._end_stage()
             self._stage, self._since = progress.stage, time.monotonic()
 
     def end(self, state: str, said: str = "", error: BaseException | None = None) -> None:
-        """What became of it; of an error the traceback too, with the one from the engine's process."""
+        """Log the result, for an error with its traceback, that of the engine's process included."""
         self._end_stage()
         self._say(f"{_FAILED if error else state}: {said}" if said else state)
         if error is not None:
@@ -64,7 +64,7 @@ class JobLog:
         self._say(f"note: {said}")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with contextlib.suppress(OSError):
             self._handler.close()
 
@@ -82,8 +82,8 @@ def _plain(name: str) -> str:
 
 
 def last_failure(clips: Path) -> list[str]:
-    """Return the lines of the last run of the newest job that failed, without what is noted about its cast; empty where
-    the newest jobs went well."""
+    """Return the lines of the last run of the newest job that failed, without the notes about its cast; empty where
+    none of the newest jobs failed."""
     for path in _newest(clips):
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -95,7 +95,7 @@ def last_failure(clips: Path) -> list[str]:
 
 
 def _what(line: str) -> str:
-    """Return what a line tells: its first words, after the time of day."""
+    """Return a line's first words, after the time, which say what kind of line it is."""
     return line[24:].partition(":")[0] if line[:4].isdigit() and line[4:5] == "-" else ""
 
 

@@ -1,7 +1,7 @@
-"""The store's schema, as the steps that lead to it: a new file takes all of them, an older one those it lacks.
+"""The store's schema, as migrations: a new file gets all of them, an older one those that it lacks.
 
-A file's version (`PRAGMA user_version`) is the number of migrations that it has had. To add a column: a field with a
-default in `JobRow` (`app/jobs/store.py`), and at the end of `MIGRATIONS` a function such as
+A file's version (`PRAGMA user_version`) is the number of migrations that were applied to it. To add a column: a field
+with a default in `JobRow` (`app/jobs/store.py`), and at the end of `MIGRATIONS` a function such as
 
     def sharpness(db: sqlite3.Connection) -> None:
         db.execute("ALTER TABLE jobs ADD COLUMN sharpness REAL NOT NULL DEFAULT 0.0")
@@ -29,7 +29,7 @@ Migration = Callable[[sqlite3.Connection], None]
 
 
 def first_schema(db: sqlite3.Connection) -> None:
-    """Make the tables of version 1. What they say is written out: names that the code uses today may change."""
+    """Create the tables of version 1. All values are literals: names that the code uses today may change."""
     db.execute("""
     CREATE TABLE jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, folder TEXT NOT NULL,
@@ -59,8 +59,8 @@ MIGRATIONS: list[Migration] = [
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:
-    """Return how many migrations the file has had; 0 for a new one. Raises StoreError for one that has had more than
-    there are here, sqlite3.DatabaseError where the number is spoilt."""
+    """Return how many migrations the file has had; 0 for a new one. Raises StoreError where there are more than this
+    version knows, sqlite3.DatabaseError where the number is damaged."""
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         problem = f"The list of jobs ({path}) was written by a newer Troupe"
@@ -71,13 +71,14 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
 
 
 def lacking(db: sqlite3.Connection, path: Path) -> list[Migration]:
-    """Return the migrations that the file has not had, in their order. Raises what `version_of` raises."""
+    """Return the migrations that the file has not had, in order. Raises what `version_of` raises."""
     return MIGRATIONS[version_of(db, path) :]
 
 
 def refuse_newer(path: Path) -> None:
-    """Raise StoreError where a newer Troupe has written the file. It and its log stay as they are, byte for byte: an
-    ordinary connection would move the log into the file when it is closed. What else is wrong passes here."""
+    """Check the file's version, raising StoreError where a newer Troupe has written it. The file and its log stay as
+    they are, byte for byte: closing an ordinary connection would move the log into the file. Other errors are ignored
+    here."""
     place, has_log = os.path.realpath(path), False
     with contextlib.suppress(OSError):
         has_log = os.path.getsize(f"{place}-wal") > 0
@@ -89,8 +90,8 @@ def refuse_newer(path: Path) -> None:
 
 
 def copy_aside(db: sqlite3.Connection, path: Path) -> None:
-    """Copy the open file with all that its log holds, such as to `jobs.before-v2.sqlite` beside it, where there are
-    jobs in it. The copy is whole or not there; one of that name is replaced. Raises StoreError."""
+    """Back up the open file with its log, such as to `jobs.before-v2.sqlite` beside it, where there are jobs in it. The
+    copy is written atomically and replaces one of that name. Raises StoreError."""
     if not version_of(db, path) or not db.execute("SELECT EXISTS (SELECT 1 FROM jobs)").fetchone()[0]:
         return
     try:
@@ -109,7 +110,7 @@ def copy_aside(db: sqlite3.Connection, path: Path) -> None:
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
     """Run the migrations that the file lacks, inside the caller's transaction. Raises StoreError where one fails, and
-    SQLite's own error where the disk does not do its part or the file, said to be new, has other tables in it."""
+    SQLite's own error where the disk fails or a new file has other tables in it."""
     before = version_of(db, path)
     for number, migration in enumerate(lacking(db, path), before + 1):
         try:
@@ -125,8 +126,8 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _run_inside(db: sqlite3.Connection, migration: Migration) -> None:
-    """Run one migration and let it end no transaction: `executescript` and `commit` would, without a word, and what had
-    been done so far could not be undone."""
+    """Run one migration and keep it from ending the transaction: `executescript` and `commit` would do so silently, and
+    the steps so far could not be rolled back."""
     ends = sqlite3.SQLITE_TRANSACTION
     db.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action == ends else sqlite3.SQLITE_OK)
     try:

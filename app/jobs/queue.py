@@ -1,7 +1,7 @@
-"""The job board: everything that a page can do with the queue.
+"""The job queue: everything that a page can do with jobs.
 
 A job's folder holds the whole scene (pictures included), so that the command line can render it again, and the clip
-when it is whole. A job's id is unguessable. Where an owner is given, only their jobs can be named.
+when it is finished. A job's id cannot be guessed. Where an owner is given, only their jobs can be named.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ STORE = "jobs.sqlite"
 
 
 class QueueFull(TroupeError):
-    """More jobs are waiting than this copy of Troupe takes."""
+    """More jobs are waiting than this copy of Troupe accepts."""
 
 
 class JobQueue(History):
-    """The queue, its worker and the past. `render(request, on_progress, stop) -> Result` is the engine's door.
+    """The queue, its worker and the history. `render(request, on_progress, stop) -> Result` makes a clip.
 
-    Making one takes the folder for this process and brings store and folders in step after whatever ended the last
-    run; `notice` says what a person should know of that. `start` lets the jobs run that were waiting. Raises
-    TroupeError where another copy works on the folder, it cannot be written, or a newer Troupe has written the store.
+    Construction locks the folder for this process and reconciles the store with the folders after the last run;
+    `notice` says what a person should know of that. `start` lets waiting jobs run. Raises TroupeError where another
+    copy works on the folder, it cannot be written, or a newer Troupe has written the store.
     """
 
     def __init__(self, outputs: Path, render: RenderCall, *, per_desk: int = 3, in_all: int = 30) -> None:
         self._per_desk, self._in_all = per_desk, in_all
-        self.asker: Callable[[], Asker] | None = None  # who asks now, on a server; without it nobody takes turns
-        self._askers: dict[str, str] = {}  # job in the queue -> who; a restart forgets it, and then the desk counts
+        self.asker: Callable[[], Asker] | None = None  # returns who asks, on a server; without it there are no turns
+        self._askers: dict[str, str] = {}  # job in the queue -> who; lost at a restart, then the desk counts
         self._folders = folders = Folders(outputs)
         self.lock = FolderLock(outputs)
         try:
             was_there = (outputs / STORE).is_file()
             self._store, self.notice = open_store(outputs / STORE, any(folders.all()))
-            self.is_new = bool(self.notice) or not was_there  # made from the folders, which may not know everything
+            self.is_new = bool(self.notice) or not was_there  # rebuilt from the folders, which may lack something
             try:
                 reconcile(self._store, folders)
                 self._worker = Runner(self._store, folders, render)
@@ -75,28 +75,29 @@ class JobQueue(History):
             raise
 
     def start(self) -> None:
-        """Work the queue off from now on; taking a job in does so, too."""
+        """Start the worker; submitting a job does so, too."""
         self._worker.start()
 
     def close(self, wait: float = 10.0) -> None:
-        """Interrupt the running job, keep everything, and let others have the folder."""
+        """Interrupt the running job, save everything and release the folder."""
         if self._worker.close(wait):
             self._store.close()
             self.lock.release()
 
     def take_notice(self) -> str:
-        """Return the notice, for the first who asks."""
+        """Return the notice once; later calls return an empty string."""
         notice, self.notice = self.notice, ""
         return notice
 
     # -- the queue ----------------------------------------------------------------
 
     def new_folder(self, slug: str) -> tuple[str, Path]:
-        """Return an id and a fresh folder for a job; the folder's name says when and what."""
+        """Make an id and a folder for a job; the folder's name tells when and what."""
         return self._folders.new(slug)
 
     def check_room(self, owner: str) -> None:
-        """Raises QueueFull when no further job of this owner is taken now. Whoever owns the machine always has room."""
+        """Check that one more job of this owner fits, raising QueueFull where not. The machine's owner always has
+        room."""
         if self.asker is not None and self.asker().is_owner:
             return
         if self._store.count_queued(owner) >= self._per_desk:
@@ -108,8 +109,8 @@ class JobQueue(History):
         self, job_id: str, folder: Path, owner: str, request: Any, instead_of: str | None = None, plan: Any = None
     ) -> Job:
         """Put a job in the queue, in its owner's turn; its pictures are in `folder` already. `instead_of` is a waiting
-        job whose place it takes, and which goes to the trash: that is how a job is edited. `plan` is JSON data about
-        how the engine will go about it. Raises QueueFull, or TroupeError where the disk does not take it in."""
+        job that it replaces in its place, and which goes to the trash: that is how a job is edited. `plan` is JSON data
+        about how the engine will run. Raises QueueFull, or TroupeError where it cannot be saved."""
         begun = now()
         papers = JobRecord(job_id, owner, options_of(request), begun)
         row = replace(row_of(papers, folder, request.scene), plan=json.dumps(plan))
@@ -143,7 +144,7 @@ class JobQueue(History):
         return job
 
     def duplicate(self, job_id: str, owner: str | None = None, seed: int | None = None) -> Job:
-        """Return the same scene once more, with another seed where one is given. Raises TroupeError."""
+        """Put the same scene in the queue once more, with another seed where one is given. Raises TroupeError."""
         row = self._mine(job_id, owner)
         self.check_room(row.owner)
         source = self._folder(row)
@@ -162,7 +163,7 @@ class JobQueue(History):
             raise
 
     def scene_file(self, job_id: str, owner: str | None = None) -> Path:
-        """Where a job's scene lies, its pictures beside it. Raises TroupeError."""
+        """Return the path of a job's scene; its pictures are beside it. Raises TroupeError."""
         return self._folder(self._mine(job_id, owner)) / SCENE
 
     def stop(self, job_id: object, wait: float = 0.5, owner: str | None = None) -> None:
@@ -171,12 +172,12 @@ class JobQueue(History):
         self._leave(job_id, STOPPED, wait, owner)
 
     def hold(self, job_id: object, wait: float = 0.5, owner: str | None = None) -> None:
-        """Like `stop`, but the job keeps its place in the queue; the others go on."""
+        """Hold a job: like `stop`, but it keeps its place in the queue; the others go on."""
         self._leave(job_id, PAUSED, wait, owner)
 
     def resume(self, job_id: str, owner: str | None = None) -> Job:
-        """Let a held job run in its turn, or put a stopped, interrupted or failed one in the queue again; it goes on
-        from the steps it has saved. Raises TroupeError."""
+        """Let a held job run in its turn, or put a stopped, interrupted or failed one in the queue again; it continues
+        from the steps that it has saved. Raises TroupeError."""
         with self._worker.changed:
             with self._store.changing():
                 row = self._mine(job_id, owner, (PAUSED, WAITING, STOPPED, INTERRUPTED, FAILED))
@@ -189,14 +190,14 @@ class JobQueue(History):
                 self._store.change(row.id, state=WAITING, error="", ended="")
                 if is_back:
                     self._take_turn(row)
-            self._write_down(row, went_on=0)  # whoever asks for it starts a new count
+            self._write_down(row, went_on=0)  # a resume by hand resets the count of automatic ones
             job = self._worker.handle(row)
         self._worker.start()
         return job
 
     def move(self, job_id: str, to: int, owner: str | None = None) -> None:
-        """Give a waiting job another place, 0 being the next to run. An owner's jobs change places among themselves
-        only, so that nobody is pushed back by a stranger. Raises TroupeError."""
+        """Move a waiting job to another place, 0 being the next to run. An owner's jobs change places among themselves
+        only, so that other owners' jobs are not pushed back. Raises TroupeError."""
         self._reorder(job_id, owner, lambda at: to)
 
     def move_up(self, job_id: str, owner: str | None = None) -> None:
@@ -206,33 +207,33 @@ class JobQueue(History):
         self._reorder(job_id, owner, lambda at: at + 1)
 
     def run_next(self, job_id: str, owner: str | None = None) -> None:
-        """First in line, and no longer held where it was."""
-        with self._worker.changed:  # as one: it could begin in between, and what runs cannot be resumed
+        """Move a job to the front of the queue, and let it run if it was held."""
+        with self._worker.changed:  # atomic: a running job cannot be resumed
             self._reorder(job_id, owner, lambda at: 0)
             self.resume(job_id, owner)
 
     @property
     def paused(self) -> bool:
-        """Whether the whole queue is held. The job that was running then goes on to its end."""
+        """Whether the whole queue is paused. The job that was running then still runs to its end."""
         return self._worker.paused
 
     def pause_queue(self) -> None:
         self._set_paused(True)
 
     def resume_queue(self) -> None:
-        """Go on, also where a full disk has stopped the queue."""
+        """Resume the queue, also where a full disk has stopped it."""
         self._set_paused(False)
         self._worker.try_again()
 
     @property
     def trouble(self) -> str:
-        """Why the queue does not move although it should, in words."""
+        """Why the queue does not move although it should, in a sentence; empty while it does."""
         return self._worker.trouble
 
-    # -- keeping and throwing away --------------------------------------------------
+    # -- the trash ---------------------------------------------------------------------
 
     def trash(self, job_id: str, owner: str | None = None) -> None:
-        """Put a job away, the running one being stopped first; `restore` brings it back. Raises TroupeError."""
+        """Move a job to the trash, stopping it first where it runs; `restore` brings it back. Raises TroupeError."""
         self.stop(self._mine(job_id, owner).id, wait=10.0)
         row = replace(self._mine(job_id, owner, OVER), trashed=now())
         self._store.change(row.id, trashed=row.trashed)
@@ -266,14 +267,14 @@ class JobQueue(History):
             self._store.line_up([next(places) if owner is None or row.owner == owner else row.id for row in line])
 
     def _remember(self, row: JobRow) -> None:
-        """Whose the job is that is being put in the queue, among those who take turns."""
+        """Record who asked for a job that is being put in the queue, for the turns."""
         queued = {each.id for each in self._store.queued()}
         self._askers = {job: who for job, who in self._askers.items() if job in queued}
         self._askers[row.id] = self.asker().who if self.asker is not None else ""
 
     def _take_turn(self, row: JobRow) -> None:
-        """Bring a job from the end of the line to where its turn is; the others keep their order."""
-        if not self._askers[row.id]:  # everything is one person's
+        """Move a job from the end of the queue to its turn; the others keep their order."""
+        if not self._askers[row.id]:  # not shared: there is one person only
             return
         line = {each.id: each for each in self._store.line() if each.id != row.id}
         running = {each.id: each for each in self._store.running()}

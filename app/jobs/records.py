@@ -1,7 +1,7 @@
-"""A job on paper: its request as a row of the store and as files in its folder, and back.
+"""Convert a job's request to a row of the store and to files in its folder, and back.
 
 The folder holds scene.json with its pictures, so that the command line can render it again, and job.json with what the
-scene does not say, so that the store can be made anew from the folders.
+scene does not contain, so that the store can be rebuilt from the folders.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from engine.scene.scene import Scene, load_scene, scene_from_json, scene_to_json
 from engine.scene.settings import is_number
 
 SCENE, JOB_FILE, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
-_PLACES = ("scene", "root", "out", "members", "options")  # the folder says where they are; cut-outs are made again
+_PLACES = ("scene", "root", "out", "members", "options")  # known from the folder; cut-outs are made again
 _GOES_ON = 2  # times
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What job.json holds: the options are `options_of`'s; whether it is a favourite, when it was put in the trash and
-    what was measured on its clip stand here, too, and not in the store alone."""
+    """The content of job.json: the options are `options_of`'s; `favourite`, `trashed` (when it was moved to the trash)
+    and `metrics` (what was measured on its clip) are here too, and not in the store alone."""
 
     id: str
     owner: str
@@ -42,7 +42,7 @@ class JobRecord:
 
 
 def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
-    """Return a waiting job's row."""
+    """Return the row of a waiting job."""
     engine = papers.options.get("engine") or scene.engine
     names, known = " ".join(element.name for element in scene.cast), known_engine(engine)
     return JobRow(
@@ -54,7 +54,7 @@ def row_of(papers: JobRecord, folder: Path, scene: Scene) -> JobRow:
 
 
 def options_of(request: RenderRequest) -> dict[str, Any]:
-    """Return what a request says beside its scene and its places, as JSON data."""
+    """Return a request's fields as JSON data, without its scene and its paths."""
     own = {each.name: getattr(request, each.name) for each in fields(request) if each.name not in _PLACES}
     cache = str(request.cache) if request.cache is not None else None
     kind = request.made_by.options
@@ -64,8 +64,8 @@ def options_of(request: RenderRequest) -> dict[str, Any]:
 
 
 def request_of(row: JobRow, folder: Path) -> RenderRequest:
-    """Return the request that a row was made from, for the folder where it lies now. A model's run keeps its steps and
-    its preview there. Raises SceneError for a scene that this version cannot use."""
+    """Rebuild the request of a row, for the folder where it is now. A model's run saves its steps and its preview
+    there. Raises SceneError for a scene that this version cannot use."""
     data, scene = json.loads(row.options), scene_from_json(row.scene)
     kind = find_engine(row.engine).options
     how = _known(kind, data.get("options") or data.get(row.engine) or {}, ())  # earlier versions: by the engine's name
@@ -77,23 +77,22 @@ def request_of(row: JobRow, folder: Path) -> RenderRequest:
 
 
 def write_down(folder: Path, papers: JobRecord, scene: Scene) -> None:
-    """The two files. The pictures are there already."""
+    """Write scene.json and job.json. The pictures are there already."""
     (folder / SCENE).write_text(scene_to_json(scene), encoding="utf-8")
     data = {"id": papers.id, "owner": papers.owner, "created": papers.created, "options": papers.options}
     _put(folder / JOB_FILE, data)
 
 
 def amend(folder: Path, **values: object) -> None:
-    """Change what job.json says. A job of an earlier version, which wrote none, has what is known of it. Raises
-    OSError."""
+    """Change values in job.json, making it for a job of an earlier version, which had none. Raises OSError."""
     data = _data(folder)
     with whole(folder / JOB_FILE) as growing:
         _put(growing, {**data, **values})
 
 
 def may_go_on(folder: Path) -> bool:
-    """Return whether a job that was cut off may go on without being asked: twice, so that one that takes the machine
-    down with it does not do so for ever."""
+    """Return whether an interrupted job may continue by itself, and count it: twice at most, so that one that crashes
+    the machine does not do so forever."""
     times = _data(folder).get("went_on", 0)
     if not isinstance(times, int) or times >= _GOES_ON:
         return False
@@ -117,7 +116,7 @@ def _data(folder: Path) -> dict[str, Any]:
 
 
 def read_back(folder: Path, job_id: str) -> JobRow | None:
-    """Return the row of a folder that the store does not know; None where there is no scene that can be used."""
+    """Rebuild the row of a folder that the store does not know; None where there is no scene that can be used."""
     try:
         scene = load_scene(folder / SCENE)
     except SceneError:
@@ -126,7 +125,7 @@ def read_back(folder: Path, job_id: str) -> JobRow | None:
 
 
 def _papers(folder: Path, job_id: str) -> JobRecord:
-    """job.json, or what a job without one has: earlier versions wrote none."""
+    """Read job.json, with defaults for a job of an earlier version, which had none."""
     data = _data(folder)
     owner, created, options = data.get("owner"), data.get("created"), data.get("options")
     favourite, trashed = data.get("favourite") is True, data.get("trashed")

@@ -1,4 +1,4 @@
-"""At the start: the store and the folders are brought to say the same, whatever ended the last run."""
+"""At the start: make the store and the folders agree, however the last run ended."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ CLOSED = "Troupe was closed before this clip was finished."
 
 
 def reconcile(store: JobStore, folders: Folders) -> None:
-    """Jobs that were caught in the middle are interrupted, or done where the clip is whole; moves to and from the trash
-    are finished; folders that the store does not know are taken in. Nobody else may be at work here."""
+    """Repair the store after the last run: jobs that were running become waiting, interrupted or, where the clip is
+    whole, done; unfinished moves to and from the trash are completed; folders that the store does not know are added.
+    Nobody else may be using the folder."""
     known = set()
     with store.changing():
         for row in store.running():
@@ -38,16 +39,16 @@ def reconcile(store: JobStore, folders: Folders) -> None:
                 folders.accept(folder)
             elif folders.is_pending(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-            elif (lost := read_back(folder, job_id)) is not None:  # what lay in the trash lies there from now on
+            elif (lost := read_back(folder, job_id)) is not None:  # one in the trash counts as moved there now
                 _take_in(store, replace(lost, trashed=lost.trashed or (now() if in_trash else "")), folder)
 
 
 def _found(row: JobRow, folder: Path) -> dict[str, Any]:
-    """Return what became of a job that was running when its process ended."""
+    """Return the new columns of a job that was running when its process ended."""
     tidy(folder)
     clip = whole_clip(folder)
     if clip is None and not row.trashed and is_complete(folder) and may_go_on(folder):
-        return {"state": WAITING, "error": "", "ended": ""}  # nobody should have to wait till they wake up
+        return {"state": WAITING, "error": "", "ended": ""}  # a job interrupted at night continues by itself
     if clip is None:
         return {"state": INTERRUPTED, "error": CLOSED, "ended": now()}
     drop_steps(folder)
@@ -56,7 +57,7 @@ def _found(row: JobRow, folder: Path) -> dict[str, Any]:
 
 def _take_in(store: JobStore, row: JobRow, folder: Path) -> None:
     clip = whole_clip(folder)
-    if clip is None and not is_complete(folder):  # nothing can be made of it: it stays as it is
+    if clip is None and not is_complete(folder):  # neither clip nor scene: left as it is
         return
     tidy(folder)
     if clip is not None:

@@ -1,7 +1,7 @@
-"""The thread that works the queue off, one job after another. It is the server's, so closing the tab ends nothing.
+"""The worker thread that runs the queue's jobs one after another. It is the server's, so closing the tab ends nothing.
 
-What a job becomes is in the store before anybody is told. A disk that is full stops the queue, not the jobs in it: it
-goes on when there is room again.
+A job's result is in the store before anybody is told. A full disk stops the queue, not the jobs in it: it resumes when
+there is room again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from engine.errors import Stopped, TroupeError
 from engine.process.client import EngineClosed, EngineDied
 
 log = logging.getLogger("troupe.jobs")
-RenderCall = Callable[..., Result]  # (request, on_progress, stop): the engine's door
+RenderCall = Callable[..., Result]  # (request, on_progress, stop): an engine's render
 
-_RETRY = 1.0  # seconds between two looks at a disk that is full
+_RETRY = 1.0  # seconds between two retries while the disk is full
 _ROOM = 16 * 2**20  # bytes that must have become free before a full disk is tried again
 _FAULT = "Something went wrong inside Troupe. The Help tab gathers what a report needs."
 _KEPT = "The steps so far are kept: the Clips tab can go on from there."
@@ -39,7 +39,7 @@ _EVERY = 1.0  # seconds between two writes of the progress; memory holds the new
 
 @dataclass
 class Job:
-    """The handle of a job in the queue; `ended` is set when it leaves it. `then` is what a stop makes of it."""
+    """The handle of a job in the queue; `ended` is set when it leaves it. `then` is the state after a stop."""
 
     id: str
     folder: Path
@@ -50,16 +50,16 @@ class Job:
 
 
 class Runner:
-    """Whoever reads or changes what the queue holds does so under `changed`, and tells it with `notify_all`."""
+    """The worker. Hold `changed` to read or change what the queue holds, and call its `notify_all` after a change."""
 
     def __init__(self, store: JobStore, folders: Folders, render: RenderCall) -> None:
         self._store, self._folders, self._render = store, folders, render
         self.changed = threading.Condition(threading.RLock())
         self.paused = bool(store.setting("paused", False))
-        self.trouble = ""  # why nothing moves, in words; empty while all is well
+        self.trouble = ""  # why the queue does not move, in a sentence; empty while it does
         self.progress: Any = None
         self.heard = 0.0  # when the running job last said how far it is, on the monotonic clock
-        self.earlier = 0.0  # seconds that the running job took before it was taken up again
+        self.earlier = 0.0  # seconds that the running job took in earlier runs
         self._jobs: dict[str, Job] = {}
         self._free_when_full: int | None = None
         self._thread: threading.Thread | None = None
@@ -73,7 +73,8 @@ class Runner:
             self.changed.notify_all()
 
     def close(self, wait: float) -> bool:
-        """End the running job, to be taken up again; whether the thread has ended within `wait` seconds."""
+        """Stop the running job, to be continued at the next start; return whether the thread ended within `wait`
+        seconds."""
         with self.changed:
             self._closing = True
             for job in self._jobs.values():
@@ -86,20 +87,20 @@ class Runner:
         return True
 
     def try_again(self) -> None:
-        """Do not wait for room on the disk: a person says that there is some."""
+        """Retry at once after a full disk: a person says that there is room."""
         with self.changed:
             self._free_when_full, self.trouble = None, ""
         self.start()
 
     def handle(self, row: JobRow) -> Job:
-        """Return the handle of a job that is in the queue."""
+        """Return the handle of a job in the queue."""
         with self.changed:
             if row.id not in self._jobs:
                 self._jobs[row.id] = Job(row.id, self._folders.find(row.folder, bool(row.trashed)))
             return self._jobs[row.id]
 
     def dismiss(self, job_id: str) -> None:
-        """A job has left the queue."""
+        """Drop the handle of a job that has left the queue, and wake those who wait for it."""
         with self.changed:
             job = self._jobs.pop(job_id, None)
             if job is not None:
@@ -114,7 +115,7 @@ class Runner:
             log.info("job %s (%s) begins", row.id, row.engine)
             values = self._run(row, job)
             log.info("job %s: %s", row.id, values["state"])
-            with self.changed:  # as one: who runs it again meanwhile would get the handle of the run that is over
+            with self.changed:  # atomic: a resume in between would get the old handle
                 if not self._keep(row, values):
                     return
                 if values["state"] != WAITING:
@@ -123,7 +124,7 @@ class Runner:
                     self.dismiss(job.id)
 
     def _next(self) -> JobRow | None:
-        """Return the next job, now running; waits until there is one. None when Troupe is closed."""
+        """Wait for the next job, mark it as running and return it; None when Troupe is closed."""
         with self.changed:
             while not self._closing:
                 try:
@@ -148,7 +149,7 @@ class Runner:
         return next((row for row in self._store.line() if row.state == WAITING), None)
 
     def _run(self, row: JobRow, job: Job) -> dict[str, Any]:
-        """Render it; what becomes of it, as the store's columns. The job's own log is told all of it."""
+        """Render a job and return its result as the store's columns. All of it is logged in the job's own log."""
         journal, told = JobLog(job.folder), time.monotonic()
 
         def tell(progress: Any) -> None:
@@ -157,7 +158,7 @@ class Runner:
             journal.tell(progress)
             if time.monotonic() - told >= _EVERY:
                 told = time.monotonic()
-                with contextlib.suppress(StoreError):  # a full disk: the next one, or the end, will say so
+                with contextlib.suppress(StoreError):  # a full disk: the next write, or the result's, reports it
                     self._store.change(row.id, **self._reached())
 
         try:
@@ -169,7 +170,7 @@ class Runner:
             journal.end(DONE)
             with contextlib.suppress(OSError):
                 settle(job.folder)
-            drop_steps(job.folder)  # before the store says so: a kill in between leaves the clip, and that counts
+            drop_steps(job.folder)  # before the store knows: after a kill in between, the clip counts
             seconds, metrics = self.earlier + result.seconds, dict(result.metrics)
             if metrics:
                 with contextlib.suppress(OSError):  # the store has them; the folder is for a day without it
@@ -184,7 +185,7 @@ class Runner:
             journal.close()
 
     def _fallen(self, row: JobRow, job: Job, error: Exception) -> dict[str, Any]:
-        """Return what becomes of a job that ended with an error."""
+        """Return the columns of a job that ended with an exception."""
         if isinstance(error, Stopped | EngineClosed):
             then = job.then if isinstance(error, Stopped) or job.stop.is_set() else INTERRUPTED
             if then == WAITING:
@@ -211,7 +212,7 @@ class Runner:
         return {"state": WAITING, "error": "", **self._reached()}
 
     def _reached(self) -> dict[str, Any]:
-        """Return how far the running job is."""
+        """Return the running job's progress as columns."""
         at = self.progress
         if at is None:
             return {}
@@ -225,8 +226,8 @@ class Runner:
         return self._goes_on()
 
     def _keep(self, row: JobRow, values: dict[str, Any]) -> bool:
-        """Write down what became of a job, however long that takes: until then it is shown as running. False where
-        Troupe was closed meanwhile; the next start finds it out from the folder."""
+        """Save a job's result, retrying until the disk takes it: until then it is shown as running. Returns False where
+        Troupe was closed meanwhile; the next start finds the result in the folder."""
         while True:
             try:
                 if values["state"] == WAITING:  # first in line again
@@ -241,5 +242,5 @@ class Runner:
                     self.changed.wait(_RETRY)
 
     def _free(self) -> int:
-        """Return bytes that are free where clips go; 0 where the disk does not tell."""
+        """Return the free bytes on the disk of the clips; 0 where that is not known."""
         return free_bytes(self._folders.outputs)[0] or 0

@@ -1,4 +1,4 @@
-"""What the page may know of a job, and the states that a job can be in."""
+"""The states of a job, and the snapshot of a job that the page gets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OVER = (DONE, STOPPED, FAILED, INTERRUPTED)
 class Snapshot:
     """A job at one moment. Times in seconds, `created` in UTC (ISO 8601).
 
-    `share` is the part done, 0 to 1; `step` of `of` and `remaining` are the stage's own, `left` is a guess at what the
-    whole job still takes, from this machine's past. `ahead` counts the jobs before this one, the running one included.
-    `preview` is a picture of what the model has in mind, where there is one. `resumable`: it can be put in the queue
-    again; `steps_kept`: it then goes on from steps that it has saved. `metrics`: what was measured on its clip.
+    `share` is how much is done, 0 to 1; `step` of `of` and `remaining` are the stage's own, `left` estimates what the
+    whole job still takes, from this machine's earlier jobs. `ahead` counts the jobs before this one, the running one
+    included. `preview` is a picture of the unfinished clip, where there is one. `resumable`: it can be put in the queue
+    again; `steps_kept`: it then continues from steps that it has saved. `metrics`: what was measured on its clip.
     """
 
     id: str
@@ -54,12 +54,12 @@ class Snapshot:
 
     @property
     def active(self) -> bool:
-        """Whether it goes on without anybody doing something."""
+        """Whether the job is waiting or running."""
         return self.state in (WAITING, RUNNING)
 
     @property
     def version(self) -> str:
-        """Another one where the clip's file is another one; empty without a file."""
+        """A string that changes with the clip's file; empty without a file."""
         try:
             return f"{self.clip.stat().st_mtime_ns:x}" if self.clip else ""
         except OSError:
@@ -73,6 +73,6 @@ class Snapshot:
 
 
 def share_of(engine: str, stage: str, step: int, of: int) -> float:
-    """Return how much of a job is done, 0 to 1, at this point of a stage."""
+    """Return how much of a job is done, 0 to 1, at a step of a stage; 0 for an unknown engine."""
     known = known_engine(engine)
     return known.share(stage, step, of) if known else 0.0

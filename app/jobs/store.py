@@ -1,8 +1,8 @@
-"""The job store: one SQLite file beside the outputs, with everything that is known of every job.
+"""The job store: one SQLite file beside the outputs, with all data about every job.
 
 A change is on the disk (WAL, synchronous=FULL) before the call that makes it returns, so what the page shows has
-happened. Order comes from numbers that count up and from positions, never from a clock. All SQL is here, but for what
-makes and changes the tables (`app/jobs/migrations.py`).
+happened. Order comes from increasing numbers and from positions, never from a clock. All SQL is here, except for the
+schema (`app/jobs/migrations.py`).
 
 sqlite3, and not huey, APScheduler or persist-queue: they run what they are given, but do not hold, reorder, edit and
 resume single jobs, nor keep a history of them.
@@ -28,7 +28,7 @@ from engine.scene.prompt import folded
 
 __all__ = ["Damaged", "JobRow", "JobStore", "StoreError", "now", "open_store"]
 
-_PAST = 25  # finished jobs that tell the machine's pace
+_PAST = 25  # finished jobs from which the machine's speed is taken
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class JobRow:
     """One job. `scene`, `options`, `plan`, `notices` and `metrics` are JSON; `folder`, `clip` and `poster` are names
     without a path.
 
-    `words` is what a search looks at; `units` is how much work it is (pixels x frames x steps); `position` its place in
-    the queue. Times of day are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
-    was put in the trash; `gone`: its folder was not there when Troupe was started. A new field has a default and a
-    migration that gives it to older files.
+    `words` is the text that a search looks in; `units` is the amount of work (pixels x frames x steps); `position` its
+    place in the queue. Times are UTC in ISO 8601, empty where there is none; durations in seconds. `trashed` is when it
+    was moved to the trash; `gone`: its folder was not there when Troupe was started. A new field needs a default and a
+    migration that adds it to older files.
     """
 
     id: str
@@ -76,20 +76,20 @@ class JobRow:
 
 
 _NAMES = tuple(each.name for each in fields(JobRow))
-_COLUMNS = ", ".join(_NAMES)  # bare: a name in quotation marks that is no column's, SQLite takes for a text
+_COLUMNS = ", ".join(_NAMES)  # without quotation marks: SQLite reads an unknown quoted name as text
 
 
 def now() -> str:
-    """Return the time of day for the store: UTC, ISO 8601."""
+    """Return the current time in the store's format: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class JobStore:
-    """The open file; any thread may use it. Every method raises StoreError where the disk does not do its part."""
+    """The open file; any thread may use it. Every method raises StoreError where the disk fails."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file, or bring an older one along. Raises Damaged; StoreError for one that a newer Troupe
-        has written, or that a migration failed on, and it is as it was."""
+        """Open or make the file, or migrate an older one. Raises Damaged; raises StoreError, with the file unchanged,
+        where a newer Troupe has written it or a migration failed."""
         self.path = path
         self._lock = threading.RLock()
         self._opened = False
@@ -110,8 +110,9 @@ class JobStore:
         return sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
 
     def _open_anywhere(self) -> None:
-        """Many network disks let no file be mapped into memory, as the index of SQLite's log wants to be. There the
-        index stays with this process, which then has the file to itself (https://sqlite.org/wal.html#noshm)."""
+        """Open the file, with an exclusive lock where the disk allows no memory mapping, as many network disks do:
+        SQLite needs that for its log's index, or keeps the index in this process
+        (https://sqlite.org/wal.html#noshm)."""
         try:
             self._open()
         except sqlite3.OperationalError as error:
@@ -126,7 +127,7 @@ class JobStore:
         refuse_newer(self.path)
         db = self._db
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("SELECT count(*) FROM sqlite_schema")  # the log is used here first, and refused where it cannot be
+        db.execute("SELECT count(*) FROM sqlite_schema")  # first use of the log: fails where it is not supported
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not reach the disk
         if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
@@ -138,15 +139,15 @@ class JobStore:
         with self.changing():
             migrate(db, self.path)
             self._check()
-        with contextlib.suppress(sqlite3.OperationalError):  # so that the file tells its version without its log, too
+        with contextlib.suppress(sqlite3.OperationalError):  # the version must be in the file, not in the log only
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _check(self) -> None:
-        """Raise sqlite3.DatabaseError where a column is missing that the code names, or a job cannot be read."""
+        """Check that the tables have all columns and every job can be read, raising sqlite3.DatabaseError where not."""
         for table, wanted in (("jobs", _NAMES), ("settings", ("name", "value"))):
             if missing := set(wanted) - {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}:
                 raise sqlite3.DatabaseError(f"{table} has no {', '.join(sorted(missing))}")
-        for _ in self._db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # text that is no longer UTF-8 shows only so
+        for _ in self._db.execute(f"SELECT {_COLUMNS} FROM jobs"):  # finds text that is not valid UTF-8
             pass
 
     def close(self) -> None:
@@ -155,7 +156,7 @@ class JobStore:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Changes that happen together or not at all."""
+        """Run the block as one transaction."""
         with self._lock, self._told():
             if self._db.in_transaction:
                 yield
@@ -170,7 +171,8 @@ class JobStore:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """SQLite's errors in words; what means damage passes."""
+        """Run the block with SQLite's errors converted to StoreError; damage passes while the file is being opened, and
+        bugs always."""
         try:
             yield
         except sqlite3.Error as error:
@@ -189,7 +191,7 @@ class JobStore:
         return next(iter(self._rows("WHERE id = ?", job_id)), None)
 
     def add(self, row: JobRow) -> None:
-        """Take a job in; one without a position goes to the end of the queue."""
+        """Insert a job; one without a position goes to the end of the queue."""
         values = {name: getattr(row, name) for name in _NAMES}
         with self.changing():
             if row.state in QUEUED and not row.position:
@@ -198,7 +200,7 @@ class JobStore:
             self._db.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", tuple(values.values()))
 
     def change(self, job_id: str, **values: object) -> None:
-        """Set columns of one job. Raises TypeError for one that there is not."""
+        """Set columns of one job. Raises TypeError for an unknown column."""
         if unknown := values.keys() - set(_NAMES):
             raise TypeError(f"JobRow has no {', '.join(sorted(unknown))}")
         settings = ", ".join(f"{name} = ?" for name in values)
@@ -216,7 +218,7 @@ class JobStore:
         return self._rows(f"WHERE {_among('state', IN_LINE)} AND NOT gone ORDER BY position, number", *IN_LINE)
 
     def queued(self) -> list[JobRow]:
-        """Return the running job, then those in line, as they stand at one moment."""
+        """Return the running job, then those that wait or are held, in one query."""
         first = "state != ?, position, number"
         return self._rows(f"WHERE {_among('state', QUEUED)} AND NOT gone ORDER BY {first}", *QUEUED, RUNNING)
 
@@ -224,11 +226,11 @@ class JobStore:
         return self._rows("WHERE state = ? ORDER BY number", RUNNING)
 
     def front(self, row: JobRow) -> int:
-        """Return the position before everybody who is in line; the row's own, where that is it already."""
+        """Return a position before all jobs that wait or are held; the row's own where it is first already."""
         return min([row.position, *(each.position - 1 for each in self.line())])
 
     def line_up(self, ids: Sequence[str]) -> None:
-        """Give the queue this order."""
+        """Set the queue's order."""
         with self.changing():
             for position, job_id in enumerate(ids, 1):
                 self._db.execute("UPDATE jobs SET position = ? WHERE id = ?", (position, job_id))
@@ -239,12 +241,13 @@ class JobStore:
         with self._lock, self._told():
             return int(self._db.execute(query, (*QUEUED, *values)).fetchone()[0])
 
-    # -- the past ----------------------------------------------------------------
+    # -- the history -------------------------------------------------------------
 
     def history(
         self, owner: str | None, search: str, engine: str | None, favourites: bool, limit: int, offset: int
     ) -> list[JobRow]:
-        """Finished jobs, the newest first; `search` is words that must all occur in the prompt or the cast's names."""
+        """Return jobs that are over, the newest first; `search` is words that must all occur in the prompt or the
+        cast's names."""
         terms, values = [f"{_among('state', OVER)} AND NOT gone AND trashed = ''"], list[object](OVER)
         for column, wanted in (("owner", owner), ("engine", engine)):
             if wanted is not None:
@@ -262,12 +265,12 @@ class JobStore:
         return [row for row in rows if owner is None or row.owner == owner]
 
     def everything(self) -> Iterator[tuple[str, str, str, int]]:
-        """(id, folder, trashed, gone) of all jobs."""
+        """Return (id, folder, trashed, gone) of all jobs."""
         with self._lock, self._told():
             return iter(self._db.execute("SELECT id, folder, trashed, gone FROM jobs").fetchall())
 
     def pace(self, engine: str) -> float | None:
-        """Return seconds that this machine takes for one unit of work, the median of its last jobs; None without
+        """Return the seconds that this machine takes for one unit of work, the median of its last jobs; None without
         any."""
         query = "SELECT seconds / units FROM jobs WHERE state = ? AND engine = ? AND seconds > 0 AND units > 0"
         with self._lock, self._told():
@@ -287,8 +290,8 @@ class JobStore:
 
 
 def open_store(path: Path, has_outputs: bool) -> tuple[JobStore, str]:
-    """Return the store, and what a person should know: a damaged file is set aside under a name of its own, never
-    deleted. `has_outputs`: there are clips, so that an empty file is not a new one."""
+    """Open the store and return it with what a person should know: a damaged file is renamed, never deleted, and a new
+    one made. `has_outputs`: there are clips, so an empty file is a damaged one."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size == 0 and has_outputs:
             return _anew(path)

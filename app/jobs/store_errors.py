@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to a person: what is wrong with the list of jobs, and what to do."""
+"""SQLite's errors as messages that a person can act on."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Damaged(Exception):
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether SQLite says that the file itself is spoilt."""
+    """Return whether SQLite reports that the file itself is damaged."""
     return _code(error) in _DAMAGE
 
 
 def is_unmapped(error: sqlite3.Error) -> bool:
-    """Return whether the disk lets no file be mapped into memory, as many network disks do."""
+    """Return whether the disk allows no memory mapping, as with many network disks."""
     return getattr(error, "sqlite_errorcode", None) in _NOT_MAPPED
 
 
 def in_words(error: sqlite3.Error, folder: Path) -> StoreError | None:
-    """Return the error as a person can act on it, `folder` being where the store lies; None for one that is a fault of
-    Troupe's own."""
+    """Convert the error to a message that a person can act on, `folder` being where the store is; None for an error
+    that is a bug of Troupe's."""
     said = _SAID.get(_code(error))
     return StoreError(f"{said[0]}: {folder}", said[1]) if said else None
 

@@ -1,4 +1,4 @@
-"""Turns in the queue: whoever has fewer clips in front goes first, so that nobody waits for all of another's."""
+"""Turns in the queue: whoever has fewer clips ahead goes first, so that nobody waits for all of another's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks for a clip. `who` are they, over all of their desks; `is_owner`: they have no limits here."""
+    """Who asks for a clip. `who` identifies them over all of their desks; `is_owner`: they have no limits here."""
 
     who: str
     is_owner: bool = False
 
 
 def place_in_line(line: Sequence[str], running: Sequence[str], who: str, whose: Callable[[str], str]) -> int:
-    """Where in `line` (the ids of the jobs that wait, in their order) the next job of `who` goes: behind one job of
-    each for every one that they have themselves. `running` count as the first of theirs."""
+    """Return where in `line` (the ids of the waiting jobs, in order) the next job of `who` goes, by round robin: after
+    one job of every other person for each that they have themselves. `running` jobs count as everybody's first."""
     had = Counter(map(whose, running))
     mine = had[who] + sum(whose(job) == who for job in line)
     place = len(line)

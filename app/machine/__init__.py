@@ -1,1 +1,1 @@
-"""This machine, as the page knows it: what it can do with the model, and what its owner has chosen."""
+"""This machine: its hardware and plans for clips, and its owner's settings."""

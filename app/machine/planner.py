@@ -1,4 +1,5 @@
-"""What this machine can do: asked in the background, and planned for every clip by its engine's planner."""
+"""What this machine can do: its hardware, read in the background, and a plan for every clip from the engine's
+planner."""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ from engine.scene.scene import Scene
 if TYPE_CHECKING:
     from engine.memory.hardware import Hardware
 
-_FRESH = 30.0  # seconds that what the machine has holds: others use its memory, too
-_AGAIN = 2.0  # seconds that a plan is given again to the same question
+_FRESH = 30.0  # seconds that a reading of the hardware is used: other programs use its memory, too
+_AGAIN = 2.0  # seconds that a plan is cached for the same request
 _PATIENCE = 12.0  # seconds that a page waits for the first answer
 RenderCall = Callable[..., Result]
 
 
 class Planner:
-    """Plans clips for this machine. `folder` is where clips go, for the disk."""
+    """Plans clips for this machine. `folder` is where clips go; its disk is part of the hardware."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,7 +35,7 @@ class Planner:
         self._last: tuple[float, object, RunPlan | None] = (float("-inf"), None, None)
 
     def look(self) -> None:
-        """Ask the machine anew, in the background, unless that was done a moment ago."""
+        """Read the hardware again in the background, unless that was done within the last 30 seconds."""
         with self._lock:
             if time.monotonic() - self._asked < _FRESH:
                 return
@@ -42,37 +43,39 @@ class Planner:
         threading.Thread(target=self._ask, name="troupe-hardware", daemon=True).start()
 
     def hardware(self, patience: float = _PATIENCE) -> Hardware | None:
-        """Return what this machine has; None where it did not say so in time."""
+        """Return this machine's hardware, waiting up to `patience` seconds for the first reading; None where it takes
+        longer."""
         self.look()
         self._known.wait(patience)
         return self._hardware
 
     def facts(self) -> dict[str, Any]:
-        """Return the same as plain data, for a report."""
+        """Return the hardware as plain data, for a report."""
         from engine.memory.hardware import hardware_to_dict
 
         hardware = self.hardware()
         return hardware_to_dict(hardware) if hardware is not None else {}
 
     def plan(self, engine: Engine, scene: Scene, options: EngineOptions) -> RunPlan | None:
-        """Return how this machine would make a clip; None while it is not known, or where the engine plans nothing."""
+        """Return how this machine would make a clip; None while the hardware is not known, or where the engine has no
+        planner."""
         planner = self._planner_of(engine)
         hardware = self.hardware() if planner is not None else None
         if planner is None or hardware is None:
             return None
         asked = (engine.name, hardware, scene, options)
         at, known, plan = self._last
-        if known != asked or time.monotonic() - at > _AGAIN:  # what one click changes asks for it several times
+        if known != asked or time.monotonic() - at > _AGAIN:  # one click asks for it several times
             plan = planner.plan(hardware, scene, options)
             self._last = time.monotonic(), asked, plan
         return plan
 
     def plans(self, engine: Engine) -> bool:
-        """Return whether the engine's clips are planned at all."""
+        """Return whether the engine has a planner."""
         return self._planner_of(engine) is not None
 
     def learning(self, render: RenderCall) -> RenderCall:
-        """Return the engine's door, with an eye on how long its stages take: the next plans foresee them better."""
+        """Wrap the engine's render call to measure how long its stages take; later plans use these times."""
 
         def run(request: RenderRequest, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
             began: dict[str, tuple[float, int]] = {}
@@ -98,7 +101,7 @@ class Planner:
         self._known.set()
 
     def _planner_of(self, engine: Engine) -> EnginePlanner | None:
-        """Return the engine's planner: one each, for it remembers what it has read."""
+        """Return the engine's planner: one instance each, since it caches what it has read."""
         with self._lock:
             if engine.name not in self._planners:
                 self._planners[engine.name] = engine.planner()

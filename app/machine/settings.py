@@ -24,13 +24,13 @@ class Choices:
 
 
 class OwnerSettings:
-    """The owner's choices, read anew each time: another window may have changed them."""
+    """The owner's choices, read from the file each time: another process may have changed them."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def get(self) -> Choices:
-        """Return the choices; what is missing or unreadable is as it is by default."""
+        """Read the choices; what is missing or unreadable has its default."""
         try:
             data = json.loads(self._file.read_text(encoding="utf-8"))
             return Choices(**{name: data[name] for name, kind in _KINDS.items() if _is(kind, data.get(name))})
@@ -38,7 +38,7 @@ class OwnerSettings:
             return Choices()
 
     def put(self, **changes: Any) -> Choices:
-        """Change some of the fields of `Choices` and keep them. Raises OSError."""
+        """Change some of the fields of `Choices` and save them. Raises OSError."""
         choices = replace(self.get(), **changes)
         with atomic.whole(self._file) as growing:
             growing.write_text(json.dumps(asdict(choices), indent=1), encoding="utf-8")
@@ -49,7 +49,8 @@ _KINDS = {each.name: type(each.default) for each in fields(Choices)}
 
 
 def _is(kind: type, value: object) -> bool:
-    """Return whether a value that a person may have written is one for a choice of this kind; numbers from 0 on."""
+    """Return whether a value from the file, which a person may have edited, fits a field of this type; numbers must be
+    0 or more."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
     return type(value) is kind and (not isinstance(value, int) or value >= 0)

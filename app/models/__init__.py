@@ -1,1 +1,1 @@
-"""The Models room: what the a2 engine needs on this machine, and getting it."""
+"""The Models tab: what the a2 engine needs on this machine, and how to get it."""

@@ -1,4 +1,4 @@
-"""The Models room's third part: what this machine computes with, how fast that is, and what lies in its memory."""
+"""The third section of the Models tab: this machine's graphics card, how fast it is, and unloading the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATIENCE = 300.0  # seconds that measuring may take
 
 
 def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_owner: Callable[[], bool]) -> None:
-    """The part and its handlers; to be called inside the tab. `release` lets go of the model that is loaded."""
+    """Build the section and attach its handlers. Call it inside the tab. `release` unloads the model."""
     shown = gr.HTML("", elem_id="tr-card-plan")
     with gr.Row(elem_classes="tr-actions", visible=False) as actions:
         measure = gr.Button("Measure its speed", size="sm", elem_id="tr-measure")
@@ -33,7 +33,7 @@ def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_ow
         if not is_owner():
             return {shown: ""}
         hardware = planner.hardware()
-        can = hardware is not None and hardware.device.value == "cuda"  # plans tell minutes for such a card only
+        can = hardware is not None and hardware.device.value == "cuda"  # plans give times for such a card only
         return {
             shown: card_html(hardware),
             actions: gr.update(visible=hardware is not None),
@@ -64,7 +64,8 @@ def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_ow
 
 
 def measured(hardware: Hardware | None) -> Iterator[str]:
-    """Measure in a process of its own; how it goes, in words. Raises TroupeError where it cannot be done."""
+    """Measure the speed in a process of its own, yielding the progress in words. Raises TroupeError where that is not
+    possible."""
     if hardware is None or not hardware.torch.value:
         raise TroupeError("The libraries are not installed yet", "Install them first: they are what is measured.")
     device = "cuda" if hardware.device.value == "cuda" else "cpu"
@@ -91,7 +92,7 @@ _CARD = '<section class="tr-part"><h3><i aria-hidden="true">3</i>Graphics card</
 
 
 def card_html(hardware: Hardware | None, said: str = "") -> Markup:
-    """Draw what was found, with its reasons."""
+    """Draw the graphics card that was found, with the reasons."""
     lines = [NEEDS] if hardware is None else list(_lines(hardware))
     told = fill('<p role="status">{}</p>', said) if said else NOTHING
     return fill(_CARD, each("<p>{}</p>", lines), told)

@@ -1,4 +1,4 @@
-"""What the Models page may have done: one piece of work of a kind at a time, in processes of their own."""
+"""Downloads, checks and installs for the Models tab: one of each kind at a time, in processes of their own."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from engine.models.work import FAILED, RUNNING, begin
 
 
 class Getting:
-    """Starts, stops and reports downloads, checks and installs of the checkpoint that the settings name. Whatever it
-    started ends with this process."""
+    """Starts, stops and reports downloads and checks of the chosen checkpoint, and installs of the libraries. The
+    processes that it started end with this one."""
 
     def __init__(self, settings: OwnerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._children: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}  # by the folder of their work
-        self._said: dict[str, str] = {}  # the last words of those that ended with a fault
+        self._said: dict[str, str] = {}  # the last error line of those that failed
 
     @property
     def model(self) -> str:
-        """The checkpoint that was chosen: a hub id or a folder; the usual one where that is gone."""
+        """The chosen checkpoint: a hub id or a folder; the default where that is gone."""
         chosen = self._settings.get().model or DEFAULT_MODEL
         try:
             look(chosen)
@@ -40,13 +40,13 @@ class Getting:
         return chosen
 
     def choose(self, model: str) -> None:
-        """Another checkpoint; nothing: the usual one. Raises TroupeError where it cannot be one."""
+        """Choose another checkpoint; an empty name chooses the default. Raises TroupeError where it cannot be one."""
         model = model.strip() or DEFAULT_MODEL
         look(model)
         self._settings.put(model=model)
 
     def start(self, kind: str) -> None:
-        """Begin to download, verify or install, unless that is under way."""
+        """Start to download, verify or install, unless that is running already."""
         with self._lock:
             work = self.work(kind)
             self._settle(work)
@@ -59,12 +59,12 @@ class Getting:
             self._children[str(work.folder)] = begin(arguments, errors), errors
 
     def stop(self, kind: str) -> None:
-        """End what is under way; what has come is kept."""
+        """Stop what is running; what was downloaded so far is kept."""
         with self._lock:
             work = self.work(kind)
             work.stop()
             child = self._child(work)
-            if child is None:  # another process of Troupe has started it, and sees the wish soon
+            if child is None:  # another process of Troupe has started it, and reads the stop file soon
                 return
             try:
                 child.wait(5)
@@ -73,7 +73,7 @@ class Getting:
                 child.wait()
 
     def delete(self) -> None:
-        """Remove the chosen checkpoint from the disk. Raises TroupeError."""
+        """Delete the chosen checkpoint from the disk. Raises TroupeError."""
         state = look(self.model)
         if state.local:
             raise TroupeError(f"{state.folder} is a folder of your own", "Delete it yourself.")
@@ -83,10 +83,10 @@ class Getting:
         delete(store)
 
     def status(self, kind: str) -> Status | None:
-        """Return how far the work is, or how the last one ended."""
+        """Return the status of this kind of work: running, or how the last run ended; None where there was none."""
         work = self.work(kind)
         with self._lock:
-            self._settle(work)  # an end that is told is one: nobody looks again after it
+            self._settle(work)  # the page stops asking once it is shown an end
             alive, said = self._child(work) is not None, self._said.get(str(work.folder), "")
         status = work.status()
         if alive and status is None:
@@ -94,11 +94,11 @@ class Getting:
         return Status(kind, state=FAILED, message=said) if said and status is None else status
 
     def work(self, kind: str) -> Work:
-        """Return the files of this kind of work."""
+        """Return the files through which this kind of work is controlled."""
         return library_work() if kind == "install" else ModelStore(self.model).work
 
     def _settle(self, work: Work) -> None:
-        """A process that has written its last word ends within a moment: let it, so that the next one can begin."""
+        """Wait for a process that has written its final status to exit, so that the next one can start."""
         status = work.status()
         child = self._child(work)
         if child is not None and status is not None and status.state != RUNNING:
@@ -106,7 +106,7 @@ class Getting:
                 child.wait(30)
 
     def _child(self, work: Work) -> subprocess.Popen[bytes] | None:
-        """Our process at this work, if it is still alive; of one that has ended, what it said last is kept."""
+        """Return our process for this work if it is still running; of one that has ended, keep the last error line."""
         if (found := self._children.get(str(work.folder))) is None:
             return None
         child, errors = found

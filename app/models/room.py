@@ -1,4 +1,4 @@
-"""The Models room: what stands where, and what the buttons do. Wired only for the owner of the machine."""
+"""The Models tab: its layout, and what the buttons do. For the owner of the machine only."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from engine.models.store import ModelStore
 from engine.models.work import RUNNING
 from engine.words import gigabytes
 
-SECONDS = 1.0  # between two looks, while something is under way
+SECONDS = 1.0  # between two updates, while something is running
 
 
 class Room:
-    """The room's components, by name; to be made inside its tab."""
+    """The tab's components, by name. Make it inside the tab."""
 
     def __init__(self) -> None:
         self.refusal = gr.HTML(views.NOT_YOURS, visible=False, elem_id="tr-not-yours")
@@ -64,8 +64,8 @@ def build_models(
     blocks: gr.Blocks, tab: gr.Tab, getting: Getting, is_owner: Callable[[], bool], planner: Planner,
     release: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Fill the tab; to be called inside it, in the page's `blocks`. A guest of a shared page is shown nothing and may
-    do nothing."""
+    """Fill the tab. Call it inside the tab, in the page's `blocks`. Guests of a shared page see nothing and can do
+    nothing."""
     room = Room()
     with room.body, gr.Column(elem_classes="tr-thing"):
         build_card(tab, planner, release, is_owner)
@@ -76,7 +76,8 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
 
     def show(asking: bool = False, naming: bool = False) -> dict[Block, Any]:
-        """`naming`: the box with the checkpoint's name as well, over whatever a person may be typing there."""
+        """Show the tab as it is now. `naming`: update the box with the checkpoint's name too, which overwrites what is
+        typed there."""
         if not is_owner():
             return {room.refusal: gr.update(visible=True)}
         shown = _shown(room, getting, asking)
@@ -107,12 +108,12 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     on(room.delete.click, "ask", lambda: show(asking=True))
     on(room.keep.click, "keep", lambda: show())
     on(room.delete_now.click, "delete", then(getting.delete))
-    for event in (room.model.submit, room.model.blur):  # a button that is pressed next is meant for what stands there
+    for event in (room.model.submit, room.model.blur):  # a button pressed next applies to the name typed here
         on(event, "choose", then(getting.choose, naming=True), [room.model])
 
 
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
-    """Return every component as it should be now, but the box that a person types into."""
+    """Return every component as it should be now, except the text box."""
     libraries, state = look_at_libraries(), look(getting.model)
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING

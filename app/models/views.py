@@ -1,4 +1,4 @@
-"""From what is on this machine to what the Models page shows."""
+"""Draw the Models tab from what is on this machine."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _BAR = (
 
 
 def part(number: int, title: str, lacks: str, lines: Sequence[str], status: Status | None) -> Markup:
-    """Draw one of the three things: what it `lacks` in a word (nothing: it is ready), its lines of plain text, and how
-    far the work on it is."""
+    """Draw one of the three sections: a word for what it `lacks` (empty: it is ready), its lines of plain text, and the
+    progress of the work on it."""
     look, word = ("tr-lacking", lacks) if lacks else ("tr-ok", "ready")
     mark, body = fill('<span class="{}">{}</span>', look, word), each("<p>{}</p>", filter(None, lines))
     return fill(_PART, number, title, mark, body, progress_html(status, title))
 
 
 def libraries_html(found: Libraries, status: Status | None) -> Markup:
-    """Return the libraries: what is missing, what it takes, who does it."""
+    """Draw the libraries: which are missing, how large they are, and who can install them."""
     if found.installed:
         return part(1, "Libraries", "", ["PyTorch and what the engine needs beside it are installed."], status)
     takes = (
@@ -52,7 +52,7 @@ def libraries_html(found: Libraries, status: Status | None) -> Markup:
 
 
 def model_html(found: ModelState, status: Status | None, free: int | None) -> Markup:
-    """Draw the checkpoint: how much of it is here, where, and what is free on that disk, in bytes."""
+    """Draw the checkpoint: how much of it is here, where, and the free space on that disk in bytes."""
     words = words_for(found)
     size = "" if found.missing is not None or found.state == "installed" else (
         "How large it is, the hub says when you press Download, before the first byte of it; expect some tens of GB."
@@ -67,7 +67,7 @@ def _room(free: int | None) -> str:
 
 
 def progress_html(status: Status | None, title: str) -> Markup:
-    """Draw a bar with words while work is under way; else how the last one ended."""
+    """Draw a progress bar while work is running; else how the last run ended."""
     if status is None:
         return NOTHING
     if status.state == FAILED:
@@ -75,7 +75,7 @@ def progress_html(status: Status | None, title: str) -> Markup:
     if status.state == STOPPED:
         return message("Stopped. What has come is kept; start again to go on.")
     if status.state == DONE:
-        return NOTHING if status.kind == "download" else message(status.message)  # the lines above say of the download
+        return NOTHING if status.kind == "download" else message(status.message)  # the lines above tell of a download
     words = sentence(STAGES.get(status.stage, status.stage))
     if status.total:
         words += f" · {gigabytes(status.done)} of {gigabytes(status.total)}"

@@ -1,1 +1,1 @@
-"""The look that every room shares: theme, own parts, pictures in pages, handlers that never raise."""
+"""What all tabs share: the theme, components of our own, pictures as data URLs, and error handling for handlers."""

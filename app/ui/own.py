@@ -1,4 +1,4 @@
-"""Components of our own: a fixed skeleton, drawn by one of the scripts in assets/web."""
+"""Components of our own: a fixed HTML skeleton, drawn by one of the scripts in assets/web."""
 
 from __future__ import annotations
 

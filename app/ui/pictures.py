@@ -1,4 +1,4 @@
-"""Small pictures for the page, as data URLs: no route serves a person's pictures, so no stranger can ask for one."""
+"""Small pictures for the page, as data URLs: no route serves a person's pictures, so no stranger can request one."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ STAGE_FRAME = 960  # pixels: the longest side of the stage's background
 
 
 def data_url(picture: Image.Image, quality: int = 80) -> str:
-    """Return a picture as a WebP data URL; alpha is kept."""
+    """Encode a picture as a WebP data URL; alpha is kept."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def shrunk(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Return a copy that fits into (width, height) pixels; never enlarged."""
+    """Return a copy that fits into (width, height) pixels; it is never enlarged."""
     small = picture.copy()
     small.thumbnail((width, height), Image.Resampling.LANCZOS)
     return small
 
 
 def trimmed(picture: Image.Image) -> Image.Image:
-    """Return an RGBA picture cropped to what can be seen of it: the box that a placement's scale and foot speak of."""
+    """Crop an RGBA picture to its visible pixels: the box to which a placement's scale and foot refer."""
     return picture.crop(bounding_box(picture))

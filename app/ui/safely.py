@@ -1,4 +1,4 @@
-"""Between the page and its handlers: whatever goes wrong is said on the page, in words a person can act on."""
+"""Error handling around the page's handlers: every error becomes a message on the page that a person can act on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from markupsafe import escape
 from engine.errors import TroupeError
 from engine.words import plain_name, plain_text
 
-Event = Callable[..., Any]  # of a component, such as `button.click`: told what is to be called then
+Event = Callable[..., Any]  # of a component, such as `button.click`: called with the handler to attach
 Handler = Callable[..., Any]  # what is called, with a value for each input
 log = logging.getLogger("troupe")
 
-_SHOWN = 200  # letters of what somebody sent
+_SHOWN = 200  # characters of what somebody sent
 _UNFIT = "This call cannot be understood. 'Use via API' on the page shows how."
 
 
 def safely(handler: Handler, markup: bool = True) -> Handler:
-    """Return the handler, with every error turned into a message: a stranger sees no stack trace, and nothing is
-    silent. `markup`: the message is shown as HTML, as Gradio does on the page, so what people wrote is escaped in
-    it."""
+    """Wrap a handler so that every error becomes a message: strangers see no stack trace, and no error is silent.
+    `markup`: the message is shown as HTML, as Gradio does on the page, so what people wrote is escaped in it."""
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
@@ -45,8 +44,8 @@ def safely(handler: Handler, markup: bool = True) -> Handler:
 
 
 class SafeBlocks(gr.Blocks):
-    """Blocks for which a call that does not fit is the caller's mistake: one line in the log, however long what they
-    sent, where Gradio prints a traceback with all of it. Mistakes of ours are still printed."""
+    """Blocks that log one short line for a malformed call, where Gradio prints a traceback with all that was sent.
+    Errors of ours are still printed."""
 
     async def preprocess_data(self, block_fn: Any, *args: Any, **more: Any) -> Any:
         try:

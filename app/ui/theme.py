@@ -1,4 +1,4 @@
-"""Troupe's own look: warm paper by day, a dark house by night, one spotlight colour. The system's fonts."""
+"""Troupe's theme: light and dark, one accent colour, the system's fonts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUSE = colors.Color(
 
 
 def troupe_theme() -> gr.themes.Base:
-    """Return the theme that `launch` takes."""
+    """Build the theme for `launch`."""
     sans = (fonts.Font("system-ui"), fonts.Font("Segoe UI"), fonts.Font("Roboto"), fonts.Font("sans-serif"))
     mono = (fonts.Font("ui-monospace"), fonts.Font("Consolas"), fonts.Font("monospace"))
     theme = gr.themes.Base(
