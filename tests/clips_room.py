@@ -105,6 +105,7 @@ class Room:
     def close(self) -> None:
         self.jobs.close(PATIENCE)  # with the gate as it is: what it holds is cut off, and never gets done on the way
         self.gate.open.set()
+        LocalContext.request.set(None)
 
     def be(self, name: str) -> None:
         """Whoever asks from now on: `owner`, or a guest by name."""

@@ -176,7 +176,7 @@ try:
     engine.render(RenderRequest(scene, Path({str(request.root)!r}), Path({str(request.out)!r})))
 finally:
     engine.close()
-heavy = ("numpy", "cv2", "torch", "engine.media.video", "engine.draft", "engine.cutout")
+heavy = ("numpy", "cv2", "torch", "engine.media.video", "engine.draft.render", "engine.cutout")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
