@@ -87,8 +87,8 @@ class A2(Engine):
         return super().units(scene) * scene.sampling.steps
 
     def gpu_seconds(self, scene: Scene) -> int:
-        """For what a diffusion transformer of this size computes (2 operations a weight and token, 4 width a pair of
-        tokens and layer), over a rate that is taken low."""
+        """Estimate the GPU time to ask for: what a diffusion transformer of this size computes (2 operations a weight
+        and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
         size = size_of(scene)
         forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
         passes = size.steps * (2 if size.guided else 1)
