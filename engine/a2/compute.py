@@ -36,7 +36,7 @@ class Compute:
 
     @property
     def home(self) -> torch.device:
-        """Where the components' weights wait: on the host where blocks stream, since the card is short of room then."""
+        """Where the components' weights wait: on the host where blocks stream, since the card lacks memory then."""
         import torch
 
         return torch.device("cpu") if self.offload == "blocks" else self.device

@@ -50,7 +50,7 @@ def decode(
     tiles = _tiles(latents.shape[3], latents.shape[4], tiling, 1 + _convolutions(vae.decoder.up_blocks))
     for index in range(latents.shape[2]):
         latent = latents[:, :, index : index + 1].float().cpu() * std + mean
-        with torch.no_grad():  # inside the loop: a generator must not hold it while others run
+        with torch.no_grad():  # inside the loop: it must not hold for the caller's code between two frames
             features = _look_around(vae, latent.to(device), front)
             frames = _enlarge(vae.decoder, features, tiles, index == 0, stop, tiling is not None and tiling.parked)
         yield from frames

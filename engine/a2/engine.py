@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TITLES = {"character": "Characters", "object": "Objects", "background": "Background"}
 
-# What a GPU is asked for is reckoned from. The rate is taken low for the cards that Spaces lend, and was not measured
+# For the estimate of GPU time to ask for. The rate is taken low for the cards that Spaces lend, and was not measured
 # there: too short a time ends a clip unfinished, too long a time only asks for more of the person's quota.
 _WEIGHTS, _WIDTH, _LAYERS = 14e9, 5120, 40
 _RATE = 100e12  # floating point operations a second

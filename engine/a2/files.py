@@ -44,7 +44,7 @@ def find_checkpoint(model: str) -> Path:
     try:
         return Path(snapshot_download(model, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        if partial := getattr(error, "snapshot_path", ""):  # it misses the demo videos, perhaps; we do not
+        if partial := getattr(error, "snapshot_path", ""):  # what it lacks may be the demo videos: not needed
             return Path(partial)
         named, which = ("the SkyReels-A2 model", "") if model == DEFAULT_MODEL else (f"the model {model}", f" {model}")
         raise EngineUnavailable(

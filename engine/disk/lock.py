@@ -22,10 +22,11 @@ class Taken(Exception):
 
 
 class FileLock:
-    """A lock that this process holds from its making on. `file` is its descriptor, open for reading and writing.
+    """A lock that this process holds once it is made, until `release`. `file` is its descriptor, open for reading and
+    writing.
 
-    `byte` is which one is locked, on Windows, where nobody else can read it: one beyond the end where the file's words
-    are for others. The other systems lock the whole file, and anybody can read it.
+    `byte` is the one that is locked on Windows, where nobody else can read it then: one beyond the end where others
+    read the file. The other systems lock the whole file, and anybody can read it.
     """
 
     def __init__(self, path: Path, *, patience: float = 0.0, byte: int = 0) -> None:

@@ -22,7 +22,7 @@ class Streamed:
         self.__wrapped__ = compute  # where inspect.signature looks
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.in_place is None:  # closed, but something that was put on the block later still has us
+        if self.in_place is None:  # closed, but something put on the block later still calls this
             return self.__wrapped__(*args, **kwargs)
         with self.in_place(self.index):
             return self.__wrapped__(*args, **kwargs)

@@ -131,7 +131,7 @@ class _Fetch:
             self._failed.wait(PAUSES[tries])
 
     def _connection(self, file: RemoteFile, part: Path, start: int) -> None:
-        """Download over one connection, until it ends or the file is whole. Raises Cut."""
+        """Download over one connection, until it ends or another file has failed. Raises Cut."""
         with part.open("r+b", buffering=0) as target:
             expected = start
             for offset, piece in hub.read_from(self._store.model, self._listing.commit, file.path, start):

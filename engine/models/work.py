@@ -29,7 +29,7 @@ from engine.errors import TroupeError
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 INTERVAL = 0.4  # seconds between two looks for the file `stop`
 _SPEED_OVER = 20.0  # seconds
-_PATIENCE = 2.0  # seconds: on Windows whoever only looks holds the lock for a blink
+_PATIENCE = 2.0  # seconds: on Windows `is_held` itself takes the lock for a moment
 
 
 class Busy(TroupeError):

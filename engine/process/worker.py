@@ -70,7 +70,7 @@ def perform(order: RenderOrder, say: Callable[[FromEngine], None], stop: Callabl
     if spoilt and sound:  # what ran out of memory, or broke in the middle, should not meet the next job
         try:
             cache.release()
-        except Exception as error:  # this process only: the next job gets another
+        except Exception as error:  # ends this process only: the next job gets a new one
             print(f"troupe: the model cannot be let go: {error}", file=sys.stderr, flush=True)
             return False
     return sound

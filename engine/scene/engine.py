@@ -213,7 +213,7 @@ class Engine:
         return whole_frames(seconds, fps)
 
     def as_run(self, scene: Scene, options: Any) -> Scene:
-        """Return the scene as it is really made with these options."""
+        """Return the scene as it is made with these options."""
         return scene
 
     def units(self, scene: Scene) -> float:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import torch
 
 _REPEATS = 3
-_TRUST = 0.5  # of a new job's word against all earlier ones'
+_TRUST = 0.5  # the weight of a new job's measurement against all earlier ones
 _WILDEST = 20.0  # a correction beyond it is an accident: a laptop that slept, a clock that was set
 _EARLIER = {"text": "prompt", "denoise": "sampling", "decode": "decoding"}  # phases as earlier versions called them
 _COPY = 256 * 2**20  # bytes
 
 _Run = Callable[[], object]
-_Task = Callable[[], tuple[_Run, float]]  # makes its tensors; the work, and how much it is
+_Task = Callable[[], tuple[_Run, float]]  # makes its tensors; returns the work, and how much it is
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def learn(machine: Machine, stage: str, predicted: float, measured: float, file:
         return
     before = speed.corrections.get(stage, 1.0)
     wanted = before * measured / predicted
-    # A mean of ratios is one of their logarithms: twice as long and half as long cancel out.
+    # The mean is a geometric one, of logarithms: twice as long and half as long cancel out.
     blended = math.exp((1 - _TRUST) * math.log(before) + _TRUST * math.log(wanted))
     kept = min(max(blended, 1 / _WILDEST), _WILDEST)
     remember(machine, Speed(**{**asdict(speed), "corrections": {**speed.corrections, stage: kept}}), file)

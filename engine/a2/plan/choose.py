@@ -131,7 +131,7 @@ def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, override
         resident = min(max(overrides.resident_blocks, 0), layers)
     else:
         spare = budget.vram - _stage(planned, settings, "sampling").vram
-        # Rounding and the margin for what is between tensors: ask the stage itself, it is what is checked.
+        # Rounding and the allocator's slack are not in this sum: compare with the stage itself, as it is checked later.
         resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base.precision)))
         while resident and _stage(planned, replace(settings, resident=resident), "sampling").vram > budget.vram:
             resident -= 1

@@ -17,7 +17,7 @@ from engine.errors import EngineUnavailable
 from engine.memory.hardware import Hardware
 from engine.scene.scene import Scene
 
-_FRESH = 30.0  # seconds that what is known of a checkpoint's files holds
+_FRESH = 30.0  # seconds for which a checkpoint's shapes are cached
 
 
 class A2Planner:
