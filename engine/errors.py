@@ -56,8 +56,8 @@ def _anew(kind: type[BaseException], *args: object) -> BaseException:
 
 
 def _plain_line(text: str) -> str:
-    """Return one line that any terminal can print: half a surrogate pair, from JSON or a file name, cannot be
-    encoded."""
+    """Return the text as one line that any terminal can print: half a surrogate pair, from JSON or a file name, cannot
+    be encoded."""
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 

@@ -1,6 +1,6 @@
-"""pip, watched: what a Python has of a requirements file, the install with its progress, and why one failed, in a line.
+"""pip: what a Python has of a requirements file, the install with its progress, and why one failed, in a line.
 
-Standard library only, and of the house only what keeps to it: `launch.py` needs it before anything is installed.
+Standard library only, and of Troupe only modules that keep to it: `launch.py` needs it before anything is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OFFLINE = re.compile(
 # them from stays the person's to say.
 _ELSEWHERE = {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT", "PIP_EDITABLE", "PIP_GROUP", "PIP_PYTHON",
               "PYTHONPATH", "PYTHONHOME"}  # fmt: skip # what lies on the last two counts as installed already
-_NOT_SO = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_NO_DEPS": "0"}  # said, for pip.conf may say otherwise
+_NOT_SO = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_NO_DEPS": "0"}  # set, since pip.conf may say otherwise
 
 
 class InstallFailed(TroupeError):
@@ -44,7 +44,7 @@ class Install:
     options: tuple[str, ...] = ("--progress-bar", "off")
 
     def command(self) -> list[str]:
-        """Return what is run."""
+        """Build the command that runs pip."""
         named = [word for file in self.files for word in ("-r", str(file))]
         return [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *self.options, *named]
 
@@ -52,7 +52,7 @@ class Install:
 def install(
     wanted: Install, tell: Callable[[str], None], started: Callable[[subprocess.Popen[bytes]], None] | None = None
 ) -> None:
-    """Run pip to its end; `tell` hears every line, `started` gets the process. Raises InstallFailed."""
+    """Run pip to its end; `tell` gets every line, `started` the process. Raises InstallFailed."""
     if _quietly(wanted.python, "pip", "--version"):  # the Python below .venv was exchanged for another
         _quietly(wanted.python, "ensurepip", "--upgrade")
     said = []
@@ -83,18 +83,18 @@ def install(
 
 
 def _quietly(python: Path, *module: str) -> int:
-    """Return the status with which a module of that Python ends."""
+    """Run a module of that Python without its output; return its exit status."""
     return subprocess.call([str(python), "-m", *module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def pip_environment() -> dict[str, str]:
-    """This process's environment without what would keep pip from putting all that is asked for into the Python that
-    runs it."""
+    """Return this process's environment without what would keep pip from putting all that is asked for into the Python
+    that runs it."""
     return {name: value for name, value in os.environ.items() if name.upper() not in _ELSEWHERE} | _NOT_SO
 
 
 def why_it_failed(said: str, wanted: Install) -> str:
-    """Return one line for the reason why pip failed."""
+    """Explain in one line why pip failed, from its output."""
     if full := disk_line(said, wanted.home, wanted.needed):
         return full
     if OFFLINE.search(said):
@@ -111,7 +111,8 @@ def why_it_failed(said: str, wanted: Install) -> str:
 
 
 def disk_line(fault: OSError | str, home: Path, needed: int) -> str:
-    """Return one line where the disk is the reason, or may not be written; empty where it is another one."""
+    """Explain a failure in one line where the disk is full or may not be written; empty where the reason is another
+    one."""
     said = str(fault)
     if is_full(fault):
         return ". ".join(full_disk(home, " and start again", needed))
@@ -121,7 +122,7 @@ def disk_line(fault: OSError | str, home: Path, needed: int) -> str:
 
 
 def satisfied(files: Sequence[Path]) -> bool:
-    """Return whether this Python already has, in a version that fits, everything that the files list."""
+    """Return whether this Python has, in a version that fits, everything that the files list."""
     try:
         return not any(missing(files))
     except (ImportError, OSError):
@@ -129,7 +130,7 @@ def satisfied(files: Sequence[Path]) -> bool:
 
 
 def missing(files: Sequence[Path]) -> Iterable[str]:
-    """Return the names in the requirements files that this Python has not, or not in a version that fits. Raises
+    """Yield the names in the requirements files that this Python has not, or not in a version that fits. Raises
     OSError, and ImportError where there is neither `packaging` nor pip."""
     import importlib.metadata
 

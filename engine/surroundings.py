@@ -23,8 +23,8 @@ _SILENT = {
 
 
 def settle() -> None:
-    """Settle what libraries read from the environment when they are imported; every command does so first. Where no
-    home folder is known (a number for a user, as in a container), they get one of the user's own among the temporary
+    """Set what libraries read from the environment when they are imported; every command does so first. Where no home
+    folder is known (a number for a user, as in a container), they get one of the user's own among the temporary
     folders, if it can be had."""
     silence()
     if home() is None and (spare := spare_folder()) is not None:
@@ -32,7 +32,7 @@ def settle() -> None:
 
 
 def silence() -> None:
-    """Let no library report to its makers."""
+    """Switch off the libraries' telemetry, where the person has not set it."""
     for name, value in _SILENT.items():
         os.environ.setdefault(name, value)
 
@@ -47,7 +47,7 @@ def home() -> Path | None:
 
 
 def expanded(name: str | Path) -> Path:
-    """Return a path in which `~` is the home folder; as it is where none is known."""
+    """Expand `~` in a path to the home folder; return it as it is where none is known."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -55,8 +55,8 @@ def expanded(name: str | Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be had again: `$TROUPE_CACHE`, or the user's cache folder; where that is not
-    known, the folder of the user's own among the temporary ones."""
+    """Return the folder for things that can be had again: `$TROUPE_CACHE`, or the user's cache folder; where that is
+    not known, the folder of the user's own among the temporary ones."""
     if chosen := os.environ.get("TROUPE_CACHE"):
         return expanded(chosen)
     import platformdirs
@@ -70,7 +70,7 @@ def cache_folder() -> Path:
 
 def spare_folder() -> Path | None:
     """Return a folder of the user's own among the temporary ones, made where it is missing; None where it cannot be
-    had, or others can write to it."""
+    made, or others can write to it."""
     spare = _spare()
     with contextlib.suppress(OSError):
         spare.mkdir(mode=0o700, exist_ok=True)
@@ -83,7 +83,7 @@ def _spare() -> Path:
 
 
 def _is_private(folder: Path) -> bool:
-    """Return whether nobody else can put something there: /tmp is everybody's, and weights are programs of a kind."""
+    """Return whether nobody else can write there: /tmp is everybody's, and weights are programs of a kind."""
     try:
         status = folder.lstat()
     except OSError:

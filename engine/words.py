@@ -15,7 +15,7 @@ _TURNING = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time: 40 s, 12 min, 3 h 05 min."""
+    """Format a length of time: 40 s, 12 min, 3 h 05 min."""
     whole = max(1, round(seconds))
     if whole < 90:
         return f"{whole} s"
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def gigabytes(count: float) -> str:
-    """Bytes: 46.2 GB, 310 MB, 5 kB."""
+    """Format a number of bytes: 46.2 GB, 310 MB, 5 kB."""
     for unit, one in (("GB", 10**9), ("MB", 10**6)):
         if count >= one:
             return f"{count / one:.1f} {unit}" if count < 100 * one else f"{count / one:.0f} {unit}"
@@ -32,21 +32,23 @@ def gigabytes(count: float) -> str:
 
 
 def command_line(*parts: object) -> str:
-    """Return a command to be copied into a terminal, whatever is in the names of its files and folders."""
+    """Quote a command so that it can be copied into a terminal, whatever is in the names of its files and folders."""
     words = [str(part) for part in parts]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def sentence(text: str) -> str:
-    """Return the text with its first letter as a capital, the others as they are."""
+    """Return the text with its first letter as a capital, the others unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def plain_text(value: object) -> str:
-    """Return text that every file can hold: half a surrogate pair becomes a question mark."""
+    """Return text that every file can hold: half a surrogate pair becomes a question mark. Empty for what is no
+    text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def plain_name(value: object) -> str:
-    """`plain_text` without the marks that turn the direction of what follows, so that "exe.png" reads as what it is."""
+    """Return `plain_text` without the marks that turn the direction of what follows, so that "exe.png" reads as what it
+    is."""
     return plain_text(value).translate(_TURNING)

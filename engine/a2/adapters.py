@@ -37,7 +37,7 @@ def check_loras(loras: Sequence[Lora], transformer: ComponentFiles) -> None:
 
 
 def read_loras(loras: Sequence[Lora], shapes: dict[str, tuple[int, ...]], check_only: bool = False) -> Changes:
-    """Return what the files do together to a transformer with parameters of these `shapes`. Raises EngineUnavailable,
+    """Read what the files do together to a transformer with parameters of these `shapes`. Raises EngineUnavailable,
     which names the file. `check_only` reads no weights."""
     together = Changes()
     for lora in loras:
@@ -55,7 +55,7 @@ def read_loras(loras: Sequence[Lora], shapes: dict[str, tuple[int, ...]], check_
 
 
 def refit(transformer: Any, weights: ComponentFiles, before: Fused, loras: Sequence[Lora]) -> Fused:
-    """Fuse exactly these into a transformer of float weights in which `before` is. What was in it is taken out first:
+    """Fuse exactly these into a transformer of float weights that has `before` fused in. Those are taken out first:
     without any, the weights are bit for bit the checkpoint's. Quantise afterwards.
 
     Raises EngineUnavailable, which names the file; the transformer is then as it was.
@@ -91,8 +91,9 @@ def _restore(transformer: Any, names: Iterable[str], weights: ComponentFiles) ->
 
 
 def identity(loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:
-    """Return what a run depends on: contents and strengths. Of the contents, since a LoRA that is trained further keeps
-    its name and size. In their order: float sums depend on it."""
+    """Return what a run depends on: contents (SHA-256) and strengths. Contents, since a LoRA that is trained further
+    keeps its name and size. In their order: float sums depend on it. Raises EngineUnavailable where a file cannot be
+    read."""
     import hashlib
 
     found = []
@@ -107,7 +108,8 @@ def identity(loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:
 
 
 def _check(path: Path, changes: Changes, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Compare with the model; drops the one difference that text-to-video files bring and that cannot fit."""
+    """Compare the changes with the model's parameters, and drop the one difference that text-to-video files bring and
+    that cannot fit. Raises EngineUnavailable."""
     for name, ((down, up, _),) in changes.pairs.items():
         if name not in shapes:
             raise not_for_this(path, name)

@@ -45,7 +45,8 @@ _NATIVE = "Leave --attention out: the native one works everywhere."
 
 
 def check_attention(attention: Attention, compute: Compute, precision: str | None = None) -> None:
-    """Refuse what is not installed, or is known to give noise here. Raises EngineUnavailable. Loads no weights."""
+    """Raise EngineUnavailable where this attention is not installed, does not run here, or is known to give noise.
+    Loads no weights."""
     import torch
 
     if attention == "native":
@@ -76,8 +77,8 @@ def check_attention(attention: Attention, compute: Compute, precision: str | Non
 
 
 def set_attention(transformer: Any, attention: Attention) -> None:
-    """Let the transformer compute attention so. Native is set like any other: what DIFFUSERS_ATTN_BACKEND says should
-    not change a picture unseen."""
+    """Set how the transformer computes attention. Native is set like any other: DIFFUSERS_ATTN_BACKEND should not
+    change a picture unnoticed."""
     from engine.a2.compute import quiet
 
     with quiet():
@@ -85,5 +86,5 @@ def set_attention(transformer: Any, attention: Attention) -> None:
 
 
 def effect(attention: Attention) -> str:
-    """Return what the person should know about it; empty where there is nothing."""
+    """Return what the person should know about this attention; empty where there is nothing."""
     return "" if attention == "native" else f"Attention {attention} {_KERNELS[attention].effect}."

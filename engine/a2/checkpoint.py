@@ -40,7 +40,7 @@ class Checkpoint:
     streams: dict[str, Slabs] = field(default_factory=dict)  # by component
 
     def close(self) -> None:
-        """Let go of everything but the VAE and the tokenizer."""
+        """Free the transformer and the encoders. The VAE, the tokenizer and the image processor stay."""
         for slabs in self.streams.values():
             slabs.close(restore=False)
         self.transformer = self.text_encoder = self.image_encoder = None

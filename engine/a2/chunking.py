@@ -1,7 +1,7 @@
-"""Wan's transformer blocks, computed a few thousand tokens at a time wherever tokens do not look at each other.
+"""Wan's transformer blocks, computed a few thousand tokens at a time wherever tokens do not attend to each other.
 
 Only self-attention needs all tokens at once. Norms, projections, rotary embedding, cross-attention and the feed-forward
-work on each token alone, and yet in one piece they are the hungriest part: the float32 residual and the feed-forward's
+work on each token alone, and yet in one piece they take the most memory: the float32 residual and the feed-forward's
 hidden layer. In pieces a block peaks at self-attention's q, k, v: little more than half. The work is the same, but for
 the text's and pictures' keys and values, which every piece computes again.
 """
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def chunked(transformer: Any, tokens: int) -> Iterator[None]:
-    """Within it, `transformer` (diffusers' WanTransformer3DModel) works on at most `tokens` tokens at a time; 0 leaves
-    it as it is. A self-attention whose processor is not the library's own keeps it, and computes in one piece."""
+    """Let `transformer` (diffusers' WanTransformer3DModel) work on at most `tokens` tokens at a time until exit; 0
+    leaves it as it is. A self-attention whose processor is not the library's own keeps it, and computes in one piece.
+    """
     from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
     if not tokens:
@@ -122,7 +123,7 @@ def _modulate(norm: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tens
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of pairs: (real, imaginary) times cos + i sin."""
+    """Apply the rotary position embedding to pairs: (real, imaginary) times cos + i sin."""
     import torch
 
     real, imaginary = torch.unflatten(x, -1, (-1, 2)).unbind(-1)

@@ -1,4 +1,4 @@
-"""Where and how the model's numbers are computed: device, precision, and what waits on the host."""
+"""Where and how the model computes: device, precision, and what waits on the host."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how the numbers are computed. `dtype` is the transformer's and the text encoder's; modules that their
-    authors keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` says how the
-    two's weights are kept, None as they are. With `offload` "blocks" their blocks stream (engine/memory/slabs.py), all
-    but `resident_blocks` of the transformer's."""
+    """Where and how the model computes. `dtype` is the transformer's and the text encoder's; modules that their authors
+    keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` is how these two's
+    weights are stored; None: in `dtype`. With `offload` "blocks" their blocks stream (engine/memory/slabs.py), all but
+    `resident_blocks` of the transformer's."""
 
     device: torch.device
     dtype: torch.dtype
@@ -31,19 +31,20 @@ class Compute:
     resident_blocks: int = 0
 
     def __str__(self) -> str:
-        """Return what the numbers depend on: nearly not the device, and not where the weights wait."""
+        """Return what results depend on: hardly on the device, and not on where the weights wait."""
         return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
 
     @property
     def home(self) -> torch.device:
-        """Where the components' weights wait: on the host where blocks stream, since the card is short of room then."""
+        """Where the components' weights wait: on the host where blocks stream, since the card lacks memory then."""
         import torch
 
         return torch.device("cpu") if self.offload == "blocks" else self.device
 
 
 def choose_compute(options: A2Options) -> Compute:
-    """Return the device and precision that were asked for, or the best there is. Raises EngineUnavailable."""
+    """Choose the device and precision that were asked for, or the best there is. Raises EngineUnavailable where they
+    cannot be used."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -80,7 +81,7 @@ def _too_old(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The libraries' progress bars would overwrite ours; afterwards everything is as it was."""
+    """Switch off the libraries' progress bars and warnings, which would overwrite ours; on exit restore them."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 

@@ -53,8 +53,8 @@ def condition(
     stop: Callable[[], bool] | None = None,
     tiled: bool = False,
 ) -> Conditioning:
-    """Encode one to three canvases and the prompt. `on_step` is told (step, of, what) before each part. `tiled`: the
-    VAE encodes in tiles whatever the frame's size."""
+    """Encode one to three canvases and the prompt. `on_step` gets (step, of, what) before each part. `tiled`: the VAE
+    encodes in tiles whatever the frame's size. Raises Stopped between the parts."""
     import torch
 
     def begin(step: int, what: str) -> None:
@@ -88,7 +88,8 @@ def condition(
 
 
 def encode_text(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
-    """UMT5's last hidden states, (1, 512, dim) float32; zero where the prompt has ended. Kept by prompt."""
+    """Encode a prompt to UMT5's last hidden states, (1, 512, dim) float32; zero where the prompt has ended. Cached by
+    prompt."""
     import torch
 
     text = clean(prompt)
@@ -115,8 +116,8 @@ def encode_text(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
 
 
 def clean(prompt: str) -> str:
-    """Return the prompt as the text encoder was trained to read it: broken encodings mended, HTML entities resolved,
-    one space between words."""
+    """Normalise the prompt to what the text encoder was trained to read: broken encodings mended, HTML entities
+    resolved, one space between words."""
     import ftfy
 
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
@@ -132,7 +133,7 @@ def too_long(checkpoint: Checkpoint, prompt: str) -> bool:
 
 
 def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """CLIP's penultimate hidden states of all pictures, joined along the token axis: (1, n x tokens, dim)."""
+    """Encode all pictures to CLIP's penultimate hidden states, joined along the token axis: (1, n x tokens, dim)."""
     pixels = checkpoint.image_processor(images=list(pictures), return_tensors="pt").pixel_values
     pixels = pixels.to(checkpoint.compute.device, checkpoint.image_encoder.dtype)
     states: torch.Tensor = checkpoint.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
@@ -143,7 +144,7 @@ def encode_spatial(
     checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator,
     tiled: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the condition, (1, 20, T, h, w): the pictures as the first frames of a video that is zero after them.
+    """Encode the pictures to the condition, (1, 20, T, h, w): as the first frames of a video that is zero after them.
 
     They are put one after another in pixel space, before the VAE: the first fills the frame that has a latent of its
     own, every later one the four frames of the next latent. The posterior is sampled, not its mode taken.
@@ -168,7 +169,7 @@ def encode_spatial(
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:
-    """(3, H, W) in [-1, 1]"""
+    """Convert a picture to (3, H, W) in [-1, 1]."""
     import numpy as np
     import torch
 

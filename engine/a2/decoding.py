@@ -23,7 +23,7 @@ from engine.errors import Stopped
 if TYPE_CHECKING:
     import torch
 
-_DISTRUST = 0.375  # of an overlap: so near to its edge a tile lacks what it should have looked at
+_DISTRUST = 0.375  # of an overlap: so near to its edge a tile lacks context, and has no weight
 
 
 @dataclass
@@ -37,10 +37,10 @@ class _Tile:
 def decode(
     vae: Any, latents: torch.Tensor, tiling: Tiling | None = None, stop: Callable[[], bool] | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of `latents` (1, 16, T, h, w), normalised: 4 T - 3 of them, each (8 h, 8 w, 3) uint8 RGB, one by
-    one.
+    """Decode `latents` (1, 16, T, h, w), normalised, and yield their 4 T - 3 frames one by one, each (8 h, 8 w, 3)
+    uint8 RGB.
 
-    `stop` is asked before every tile of every latent frame and raises Stopped.
+    `stop` is asked before every tile of every latent frame; where it says so, Stopped is raised.
     """
     import torch
 
@@ -50,7 +50,7 @@ def decode(
     tiles = _tiles(latents.shape[3], latents.shape[4], tiling, 1 + _convolutions(vae.decoder.up_blocks))
     for index in range(latents.shape[2]):
         latent = latents[:, :, index : index + 1].float().cpu() * std + mean
-        with torch.no_grad():  # inside the loop: a generator must not hold it while others run
+        with torch.no_grad():  # inside the loop: it must not hold for the caller's code between two frames
             features = _look_around(vae, latent.to(device), front)
             frames = _enlarge(vae.decoder, features, tiles, index == 0, stop, tiling is not None and tiling.parked)
         yield from frames
@@ -58,7 +58,7 @@ def decode(
 
 
 def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tensor:
-    """Return the decoder's first half: one latent frame (1, 16, 1, h, w) to its features (1, c, 1, h, w)."""
+    """Compute the decoder's first half: one latent frame (1, 16, 1, h, w) to its features (1, c, 1, h, w)."""
     x = _causal(vae.decoder.conv_in, vae.post_quant_conv(latent), cache, 0)
     features: torch.Tensor = vae.decoder.mid_block(x, feat_cache=cache, feat_idx=[1])
     return features
@@ -67,7 +67,7 @@ def _look_around(vae: Any, latent: torch.Tensor, cache: list[Any]) -> torch.Tens
 def _enlarge(
     decoder: Any, features: torch.Tensor, tiles: list[_Tile], first: bool, stop: Callable[[], bool] | None, park: bool
 ) -> np.ndarray:
-    """Return the second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
+    """Compute the second half: features to the one (the first) or four frames of a latent frame, (n, H, W, 3) uint8."""
     import torch
 
     height, width = features.shape[3] * PIXELS_A_LATENT, features.shape[4] * PIXELS_A_LATENT
@@ -94,12 +94,14 @@ def _enlarge(
 
 
 def _moved(cache: list[Any], device: Any) -> list[Any]:
-    """Besides tensors a cache holds None, and a word where a convolution has only seen the first frame."""
+    """Copy a cache's tensors to a device. Besides them a cache holds None, and a string where a convolution has only
+    seen the first frame."""
     return [part.to(device) if hasattr(part, "to") else part for part in cache]
 
 
 def _causal(convolution: Any, x: torch.Tensor, cache: list[Any], place: int) -> torch.Tensor:
-    """Return a causal convolution that goes on where the last frames ended: it looks back two frames."""
+    """Compute a causal convolution of `x` and the two frames before it, which are in the cache; keep the last two
+    there."""
     import torch
 
     past = cache[place]
@@ -124,8 +126,8 @@ def _tiles(height: int, width: int, tiling: Tiling | None, convolutions: int) ->
 
 
 def _ramps(spans: list[slice], length: int) -> list[np.ndarray]:
-    """For every span its weight per pixel, float32: nothing at its inner edges, rising over the middle of an overlap,
-    and together one everywhere."""
+    """Compute every span's weight per pixel, float32: 0 at its inner edges, rising over the middle of an overlap, and
+    together 1 everywhere."""
 
     def rise(overlap: int, steps: np.ndarray) -> np.ndarray:
         pixels = overlap * PIXELS_A_LATENT
@@ -151,7 +153,7 @@ def _pixels(span: slice) -> slice:
 
 
 def _convolutions(module: Any) -> int:
-    """Return how many convolutions look back in time: each has its place in the cache."""
+    """Count the convolutions that look back in time: each has its place in the cache."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     return sum(isinstance(part, WanCausalConv3d) for part in module.modules())

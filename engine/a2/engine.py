@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TITLES = {"character": "Characters", "object": "Objects", "background": "Background"}
 
-# What a GPU is asked for is reckoned from. The rate is taken low for the cards that Spaces lend, and was not measured
+# For the estimate of GPU time to ask for. The rate is taken low for the cards that Spaces lend, and was not measured
 # there: too short a time ends a clip unfinished, too long a time only asks for more of the person's quota.
 _WEIGHTS, _WIDTH, _LAYERS = 14e9, 5120, 40
 _RATE = 100e12  # floating point operations a second
@@ -87,8 +87,8 @@ class A2(Engine):
         return super().units(scene) * scene.sampling.steps
 
     def gpu_seconds(self, scene: Scene) -> int:
-        """For what a diffusion transformer of this size computes (2 operations a weight and token, 4 width a pair of
-        tokens and layer), over a rate that is taken low."""
+        """Estimate the GPU time to ask for: what a diffusion transformer of this size computes (2 operations a weight
+        and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
         size = size_of(scene)
         forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
         passes = size.steps * (2 if size.guided else 1)

@@ -24,7 +24,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_checkpoint(model: str) -> Path:
-    """Return the folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this
+    """Find the folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this
     machine. Downloads nothing. Raises EngineUnavailable."""
     try:
         folder = surroundings.expanded(model)
@@ -44,7 +44,7 @@ def find_checkpoint(model: str) -> Path:
     try:
         return Path(snapshot_download(model, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        if partial := getattr(error, "snapshot_path", ""):  # it misses the demo videos, perhaps; we do not
+        if partial := getattr(error, "snapshot_path", ""):  # what it lacks may be the demo videos: not needed
             return Path(partial)
         named, which = ("the SkyReels-A2 model", "") if model == DEFAULT_MODEL else (f"the model {model}", f" {model}")
         raise EngineUnavailable(
@@ -60,7 +60,7 @@ def is_hub_id(model: str) -> bool:
 
 
 def needed_files(names: Iterable[str]) -> list[str]:
-    """Of a repository's files, by path, those that the engine reads: no demo videos, no second format. Raises
+    """Choose from a repository's files, by path, those that the engine reads: no demo videos, no second format. Raises
     EngineUnavailable where a component has none."""
     there, found = set(names), []
     for component in COMPONENTS:
@@ -81,7 +81,7 @@ def needed_files(names: Iterable[str]) -> list[str]:
 
 
 def read_checkpoint(folder: Path) -> dict[str, ComponentFiles]:
-    """Return what the weight files of every component hold. Raises EngineUnavailable, which names the file that is
+    """Read the headers of every component's weight files. Raises EngineUnavailable, which names the file that is
     missing, cut off or not what its name says, and what to do."""
     for component, names in _SMALL_FILES:
         if not any((folder / component / name).is_file() for name in names):

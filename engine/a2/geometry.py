@@ -22,12 +22,12 @@ _TILED_FROM = 128 * 80  # latent pixels of a frame: 1024 x 640 and below are dec
 
 
 def latent_frames(frames: int) -> int:
-    """T, for a clip of `frames` = 4 (T - 1) + 1."""
+    """Return T, the latent frames of a clip of `frames` = 4 (T - 1) + 1."""
     return (frames - 1) // FRAMES_A_LATENT + 1
 
 
 def latent_shape(video: Video) -> tuple[int, int, int, int, int]:
-    """(1, 16, T, h, w)"""
+    """Return the shape of a video's latents, (1, 16, T, h, w)."""
     height, width = video.height // PIXELS_A_LATENT, video.width // PIXELS_A_LATENT
     return 1, LATENT_CHANNELS, latent_frames(video.frames), height, width
 
@@ -38,13 +38,13 @@ def first_frames(references: int) -> int:
 
 
 def lengths_beside(frames: int) -> tuple[int, ...]:
-    """(frames,) where the VAE can pack so many; else the two lengths beside it that it can."""
+    """Return (frames,) where the VAE can pack so many; else the next lengths below and above that it can."""
     low = frames - (frames - 1) % FRAMES_A_LATENT
     return (low,) if low == frames else (low, low + FRAMES_A_LATENT)
 
 
 def frames_for(seconds: float, fps: int, trim_head: int) -> int:
-    """Return how many frames to generate so that at least `seconds` are left after the trim: the next 4k + 1."""
+    """Compute how many frames to generate so that at least `seconds` are left after the trim: the next 4k + 1."""
     wanted = max(1, math.ceil(seconds * fps - 1e-9)) + trim_head
     return lengths_beside(wanted)[-1]
 
@@ -94,7 +94,7 @@ def size_of(scene: Scene) -> ClipSize:
 class Tiling:
     """Tiles of at most `tile` by `tile` latent pixels, which overlap by at least `overlap` and are blended in the
     overlap's middle. `parked`: what a tile's convolutions saw last waits in the host's memory while other tiles are
-    worked on, or every tile's would stay on the card, more of it than of a frame in one piece."""
+    worked on. Otherwise it stays on the card for every tile, and takes more there than for a frame in one piece."""
 
     tile: int = 72
     overlap: int = 24
@@ -102,12 +102,12 @@ class Tiling:
 
 
 def tiling_for(height: int, width: int) -> Tiling | None:
-    """Return tiles for large frames only (latent pixels): where they overlap they cost time."""
+    """Choose tiles for large frames, None for others (sizes in latent pixels): where tiles overlap they cost time."""
     return Tiling() if height * width > _TILED_FROM else None
 
 
 def spans(length: int, tiling: Tiling | None) -> list[slice]:
-    """Return spans of one size that cover `length` latent pixels and overlap by at least `overlap`."""
+    """Compute spans of one size that cover `length` latent pixels and overlap by at least `overlap`."""
     if tiling is None or length <= tiling.tile:
         return [slice(0, length)]
     count = math.ceil((length - tiling.overlap) / (tiling.tile - tiling.overlap))

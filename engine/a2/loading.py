@@ -37,7 +37,7 @@ def load_checkpoint(
     loras: Sequence[Lora] = (),
     cache: Path | None = None,
 ) -> Checkpoint:
-    """Load a diffusers folder. `on_load` is told before each component, now and then while one is quantised, and once
+    """Load a diffusers folder. `on_load` is called before each component, now and then while one is quantised, and once
     at the end. `loras` are fused into the transformer's weights while they are still floats. `cache` is where quantised
     weights are kept, None for the usual folder; those with LoRAs are not kept: there would be 15 GB for each mixture.
 
@@ -84,8 +84,8 @@ def load_checkpoint(
 
 
 def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
-    """Have exactly these in the transformer's weights, which are floats: with quantised ones other LoRAs mean loading
-    anew (ValueError). Raises EngineUnavailable, which names the file."""
+    """Fuse exactly these into the transformer's weights, in place of others. Raises ValueError where the weights are
+    quantised (other LoRAs mean loading anew), and EngineUnavailable, which names the file."""
     if checkpoint.fused.loras == identity(loras):
         return
     if checkpoint.compute.quantised:
@@ -96,8 +96,8 @@ def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
 
 
 def _fusing(loras: Sequence[Lora], weights: ComponentFiles) -> tuple[Fused, Alter | None]:
-    """Return what the LoRAs will have done, and what does it to every tensor that is read; None where there are
-    none."""
+    """Return what the LoRAs will have done, and the function that does it to every tensor that is read; None where
+    there are no LoRAs."""
     if not identity(loras):
         return Fused(), None
     changes = read_loras(loras, {name: shape for name, (shape, _) in weights.tensors.items()})
@@ -125,7 +125,7 @@ def _kinds() -> dict[str, Any]:
 
 
 def _check_config(component: str, config: dict[str, Any]) -> None:
-    """Refuse a model of another kind before its gigabytes are read."""
+    """Refuse a model of another kind before its gigabytes are read. Raises EngineUnavailable."""
     channels, wanted = config.get("in_channels"), LATENT_CHANNELS + CONDITION_CHANNELS
     if component == "transformer" and (channels != wanted or config.get("image_dim") is None):
         raise EngineUnavailable(
@@ -151,7 +151,8 @@ def _in_percent(on_load: OnLoad | None, step: int, name: str) -> Callable[[float
 
 
 def _hollow(kind: Any, weights: ComponentFiles) -> Any:
-    """Return the module without its weights. Raises EngineUnavailable where the files' tensors do not fit into it."""
+    """Build the module without its weights, on the meta device. Raises EngineUnavailable where the files' tensors do
+    not fit into it."""
     from accelerate import init_empty_weights
 
     of_diffusers = hasattr(kind, "load_config")
@@ -159,7 +160,7 @@ def _hollow(kind: Any, weights: ComponentFiles) -> Any:
         config = kind.load_config(weights.folder) if of_diffusers else kind.config_class.from_dict(weights.config)
         hollow = kind.from_config(config) if of_diffusers else kind(config)
     if not of_diffusers:
-        hollow.tie_weights()  # what is made empty is made one by one
+        hollow.tie_weights()  # without data they were made one by one, not tied
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in hollow.state_dict().items()})
     return hollow
 
@@ -175,8 +176,8 @@ def _load(kind: Any, weights: ComponentFiles, dtype: torch.dtype) -> Any:
 
 
 def _align(module: Any) -> None:
-    """Move what lies at odd addresses of a file mapped into memory: a processor's matrix product rounds differently
-    there, and streamed blocks, which lie aligned, would not give the same numbers."""
+    """Copy parameters that lie at unaligned addresses of a memory-mapped file: a processor's matrix product rounds
+    differently there, and streamed blocks, which lie aligned, would not give the same numbers."""
     for parameter in module.parameters():
         if parameter.data_ptr() % _ALIGNMENT:
             parameter.data = parameter.data.clone()
@@ -184,7 +185,8 @@ def _align(module: Any) -> None:
 
 @contextlib.contextmanager
 def _naming(component: str) -> Iterator[None]:
-    """What the libraries raise about a checkpoint, as one line with the component's name."""
+    """Raise what the libraries raise about a checkpoint as an EngineUnavailable of one line with the component's name;
+    memory that ran out passes through."""
     from safetensors import SafetensorError
 
     try:

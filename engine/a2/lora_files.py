@@ -1,8 +1,8 @@
-"""A LoRA file, understood: what it does to which parameter of diffusers' model.
+"""Reads a LoRA file: what it does to which parameter of diffusers' model.
 
-Names are diffusers' own business: its loader knows the layouts that are about. What is done here is only what it leaves
-out or trips over: files that train some layers only, alphas of layers outside the blocks, and the plain differences of
-norms, biases and modulations that step-distilled files bring along.
+Names are left to diffusers: its loader knows the layouts in use. What is done here is only what it leaves out or fails
+on: files that train some layers only, alphas of layers outside the blocks, and the plain differences of norms, biases
+and modulations that step-distilled files bring along.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Changes:
         return sorted({*self.pairs, *self.differences})
 
     def fused(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """Return the parameter as it should be, float32 on the weight's device; the weight itself where nothing changes
+        """Compute the changed parameter, float32 on the weight's device; return the weight itself where nothing changes
         it.
 
         A loader that streams or quantises calls this with every tensor that it reads, before anything else.
@@ -68,7 +68,7 @@ class _Unknown(ValueError):
 
 
 def read_lora(path: Path, check_only: bool = False) -> Changes:
-    """Return the file's changes at strength 1; with `check_only` from its header alone, the tensors hollow. Raises
+    """Read the file's changes at strength 1; with `check_only` from its header alone, the tensors without data. Raises
     EngineUnavailable, which names the file."""
     tensors = _read(path, check_only)
     try:
@@ -88,7 +88,8 @@ def unreadable(path: Path, error: OSError) -> EngineUnavailable:
 
 
 def _read(path: Path, check_only: bool) -> dict[str, torch.Tensor]:
-    """Return the file's tensors; with `check_only` hollow ones but for the alphas, which are single numbers."""
+    """Read the file's tensors; with `check_only` without data (on the meta device) but for the alphas, which are single
+    numbers."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -117,7 +118,8 @@ def _read(path: Path, check_only: bool) -> dict[str, torch.Tensor]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Return how PEFT was configured, where the file says so: then alpha stands there and not beside the weights."""
+    """Read how PEFT was configured, where the file says so ({}: it does not): then alpha stands there and not beside
+    the weights."""
     from safetensors import safe_open
 
     with safe_open(str(path), "pt") as file:
@@ -164,7 +166,7 @@ def _understand(tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Cha
 
 
 def _plain(name: str) -> str:
-    """Return a tensor's name as one of the layouts that diffusers' loader knows: `transformer.` its own,
+    """Translate a tensor's name into one of the layouts that diffusers' loader knows: `transformer.` its own,
     `diffusion_model.` that of Wan2.1's authors."""
     name = name.removeprefix("base_model.model.")
     if match := _IN_A_BLOCK.fullmatch(name):
@@ -178,7 +180,7 @@ def _plain(name: str) -> str:
 
 
 def _modules(modules: list[str]) -> list[str]:
-    """Where these layers are in diffusers' model, by its own loader."""
+    """Find these layers in diffusers' model, with its own loader. Raises ValueError where that leaves some out."""
     import torch
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
@@ -186,7 +188,7 @@ def _modules(modules: list[str]) -> list[str]:
         return []
     numbers = {module: number for number, module in enumerate(modules)}
     if any(module.startswith("diffusion_model.") for module in modules):
-        # It wants to see a block, and either both of these or none.
+        # The loader expects a block, and either both of these or none.
         numbers = {f"diffusion_model.blocks.0.cross_attn.{part}": -1 for part in ("k_img", "v_img")} | numbers
     marks: dict[str, torch.Tensor] = {}
     for module, number in numbers.items():  # it renames; the number tells which one became which
@@ -200,7 +202,7 @@ def _modules(modules: list[str]) -> list[str]:
 
 
 def _parameter(name: str) -> str:
-    """Return the parameter of diffusers' model that a difference belongs to."""
+    """Find the parameter of diffusers' model that a difference belongs to."""
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
     if name.startswith("transformer."):
@@ -211,7 +213,7 @@ def _parameter(name: str) -> str:
 
 
 def _alpha(config: dict[str, Any], module: str, rank: int) -> float:
-    """As PEFT has it: a layer's own, the file's, or the rank."""
+    """Read a layer's alpha as PEFT does: its own, the file's, or the rank."""
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
         if re.fullmatch(rf"(.*\.)?({pattern})", module.removeprefix("transformer.")):
             return float(alpha)

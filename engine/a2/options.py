@@ -33,7 +33,7 @@ Precision = Literal["fp32", "bf16", "int8", "fp8"]
 
 
 def lora_of(text: str) -> Lora:
-    """`FILE`, or `FILE:STRENGTH`; the colon of a Windows drive is part of the file. Raises ArgumentTypeError."""
+    """Parse `FILE`, or `FILE:STRENGTH`; the colon of a Windows drive is part of the file. Raises ArgumentTypeError."""
     file, colon, strength = text.rpartition(":")
     if not colon or (len(file) == 1 and file.isalpha()):
         return Lora(Path(text))
@@ -51,12 +51,12 @@ class A2Options(EngineOptions):
 
     `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `offload` "blocks" keeps the
-    transformer's and the text encoder's blocks on the host and brings each when it computes, except `resident_blocks`
-    of the transformer's; the numbers are the same. `save_latents` keeps the final latents in a safetensors file.
-    `state` keeps the run between two steps, and a run that was cut off goes on from it. `preview` is kept showing what
-    the model has in mind, a small moving picture (WebP). In int8 and fp8 the weights of the transformer and the text
-    encoder are quantised, and what is computed with them is bf16, on the CPU fp32; `cache` is the folder that keeps the
-    quantised weights, None for the user's cache folder.
+    transformer's and the text encoder's blocks on the host and copies each to the device when it computes, except
+    `resident_blocks` of the transformer's; results are the same. `save_latents` keeps the final latents (safetensors).
+    `state` keeps the run between two steps, and a run that was cut off goes on from it. `preview` keeps a small moving
+    picture (WebP) of the clip as the model predicts it so far. In int8 and fp8 the weights of the transformer and the
+    text encoder are quantised, and what is computed with them is bf16, on the CPU fp32; `cache` is the folder that
+    keeps the quantised weights, None for the user's cache folder.
 
     These save memory and cost a little time: the transformer works on `chunk` tokens at a time, the decoder on tiles of
     `tile` latent pixels (0: all at once, as far as frames are not large); with `encode_tiled` the encoder works in
@@ -167,7 +167,7 @@ class A2Options(EngineOptions):
         return replace(self, state=state, preview=preview)
 
 
-# Said anew for every run. All else decides what is loaded, and how.
+# These may change from run to run. All others decide what is loaded, and how.
 _OF_A_RUN = (
     "scheduler", "batched_guidance", "save_latents", "state", "preview", "chunk", "tile", "encode_tiled", "turbo",
     "step_cache", "attention",
@@ -175,7 +175,7 @@ _OF_A_RUN = (
 
 
 def of_the_model(options: A2Options) -> A2Options:
-    """Return the options without what is said anew for every run: equal where one loaded model serves both."""
+    """Return the options without those that may change from run to run: equal where one loaded model serves both."""
     kept = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN}
     return A2Options(**kept | {"offload": options.offload or "none", "resident_blocks": options.resident_blocks or 0})
 
@@ -215,7 +215,8 @@ def check_scene(scene: Scene) -> None:
 
 
 def check_speed(options: A2Options) -> None:
-    """Raise EngineUnavailable where the choices that make it faster do not go together."""
+    """Raise EngineUnavailable where the options that make it faster do not go together, or a LoRA's strength is not
+    finite."""
     for lora in options.loras:
         if not math.isfinite(lora.strength):
             raise EngineUnavailable(

@@ -1,4 +1,4 @@
-"""Many of the cast on few canvases: who shares one, and how they stand on it."""
+"""Several of the cast on one canvas: who shares one, and how they are placed on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 3.0  # times as long as wide, beyond which a subject gets less area t
 
 
 def share_slots(counts: Sequence[int], slots: int) -> list[int]:
-    """Return how many canvases each group gets. No group goes without; further canvases go, one by one, to the group
+    """Choose how many canvases each group gets. No group goes without; further canvases go, one by one, to the group
     that is most crowded (the first of them where it is a tie). `slots` must be at least the number of groups that have
     any."""
     shares = [min(count, 1) for count in counts]
@@ -30,13 +30,13 @@ def share_slots(counts: Sequence[int], slots: int) -> list[int]:
 
 
 def split_evenly(things: Sequence[Thing], parts: int) -> list[list[Thing]]:
-    """Return consecutive parts whose lengths differ by one at most; order is kept."""
+    """Split into consecutive parts whose lengths differ by one at most; order is kept."""
     cuts = [round(i * len(things) / parts) for i in range(parts + 1)] if parts else [0]
     return [list(things[a:b]) for a, b in pairwise(cuts)]
 
 
 def pack(pictures: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
-    """Return several subjects on one white canvas of `size` (width, height), in reading order. RGB.
+    """Place several subjects on one white canvas of `size` (width, height), in reading order. RGB.
 
     Every subject is cropped to what is visible of it, and all get the same area: nobody is small because the photo was
     taken from afar or because of a tall neighbour. Of all ways to break the line the one that makes them largest is
@@ -69,7 +69,8 @@ def _place(canvas: Image.Image, subject: Image.Image, box: tuple[float, float, f
 
 
 def _unit_box(subject: Image.Image) -> tuple[float, float]:
-    """Return width and height of area one in the subject's shape; a very long one must not make all others tiny."""
+    """Return width and height of a box of area 1 in the subject's shape; the aspect is limited: a very long subject
+    must not make all others tiny."""
     aspect = min(max(subject.width / subject.height, 1 / _LONGEST), _LONGEST)
     return aspect**0.5, aspect**-0.5
 
@@ -79,7 +80,8 @@ def _rows(things: Sequence[Thing], columns: int) -> list[list[Thing]]:
 
 
 def _scale(lines: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> float:
-    """By what the unit boxes can be enlarged so that all lines fit on the canvas, margins included."""
+    """Compute the factor by which the unit boxes can be enlarged so that all lines fit on the canvas, margins
+    included."""
     margin = _MARGIN * min(size)
     across = min((size[0] - margin * (len(line) + 1)) / sum(box[0] for box in line) for line in lines)
     down = (size[1] - margin * (len(lines) + 1)) / sum(max(box[1] for box in line) for line in lines)

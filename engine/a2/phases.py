@@ -41,5 +41,5 @@ PHASES: dict[PhaseName, Phase] = {
 
 
 def where(phase: PhaseName, step: int) -> str:
-    """Return such as "at step 12", or "while decoding"."""
+    """Say where in the work this is, such as "at step 12", or "while decoding"."""
     return f"at step {step}" if phase == "sampling" else f"while {PHASES[phase].doing}"

@@ -1,4 +1,4 @@
-"""A small picture of what the model has in mind, at no cost: a linear map from latents to RGB.
+"""A small picture of what the model predicts so far, at no cost: a linear map from latents to RGB.
 
 The map is fitted to the run's own references, whose latents and colours are both known: so it belongs to whatever VAE
 the checkpoint brings, and no table of factors is needed. (Ridge regression; a VAE's latents are close to linear in
@@ -25,7 +25,7 @@ _RIDGE = 0.01  # of the features' mean square: a reference in one colour must no
 
 
 def fit_colours(latents: torch.Tensor, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """Return the map that explains the pictures' colours best. `latents` is (16, n, h, w), one frame for each picture.
+    """Fit the map that explains the pictures' colours best. `latents` is (16, n, h, w), one frame for each picture.
     Returns (17, 3): the channels, then the constant; to RGB in [-1, 1]."""
     import torch
 
@@ -42,7 +42,7 @@ def fit_colours(latents: torch.Tensor, pictures: Sequence[Image.Image]) -> torch
 
 
 def preview(latents: torch.Tensor, colours: torch.Tensor, count: int = 1) -> list[Image.Image]:
-    """Return the `count` middle frames of `latents` (1, 16, T, h, w) as RGB pictures of w by h pixels."""
+    """Convert the `count` middle frames of `latents` (1, 16, T, h, w) to RGB pictures of w by h pixels."""
     import torch
 
     count = min(count, latents.shape[2])
@@ -54,9 +54,10 @@ def preview(latents: torch.Tensor, colours: torch.Tensor, count: int = 1) -> lis
 
 
 class LivePreview:
-    """A moving picture (WebP) beside the run: the whole clip as the model has it in mind, made anew as it gets clearer.
+    """A moving picture (WebP) beside the run: the whole clip as the model predicts it so far, written again as it gets
+    clearer.
 
-    It is made only while all of them together have taken less than 1 % of the run's time: nobody waits for it.
+    It is written only while previews have taken less than 1 % of the run's time: nobody waits for it.
     """
 
     _SHARE = 0.01
@@ -67,7 +68,8 @@ class LivePreview:
         self._begun, self._spent = time.monotonic(), 0.0
 
     def after_step(self, clean: torch.Tensor) -> None:
-        """A step is over; `clean` (1, 16, T, h, w) is what the finished clip is taken to be."""
+        """Write the preview after a step, if there is time for it; `clean` (1, 16, T, h, w) is what the finished clip
+        is predicted to be. A file that cannot be written is left out."""
         begun = time.monotonic()
         if self._spent > self._SHARE * (begun - self._begun):
             return

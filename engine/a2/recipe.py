@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Who looks on. `tell(stage, step, of, detail)` hears of "loading", "conditioning" and "sampling"; `on_step` gets
-    every sampling step with its latents; `stop` is asked often and ends the work with Stopped."""
+    """What the work calls. `tell(stage, step, of, detail)` is called for "loading", "conditioning" and "sampling";
+    `on_step` gets every sampling step with its latents; `stop` is asked often and ends the work with Stopped."""
 
     tell: Callable[[str, int, int, str], None] = lambda *_: None
     on_step: Callable[[Step], None] | None = None
@@ -84,11 +84,11 @@ def shoot(
     loaded: Checkpoint | None = None,
     attempt: Attempt | None = None,
 ) -> Shot:
-    """Make a scene's latents, and the frames as they are asked for. `loaded` is a checkpoint that is in memory already,
-    `attempt` what an earlier attempt has done.
+    """Make a scene's latents; its frames are decoded as they are read. `loaded` is a checkpoint that is in memory
+    already, `attempt` what an earlier attempt has done.
 
-    Raises Shortage (an EngineUnavailable) where memory runs out, other EngineUnavailables, or Stopped. What
-    `options.state` keeps then goes on from there the next time; the last step is kept before anything is decoded.
+    Raises Shortage (an EngineUnavailable) where memory runs out, other EngineUnavailables, or Stopped. The next time
+    the run then goes on from what `options.state` keeps; the last step is kept before anything is decoded.
     """
     attempt = attempt or Attempt(options)
     asked, scene = scene, as_run(scene, options)
@@ -126,7 +126,7 @@ def shoot(
 
 
 def _suspects(options: A2Options) -> list[str]:
-    """Return what was asked for that may lead a model's numbers astray."""
+    """List what was asked for that may make a model's numbers infinite or NaN."""
     found = [f"the LoRA {lora.path.name}" for lora in options.loras]
     found += [f"the {options.attention} attention"] if options.attention != "native" else []
     return found + ([f"the {options.precision} precision"] if options.precision in ("int8", "fp8") else [])
@@ -135,7 +135,8 @@ def _suspects(options: A2Options) -> list[str]:
 def frames(
     checkpoint: Checkpoint, latents: torch.Tensor, options: A2Options, skip: int, stop: Callable[[], bool] | None = None
 ) -> Generator[np.ndarray]:
-    """Decode, without the first `skip` frames: the references leak into a clip's head, but the VAE looks back at it.
+    """Decode, and yield all frames but the first `skip`: the references leak into a clip's head. It is decoded all the
+    same, since the VAE looks back at it.
 
     Raises Shortage, or Stopped.
     """
@@ -156,7 +157,7 @@ def load(options: A2Options, callbacks: Callbacks = Callbacks()) -> Checkpoint:
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:
-    """Return what `load` depends on: equal where one loaded checkpoint serves both."""
+    """Return what `load` depends on, options and files: equal where one loaded checkpoint serves both."""
     found = files_below(find_checkpoint(options.model), os.stat)
     files = sorted((path, status.st_size, status.st_mtime_ns) for path, status in found)
     return of_the_model(options), tuple(files)
@@ -170,7 +171,7 @@ def _start(
     callbacks: Callbacks,
     attempt: Attempt,
 ) -> tuple[Run, Conditioning, Callable[[], None]]:
-    """Return a run, new or taken up again, its conditioning, and how to keep it."""
+    """Begin a run or load the one that was kept; return it, its conditioning, and a function that keeps it."""
     state, device, solver = options.state, checkpoint.compute.device, options.solver
     belongs = _belongs(checkpoint, scene, canvases, attempt.asked)
     if attempt.begun is None and state is not None:
@@ -194,8 +195,9 @@ def _start(
 
 
 def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options) -> str:
-    """Return what a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents.
-    How guidance is batched changes them by rounding only, and a run that lacks memory goes on with less."""
+    """Compute what a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents.
+    How guidance is batched changes them by rounding only, and a run that lacks memory goes on without: it counts only
+    with the step cache."""
     return fingerprint(
         scene,
         canvases,
@@ -209,13 +211,13 @@ def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], o
 
 
 def _identity(folder: Path) -> list[tuple[str, int]]:
-    """Return a checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than it
-    saves."""
+    """Identify a checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than
+    it saves."""
     return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.glob("*/*.safetensors"))
 
 
 def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
-    """Return what the person should know: above all, everything that changes the picture."""
+    """List what the person should know: above all, everything that changes the picture."""
     of_streams = (notice for slabs in checkpoint.streams.values() for notice in slabs.notices)
     told = list(dict.fromkeys((*checkpoint.notices, *of_streams)))
     if too_long(checkpoint, scene.prompt):
@@ -244,7 +246,8 @@ def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Opti
 
 @contextlib.contextmanager
 def _memory(compute: Compute, attempt: Attempt) -> Iterator[None]:
-    """Too little memory is a person's matter, not a fault."""
+    """Raise a Shortage, with the phase and the numbers, where memory runs out: it is for the person to act on, not a
+    fault."""
     try:
         yield
     except Shortage:

@@ -32,7 +32,7 @@ class Canvas:
 
 
 def gather_references(scene: Scene, members: Sequence[Member]) -> tuple[Canvas, ...]:
-    """Return the exact canvases that the model will see, one to three, in its order: characters, objects, background.
+    """Make the exact canvases that the model will see, one to three, in its order: characters, objects, background.
 
     Up to three of the cast have a canvas each. More share: characters with characters, objects with objects, and the
     background keeps its own. `members` are in the order of the scene's cast.
@@ -51,7 +51,7 @@ def gather_references(scene: Scene, members: Sequence[Member]) -> tuple[Canvas, 
 
 
 def letterbox(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the whole picture on white, in `size` (width, height). RGB.
+    """Fit the whole picture on white, in `size` (width, height). RGB.
 
     Padded to the shape first, in whole pixels of the photo, and then scaled (bicubic), as the model was trained and
     tested: to scale first would move edges by up to a pixel.
@@ -68,8 +68,8 @@ def letterbox(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the picture cropped in its middle to the shape of `size` (width, height), in whole pixels, and scaled
-    (bicubic). RGB. As with `letterbox`, the order is the model's own."""
+    """Crop the picture in its middle to the shape of `size` (width, height), in whole pixels, and scale it (bicubic).
+    RGB. As with `letterbox`, the order is the model's own."""
     picture, (width, height) = flatten(picture), size
     inner = (picture.width, picture.height)
     if picture.height / picture.width < height / width:

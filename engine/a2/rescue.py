@@ -1,4 +1,4 @@
-"""A clip in spite of memory that runs out: on from its last step, the next safer way (engine/a2/plan/fallbacks.py)."""
+"""A clip in spite of memory that runs out: it goes on from its last step with the next of plan/fallbacks.py."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def shoot(
     scene: Scene, members: Sequence[Member], options: A2Options, callbacks: recipe.Callbacks, cache: ModelCache
 ) -> recipe.Shot:
-    """recipe.shoot with a model from the cache, and up to three safer ways where memory runs out, also while the
-    frames are read. The notices tell of each.
+    """Run recipe.shoot with a model from the cache, and with up to three fallbacks where memory runs out, also while
+    the frames are read. The notices tell of each.
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
@@ -45,7 +45,7 @@ def shoot(
             shortage = error.alone()
         run = attempt.begun[0] if attempt.begun is not None else None
         if run is not None and run.cache is not None:
-            run.cache.whole.clear()  # it knows passes that may be made in another way from now on
+            run.cache.whole.clear()  # passes may be computed in another way from now on
         descent.step_down(shortage, *((run.step, run.steps) if run is not None else (0, 1)))
     descent.notices[:0] = shot.notices
     frames = _frames(descent, checkpoint, shot, scene.video.trim_head, cache)
@@ -56,7 +56,7 @@ def _frames(
     descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int, cache: ModelCache
 ) -> Generator[np.ndarray]:
     """Yield all frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was
-    given."""
+    yielded."""
     given = 0
     while True:
         _make_room(descent.way, checkpoint, cache)
@@ -73,7 +73,7 @@ def _frames(
 
 
 class _Descent:
-    """The way now, and what was tried before it."""
+    """The settings now, and the fallbacks that were taken before."""
 
     def __init__(self, way: Way, callbacks: recipe.Callbacks) -> None:
         self.way, self.callbacks = way, callbacks
@@ -85,7 +85,7 @@ class _Descent:
         return f"memory ran out; now with {self._tried[-1]}" if self._tried else ""
 
     def step_down(self, shortage: Shortage, done: int, of: int) -> None:
-        """Take the next safer way, and tell it. Raises EngineUnavailable where there is none."""
+        """Take the next fallback, and tell the person. Raises EngineUnavailable where there is none."""
         give_back()
         phase = cast("PhaseName", shortage.phase)
         found = next_way(self.way, phase, RUNGS - len(self._tried))
@@ -111,9 +111,10 @@ class _Descent:
 
 
 def _make_room(way: Way, checkpoint: Checkpoint, cache: ModelCache) -> None:
-    """Before decoding: the transformer waits on the host if it streams, and is let go where that is not enough."""
+    """Free memory for decoding: park the transformer on the host if it streams; unload the model where that fails, or
+    where it does not stream and `way.alone` is set."""
     if way.alone and not checkpoint.streams:
-        cache.release()  # the VAE is in our hands
+        cache.release()  # the checkpoint keeps its VAE
         return
     try:
         step_aside(checkpoint, way.alone)

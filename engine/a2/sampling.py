@@ -40,8 +40,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Step:
-    """What a callback hears after a step: `step` of `of` are done, this one took `seconds`. `latents` are those of the
-    run; `clean` is what the model now takes the finished clip to be (for previews). (1, 16, T, h, w) float32 both."""
+    """What a callback gets after a step: `step` of `of` are done, this one took `seconds`. `latents` are those of the
+    run; `clean` is what the model now predicts the finished clip to be (for previews). (1, 16, T, h, w) float32 both.
+    """
 
     step: int
     of: int
@@ -60,7 +61,8 @@ class Guidance:
 
 
 class NotFinite(EngineUnavailable):
-    """The model's numbers have left what its precision can hold; the clip would be black. `step`: where."""
+    """The latents became infinite or NaN, beyond what the precision can hold; the clip would be black. `step`:
+    where."""
 
     def __init__(self, step: int, suspects: Sequence[str] = ()) -> None:
         self.step = step
@@ -70,8 +72,9 @@ class NotFinite(EngineUnavailable):
 
 
 def make_scheduler(name: str, sampling: Sampling) -> Any:
-    """Return a scheduler of diffusers, ready for the first step. It works on the CPU, where 8 MB a step are nothing:
-    UniPC solves a small system, for which the card's library would want some hundred MB when the card is full."""
+    """Make a scheduler of diffusers, ready for the first step. It works on the CPU, where 8 MB a step are nothing:
+    UniPC solves a small system, for which the card's library would want some hundred MB when the card is full. Raises
+    ValueError for an unknown name."""
     import diffusers
 
     classes: Any = diffusers  # their types are those of stand-ins, for where torch is missing
@@ -97,7 +100,7 @@ def make_scheduler(name: str, sampling: Sampling) -> Any:
 def begin(
     conditioning: Conditioning, sampling: Sampling, scheduler: str, device: torch.device, step_cache: bool = False
 ) -> Run:
-    """Return a run before its first step."""
+    """Make a run before its first step."""
     made, kept = make_scheduler(scheduler, sampling), Kept() if step_cache else None
     return Run(conditioning.noise.to(device), 0, sampling.steps, made, kept)
 
@@ -150,7 +153,7 @@ def sample(
 
 
 def _velocity(forward: Forward, run: Run, guidance: Guidance | None) -> torch.Tensor:
-    """Return the velocity at the run's latents, guided where that is asked."""
+    """Compute the velocity at the run's latents, guided where that is asked."""
     if guidance is None:
         return forward("cond", run.latents, run.step)
     if guidance.batched:
@@ -162,7 +165,7 @@ def _velocity(forward: Forward, run: Run, guidance: Guidance | None) -> torch.Te
 
 def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
     """Return the transformer as a function of which pass ("cond", "uncond", "both"), latents and step. What stays the
-    same over a run is moved once."""
+    same over a run is moved to the device once."""
     import torch
 
     dtype, device = transformer.dtype, run.latents.device
@@ -190,7 +193,7 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
 
 @contextlib.contextmanager
 def _whole_or_not(scheduler: Any) -> Iterator[None]:
-    """A step that fails in the middle leaves the scheduler's history as it was. Its tensors are never written to."""
+    """Restore the scheduler's history where a step fails in the middle. Its tensors are never written to."""
     before = {name: list(value) if isinstance(value, list) else value for name, value in vars(scheduler).items()}
     try:
         yield

@@ -31,7 +31,7 @@ _TENSOR = "__tensor__"  # in the JSON: the name of a tensor that stands here, an
 
 
 def save_latents(path: Path, latents: torch.Tensor) -> None:
-    """One tensor `latents`, (1, 16, T, h, w) float32, normalised."""
+    """Write a file with one tensor, `latents`, (1, 16, T, h, w) float32, normalised. Raises EngineUnavailable."""
     save_whole(path, {"latents": latents.float()})
 
 
@@ -59,7 +59,7 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], note: str = "") -> 
 
 def check_target(path: Path) -> None:
     """Refuse before the hours of work what would surely fail after them, and what would replace somebody's scene or
-    picture. Makes the folder."""
+    picture. Makes the folder. Raises EngineUnavailable."""
     try:
         if path.is_dir():
             raise EngineUnavailable(f"{path} is a folder", "Name a file in it, such as latents.safetensors.")
@@ -92,7 +92,7 @@ def _is_replaceable(path: Path) -> bool:
 
 
 def fingerprint(scene: Scene, canvases: Sequence[Canvas], *others: object) -> str:
-    """Return what a run belongs to: everything that its latents depend on. A clip's speed and trim do not change
+    """Compute the hash of everything that a run's latents depend on. A clip's frame rate and trim do not change
     them."""
     video = scene.video
     facts = [scene.prompt, scene.negative_prompt, video.width, video.height, video.frames, scene.sampling.model_dump()]
@@ -103,7 +103,7 @@ def fingerprint(scene: Scene, canvases: Sequence[Canvas], *others: object) -> st
 
 
 def save_run(path: Path, run: Run, conditioning: Conditioning, scheduler: str, belongs: str) -> None:
-    """Keep a run between two steps."""
+    """Write a run between two steps. Raises EngineUnavailable where the file cannot be written."""
     tensors = {"latents": run.latents}
     history = _pack(_history(run.scheduler), tensors, "scheduler")
     for item in fields(Conditioning):
@@ -117,7 +117,7 @@ def save_run(path: Path, run: Run, conditioning: Conditioning, scheduler: str, b
 def load_run(
     path: Path, sampling: Sampling, scheduler: str, belongs: str, device: torch.device
 ) -> tuple[Run, Conditioning] | None:
-    """Return the run as it was kept; None where there is none, or it is damaged or belongs to something else."""
+    """Load a run as it was saved; None where there is none, or it is damaged or belongs to something else."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -152,7 +152,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
-    """Return JSON for `value`; the tensors in it go to `tensors`, under names that begin with `name`."""
+    """Convert `value` to JSON; the tensors in it go to `tensors`, under names that begin with `name`."""
     import torch
 
     if isinstance(value, torch.Tensor):

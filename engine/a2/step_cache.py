@@ -1,4 +1,4 @@
-"""The step cache: a pass through the transformer whose first block says much the same as before reuses the rest.
+"""The step cache: a pass whose first block adds much the same as before reuses what the other blocks added.
 
 First-block cache, with diffusers' hooks: the first block always runs; where its residual differs by less than a
 threshold from that of the last whole pass, what the other blocks added then is added again. It needs no calibration:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 THRESHOLD = 0.1  # of the first block's residual
-WHOLE_AT_FIRST = 0.2  # of the steps: they decide who stands where
+WHOLE_AT_FIRST = 0.2  # of the steps: they decide the composition
 WHOLE_AT_LAST = 1  # steps
 
 Forward = Callable[[str, "torch.Tensor", int], "torch.Tensor"]  # which pass, latents, step -> velocity
@@ -37,12 +37,12 @@ class Kept:
 
 
 def facts() -> str:
-    """Return what latents depend on where the cache is used."""
+    """Return the cache's settings, which latents depend on where it is used."""
     return f"first block {THRESHOLD} {WHOLE_AT_FIRST} {WHOLE_AT_LAST}"
 
 
 def make_config() -> Any:
-    """Return the cache, as diffusers takes it."""
+    """Return the cache's settings as diffusers takes them."""
     from diffusers import FirstBlockCacheConfig
 
     return FirstBlockCacheConfig(THRESHOLD)
@@ -61,14 +61,14 @@ class StepCache:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        """The hooks, for as long as one call samples."""
+        """Remove the hooks on exit; `begin` attaches them."""
         try:
             yield
         finally:
             self._detach()
 
     def begin(self, step: int) -> None:
-        """Be ready for this step: with the hooks, and what they knew, or without."""
+        """Prepare for this step: attach the hooks and fill the cache with the last whole passes, or detach them."""
         self._pending = Kept(dict(self._kept.whole), self._kept.reused)
         if step not in self._window:
             self._detach()
@@ -78,7 +78,7 @@ class StepCache:
                 self._run(name, latents, then)
 
     def __call__(self, name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
-        """Return one pass of the guidance."""
+        """Run one pass of the guidance, and return its velocity."""
         if step not in self._window:
             return self._forward(name, latents, step)
         flow, whole = self._run(name, latents, step)
@@ -89,11 +89,11 @@ class StepCache:
         return flow
 
     def commit(self) -> None:
-        """The step is done."""
+        """Keep what the passes of this step have changed: the step is done."""
         self._kept.whole, self._kept.reused = self._pending.whole, self._pending.reused
 
     def _run(self, name: str, latents: torch.Tensor, step: int) -> tuple[torch.Tensor, bool]:
-        """Return a pass with the hooks on; whether it went through all blocks."""
+        """Run a pass with the hooks on; return its velocity, and whether it went through all blocks."""
         seen: list[bool] = []
         # A hook on the block itself would hear of a pass that skips it, too.
         within = self._transformer.blocks[-1].attn1.register_forward_pre_hook(lambda *_: seen.append(True))

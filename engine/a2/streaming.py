@@ -1,4 +1,4 @@
-"""Who is on the card when: components whose blocks stream, and the others, which take turns with them."""
+"""Which components are on the device: those whose blocks stream, and the others, which are moved there in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ STREAMED = ("text_encoder", "transformer")
 
 
 def open_streams(parts: dict[str, Any], compute: Compute, stop: Callable[[], bool] | None = None) -> dict[str, Slabs]:
-    """With offload "blocks", stream what can be; {} without. The weights lie on the host until then.
+    """Stream the blocks of what can be streamed, with offload "blocks"; {} without. The weights lie on the host until
+    then.
 
     Raises Stopped; the components cannot be used then.
     """
@@ -42,7 +43,7 @@ def open_streams(parts: dict[str, Any], compute: Compute, stop: Callable[[], boo
 
 @contextlib.contextmanager
 def turn(checkpoint: Checkpoint, name: str) -> Iterator[None]:
-    """While this is open a component is where it computes. With offload "blocks" it waits on the host before and
+    """Move a component to the device; on exit move it back. With offload "blocks" it waits on the host before and
     after, so that the card holds one of them at a time; without, all stay where they are."""
     streams, home, device = checkpoint.streams, checkpoint.compute.home, checkpoint.compute.device
     if not streams:
@@ -61,8 +62,8 @@ def turn(checkpoint: Checkpoint, name: str) -> Iterator[None]:
 
 
 def step_aside(checkpoint: Checkpoint, all_of_it: bool) -> None:
-    """Let the transformer leave the card to the other components until it runs again, if its blocks stream: where some
-    of them stay only with `all_of_it`, since they then take as much memory on the host."""
+    """Park the transformer, if its blocks stream, until it runs again, so that other components have its device memory.
+    Where some of its blocks are resident only with `all_of_it`, since they then take as much memory on the host."""
     slabs = checkpoint.streams.get("transformer")
     if slabs is not None and (all_of_it or not slabs.resident):
         slabs.park()

@@ -29,7 +29,7 @@ _PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # seconds before another t
 
 
 def beside(target: Path) -> tuple[Path, Path]:
-    """Return two hidden names of this process's in the target's folder: for the file that grows, and for notes to
+    """Return two hidden names of this process's in the target's folder: for the file that is written, and for notes to
     it."""
     stem = f"{_prefix(target)}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     part, notes = (target.with_name(stem + suffix) for suffix in _SUFFIXES)
@@ -57,9 +57,9 @@ def destination(target: Path, *, even_protected: bool = False) -> Path:
 
 @contextlib.contextmanager
 def whole(target: Path, *, even_protected: bool = False) -> Iterator[Path]:
-    """Where to write what is to become `target`: it takes that place when the block ends well, and is gone otherwise.
-    `even_protected` is for files that are Troupe's own and no person's: they are replaced whatever their mode, as
-    several people who share a cache need. Raises OSError, and what the block raises."""
+    """Yield the path to write to; on exit it replaces `target`, or, after an exception, is removed. `even_protected` is
+    for files that are Troupe's own and no person's: they are replaced whatever their mode, as several people who share
+    a cache need. Raises OSError, and what the block raises."""
     target = destination(target, even_protected=even_protected)
     sweep(target)
     growing, _ = beside(target)
@@ -71,9 +71,9 @@ def whole(target: Path, *, even_protected: bool = False) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path, *, sync: bool = False) -> None:
-    """Let `source` take the place of `target`, on the same disk, in one step. On Windows it waits up to 1.3 s for a
-    process that holds one of them. `sync`: the data is on the disk before the name is, so that a power cut leaves the
-    old file or the new one. Raises OSError; PermissionError where the file is still held."""
+    """Replace `target` by `source`, on the same disk, in one step. On Windows it retries up to 1.3 s while a process
+    holds one of them. `sync`: the data is on the disk before the name is, so that a power cut leaves the old file or
+    the new one. Raises OSError; PermissionError where the file is still held."""
     if sync:
         with source.open("rb+") as file:
             os.fsync(file.fileno())
@@ -93,7 +93,7 @@ def replace(source: Path, target: Path, *, sync: bool = False) -> None:
 
 
 def remove(*paths: Path) -> None:
-    """Remove what is there of them."""
+    """Remove these files, those that are there. Errors are ignored."""
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -101,12 +101,12 @@ def remove(*paths: Path) -> None:
 
 def sweep(target: Path, ended: int | None = None) -> None:
     """Remove what killed writers of `target` have left; `ended` is a process of this machine that is known to be gone.
-    What cannot be removed stays, without a word."""
+    Errors are ignored."""
     _sweep(target.parent, re.compile(re.escape(_prefix(target)[:-1]) + _LEFT), ended)
 
 
 def sweep_folder(folder: Path) -> None:
-    """`sweep` for every target in a folder that only Troupe writes into."""
+    """Sweep, as `sweep` does, for every target in a folder that only Troupe writes into."""
     _sweep(folder, re.compile(r"\..+" + _LEFT))
 
 
@@ -141,7 +141,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _machine() -> str:
-    """Return a mark of the machine and, within it, of the container: a process number means nothing outside of it."""
+    """Compute a mark of the machine and, within it, of the container: a process number means nothing outside of it."""
     container = 0
     with contextlib.suppress(OSError):
         container = os.stat("/proc/self/ns/pid").st_ino

@@ -14,7 +14,7 @@ from pathlib import Path
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what the systems say where somebody else holds it
 _POLL = 0.02  # seconds between two tries
-_BLINK = 0.05  # seconds; where there are no shared locks, who only looks holds it for less
+_BLINK = 0.05  # seconds; where there are no shared locks, `is_held` itself holds it for less
 
 
 class Taken(Exception):
@@ -22,15 +22,16 @@ class Taken(Exception):
 
 
 class FileLock:
-    """A lock that this process holds from its making on. `file` is its descriptor, open for reading and writing.
+    """A lock that this process holds once it is made, until `release`. `file` is its descriptor, open for reading and
+    writing.
 
-    `byte` is which one is locked, on Windows, where nobody else can read it: one beyond the end where the file's words
-    are for others. The other systems lock the whole file, and anybody can read it.
+    `byte` is the one that is locked on Windows, where nobody else can read it then: one beyond the end where others
+    read the file. The other systems lock the whole file, and anybody can read it.
     """
 
     def __init__(self, path: Path, *, patience: float = 0.0, byte: int = 0) -> None:
-        """Take it, in a folder that is there; wait `patience` seconds for whoever has it. Raises Taken, and OSError
-        where the file cannot be opened."""
+        """Take the lock, in a folder that is there; retry for `patience` seconds. Raises Taken, and OSError where the
+        file cannot be opened."""
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by programs that are started
         deadline = time.monotonic() + patience
         try:
@@ -43,7 +44,7 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Let others in. The file stays: removing it could take away a lock that somebody has just taken."""
+        """Release the lock. The file stays: removing it could take away a lock that somebody has just taken."""
         if self.file >= 0:
             os.close(self.file)
             self.file = -1

@@ -1,6 +1,6 @@
 """How much room a disk has, and what it means, in words, where it has none.
 
-Standard library only, and of the house only the errors and words: `launch.py` asks before anything is installed.
+Standard library only, and of Troupe only the errors and words: `launch.py` asks before anything is installed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _WORDS = re.compile(r"No space left|Disk quota exceeded|\[WinError (39|112)\]|\(
 
 
 def free_bytes(folder: Path) -> tuple[int | None, str]:
-    """Return the bytes that are free where `folder` is, or will be, and at which place that was read; None and the
-    reason where the disk does not tell. Raises nothing: then whoever writes there will find out."""
+    """Read how many bytes are free where `folder` is, or will be, and at which place that was read; None and the reason
+    where the disk does not tell. Raises nothing: then whoever writes there will find out."""
     try:
         place = nearest(folder)
         disk = shutil.disk_usage(place)
@@ -34,8 +34,8 @@ def free_bytes(folder: Path) -> tuple[int | None, str]:
 
 
 def nearest(folder: Path) -> Path:
-    """Return the folder itself, or the nearest above it that is there already; of a link, above what it leads to.
-    Raises OSError where the disk does not answer: one further up may be another disk."""
+    """Find the folder itself, or the nearest above it that is there already; of a link, above what it leads to. Raises
+    OSError where the disk does not answer: one further up may be another disk."""
     path = Path(os.path.realpath(folder))
     for place in (path, *path.parents):
         try:
@@ -55,7 +55,7 @@ def is_full(error: BaseException | str) -> bool:
 
 
 def full_disk(place: Path, then: str, needed: int = 0) -> tuple[str, str]:
-    """Return what is wrong and what to do, for an error: the disk with `place` is full, which needs so many bytes (0:
-    not known). `then` goes on after "Free some space"."""
+    """Return problem and remedy, for an error, where the disk with `place` is full, which needs so many bytes (0: not
+    known). `then` goes on after "Free some space"."""
     takes = f" needs {gigabytes(needed)}" if needed else ""
     return f"the disk is full: {place}{takes}", f"Free some space{then}"

@@ -19,7 +19,7 @@ BAD_ARGUMENTS = 2  # the exit status
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the arguments, checked one by one. Ends the program with one line and `BAD_ARGUMENTS` where one is
+    """Parse the arguments, checked one by one. Ends the program with one line and `BAD_ARGUMENTS` where one is
     wrong."""
     parser = Parser(prog="launch.py render", description="Make a video from a scene file, without a browser.")
     parser.add_argument("--version", action="version", version=f"Troupe {VERSION}")
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting that an engine has declared one for; what several have is one flag."""
+    """Add a flag for every setting that an engine has declared one for; what several have is one flag."""
     known: set[str] = set()
     for engine in all_engines():
         group = parser.add_argument_group(f"for the {engine.name} engine")
@@ -59,7 +59,7 @@ def _spelling(each: Declared) -> str:
 
 
 def _how(each: Declared) -> dict[str, Any]:
-    """Return how argparse takes a setting's value."""
+    """Return the arguments with which argparse takes a setting's value."""
     metavar = {"metavar": each.setting.metavar} if each.setting.metavar else {}
     if each.setting.parse is not None:
         return {"action": "append", "type": each.setting.parse, **metavar}
@@ -71,7 +71,7 @@ def _how(each: Declared) -> dict[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for what is wrong, and where more is said."""
+    """Says in one line what is wrong, and where more is said."""
 
     def error(self, message: str) -> NoReturn:
         said = " ".join(message.split())
@@ -79,8 +79,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def options_of(arguments: argparse.Namespace, engine_name: str) -> EngineOptions:
-    """Return how to run the engine of that name. Raises TroupeError where a flag does not go with it or with the
-    others."""
+    """Build the options for the engine of that name from its flags. Raises TroupeError where a flag does not go with it
+    or with the others."""
     engine = find_engine(engine_name)
     own = {each.name: each for each in _flags_of(engine)}
     others = {each.name: each for other in all_engines() for each in _flags_of(other) if each.name not in own}
@@ -102,19 +102,19 @@ def _typed(each: Declared, value: Any) -> Any:
 
 
 def _said(each: Declared, value: Any) -> str:
-    """Return a flag as it was said; of what a `parse` has read, its name."""
+    """Return a flag and its value as they were typed; without the value where `parse` has read it."""
     shown = "" if value is True or each.setting.parse is not None else f" {shlex.quote(str(value))}"
     return f"{_spelling(each)}{shown}"
 
 
 def _elsewhere(each: Declared) -> str:
-    """Return what to do with a flag that the engine does not have."""
+    """Say what to do with a flag that the engine does not have."""
     names = [engine.name for engine in all_engines() if each.name in declared(engine.options)]
     return f"Leave it out, or use --engine {' or '.join(names)}."
 
 
 def check_written(arguments: argparse.Namespace, options: EngineOptions) -> None:
-    """Refuse to write one file twice, or over one that is read."""
+    """Refuse to write one file twice, or over one that is read. Raises TroupeError."""
     used = {os.path.realpath(arguments.scene): "the scene"}
     written = {"-o": arguments.output}
     for name, each in declared(type(options)).items():

@@ -39,7 +39,7 @@ class _Ended(BaseException):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `render` with the given arguments; the exit status."""
+    """Run `render` with the given arguments; return the exit status."""
     ending: list[int] = []
     arguments, kept = argparse.Namespace(state=None), None
     try:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _watch_signals(ending: list[int]) -> None:
-    """Let every signal that asks for the end raise, and put it into the list."""
+    """Handle every signal that asks for the end: add its number to the list, and raise _Ended."""
     deaf_until = 0.0
 
     def end(number: int, _frame: object) -> None:
@@ -78,7 +78,8 @@ def _watch_signals(ending: list[int]) -> None:
     python_says = sys.unraisablehook
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
-        """Where Python cannot raise (a finalizer, a lock's callback during an import), `stop` still hears of it."""
+        """Pass on what Python cannot raise (a finalizer, a lock's callback during an import), except _Ended: `stop`
+        sees the signal in the list."""
         if not isinstance(lost.exc_value, _Ended):
             python_says(lost)
 
@@ -90,8 +91,8 @@ def _watch_signals(ending: list[int]) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Where one of the three is closed, let it lead nowhere: else the next pipe gets its number, and libraries write
-    their complaints into our frames."""
+    """Open the null device in place of a standard stream that is closed: else the next pipe gets its number, and
+    libraries write their complaints into our frames."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(handle)
@@ -204,7 +205,7 @@ def _report(result: Result) -> None:
 
 
 def _stamp(state: str | None) -> tuple[int, int] | None:
-    """By which it is seen whether a file was written meanwhile."""
+    """Read a file's time and size, by which it is seen whether it was written meanwhile; None where there is none."""
     if state is None:
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -214,7 +215,7 @@ def _stamp(state: str | None) -> tuple[int, int] | None:
 
 
 def _stopped(state: str | None, before: tuple[int, int] | None) -> str:
-    """Return what a stopped run leaves behind."""
+    """Say what a stopped run leaves behind."""
     if state is not None and _stamp(state) not in (None, before):
         return f"Stopped. {shlex.quote(state)} keeps the run: the same command goes on there."
     return "Stopped. Nothing was written."
@@ -226,14 +227,14 @@ def _complain(line: str, status: int) -> int:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    """Nobody listening (stderr closed, a terminal that is gone) is no reason to fail."""
+    """Print to stderr. Where it is closed or its terminal is gone, nothing is printed, and nothing raised."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _log() -> str:
-    """Keep the traceback in a file; how to call it in a sentence."""
+    """Keep the traceback in a file; return how to call it in a sentence."""
     try:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="troupe-", suffix=".log", delete=False) as file:
             traceback.print_exc(file=file)

@@ -140,9 +140,10 @@ def _with_engine(scene: Scene, engine: str | None) -> Scene:
 def gather(
     request: RenderRequest, on_member: Callable[[int], None] | None = None, stop: StopCheck | None = None
 ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
-    """Open the pictures of `request.scene` and cut them out: the cast in the scene's order, and the notices about it.
+    """Open the pictures of `request.scene` and cut them out; return the cast in the scene's order, and the notices
+    about it.
 
-    Raises SceneError, ImageError or CutoutError, which name the field.
+    Raises SceneError, ImageError or CutoutError, which name the field; Stopped between two of them.
     """
     members: list[Member] = []
     notices: list[str] = []
@@ -175,7 +176,8 @@ def _member(element: Element, request: RenderRequest) -> tuple[Member, tuple[str
 
 
 def _check_paths(element: Element, index: int, request: RenderRequest) -> None:
-    """Every file that the element names is there, and within the root where that is asked."""
+    """Raise SceneError where a file that the element names is not there, or, where that is asked, not within the
+    root."""
     named = {"image": element.image}
     if element.role != "background" and element.cutout not in ("auto", "none"):
         named["cutout"] = element.cutout
@@ -203,7 +205,8 @@ def _is_within(root: Path, name: str) -> bool:
 
 
 def _is_absolute(name: str) -> bool:
-    """On any system: a scene may have been written on another one. `C:a.png` is not absolute, but has a drive."""
+    """Return whether a path is absolute on any system: a scene may have been written on another one. `C:a.png` is not
+    absolute, but has a drive, and counts."""
     return PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
 
 
@@ -228,8 +231,8 @@ def _cast(
 
 
 def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: bool) -> Metadata:
-    """Return the note about how it was made is always there, so that a draft says that it is one; it tells nothing
-    else."""
+    """Build the clip's metadata. The note about how it was made is always there, so that a draft says that it is one;
+    without `embed_scene` nothing else is."""
     from engine.media import embed
     from engine.media.video import Metadata
 
@@ -244,7 +247,7 @@ def _metadata(scene: Scene, members: Sequence[Member], note: str, embed_scene: b
 
 
 def _without_places(scene: Scene) -> Scene:
-    """Return the scene with absolute paths cut down to file names: a shared clip should not tell a person's folders."""
+    """Cut absolute paths down to file names: a shared clip should not tell a person's folders."""
 
     def bare(name: str) -> str:
         return PureWindowsPath(name).name or name if _is_absolute(name) else name
@@ -284,7 +287,7 @@ def _poster(clip: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 class _Clock:
-    """Measures, and foretells the rest of a stage from the pace of its last steps.
+    """Measures, and forecasts the rest of a stage from the pace of its last steps.
 
     The pace is an exponential moving average (weight 0.1, corrected for its start like Adam's moments), so that one
     slow step does not make the remaining time jump, and a machine that slows down is noticed within some ten steps.
@@ -294,7 +297,7 @@ class _Clock:
     _FEWEST = 3  # steps before a forecast: the first ones still load and warm up
 
     def __init__(self, on_progress: Callable[[Progress], None] | None, long: Collection[str]) -> None:
-        """`long`: the stages of which the rest is foretold."""
+        """Start the clock. `long`: the stages whose remaining time is forecast."""
         self._on_progress, self._long = on_progress, long
         self._start = self._last = time.monotonic()
         self._stage = ""

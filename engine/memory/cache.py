@@ -1,8 +1,8 @@
 """Quantised weights on disk: where they lie, whether they can be trusted, how they are written, shown and deleted.
 
-A file is plain safetensors. What it must hold is known before it is opened, so its header is not read but compared,
-byte for byte; only the data's checksums stand there and nowhere else, and they are checked against the data. Whatever
-differs is made again. No torch here: the page lists and deletes these files.
+A file is plain safetensors. What it must hold is known before it is opened, so its header is compared byte for byte
+with the one expected. Only the checksums come from the file; they are checked against the data. A file that differs is
+made again. No torch here: the page lists and deletes these files.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class Source:
-    """What quantised weights were made from: `digest` says which weights, `times` whether they were touched since."""
+    """What quantised weights were made from: the checkpoint's name, a `digest` that identifies the weights, and when
+    their files were last written (`times`, in nanoseconds)."""
 
     model: str
     digest: str
@@ -66,14 +67,14 @@ class Source:
 
 
 def cache_folder() -> Path:
-    """Where quantised weights are kept if nothing else is said: `$TROUPE_CACHE/quantised`, or the same in the user's
-    cache folder."""
+    """Return the default folder of quantised weights: `$TROUPE_CACHE/quantised`, or `quantised` in the user's cache
+    folder."""
     return surroundings.cache_folder() / "quantised"
 
 
 def cached(folder: Path, components: Collection[str]) -> tuple[CacheEntry, ...]:
-    """List the quantised weights of these components in a folder, damaged ones too, sorted by name. Sweeps what killed
-    writers have left."""
+    """List the quantised weights of these components in a folder, damaged ones too, sorted by name. Deletes the partial
+    files that killed writers have left."""
     sweep_folder(folder)
     found = []
     with contextlib.suppress(OSError):
@@ -87,7 +88,7 @@ def cached(folder: Path, components: Collection[str]) -> tuple[CacheEntry, ...]:
 
 
 def delete(entry: CacheEntry) -> None:
-    """Remove an entry; it is made again when it is needed. Raises TroupeError where the system refuses."""
+    """Delete an entry's file; it is made again when it is needed. Raises TroupeError where the system refuses."""
     try:
         entry.path.unlink(missing_ok=True)
     except OSError as error:
@@ -97,9 +98,9 @@ def delete(entry: CacheEntry) -> None:
 
 
 def identify(weights: ComponentFiles) -> Source:
-    """Return which weights these are. To hash all of them would be to read them all before every start; so it is their
-    names, sizes and headers, a piece out of the middle of every tensor, and, kept apart because a copy changes it, when
-    they were last written."""
+    """Compute what identifies these weights. Hashing all of them would mean reading them all before every start, so the
+    digest is of the files' names, sizes and headers and of 4096 bytes from the middle of every tensor. The times of the
+    last writing are kept apart, because a copy changes them."""
     digest, times = hashlib.sha256(), []
     for path in sorted({path for _, path in weights.tensors.values()}):
         with path.open("rb") as file:
@@ -118,7 +119,8 @@ def identify(weights: ComponentFiles) -> Source:
 
 @dataclass(frozen=True)
 class CacheFile:
-    """A file that is there, or could be: what it must hold, `layout`, and whose it must be, `note`."""
+    """A cache file, which need not exist yet. `layout` is what it must hold; `note` (JSON) says what it must be made
+    from."""
 
     path: Path
     layout: Layout
@@ -129,13 +131,13 @@ class CacheFile:
         return len(self._head("")) + sum(end - begin for begin, end in self._offsets().values())
 
     def places(self) -> dict[str, tuple[int, int]]:
-        """Where in the file each tensor begins and ends."""
+        """Return at which bytes of the file each tensor begins and ends."""
         head = len(self._head(""))
         return {name: (head + begin, head + end) for name, (begin, end) in self._offsets().items()}
 
     def check(self) -> dict[str, int] | None:
-        """Return the checksums (CRC-32) of the data, by tensor; None where there is no file. Raises Unusable unless all
-        else is as it should be."""
+        """Check the header and the size, and return the checksums (CRC-32) of the data, by tensor; None where there is
+        no file. Raises Unusable where anything but the checksums differs."""
         length = len(self._head(""))
         try:
             with self.path.open("rb") as file:
@@ -153,8 +155,8 @@ class CacheFile:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writer]:
-        """A writer of the whole file, which is in place when this ends, and gone if it ends badly. Raises Unwritable;
-        what the body raises passes through."""
+        """Open a writer of the whole file. On exit the file is moved into place, or, after an exception, deleted.
+        Raises Unwritable; exceptions of the body pass through."""
         part = None
         try:
             with _telling():
@@ -186,7 +188,8 @@ class CacheFile:
             raise Unwritable(f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed")
 
     def _offsets(self) -> dict[str, tuple[int, int]]:
-        """Where in the data each tensor lies: wide types first, so that all of them are aligned."""
+        """Compute at which bytes of the data each tensor begins and ends: wide types first, so that all of them are
+        aligned."""
         offsets, end = {}, 0
         for name, (kind, shape) in sorted(self.layout.items(), key=lambda item: (-_BYTES[item[1][0]], item[0])):
             begin, end = end, end + _BYTES[kind] * math.prod(shape)
@@ -194,7 +197,8 @@ class CacheFile:
         return offsets
 
     def _head(self, sums: str) -> builtins.bytes:  # the class has `bytes` of its own
-        """Return the file's beginning up to the data."""
+        """Build all that comes before the data: length and header. `sums` are the checksums, 8 hex digits each; empty:
+        zeros."""
         offsets = self._offsets()
         entries: dict[str, object] = {
             "__metadata__": {"troupe": self.note, "checksums": sums or "0" * 8 * len(offsets)}
@@ -208,7 +212,7 @@ class CacheFile:
 
 
 class Writer:
-    """Puts tensors where they belong, in whatever order they come."""
+    """Writes tensors at their places in the file, in any order."""
 
     def __init__(self, part: Path, places: dict[str, tuple[int, int]]) -> None:
         self._file = part.open("xb")
@@ -225,7 +229,7 @@ class Writer:
         self._sums[name] = zlib.crc32(data)
 
     def finish(self, head: Callable[[str], bytes]) -> None:
-        """Write the beginning. Nothing waits for the disk: what a power cut spoils, the checksums find."""
+        """Write the header. There is no fsync: what a power cut spoils, the checksums find."""
         self._file.seek(0)
         self._file.write(head("".join(f"{self._sums[name]:08x}" for name in self._places)))
         self._file.flush()
@@ -236,8 +240,8 @@ class Writer:
 
 
 def make_cache_file(folder: Path, source: Source, kind: tuple[str, str, str], layout: Layout) -> CacheFile:
-    """Return the file for a component, a precision and the type that is computed in (`kind`), of these weights. Another
-    model has another file; another version of Troupe or of the library makes the same one again."""
+    """Return the cache file of these weights. `kind` is the component, the precision and the type that is computed in.
+    Another model has another path; another version of Troupe or of the library writes this one anew."""
     from importlib.metadata import version
 
     which = hashlib.sha256(source.digest.encode()).hexdigest()[:16]
@@ -247,8 +251,8 @@ def make_cache_file(folder: Path, source: Source, kind: tuple[str, str, str], la
 
 
 def _called(checkpoint: Path) -> str:
-    """Return a checkpoint's name. Among the hub's downloads a folder is called
-    models--author--name/snapshots/revision."""
+    """Return a checkpoint's name: author/name for one of the hub's downloads, whose folder is called
+    models--author--name/snapshots/revision; else its folder's name."""
     _, author, name = ([*checkpoint.parent.parent.name.split("--", 2), "", ""])[:3]
     return f"{author}/{name}" if checkpoint.parent.name == "snapshots" and name else checkpoint.resolve().name
 

@@ -1,21 +1,21 @@
 """What carries bytes from the host to the device: CUDA's streams and events, or, on the CPU, plain copies.
 
-The two have the same methods, and nothing else in this room knows which device it is:
+The two have the same methods, and nothing else in this package knows which device it is:
 
 allocate(n)                  n bytes on the device
 allocate_host(n)             n bytes on the host, which `pin` can pin
 pin(host) -> bool            let the device read them by itself; False: refused, and they stay as they are
 unpin(host)
-staging(n)                   n pinned bytes for a passage, or None
-event()                      a mark in the work that was handed to the device
-copy(target, source, after)  begin a copy to the device once `after` has come
-mark_copied(event)           `event` comes when the copies so far are done
-mark_computed(event)         ... when what is computed so far is done
-wait(event)                  what is computed from now on waits for it; the host does not
-hold(event)                  the host waits for it
+staging(n)                   n pinned bytes for a staging buffer; None: refused
+event()                      an event, recorded nowhere yet
+copy(target, source, after)  copy to the device once the event `after` is reached
+mark_copied(event)           record `event`: it is reached when the copies so far are done
+mark_computed(event)         record `event`: it is reached when what is computed so far is done
+wait(event)                  what is computed from now on waits for the event; the host does not
+hold(event)                  the host waits for the event
 drain()                      the host waits for all copies
-give_back()                  what was freed on the device is for others now, not only for PyTorch
-close()                      give everything back
+give_back()                  return device memory that PyTorch caches to the driver, for other libraries and programs
+close()                      wait for all copies, and unpin everything
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every context of the proce
 
 
 def copies_for(device: torch.device) -> PlainCopies | CudaCopies:
-    """Return what carries bytes to `device`."""
+    """Return what copies to `device`: over a CUDA stream, or plainly."""
     return CudaCopies(device) if device.type == "cuda" else PlainCopies(device)
 
 
@@ -47,7 +47,7 @@ class PlainCopies:
         return torch.empty(nbytes, dtype=torch.uint8)
 
     def pin(self, host: torch.Tensor) -> bool:
-        return True  # there is nobody who would have to read it by himself
+        return True  # there is no device that would have to read it by itself
 
     def unpin(self, host: torch.Tensor) -> None: ...
 
@@ -86,7 +86,7 @@ class CudaCopies:
         self._cuda = cuda
         self._stream = cuda.Stream(device)
         self._pinned: dict[int, torch.Tensor] = {}
-        # Memory that is freed while it is registered stays so for the driver: whoever forgets to close gets it undone.
+        # For the driver, memory that is freed while registered stays so: where nobody calls close(), this undoes it.
         self._unpin_all = weakref.finalize(self, _unregister_all, cuda, self._pinned)
         self._unpin_all.atexit = False
 
@@ -94,7 +94,7 @@ class CudaCopies:
         return torch.empty(nbytes, dtype=torch.uint8, device=self.device)
 
     def allocate_host(self, nbytes: int) -> torch.Tensor:
-        """Whole pages of its own: two registrations must not share one."""
+        """Allocate whole pages that hold nothing else: two registrations must not share one."""
         page = mmap.PAGESIZE
         room = torch.empty(-(-nbytes // page) * page + page, dtype=torch.uint8)
         start = -room.data_ptr() % page
@@ -152,7 +152,7 @@ class CudaCopies:
         self.give_back()
 
     def _forget_error(self) -> None:
-        """A refused call leaves an error behind, and the next kernel would be blamed for it."""
+        """Clear the error that a refused call leaves behind: the next kernel would be blamed for it."""
         try:
             torch.zeros(1, device=self.device)
             self._cuda.synchronize(self.device)

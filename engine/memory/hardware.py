@@ -39,7 +39,8 @@ class Fact:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Bytes, where it is about memory. `device` is what the model would run on: "cuda", "mps", "xpu" or "cpu"."""
+    """What this machine has, memory in bytes. `device` is what the model would run on: "cuda", "mps", "xpu" or
+    "cpu"."""
 
     device: Fact
     name: Fact
@@ -59,14 +60,15 @@ class Hardware:
 
 
 def read_hardware(folder: Path | None = None) -> Hardware:
-    """Look now. Imports torch where it is installed. `folder` is where weights and clips go, for the disk."""
+    """Read what this machine has now. Imports torch where it is installed. `folder` is where weights and clips go: the
+    free space is that of its disk."""
     card = _card_of_torch() if importlib.util.find_spec("torch") else _card_without_torch(_NO_TORCH)
     return _with_host(card, folder)
 
 
 def ask_hardware(folder: Path | None = None) -> Hardware:
-    """Return the same from a process of its own: nothing heavy is imported here, no driver stays open, and a driver
-    that hangs or crashes only costs what it knew."""
+    """Read the same in a process of its own: nothing heavy is imported here, and no driver stays open. Where torch or
+    the driver hangs or crashes there, nvidia-smi is asked instead."""
     command = command_of("engine.memory.hardware", *([str(folder)] if folder else []))
     try:
         done = _run(command, _PATIENCE, environment())
@@ -83,7 +85,7 @@ def hardware_to_dict(hardware: Hardware) -> dict[str, Any]:
 
 
 def hardware_from_dict(data: dict[str, Any]) -> Hardware:
-    """Raises KeyError or TypeError for what is not one."""
+    """Build Hardware from what `hardware_to_dict` returned. Raises KeyError or TypeError for anything else."""
     return Hardware(**{name: Fact(**data[name]) for name in Hardware.__dataclass_fields__})
 
 
@@ -123,7 +125,7 @@ def _card_of_torch() -> dict[str, Fact]:
 
 
 def _processor_only(why: str) -> dict[str, Fact]:
-    """Return what is known where no card can be used."""
+    """Return the facts for a machine where no card can be used, and why."""
     none = Fact(None, why)
     return {
         "device": Fact("cpu", why), "name": none, "vram_total": none, "vram_free": none, "bf16": none, "fp8": none
@@ -131,7 +133,7 @@ def _processor_only(why: str) -> dict[str, Fact]:
 
 
 def _why_no_card(cuda: str | None) -> str:
-    """Return why torch, built for this version of CUDA (None: for none), sees no card, and what to do."""
+    """Say why torch, built for this version of CUDA (None: for none), sees no card, and what to do."""
     if (seen := _nvidia_smi()) is None:
         return "no card was found"
     why = f"no card was found, though the driver reports {seen[0]}"
@@ -158,7 +160,7 @@ def has_kernels(architectures: Sequence[str], generation: tuple[int, int]) -> bo
 
 
 def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
-    """Return what to say of a card that this torch has no kernels for; empty where it has."""
+    """Return what to tell the person where this torch has no kernels for a card; empty where it has."""
     if torch.version.hip is not None or has_kernels(torch.cuda.get_arch_list(), generation):
         return ""
     return (
@@ -218,7 +220,7 @@ def _card_without_torch(why: str) -> dict[str, Fact]:
 
 
 def _driver() -> tuple[int, ...] | None:
-    """Return the version of NVIDIA's driver, such as (570, 86); None where it is not known."""
+    """Read the version of NVIDIA's driver, such as (570, 86); None where it is not known."""
     try:
         done = _run(["nvidia-smi", "--query-gpu=driver_version", *_PLAIN], 10)
         return tuple(int(part) for part in done.stdout.splitlines()[0].strip().split("."))
@@ -227,7 +229,7 @@ def _driver() -> tuple[int, ...] | None:
 
 
 def _nvidia_smi() -> tuple[str, int, int] | None:
-    """Name, total and free bytes of the first card; None where there is no such program or no answer."""
+    """Read name, total and free bytes of the first card; None where there is no such program or no answer."""
     try:
         done = _run(["nvidia-smi", "--query-gpu=name,memory.total,memory.free", *_PLAIN], 10)
         name, total, free = (part.strip() for part in done.stdout.splitlines()[0].rsplit(",", 2))

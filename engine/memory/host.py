@@ -1,4 +1,4 @@
-"""The machine's own memory, as far as this process may use them. A container has less than its host."""
+"""The machine's own memory, as far as this process may use it. A container has less than its host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _UNLIMITED = 2**60  # version 1 says "no limit" with a number of about this size
 
 
 def physical_memory(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> tuple[Reading, Reading]:
-    """Total and free. Free is what can be had without swapping; the least that machine and container allow."""
+    """Read total and free memory: of what the machine has and what the container allows, the lesser. Free is what can
+    be had without swapping."""
     total: Reading
     free: Reading
     try:
@@ -34,9 +35,9 @@ def physical_memory(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> tu
 
 
 def container_limits(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> Iterator[tuple[int, int]]:
-    """(limit, used) of every control group, version 1 or 2, that this process is in and that has a limit: a group is
-    bound by all those above it. Used is without the file cache, which the system gives back when memory is asked for.
-    """
+    """Yield (limit, used), in bytes, of every control group, version 1 or 2, that this process is in and that has a
+    limit: a group is bound by all those above it. Used is without the file cache, which the system gives back when
+    memory is asked for."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -78,7 +79,7 @@ def _limit(group: Path, limit_file: str, used_file: str, cache: str) -> tuple[in
 
 
 def pinned_limit(ram_total: int | None) -> Reading:
-    """Return how much memory can be pinned for copies to a card."""
+    """Return how many bytes can be pinned for copies to a card."""
     if sys.platform == "win32":
         if ram_total is None:
             return None, "not known: neither is the memory"

@@ -29,7 +29,7 @@ class _Plain:
 
 @dataclass(frozen=True)
 class _Wrapped:
-    """A tensor made of others, such as quanto's: its payload and its scales."""
+    """A tensor subclass that wraps others, such as quanto's: its payload and its scales."""
 
     kind: Any  # the class, which knows how to put them together
     parts: dict[str, _Plain | _Wrapped]
@@ -40,7 +40,7 @@ class _Wrapped:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """One parameter or buffer, and everywhere it is known (tied weights are known in several places)."""
+    """One parameter or buffer, and every place (a module's table, a name) that holds it: tied weights have several."""
 
     spec: _Plain | _Wrapped
     trained: bool | None  # a parameter's requires_grad; None: a buffer
@@ -66,30 +66,30 @@ class Layout:
     leaves: tuple[_Leaf, ...]
 
     def pack(self, home: torch.Tensor, shown: torch.Tensor) -> None:
-        """Copy every tensor into `home`, and leave a view of `shown` in its place; both are uint8 of at least `nbytes`.
-        Each is let go as soon as it is copied, so that a model is never there twice."""
+        """Copy every tensor into `home` and replace it by a view of `shown`; both are uint8 of at least `nbytes`. Each
+        is freed as soon as it is copied, so that a model is never there twice."""
         for leaf in self.leaves:
             _write(leaf.spec, leaf.get(), home)
             leaf.put(_build(leaf.spec, lambda plain: plain.view(shown)))
 
     def show(self, buffer: torch.Tensor) -> None:
-        """Leave views of `buffer`, whatever it holds."""
+        """Replace every tensor by a view of `buffer`, whatever that holds."""
         for leaf in self.leaves:
             leaf.put(_build(leaf.spec, lambda plain: plain.view(buffer)))
 
     def unpack(self, home: torch.Tensor) -> None:
-        """The opposite: ordinary tensors of their own, on the host."""
+        """Copy every tensor out of `home` into an ordinary one on the host: the opposite of `pack`."""
         for leaf in self.leaves:
             leaf.put(_build(leaf.spec, lambda plain: plain.view(home).to("cpu", copy=True)), bool(leaf.trained))
 
     def hollow(self) -> None:
-        """Leave tensors without data."""
+        """Replace every tensor by one without data, on the meta device."""
         for leaf in self.leaves:
             leaf.put(_build(leaf.spec, _without_data))
 
 
 def lay_out(modules: Iterable[torch.nn.Module]) -> Layout:
-    """Return a layout of the modules' own tensors, not of their children's. Reads no data."""
+    """Plan a layout of the modules' own tensors, not of their children's. Reads no data."""
     leaves: dict[int, _Leaf] = {}
     end = 0
     for module in modules:
@@ -106,7 +106,7 @@ def lay_out(modules: Iterable[torch.nn.Module]) -> Layout:
 
 
 def _specify(tensor: torch.Tensor, start: int) -> tuple[_Plain | _Wrapped, int]:
-    """Return how a tensor is stored from `start` on, and where the next one may begin."""
+    """Return how a tensor is stored from byte `start` on, and the byte where the next one may begin."""
     if is_traceable_wrapper_subclass(tensor):
         names, meta = tensor.__tensor_flatten__()
         parts, end = {}, start

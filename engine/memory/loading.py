@@ -1,5 +1,5 @@
-"""A component with quantised weights, one tensor at a time from the checkpoint's shards, so that the float model is
-never in memory; from the second time on memory-mapped from what the first one has kept."""
+"""Loads a component with quantised weights, one tensor at a time from the checkpoint's shards, so that the float model
+is never in memory; from the second time on they are memory-mapped from the cache file that the first has written."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Alter = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How to quantise, where the weights go, and the folder in which they are kept for the next time. `blocks` is how
-    the names of what is in a block begin.
+    """How to quantise. `blocks` is the prefix of the names in a block; `device` is where the weights go, `cache` the
+    folder that keeps them for the next time.
 
     `alter` gets a tensor's name in the checkpoint and the tensor while it is still floats, and returns one of the same
-    shape: a LoRA that is fused. What was altered is not kept: there would be a copy of the model for every mixture.
+    shape: a LoRA that is fused. Altered weights are not cached: there would be a copy of the model for every mixture.
     """
 
     precision: EightBit
@@ -61,7 +61,8 @@ def load_quantised(
     on_share: OnShare = lambda _: None,
     stop: StopCheck | None = None,
 ) -> tuple[str, ...]:
-    """Give a module on the meta device its weights, the blocks' linear ones quantised; what the person should know.
+    """Load the weights into a module on the meta device, the blocks' linear ones quantised; return notices for the
+    person.
 
     The module stays as it is: only its parameters change, a quantised one to a quanto `WeightQBytesTensor`. Raises
     Stopped between two tensors, and EngineUnavailable where the shards lack one.
@@ -90,7 +91,8 @@ _COSTS = "the model takes as long to load the next time."
 
 
 def _targets(hollow: torch.nn.Module, weights: ComponentFiles, how: Quantisation) -> list[_Target]:
-    """In the order in which the shards hold them. A tensor that the module uses twice is one."""
+    """List the module's tensors in the order in which the shards hold them. A tensor that the module uses twice is one.
+    Raises EngineUnavailable where the shards lack one."""
     import torch
 
     quantised = quantised_weights(hollow, how.blocks)
@@ -110,8 +112,8 @@ def _targets(hollow: torch.nn.Module, weights: ComponentFiles, how: Quantisation
 
 
 def _stays_float32(module: Any, name: str) -> bool:
-    """Return whether its authors keep a parameter in float32 where the rest is bfloat16; the two libraries' names for
-    it."""
+    """Return whether the model's authors keep a parameter in float32 where the rest is bfloat16. diffusers and
+    transformers name the list of these differently."""
     kept = module._keep_in_fp32_modules if hasattr(module, "load_config") else module._keep_in_fp32_modules_strict
     return any(part in (kept or ()) for part in name.split("."))
 
@@ -139,8 +141,9 @@ _CODES = {
 def _stream(
     targets: list[_Target], weights: ComponentFiles, how: Quantisation, on_share: OnShare, stop: StopCheck | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors as they are kept, under their names there. Every file is opened anew for every tensor: what was
-    mapped of it would stay in memory otherwise."""
+    """Yield the tensors as the cache file holds them, quantised or cast, under their names there. The shard is opened
+    anew for every tensor: the pages that were read would stay mapped in memory otherwise. Raises Stopped between two.
+    """
     from safetensors import safe_open
 
     done, total = 0, sum(math.prod(target.shape) for target in targets)
@@ -169,7 +172,8 @@ def _stream(
 def _make(
     file: CacheFile, stream: Callable[[], Iterator[tuple[str, torch.Tensor]]]
 ) -> tuple[dict[str, torch.Tensor], str]:
-    """Quantise into the file and map it; where it cannot be kept, into memory, and why."""
+    """Quantise into the cache file and map it; where it cannot be written, quantise into memory. Return the tensors,
+    and why they are not in the file (empty: they are)."""
     try:
         with file.writing() as writer:
             for name, tensor in stream():
@@ -183,7 +187,7 @@ def _make(
 def _in_memory(file: CacheFile, stream: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     import torch
 
-    stored = _views(file, torch.empty(file.bytes, dtype=torch.uint8))  # one piece: many would be strewn with holes
+    stored = _views(file, torch.empty(file.bytes, dtype=torch.uint8))  # one allocation: many would fragment memory
     for name, tensor in stream:
         stored[name].copy_(tensor)
         del tensor
@@ -193,7 +197,8 @@ def _in_memory(file: CacheFile, stream: Iterator[tuple[str, torch.Tensor]]) -> d
 def _mapped(
     file: CacheFile, sums: dict[str, int], on_share: OnShare, stop: StopCheck | None
 ) -> dict[str, torch.Tensor]:
-    """Return the file's tensors, all of them read once and compared with their checksums. Raises Unusable."""
+    """Memory-map the file's tensors, read all of them once and compare them with their checksums. Raises Unusable where
+    one differs, and Stopped between two."""
     stored = _open(file)
     with ThreadPoolExecutor(_CHECKERS) as pool:
         found = pool.map(lambda name: zlib.crc32(_bytes(stored[name])), sums)
@@ -210,14 +215,14 @@ def _mapped(
 
 
 def _open(file: CacheFile) -> dict[str, torch.Tensor]:
-    """Return the file's tensors, memory-mapped, whatever the safetensors library would do."""
+    """Memory-map the file's tensors with torch, whatever the safetensors library would do."""
     import torch
 
     return _views(file, torch.from_file(str(file.path), shared=False, size=file.bytes, dtype=torch.uint8))
 
 
 def _views(file: CacheFile, whole: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file's bytes: views of one storage."""
+    """Return the file's tensors as views of `whole`, its bytes."""
     import torch
 
     types = {code: getattr(torch, name.removeprefix("torch.")) for name, code in _CODES.items()}

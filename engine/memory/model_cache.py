@@ -1,4 +1,4 @@
-"""Where a model waits for the next job, so that the same one need not be loaded twice."""
+"""A cache of one loaded model between jobs, so that the same one need not be loaded twice."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from engine.memory.shortage import give_back
 
 
 class ModelCache:
-    """Holds one loaded model, and what it was loaded from. For one thread at a time."""
+    """Holds one loaded model, and the key of what it was loaded from. For one thread at a time."""
 
     def __init__(self) -> None:
         self._kept: tuple[Hashable, Any] | None = None
 
     def fetch(self, key: Hashable, load: Callable[[], Any]) -> Any:
-        """Return what is kept under an equal key; else what is kept is let go first (two would not fit) and `load`
-        asked."""
+        """Return the model that is kept under an equal key; else release the one kept (two would not fit), and load and
+        keep another."""
         if self._kept is None or self._kept[0] != key:
             self.release()
             self._kept = key, load()
@@ -27,7 +27,7 @@ class ModelCache:
         return self._kept is None
 
     def release(self) -> None:
-        """Let go of the model, and give its memory back."""
+        """Close the model, if one is kept, and free its memory."""
         if self._kept is None:
             return
         (_, model), self._kept = self._kept, None

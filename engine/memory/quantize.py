@@ -1,7 +1,7 @@
 """Linear weights in one byte each, with a scale a row: int8, or fp8 (e4m3), as optimum-quanto computes with them.
 
-Symmetric, by each row's largest magnitude. Nothing is calibrated and activations stay as they are. A weight is put back
-into its range when it is multiplied, so the numbers are the same wherever a multiplication's are.
+Symmetric, by each row's largest magnitude. Nothing is calibrated, and activations are not quantised. A weight is
+dequantised when it is multiplied, so results agree between machines as far as those of a float multiplication do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PIECE = 8_000_000  # weights that are quantised at a time: a few copies of them
 
 
 def check_quanto(precision: str) -> None:
-    """Raise EngineUnavailable where the library is missing. Imports nothing."""
+    """Raise EngineUnavailable where optimum-quanto is missing. Imports nothing."""
     if importlib.util.find_spec("optimum") is None or importlib.util.find_spec("optimum.quanto") is None:
         raise EngineUnavailable(
             f"--precision {precision} needs optimum-quanto, which is not installed here",
@@ -31,8 +31,8 @@ def check_quanto(precision: str) -> None:
 
 
 def quantised_weights(module: torch.nn.Module, blocks: str) -> set[str]:
-    """Return the names of the parameters that are quantised: the weights of the blocks' linear layers. `blocks` is how
-    the names of all that is in a block begin, such as "blocks."."""
+    """Return the names of the parameters to quantise: the weights of the blocks' linear layers. `blocks` is the prefix
+    of the names in a block, such as "blocks."."""
     import torch
 
     return {
@@ -48,8 +48,9 @@ def stored_type(precision: EightBit) -> torch.dtype:
 
 
 def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a (rows, columns) weight as (rows, columns) of one byte and (rows, 1) scales of `dtype`. The scales are
-    rounded first, so that the bytes make up for it. Piece by piece: a row's result depends on nothing but the row."""
+    """Quantise a (rows, columns) weight to (rows, columns) of one byte and (rows, 1) scales of `dtype`. The scales are
+    rounded first, so that the bytes make up for it. Works piece by piece: a row's result depends on nothing but the
+    row."""
     import torch
     from optimum.quanto import AbsmaxOptimizer
 
@@ -66,9 +67,9 @@ def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> t
 
 
 def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: EightBit) -> torch.nn.Parameter:
-    """Return the parameter of a `torch.nn.Linear` that computes with quantised weights; `data` and `scale` are kept as
-    they are, memory-mapped or not, in its `_data` and `_scale`. Always the kind that works everywhere: the library's
-    own choice would compile a kernel on the person's machine."""
+    """Make the parameter of a `torch.nn.Linear` that computes with quantised weights; `data` and `scale` are kept as
+    they are, memory-mapped or not, in its `_data` and `_scale`. It is always the class that works everywhere: the one
+    that the library itself would choose compiles a kernel on the person's machine."""
     import torch
     from optimum.quanto import WeightQBytesTensor
 

@@ -31,22 +31,22 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 class Shortage(EngineUnavailable):
-    """Memory ran out in a phase of the work, `where` in words such as "at step 12". Raised within the engine, where a
-    safer way may be tried; whoever sees it can show it: it is what there is to say when none is."""
+    """Memory ran out in a phase of the work, `where` in words such as "at step 12". The engine catches it to try a
+    fallback; where none is left, its message is what the person reads."""
 
     def __init__(self, phase: str, where: str, need: Need, step: int = 0) -> None:
         self.phase, self.where, self.need, self.step = phase, where, need, step
         super().__init__(f"memory ran out {where} ({need})", "Make the clip smaller or shorter.")
 
     def alone(self) -> Shortage:
-        """Return the same without what led to it: a traceback keeps everything alive that was in use."""
+        """Return a copy without traceback and causes: a traceback keeps everything alive that was in use."""
         return Shortage(self.phase, self.where, self.need, self.step)
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes at the moment when memory ran out: `asked` for in vain (None: not told), `used` and `total` of `where`, a
-    card or the computer's memory (None: not known)."""
+    """The numbers when memory ran out, in bytes: what was `asked` for in vain (None: not told), `used` and `total`
+    (None: not known) of `where`, a card or the computer's memory."""
 
     asked: int | None
     used: int | None
@@ -62,7 +62,8 @@ class Need:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Return whether memory ran out, on a card or on the host; an illegal access to it is another matter."""
+    """Return whether an error says that memory ran out, on a card or on the host; an illegal access to it does not
+    count."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
@@ -73,8 +74,8 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def is_poisoned(error: BaseException) -> bool:
-    """Return whether an error, or what led to it, has spoilt this process for its card: after an illegal access, say,
-    every call fails with the same error, however often the model is loaded anew."""
+    """Return whether after an error, or what led to it, this process can no longer use its card: after an illegal
+    memory access, for example, every call fails with the same error, even where the model is loaded anew."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
@@ -97,7 +98,8 @@ def _card_is_full() -> bool:
 
 
 def measure(error: BaseException, device: torch.device) -> Need:
-    """Return the numbers, while what ran out is still in use. `device` is what is computed on."""
+    """Read how much memory there is, is in use and was asked for; to be called before what was in use is freed.
+    `device` is what is computed on."""
     asked = _bytes(_ASKED.search(str(error)))
     if device.type == "cuda" and _is_the_cards(error):
         import torch
@@ -116,11 +118,11 @@ def measure(error: BaseException, device: torch.device) -> Need:
 
 
 def give_back() -> None:
-    """Collect what a failed attempt has left, and return it to the system: others may need it."""
+    """Collect garbage, such as a failed attempt's, and return the card's memory that PyTorch caches to the driver."""
     import gc
     import sys
 
-    gc.collect()  # modules and their hooks know each other
+    gc.collect()  # modules and their hooks refer to each other
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

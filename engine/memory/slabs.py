@@ -1,4 +1,4 @@
-"""Transformer blocks that stream through the device's memory: two slots, and copies that hide behind the computing.
+"""Transformer blocks that stream through the device's memory: two slots, and copies that overlap with the computing.
 
 Every block's tensors lie in one slab on the host, so that a block is one copy. The device has two slots of a block's
 size, and a block's tensors are views of its slot from the beginning to the end: nothing is allocated and nothing is
@@ -29,15 +29,15 @@ OnBlock = Callable[[int, int], None]  # blocks packed, of
 
 
 def interleave(count: int, resident: int) -> tuple[int, ...]:
-    """Return which of `count` blocks stay on the device: evenly spread, so that copies hide behind them too, and with
-    the first among them, which every step cache computes."""
+    """Choose which of `count` blocks stay on the device: evenly spread, so that copies overlap with their computing
+    too, and with the first among them, which every step cache computes."""
     resident = min(resident, count)
     return tuple(index * count // resident for index in range(resident))
 
 
 @dataclass
 class _Slot:
-    buffer: torch.Tensor  # without anything in it: parked
+    buffer: torch.Tensor  # empty while parked
     ready: Any
     free: Any
     holds: int | None = None  # the block whose copy was asked for last
@@ -55,14 +55,14 @@ class _Home:
 
 
 class Slabs:
-    """A model whose blocks stream; everything else in it is moved to the device for good.
+    """A model whose blocks stream; everything else in it is moved to the device.
 
     `blocks` is the model's list of them, such as WanTransformer3DModel.blocks; they may differ in size, and may be
-    quantised. `resident` of them stay on the device. `on_block` is told before each block is packed, and may raise.
+    quantised. `resident` of them stay on the device. `on_block` is called before each block is packed, and may raise.
 
     Weights are changed (a LoRA is fused, say) before this is opened, or inside `changing()`: what is written to a view
     of a slot is lost with the next copy. A step cache is put on the blocks after it. Where opening fails, the model is
-    spent. One thread at a time may run the model.
+    left without weights. One thread at a time may run the model.
 
     `notices` is what the person should know; `device_bytes` and `host_bytes` are what weights take there, unless it is
     `parked`.
@@ -120,8 +120,8 @@ class Slabs:
         self.close()
 
     def close(self, restore: bool = True) -> None:
-        """Give back the slots, the slabs and the thread. The model then has ordinary weights again, on the host, or,
-        without `restore`, hollow ones (on the meta device). Closing twice does nothing."""
+        """Free the slots, the slabs and the staging thread. The model then has ordinary weights on the host again, or,
+        without `restore`, tensors without data (on the meta device). Closing twice does nothing."""
         if not self._open:
             return
         self._open = False
@@ -141,8 +141,8 @@ class Slabs:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """While this is open, every weight is where it may be changed, those of streamed blocks on the host. Shapes and
-        types stay, and the model does not run."""
+        """Make every weight changeable, those of streamed blocks on the host; on exit copy the blocks to the device
+        again. Shapes and types must stay, and the model must not run meanwhile."""
         self.unpark()
         self._settle()
         streamed = [(slot, self._homes[index]) for index, slot in self._slot_of.items()]
@@ -157,8 +157,9 @@ class Slabs:
             self._fill()
 
     def park(self) -> None:
-        """Give the device's memory to others. What does not stream moves to the host, and takes room there, until the
-        model runs again. Where there is no such room everything stays as it was."""
+        """Free the device's memory for other components. What does not stream moves to the host, and takes memory
+        there, until the model runs again. Where that memory cannot be allocated, the error is raised and everything
+        stays as it was."""
         if not self._open or self.parked:
             return
         self._settle()
@@ -172,7 +173,7 @@ class Slabs:
         self._copies.give_back()
 
     def unpark(self) -> None:
-        """Take the device's memory again; the model's forward does it by itself."""
+        """Allocate the device's memory again and move back what was there; the model's forward does it by itself."""
         if not self.parked:
             return
         with torch.inference_mode(False), torch.no_grad():
@@ -180,14 +181,14 @@ class Slabs:
             self._move(self._copies.allocate)
             for slot, buffer in zip(self._slots, room, strict=True):
                 slot.buffer = buffer
-                self._copies.mark_computed(slot.free)  # the memory may be in use still by whoever had it before
+                self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
             for index, slot in self._slot_of.items():
                 self._homes[index].layout.show(slot.buffer)
         self.parked = False
         self._fill()
 
     def _move(self, allocate: Callable[[int], torch.Tensor]) -> None:
-        """Move what does not stream, all of it or nothing."""
+        """Move what does not stream into newly allocated buffers, all of it or nothing."""
         kept = {index: home for index, home in self._homes.items() if index not in self._slot_of}
         there = {index: allocate(home.layout.nbytes) for index, home in kept.items()}
         for index, home in kept.items():
@@ -206,15 +207,16 @@ class Slabs:
             for _ in streamed[:2]
         ]
         for slot in self._slots:
-            self._copies.mark_computed(slot.free)  # the memory may be in use still by whoever had it before
+            self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
         self._slot_of = {index: self._slots[rank % 2] for rank, index in enumerate(streamed)}
-        self._next: dict[int, int] = {}  # who uses a block's slot after it
+        self._next: dict[int, int] = {}  # the block that uses a block's slot after it
         for first in range(len(self._slots)):
             users = streamed[first::2]
             self._next.update(zip(users, [*users[1:], users[0]], strict=True))
 
     def _keep(self, index: int | None, layout: Layout) -> None:
-        """Pack a block, or what is outside all of them, into its home."""
+        """Pack a block (None: what is outside all of them) into the buffer where it stays: on the device, or, where it
+        streams, on the host, pinned if possible."""
         slot = None if index is None else self._slot_of.get(index)
         if slot is None:
             buffer = self._copies.allocate(layout.nbytes)
@@ -252,7 +254,8 @@ class Slabs:
 
     @contextlib.contextmanager
     def in_place(self, index: int) -> Iterator[None]:
-        """While this is open, a streamed block's weights are those that its tensors show."""
+        """Wait until block `index` is in its slot; on exit mark the slot free and prefetch the block that uses it next.
+        Raises RuntimeError where another block computes in the slot."""
         slot = self._slot_of[index]
         if slot.computing is not None:
             raise RuntimeError(f"block {index} was called while block {slot.computing} computes in the same slot")
@@ -268,19 +271,19 @@ class Slabs:
             self._load(self._next[index])
 
     def _fill(self) -> None:
-        """Begin with the first block of each slot."""
+        """Start copying the first block of each slot."""
         for index in list(self._slot_of)[: len(self._slots)]:
             self._load(index)
 
     def _settle(self) -> None:
-        """Let all copies end, and forget what the slots hold."""
+        """Wait for all copies, and forget what the slots hold."""
         for slot in self._slots:
             self._arrive(slot)
             slot.holds = None
         self._copies.drain()
 
     def _load(self, index: int) -> None:
-        """See to it that a block is in its slot, or on its way there."""
+        """Start copying a block into its slot, unless it is there or on its way."""
         slot, home = self._slot_of[index], self._homes[index]
         if slot.holds == index:
             return
@@ -296,7 +299,7 @@ class Slabs:
         slot.holds = index
 
     def _arrive(self, slot: _Slot) -> None:
-        """The thread has handed over what it was asked for; what went wrong there is raised here."""
+        """Wait until the staging thread has handed the slot's copy to the device; raise here what went wrong there."""
         passage = slot.passage
         if passage is None:
             return

@@ -1,4 +1,4 @@
-"""Weights in memory that cannot be pinned, carried by a thread through a few small buffers that are."""
+"""Copies from memory that cannot be pinned: a thread takes them through a few small buffers that are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 CHUNK = 32 * 2**20  # bytes; a power of two, which is what the pinned allocator hands out
-CHUNKS = 3  # one is filled while one is on its way, and one more evens out
+CHUNKS = 3  # one is filled while another is copied; the third evens out delays
 
 
 class Staging:
-    """One thread, one ring. Where not even the ring can be pinned, the driver makes the detour itself."""
+    """One thread and a ring of pinned buffers. Where not even these can be pinned, the driver does the staging
+    itself."""
 
     def __init__(self, copies: Any, chunk: int = CHUNK) -> None:
         self._copies = copies
@@ -24,8 +25,8 @@ class Staging:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="slabs")
 
     def submit(self, target: torch.Tensor, source: torch.Tensor, after: Any, done: Any) -> Future[None]:
-        """Copy `source` to `target` once `after` has come; the future is done when all of it is handed to the device
-        and `done` is marked, not before: who waits for `done` waits for the future first."""
+        """Copy `source` to `target` once the event `after` is reached. The future is done when all copies are queued
+        and the event `done` is recorded, not before: whoever waits for `done` waits for the future first."""
         return self._thread.submit(self._carry, target, source, after, done)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A block's forward with its weights brought first, and where others that change a forward find the one beneath."""
+"""A block's forward that copies its weights to the device first, and how to replace the computation in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class Streamed:
-    """A step cache that skips blocks wraps this, and calls it only where there is something to compute."""
+    """A block's forward that waits for the block's weights first. A step cache that skips blocks wraps it, and calls it
+    only where there is something to compute."""
 
     def __init__(
         self, in_place: Callable[[int], AbstractContextManager[None]], index: int, compute: Callable[..., Any]
@@ -21,15 +22,16 @@ class Streamed:
         self.__wrapped__ = compute  # where inspect.signature looks
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.in_place is None:  # closed, but something that was put on the block later still has us
+        if self.in_place is None:  # closed, but something put on the block later still calls this
             return self.__wrapped__(*args, **kwargs)
         with self.in_place(self.index):
             return self.__wrapped__(*args, **kwargs)
 
 
 def check_unwrapped(index: int, block: torch.nn.Module) -> None:
-    """What was put on a block before us could take our forward away with it later, and the block would compute with
-    another one's weights."""
+    """Raise ValueError where a block's forward is replaced already: whatever replaced it could, when it is removed,
+    remove this one too, and the block would compute with another one's weights. Removes a closed Streamed that was left
+    behind."""
     if isinstance(block.forward, Streamed) and block.forward.in_place is None:  # left by a cache that came off late
         del block.forward
     if block.forward != type(block).forward.__get__(block):
@@ -37,7 +39,7 @@ def check_unwrapped(index: int, block: torch.nn.Module) -> None:
 
 
 def replace_compute(block: torch.nn.Module, compute: Callable[..., Any]) -> Callable[[], None]:
-    """Let a block compute so, under the streaming where it streams; how to undo it."""
+    """Replace a block's computation, under the streaming where it streams; return what undoes it."""
     forward = vars(block).get("forward")
     if isinstance(forward, Streamed):
         before, forward.__wrapped__ = forward.__wrapped__, compute

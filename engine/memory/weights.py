@@ -30,8 +30,9 @@ class ComponentFiles:
 
 
 def read_component(root: Path, component: str, stem: str) -> ComponentFiles:
-    """Return the weight files of `root/component`, one `stem`.safetensors or the shards that its index lists, and its
-    config.json. Raises EngineUnavailable, which names the file that is missing, cut off or not what its name says."""
+    """Read the headers of the weight files of `root/component`, one `stem`.safetensors or the shards that its index
+    lists, and its config.json. Raises EngineUnavailable, which names the file that is missing, cut off or not what its
+    name says."""
     folder, config = root / component, read_json(root, f"{component}/config.json")
     if (folder / f"{stem}.safetensors.index.json").is_file():
         index = read_json(root, f"{component}/{stem}.safetensors.index.json").get("weight_map")
@@ -49,7 +50,7 @@ def read_component(root: Path, component: str, stem: str) -> ComponentFiles:
 
 
 def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
+    """Read the shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
     path = root / name
     try:
         size = path.stat().st_size
@@ -75,7 +76,8 @@ def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
 
 
 def check_shapes(weights: ComponentFiles, expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare with what the component's config asks for. Raises EngineUnavailable, which names the file."""
+    """Compare the tensors' shapes with what the component's config asks for. Raises EngineUnavailable, which names the
+    file."""
     for tensor, (shape, file) in weights.tensors.items():
         if tensor in expected and shape != expected[tensor]:
             name = f"{weights.folder.name}/{file.name}"
@@ -100,7 +102,7 @@ def missing_file(root: Path, name: str) -> EngineUnavailable:
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:
-    """Return an object from a checkpoint's JSON file. Raises EngineUnavailable."""
+    """Read an object from a checkpoint's JSON file. Raises EngineUnavailable where it is missing or damaged."""
     try:
         data = json.loads((root / name).read_text(encoding="utf-8"))
     except FileNotFoundError:

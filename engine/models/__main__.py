@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         "install": lambda progress: install_libraries(_tied(progress)),
     }
     settle()  # before huggingface_hub is imported: it reads the environment then
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this: it stops us in its own words
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this: that calls `Work.stop`
     try:
         return carry_out(library_work() if kind == "install" else ModelStore(model).work, kind, actions[kind])
     except Busy:

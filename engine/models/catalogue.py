@@ -36,7 +36,7 @@ class ModelState:
 
 
 def look(model: str = DEFAULT_MODEL) -> ModelState:
-    """Return how much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model`
+    """Read how much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model`
     is neither."""
     try:
         folder = surroundings.expanded(model)
@@ -64,7 +64,7 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
 
 
 def _left_by_others(store: ModelStore) -> ModelState:
-    """Return what another tool has downloaded: whole if its headers say so."""
+    """Read what another tool has downloaded: it is installed if the files' headers say that it is whole."""
     try:
         folder = find_checkpoint(store.model)
     except EngineUnavailable:

@@ -30,7 +30,7 @@ SECONDS = 0.2  # between two looks
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `models` with the given arguments; the exit status."""
+    """Run `models` with the given arguments; return the exit status."""
     arguments = _parse(argv)
     try:
         match arguments.action:
@@ -101,14 +101,14 @@ def delete(store: ModelStore) -> None:
 
 
 def _check(state: ModelState) -> None:
-    """Raise TroupeError where nothing can be fetched or compared."""
+    """Raise TroupeError for a folder of the person's own: nothing can be fetched into it or compared."""
     if state.local:
         whole = "whole, as far as its files say" if state.state == "installed" else f"not whole: {state.note}"
         raise TroupeError(f"{state.folder} is a folder of your own, and {whole}", "The hub has no list of it.")
 
 
 def _work(work: Work, arguments: list[str]) -> int:
-    """Start the process, or join the one that is at it; show how far it is until it ends."""
+    """Start the process, or watch the one that does this work already; show how far it is until it ends."""
     if work.running():
         _say("This is under way already; watching it.")
         process = None
@@ -133,7 +133,8 @@ def _work(work: Work, arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _heard() -> Iterator[list[int]]:
-    """A list to which every Ctrl-C is added: an exception is lost where one comes in the middle of a finalizer."""
+    """Collect every Ctrl-C in a list instead of raising: an exception is lost where one comes in the middle of a
+    finalizer."""
     interrupts: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:
@@ -145,7 +146,7 @@ def _heard() -> Iterator[list[int]]:
 
 
 def _patiently(process: subprocess.Popen[bytes], interrupts: list[int]) -> None:
-    """Wait for its end; not for ever, and not through a second Ctrl-C."""
+    """Wait for its end, at most 5 s and until a second Ctrl-C; then kill it."""
     for _ in range(25):
         if process.poll() is not None:
             return

@@ -25,7 +25,7 @@ AT_ONCE = 4  # files
 
 
 def download(model: str, progress: WorkProgress) -> str:
-    """Fetch what is missing of a hub id; a sentence about the result. Raises TroupeError."""
+    """Download what is missing of a hub id; return a sentence about the result. Raises TroupeError."""
     state = look(model)
     if state.state == "installed":
         return f"{state.title} is here already, in {state.folder}."
@@ -48,7 +48,7 @@ def download(model: str, progress: WorkProgress) -> str:
 
 
 def check_room(store: ModelStore, listing: Listing) -> None:
-    """Before the first byte: is there room for what is missing? Raises TroupeError with both numbers."""
+    """Raise TroupeError, with both numbers, where the disk has no room for what is missing."""
     missing = listing.bytes - store.bytes_here(listing)
     free, _ = free_bytes(store.cache)
     if free is not None and missing + MARGIN > free:
@@ -60,7 +60,7 @@ def check_room(store: ModelStore, listing: Listing) -> None:
 
 
 class _Fetch:
-    """Some files at once; the first fault ends all of them."""
+    """Downloads some files at once; the first fault ends all of them."""
 
     def __init__(self, store: ModelStore, listing: Listing, progress: WorkProgress) -> None:
         self._store, self._listing, self._progress = store, listing, progress
@@ -104,7 +104,8 @@ class _Fetch:
             raise
 
     def _bytes(self, file: RemoteFile, part: Path) -> None:
-        """Let the partial file grow to its whole size, over as many connections as it takes."""
+        """Download the rest of the partial file, over as many connections as it takes. Raises TroupeError where the hub
+        cannot be reached."""
         tries = 0
         part.touch()
         while (start := part.stat().st_size) != file.size:
@@ -130,7 +131,7 @@ class _Fetch:
             self._failed.wait(PAUSES[tries])
 
     def _connection(self, file: RemoteFile, part: Path, start: int) -> None:
-        """One connection's worth of bytes. Raises Cut."""
+        """Download over one connection, until it ends or another file has failed. Raises Cut."""
         with part.open("r+b", buffering=0) as target:
             expected = start
             for offset, piece in hub.read_from(self._store.model, self._listing.commit, file.path, start):
@@ -146,8 +147,8 @@ class _Fetch:
 
 
 def verify(model: str, progress: WorkProgress) -> str:
-    """Compare every byte that is here with what the hub says; a sentence about it. A damaged file is named, and the
-    next download fetches it again. Raises TroupeError."""
+    """Compare every byte that is here with what the hub says; return a sentence about it. A damaged file is named, and
+    the next download fetches it again. Raises TroupeError."""
     state = look(model)
     if state.state == "absent":
         raise TroupeError(f"{state.title} is not on this machine", "Download it first.")

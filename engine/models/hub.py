@@ -33,7 +33,7 @@ class RemoteFile:
     etag: str
 
     def matches(self, local: Path) -> bool:
-        """Return whether the local file's bytes are these. Raises OSError."""
+        """Return whether the local file has these bytes. Raises OSError."""
         if local.stat().st_size != self.size:
             return False
         digest = hashlib.sha256() if len(self.etag) == 64 else hashlib.sha1(b"blob %d\0" % self.size)
@@ -56,12 +56,12 @@ class Listing:
         return sum(file.size for file in self.files)
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data for a JSON file."""
+        """Convert to plain data for a JSON file."""
         return {"commit": self.commit, "files": [asdict(file) for file in self.files]}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Listing:
-        """Return the other way. Raises KeyError, TypeError where it is none."""
+        """Rebuild a listing from that data. Raises KeyError or TypeError for anything else."""
         return cls(str(data["commit"]), tuple(RemoteFile(**file) for file in data["files"]))
 
 
@@ -114,7 +114,7 @@ def read_from(model: str, commit: str, path: str, start: int) -> Iterator[tuple[
 
 
 def _is_transport(error: Exception) -> bool:
-    """Return whether the network failed, rather than the hub said no. huggingface_hub 1.x stands on httpx, 2.x on
+    """Return whether the network failed, rather than the hub said no. huggingface_hub 1.x is built on httpx, 2.x on
     httpx2: both derive from one class, which its own errors name."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -123,7 +123,7 @@ def _is_transport(error: Exception) -> bool:
 
 
 def check_online() -> None:
-    """Raises TroupeError where the person has switched the network off for hub libraries."""
+    """Raise TroupeError where the person has switched the network off for hub libraries."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -131,7 +131,8 @@ def check_online() -> None:
 
 
 def explain(error: Exception, model: str) -> TroupeError:
-    """Return one line for what the hub or the way to it had against a request."""
+    """Return the error, in words for a person, for a request that failed at the hub or on the way to it. Raises what it
+    does not know."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
@@ -169,7 +170,7 @@ class Changed(TroupeError):
 
 
 def unreachable(why: str = "") -> TroupeError:
-    """Return the line for a hub that cannot be reached."""
+    """Return the error for a hub that cannot be reached."""
     from huggingface_hub import constants
 
     return TroupeError(

@@ -49,7 +49,7 @@ class Libraries:
 
 
 def look_at_libraries() -> Libraries:
-    """Return which of them are here. Imports none."""
+    """Read which of the libraries are here. Imports none."""
     fetched, installed = _CUDA if _has_cuda_wheels() else _PLAIN
     lacking = tuple(missing([LIST]))
     if _interrupted() and not lacking:
@@ -60,12 +60,13 @@ def look_at_libraries() -> Libraries:
 
 
 def library_work() -> Work:
-    """Return the install's status. Its lock is the one that launch.py holds while it works on .venv."""
+    """Return the work of installing, with its status. Its lock is the one that launch.py holds while it works on
+    .venv."""
     return Work(VENV / "troupe-libraries", VENV / "troupe.lock")
 
 
 def install_libraries(progress: WorkProgress) -> str:
-    """Run pip; a sentence about the result. Raises TroupeError."""
+    """Run pip; return a sentence about the result. Raises TroupeError."""
     state = look_at_libraries()
     if state.installed:
         return "The libraries are installed already."
@@ -133,7 +134,7 @@ def _pip_version() -> tuple[int, ...]:
 
 
 def _interrupted() -> bool:
-    """pip writes a package's RECORD last: one without was cut off in the middle."""
+    """Return whether an install was cut off: pip writes a package's RECORD last, and some package has none."""
     return bool(_halves())
 
 
@@ -143,13 +144,13 @@ def _halves() -> list[Path]:
 
 
 def _drop_halves() -> None:
-    """So that pip does not take them for installed."""
+    """Remove what a cut-off install has left, so that pip does not take it for installed."""
     for info in _halves():
         shutil.rmtree(info, ignore_errors=True)
 
 
 class _PipReader:
-    """From pip's lines to what is done now."""
+    """Reads progress from pip's lines."""
 
     _SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9}  # noqa: RUF012
 
@@ -158,7 +159,7 @@ class _PipReader:
         self._counted = 0  # of the file that comes now
 
     def hear(self, line: str) -> None:
-        """One line of pip's output."""
+        """Read one line of pip's output."""
         fetching = re.match(r"\s*Downloading (?:\S+/)?([^-\s]+)-([^-\s]+)-\S+ \(([\d.]+) (kB|MB|GB)\)", line)
         raw = re.match(r"Progress (\d+) of", line)
         if raw:

@@ -28,7 +28,7 @@ from engine.models.work import Work, write_whole
 
 
 class ModelStore:
-    """Where a hub id's files lie, will lie, and grow. Reads and writes files only."""
+    """Where a hub id's files are, will be, and are kept while they come. Reads and writes files only."""
 
     def __init__(self, model: str) -> None:
         from huggingface_hub import constants
@@ -44,27 +44,27 @@ class ModelStore:
     # -- the list -------------------------------------------------------------
 
     def listing(self) -> Listing | None:
-        """Return what the hub said when a download began here; None where none did."""
+        """Read what the hub said when a download began here; None where none did."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return Listing.from_data(json.loads(self._listing_file.read_text(encoding="utf-8")))
         return None
 
     def keep_listing(self, listing: Listing) -> None:
-        """Remember it, so that a later start goes on with the same files."""
+        """Write the listing, so that a later start goes on with the same files."""
         write_whole(self._listing_file, json.dumps(listing.to_data(), indent=1))
 
     def forget_listing(self) -> None:
-        """So that the next download asks the hub again."""
+        """Delete the listing, so that the next download asks the hub again."""
         self._listing_file.unlink(missing_ok=True)
 
     def damaged(self) -> set[str]:
-        """Return the paths that a check found to be other than they should be."""
+        """Read the paths that a check found to be damaged."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             return set(json.loads(self._damaged_file.read_text(encoding="utf-8")))
         return set()
 
     def keep_damaged(self, paths: set[str]) -> None:
-        """Remember them, until they have come again."""
+        """Write the paths of damaged files, until they have come again; for none, delete the list."""
         if paths:
             write_whole(self._damaged_file, json.dumps(sorted(paths)))
         else:
@@ -73,7 +73,7 @@ class ModelStore:
     # -- the files ------------------------------------------------------------
 
     def commit(self) -> str:
-        """Return the commit that counts, empty where there is none."""
+        """Read the commit that counts, empty where there is none."""
         with contextlib.suppress(OSError):
             return (self.root / "refs" / "main").read_text(encoding="utf-8").strip()
         return ""
@@ -83,18 +83,18 @@ class ModelStore:
         return self.root / "snapshots" / commit
 
     def here(self, listing: Listing, file: RemoteFile) -> Path | None:
-        """Return the whole file, as far as its size tells."""
+        """Return the whole file, as far as its size tells; None where it is not here."""
         for path in (self.snapshot(listing.commit) / file.path, self._blob(file)):
             if _size(path) == file.size:
                 return path
         return None
 
     def part(self, file: RemoteFile) -> Path:
-        """Where its bytes grow."""
+        """Return the partial file that a file's bytes are written to."""
         return self.root / "blobs" / f"{file.etag}.troupe"
 
     def bytes_here(self, listing: Listing) -> int:
-        """Return how many of the listing's bytes are on this disk, damaged ones not counted."""
+        """Count the listing's bytes that are on this disk, damaged ones not counted."""
         bad = self.damaged()
         return sum(
             file.size
@@ -118,7 +118,7 @@ class ModelStore:
             replace(blob, pointer)
 
     def finish(self, listing: Listing) -> None:
-        """Everything is here: from now on this commit counts."""
+        """Let this commit count from now on: everything of it is here."""
         (self.root / "refs").mkdir(exist_ok=True)
         write_whole(self.root / "refs" / "main", listing.commit)
 
@@ -135,7 +135,7 @@ class ModelStore:
             ) from None
 
     def bytes_on_disk(self) -> int:
-        """Return what deleting would free. Links do not count."""
+        """Count the bytes that deleting would free. Links do not count."""
         found = (status for name in ("blobs", "snapshots") for _, status in files_below(self.root / name))
         return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))
 

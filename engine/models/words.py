@@ -13,7 +13,7 @@ STAGES = {
 
 
 def words_for(state: ModelState) -> str:
-    """Return how much of a checkpoint is here, in words."""
+    """Say how much of a checkpoint is here."""
     if state.state == "installed":
         return f"installed, {gigabytes(state.bytes)}"
     if state.state == "absent":
@@ -23,7 +23,7 @@ def words_for(state: ModelState) -> str:
 
 
 def progress_words(status: Status) -> str:
-    """Return how far it is: stage, bytes, speed, remaining time."""
+    """Say how far it is: stage, bytes, speed, remaining time."""
     text = STAGES.get(status.stage, status.stage)
     if status.total and status.stage != "asking":
         text += f" {gigabytes(status.done)} of {gigabytes(status.total)}"

@@ -27,9 +27,9 @@ from engine.disk.room import full_disk, is_full
 from engine.errors import TroupeError
 
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
-INTERVAL = 0.4  # seconds between two looks for the wish to stop
+INTERVAL = 0.4  # seconds between two looks for the file `stop`
 _SPEED_OVER = 20.0  # seconds
-_PATIENCE = 2.0  # seconds: on Windows whoever only looks holds the lock for a blink
+_PATIENCE = 2.0  # seconds: on Windows `is_held` itself takes the lock for a moment
 
 
 class Busy(TroupeError):
@@ -65,7 +65,7 @@ class Work:
         self._status, self._stop = folder / "status.json", folder / "stop"
 
     def running(self) -> bool:
-        """Return whether a process is at it now."""
+        """Return whether a process does this work now."""
         if not os.path.exists(self._lock):  # it may lie where we may not look
             return False
         try:
@@ -74,8 +74,7 @@ class Work:
             return False
 
     def status(self) -> Status | None:
-        """Return the last that is known; None where nothing was ever begun. Work whose process died counts as
-        stopped."""
+        """Read the last status; None where nothing was ever begun. Work whose process died counts as stopped."""
         try:
             found = Status(**json.loads(self._status.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -83,20 +82,20 @@ class Work:
         return replace(found, state=STOPPED, speed=0.0) if found.state == RUNNING and not self.running() else found
 
     def write(self, status: Status) -> None:
-        """Keep how far it is."""
+        """Write the status: how far the work is."""
         write_whole(self._status, json.dumps(asdict(status)))
 
     def forget(self) -> None:
-        """No trace of the last work."""
+        """Delete the status of the last work."""
         self._status.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Ask the process to end; it does so within a second. Nothing where none is at it."""
+        """Ask the process to end; it does so within a second. Does nothing where none runs."""
         if self.running():
             self._stop.touch()
 
     def is_to_stop(self) -> bool:
-        """Asked by the process itself."""
+        """Return whether `stop` was called; the process itself asks."""
         return self._stop.exists()
 
     @contextlib.contextmanager
@@ -115,7 +114,8 @@ class Work:
 
 
 class WorkProgress:
-    """What a working process counts; a thread of its own writes it down and ends the process when it is asked to."""
+    """What a working process counts; a thread of its own writes it to the status and ends the process when it is asked
+    to."""
 
     def __init__(self, work: Work, kind: str) -> None:
         self._work = work
@@ -127,32 +127,32 @@ class WorkProgress:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Begin to write and to listen."""
+        """Start the thread that writes the status and looks for a stop."""
         self._work.write(self._status)
         self._thread.start()
 
     def say(self, stage: str, detail: str = "") -> None:
-        """What is done now."""
+        """Set what is done now."""
         with self._lock:
             self._status = replace(self._status, stage=stage, detail=detail)
 
     def expect(self, total: int, done: int = 0) -> None:
-        """How many bytes there are, and how many of them are here already."""
+        """Set how many bytes there are, and how many of them are here already."""
         with self._lock:
             self._status = replace(self._status, total=total, done=done)
             self._marks.clear()
 
     def add(self, count: int) -> None:
-        """So many more bytes; fewer than none where some have to come again."""
+        """Add so many bytes to those that are here; a negative number where some have to come again."""
         with self._lock:
             self._status = replace(self._status, done=self._status.done + count)
 
     def owns(self, child: subprocess.Popen[bytes]) -> None:
-        """A process that has to end with this one."""
+        """Add a process that has to end with this one."""
         self._children.append(child)
 
     def end(self, state: str, message: str) -> None:
-        """Write the last word."""
+        """Write the last status."""
         self._over.set()
         self._thread.join()
         with self._writing, contextlib.suppress(OSError):
@@ -163,7 +163,7 @@ class WorkProgress:
         for child in self._children:
             with contextlib.suppress(OSError):
                 child.kill()
-        with self._writing:  # till the end: nobody else writes after this word, or moves away half of it
+        with self._writing:  # till the end: no other thread writes after this status, or replaces it half-written
             if not self._over.is_set():
                 with contextlib.suppress(OSError):
                     self._work.write(replace(self._status, state=STOPPED, speed=0.0, remaining=None))
@@ -219,7 +219,7 @@ def begin(arguments: Sequence[str], errors: IO[bytes] | None = None) -> subproce
 
 
 def explain_disk(error: OSError, folder: Path) -> TroupeError:
-    """Return one line for a disk that does not take what it is given."""
+    """Return the error, in words for a person, for a disk that cannot be written."""
     if is_full(error):
         return TroupeError(*full_disk(folder, " and start again; what has come is kept."))
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -17,9 +17,9 @@ from engine.children import environment
 from engine.process import messages
 from engine.process.rotate import rotate
 
-_FAREWELL = 5.0  # seconds for the system to bury what has been killed
+_FAREWELL = 5.0  # seconds for the system to end what has been killed
 
-# Apart from our terminal: its Ctrl-C is for the server, which then ends the engine.
+# In a process group of its own: the terminal's Ctrl-C is for the server, which then ends the engine.
 _APART: dict[str, Any] = {"start_new_session": True}
 if sys.platform == "win32":
     _APART = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -48,27 +48,27 @@ class Child:
             thread.start()
 
     def send(self, message: messages.ToEngine) -> None:
-        """Say something to it, at some time; to a dead one, nothing. Raises ChannelError for what cannot be said."""
+        """Queue a message to the process; to a dead one it is dropped. Raises ChannelError for what cannot be sent."""
         self._outbox.put(messages.line_of(message))
 
     def begin(self, order: messages.RenderOrder) -> None:
-        """Give it a job. Raises ChannelError, and then it has none."""
+        """Send it a job, and mark it busy. Raises ChannelError, and then it has none."""
         self.send(order)
         self.busy = True
 
     def hear(self, seconds: float) -> messages.FromEngine | None:
-        """Return the next thing that it says; None where it says nothing for so long."""
+        """Wait for its next message, at most so many seconds; None where there is none."""
         try:
             return self._inbox.get(timeout=seconds)
         except queue.Empty:
             return None
 
     def is_alive(self) -> bool:
-        """Return whether it runs, and speaks as it should."""
+        """Return whether it runs, and its messages are understood."""
         return self._process.poll() is None and self._threads[1].is_alive() and not self.fault
 
     def is_drained(self) -> bool:
-        """Return whether all that it has said has been heard."""
+        """Return whether its pipe has ended and all of its messages have been taken by `hear`."""
         return self._inbox.empty() and not self._threads[1].is_alive()
 
     @property
@@ -77,13 +77,13 @@ class Child:
         return self._process.poll()
 
     def ended(self, seconds: float) -> int | None:
-        """Return its exit status; waits for it so long, for it may be on its way out."""
+        """Wait for its end, at most so many seconds; return its exit status (None while it runs)."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self.status
 
     def end(self, patience: float) -> None:
-        """Tell it to end, and see to it after `patience` seconds."""
+        """Tell it to end, and kill it where it has not after `patience` seconds."""
         self.send(messages.Quit())
         self._outbox.put(None)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,7 +91,7 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """End it and all that it has started, whatever state they are in. Does nothing the second time."""
+        """Kill it and all that it has started, in whatever state they are. Does nothing the second time."""
         with self._burying:
             if not self._is_buried:
                 self._is_buried = True

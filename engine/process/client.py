@@ -55,7 +55,8 @@ class EngineProcess:
         self._closed = False
 
     def start(self) -> None:
-        """Start the process, so that the first job finds it warm. Returns at once; what fails, the first job tells."""
+        """Start the process, so that the first job need not wait for that. Returns at once; errors are raised by the
+        first job."""
         with contextlib.suppress(EngineDied):
             self._living_child()
 
@@ -67,8 +68,8 @@ class EngineProcess:
     ) -> Result:
         """Make the clip, as `engine.door.render` does, after those that were asked for before.
 
-        Raises what the door raises; EngineDied where the process does not live to the end; EngineFault for a fault of
-        Troupe's own; ValueError for a request with `members`.
+        Raises what the door raises; EngineDied where the process ends before the clip is finished; EngineFault for a
+        fault of Troupe's own; ValueError for a request with `members`.
         """
         if request.members is not None:
             raise ValueError("members cannot be sent to the engine's process: give it the scene's files")
@@ -84,7 +85,7 @@ class EngineProcess:
             self._turn.release()
 
     def release(self) -> None:
-        """Let the process give the model's memory back, after the running job. Does not wait for it."""
+        """Tell the process to free the model's memory, after the running job. Does not wait for it."""
         with self._guard:
             if self._child is not None:
                 self._child.send(messages.Release())
@@ -102,7 +103,7 @@ class EngineProcess:
             if self._closed:
                 raise EngineClosed("Troupe is being closed", "Start it again")
             if self._child is not None and not self._child.is_alive():
-                self._child.kill()  # it died while nobody looked: sweep up what it has left running
+                self._child.kill()  # it died between two jobs: end what it has left running
                 self._child = None
             if self._child is None:
                 try:
@@ -122,7 +123,7 @@ class EngineProcess:
             if untouched and child.ended(_LAST_WORDS) == 0:
                 watch.has_begun = True  # not more than once
                 child.kill()
-                return self._render(order, watch)  # it had made up its mind to end: the job before had spoilt it
+                return self._render(order, watch)  # it was ending by itself: the job before had spoilt it
             child.kill()
             _sweep(order.request, child.pid)
             if watch.stopped_at is not None and not self._closed:
@@ -135,7 +136,8 @@ class EngineProcess:
             raise
 
     def _attend(self, child: Child, order: messages.RenderOrder, watch: _Watch) -> Result:
-        """Hear the job to its end. Raises _Gone where the process is, or has to be, gone."""
+        """Wait for the job's end and return its result. Raises what the job raised, and _Gone where the process has
+        ended or must be ended."""
         silent = 0.0
         if child.is_greeted:
             child.begin(order)
@@ -194,11 +196,11 @@ class EngineProcess:
 
 
 class _Gone(Exception):
-    """The process is, or has to be, gone."""
+    """The process has ended, or must be ended."""
 
 
 class _Watch:
-    """Who waits for a job, and since when they want it to stop."""
+    """The callbacks of whoever waits for a job, and when they first wanted it to stop."""
 
     def __init__(self, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> None:
         self.on_progress, self.stop = on_progress, stop
@@ -206,14 +208,14 @@ class _Watch:
         self.has_begun = False  # something was heard of the job
 
     def wants_stop(self) -> bool:
-        """Return whether a stop is wanted that has not been passed on yet."""
+        """Return whether a stop is wanted that has not been passed on yet; note the time."""
         if self.stopped_at is not None or not self.stop():
             return False
         self.stopped_at = time.monotonic()
         return True
 
     def waited(self) -> float:
-        """Return seconds since the stop."""
+        """Return the seconds since the stop was wanted; 0 where it was not."""
         return 0.0 if self.stopped_at is None else time.monotonic() - self.stopped_at
 
 
@@ -223,7 +225,7 @@ _WINDOWS_CRASH = range(0xC0000000, 0xD0000000)
 
 
 def what_happened(status: int | None) -> tuple[str, str]:
-    """Return what the end of a process means, and what to do, from its exit status (-n: ended by signal n)."""
+    """Explain the end of a process by its exit status (-n: ended by signal n): the problem, and what to do."""
     smaller = "Make the clip smaller or shorter, or close other programs, and generate it again."
     code = (status or 0) & 0xFFFFFFFF
     if status == -getattr(signal, "SIGKILL", 9) or code in _OUT_OF_MEMORY:

@@ -26,14 +26,14 @@ _USE_THE_DRAFT = "Use the draft, which needs no GPU"
 
 
 class InlineEngine:
-    """What `engine.process.client.EngineProcess` is, on a ZeroGPU Space. The models that its engines use are loaded
-    here and now, on the way up, where no GPU time is counted: the forked process finds them in place.
+    """The same as `engine.process.client.EngineProcess`, on a ZeroGPU Space. The models that its engines use are loaded
+    in this process while it starts, where no GPU time is counted: the forked process inherits them.
 
     Has to be made before Gradio's launch, which counts the functions that want a GPU, and before torch is imported.
     """
 
     def __init__(self, options: EngineOptions | None = None) -> None:
-        """`options`: how to run the engine whose model is loaded; by default as it runs on its own."""
+        """Load the models. `options`: how to run the engine whose model is loaded; by default as it runs on its own."""
         import spaces
 
         cache = ModelCache()
@@ -49,7 +49,7 @@ class InlineEngine:
                     engine.preload(options or engine.options(), cache)
 
     def start(self) -> None:
-        """All that can be done ahead is done."""
+        """Do nothing: all that can be done ahead is done."""
 
     def render(
         self,
@@ -57,7 +57,7 @@ class InlineEngine:
         on_progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Result:
-        """Make the clip, as `engine.door.render` does; what wants no GPU right here. Raises what the door raises,
+        """Make the clip, as `engine.door.render` does; what wants no GPU in this process. Raises what the door raises,
         EngineFault, and EngineDied where the Space lends no GPU or takes it away."""
         if not request.made_by.wants_gpu:
             return render(request, on_progress, stop)
@@ -79,19 +79,20 @@ class InlineEngine:
         raise EngineDied("the Space's GPU went away before the clip was finished", "Generate it again.")
 
     def release(self) -> None:
-        """The Space takes the memory back by itself."""
+        """Do nothing: the Space takes the memory back by itself."""
 
     def close(self, patience: float = 0.0) -> None:
-        """There is nothing to end."""
+        """Do nothing: there is no process to end."""
 
 
 def gpu_seconds(request: RenderRequest) -> int:
-    """Return how long to ask for a GPU."""
+    """Return for how many seconds to ask for a GPU."""
     return request.made_by.gpu_seconds(request.scene)
 
 
 def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.FromEngine]:
-    """Yield a job as a generator. Something comes out every half second at least, since a close is only heard there."""
+    """Run a job in a thread and yield its messages, at least one every half second: a closed generator notices that
+    only where it yields."""
     told: queue.SimpleQueue[messages.FromEngine] = queue.SimpleQueue()
     left = threading.Event()
     job = threading.Thread(
@@ -113,8 +114,8 @@ def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.Fr
 
 
 def _in_words(error: Exception) -> EngineDied | None:
-    """Return what the Space itself raises (no quota, no GPU free, time over) has a title and a message for the
-    person."""
+    """Return the error for what the Space itself raises (no quota, no GPU free, time over), which has a title and a
+    message for the person; None for other errors."""
     title, message = getattr(error, "title", None), getattr(error, "message", None)
     if not isinstance(title, str) or "ZeroGPU" not in title:
         return None

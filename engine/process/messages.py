@@ -58,7 +58,7 @@ class StopOrder:
 
 @dataclass(frozen=True)
 class Release:
-    """Let go of the model that is kept for the next job."""
+    """Free the model that is kept for the next job."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Alive:
-    """Nothing to tell, but the interpreter still turns."""
+    """There is nothing to tell, but the interpreter still runs."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class EngineFault(Exception):
 
 
 def failure(job: int, error: BaseException) -> Failed:
-    """Return what became of a job, to be sent."""
+    """Build the message for a job that failed."""
     if isinstance(error, MemoryError):
         error = EngineUnavailable("there is not enough memory for this clip", "Make it smaller or shorter.")
     if not isinstance(error, TroupeError):
@@ -151,7 +151,7 @@ def failure(job: int, error: BaseException) -> Failed:
 
 
 def error_of(failed: Failed) -> Exception:
-    """Return the error that a job ended with, as the engine raised it."""
+    """Rebuild the error that a job ended with, as the engine raised it."""
     kind = getattr(errors, failed.kind, None) if failed.kind else None
     if kind is SceneError:
         error = SceneError("", failed.problem, failed.remedy)  # the problem names the field already
@@ -165,7 +165,7 @@ def error_of(failed: Failed) -> Exception:
 
 
 def version_fault(said: Hello | Ready) -> str:
-    """Return how the other end differs from this one; empty where it does not."""
+    """Compare the other end's versions with ours; return how they differ, empty where they do not."""
     if (said.protocol, said.troupe) == (PROTOCOL, VERSION):
         return ""
     return f"it is Troupe {said.troupe}, protocol {said.protocol}; this is Troupe {VERSION}, protocol {PROTOCOL}"
@@ -176,13 +176,13 @@ def version_fault(said: Hello | Ready) -> str:
 
 
 def line_of(message: ToEngine | FromEngine) -> bytes:
-    """Return a message as a line of ASCII. Raises ChannelError where a value cannot travel."""
+    """Write a message as a line of ASCII. Raises ChannelError where a value cannot be sent."""
     data = {"say": type(message).__name__, **_plain(message, type(message).__name__)}
     return json.dumps(data, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def read(line: bytes, known: Any) -> Any:
-    """Return the message in a line; `known` is ToEngine or FromEngine. Raises ChannelError."""
+    """Read the message in a line; `known` is ToEngine or FromEngine. Raises ChannelError."""
     shown = line[:80].decode("utf-8", "replace").rstrip()
     try:
         data = json.loads(line)
@@ -196,7 +196,8 @@ def read(line: bytes, known: Any) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Return a value as JSON has it. A path is made absolute: the two processes may work in different folders."""
+    """Convert a value to JSON data. A path is made absolute: the two processes may work in different folders. Raises
+    ChannelError where the value cannot be sent."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -216,7 +217,8 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _typed(kind: Any, data: Any, where: str) -> Any:
-    """Return what `_plain` has made plain, as the type that its dataclass names."""
+    """Convert JSON data from `_plain` back to the type that its dataclass names. Raises ChannelError where it is
+    none."""
     origin, choices = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _one_of(choices, data, where)

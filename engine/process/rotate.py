@@ -10,8 +10,8 @@ BYTES, OLDER = 500_000, 3  # of one file; how many older ones are kept
 
 
 def rotate(path: Path) -> None:
-    """Put a log that has become large aside, before somebody opens it who will never do so: a process that writes its
-    stderr there. One that cannot be moved (another process holds it, on Windows) is left for the next time."""
+    """Rotate a log that has become large, before it is opened by a process that never does so itself: one that writes
+    its stderr there. A file that cannot be moved (another process holds it, on Windows) is left for the next time."""
     with contextlib.suppress(OSError):
         if path.stat().st_size >= BYTES:
             handler = logging.handlers.RotatingFileHandler(path, backupCount=OLDER, delay=True)

@@ -1,7 +1,7 @@
 """The engine in a process of its own: `python -m engine.process.worker` reads orders from stdin and answers on stdout.
 
-One job at a time; the model stays loaded between jobs until other options come, it is told to let go, or nobody has
-asked for a while. It ends when it is told to, and when whoever started it is gone (the pipe ends). A job that is still
+One job at a time; the model stays loaded between jobs until other options come, it is told to free it, or there was no
+job for a while. It ends when it is told to, and when whoever started it is gone (the pipe ends). A job that is still
 running is then asked to stop, and ended by force where it does not.
 """
 
@@ -45,14 +45,15 @@ from engine.process.messages import (
 )
 from engine.surroundings import settle
 
-IDLE = 15 * 60.0  # seconds without a job after which the model's memory is given back
+IDLE = 15 * 60.0  # seconds without a job after which the model's memory is freed
 _BEAT = 2.0  # seconds between two signs of life
 _GRACE = 5.0  # seconds that a job has to stop once nobody waits for it any more
 
 
 def perform(order: RenderOrder, say: Callable[[FromEngine], None], stop: Callable[[], bool], cache: ModelCache) -> bool:
-    """Do one job and say what happens, its end in any case and before anything else: what is done to tidy up may not
-    work either. Whether this process can do another one; else it ends, and who gives it one gives it to the next."""
+    """Do one job and send what happens. Its end is sent in any case, and before the model's memory is freed, which may
+    fail, too. Returns whether this process can do another job; where not, it has to end, and the next job goes to a new
+    one."""
     spoilt = sound = True
     try:
         answer: FromEngine = Done(
@@ -69,7 +70,7 @@ def perform(order: RenderOrder, say: Callable[[FromEngine], None], stop: Callabl
     if spoilt and sound:  # what ran out of memory, or broke in the middle, should not meet the next job
         try:
             cache.release()
-        except Exception as error:  # this process only: the next job gets another
+        except Exception as error:  # ends this process only: the next job gets a new one
             print(f"troupe: the model cannot be let go: {error}", file=sys.stderr, flush=True)
             return False
     return sound
@@ -87,7 +88,8 @@ class Worker:
         self._cache = ModelCache()
 
     def run(self) -> None:
-        """Work until nobody wants any more. The calling thread does the jobs: some libraries insist on the first."""
+        """Work until the inbox ends, Quit comes, or a job makes the process unusable. The calling thread does the jobs:
+        some libraries insist on the main thread."""
         for target in (self._listen, self._beat):
             threading.Thread(target=target, name=f"troupe{target.__name__}", daemon=True).start()
         self._say(Ready(os.getpid(), platform.python_version()))
@@ -132,7 +134,7 @@ class Worker:
             _end_by_force()
 
     def _hear(self, message: ToEngine) -> bool:
-        """Return whether to go on listening."""
+        """Handle a message; return whether to go on listening. Raises ChannelError where the versions differ."""
         if isinstance(message, Hello):
             if fault := version_fault(message):
                 raise ChannelError(fault)
@@ -147,7 +149,8 @@ class Worker:
         return True
 
     def _beat(self) -> None:
-        """Another thread than the one that works: it is silent only where the whole interpreter stands still."""
+        """Send Alive during a job. It runs in another thread than the job, so that it is silent only where the whole
+        interpreter stands still."""
         while not self._left.wait(_BEAT):
             if self._busy.is_set():
                 self._say(Alive())
@@ -169,8 +172,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _take_the_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep stdin and stdout for the channel alone: whatever a library prints from now on goes to stderr, and what it
-    starts inherits neither."""
+    """Keep stdin and stdout for the messages alone: what a library prints from now on goes to stderr, and programs that
+    are started inherit neither."""
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -180,13 +183,13 @@ def _take_the_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _volunteer() -> None:
-    """Where memory runs out, Linux should end us, and not the server that can start us anew."""
+    """Tell Linux to end this process first where memory runs out, and not the server that can start it anew."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("500")
 
 
 def _warm_up() -> None:
-    """Import what every draft needs, while nobody waits. What cannot be imported is told by the first job."""
+    """Import what every draft needs, while no job waits. What cannot be imported raises in the first job."""
     with contextlib.suppress(Exception):
         from engine import cutout  # noqa: F401
         from engine.draft import render as draft  # noqa: F401
@@ -194,7 +197,7 @@ def _warm_up() -> None:
 
 
 def _end_by_force() -> None:
-    """This process and the ffmpeg that it may have started."""
+    """Kill this process and the ffmpeg that it may have started."""
     if os.name != "nt" and os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
@@ -204,4 +207,4 @@ if __name__ == "__main__":
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # without the libraries' farewells: a driver may hang in them
+    os._exit(status)  # without the libraries' exit handlers: a driver may hang in them

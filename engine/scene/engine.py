@@ -65,11 +65,11 @@ class EngineOptions:
         return ()
 
     def kept_in(self, state: Path, preview: Path) -> Self:
-        """Return the same, with the run's steps and its preview kept in these files, where the engine can."""
+        """Return the options with the run's steps and its preview kept in these files, where the engine can do that."""
         return self
 
     def said(self) -> dict[str, Any]:
-        """Return the fields that are not as they are by default and name no file, for a log."""
+        """Return the fields that differ from their default and name no file, for a log."""
         found = {
             each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default
         }
@@ -120,26 +120,27 @@ class RunPlan(Protocol):
         """Whether this machine can do it."""
 
     def sentence(self) -> str:
-        """Return the whole in one line for a person."""
+        """Return the plan in one line for a person."""
 
     def bars(self) -> MemoryBars:
-        """Return the same as a picture."""
+        """Return the plan as a picture."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as JSON data, to be kept with the job."""
+        """Return the plan as JSON data, to be kept with the job."""
 
     def applied(self, options: Any) -> Any:
-        """Return the options, run as planned."""
+        """Return the options with what the plan has chosen."""
 
 
 class EnginePlanner(Protocol):
     """Plans clips for machines, and learns from how long they took."""
 
     def plan(self, hardware: Hardware, scene: Scene, options: Any) -> RunPlan:
-        """Return how this machine would run it; what the options leave to the plan is chosen."""
+        """Plan how this machine would run it; what the options leave to the plan is chosen."""
 
     def learn(self, hardware: Hardware, scene: Scene, options: Any, began: Mapping[str, tuple[float, int]]) -> None:
-        """Take in a finished run: by stage, the second in which it began and the step at which."""
+        """Correct the predicted times by a finished run. `began`: by stage, the second in which it began and the step
+        at which."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,7 @@ class Engine:
         return {stage.name: stage for stage in (GATHERING, *self.stages, FINISHING)}
 
     def share(self, stage: str, step: int, of: int) -> float:
-        """Return how much of a job is done, 0 to 1, at this point of a stage; a stage that is not known counts
-        nothing."""
+        """Compute how much of a job is done, 0 to 1, at this point of a stage; 0 for a stage that is not known."""
         done = 0.0
         for each in self.all_stages.values():
             if each.name == stage:
@@ -202,13 +202,14 @@ class Engine:
         """Raise EngineUnavailable where options do not go together."""
 
     def check_flags(self, options: Any) -> None:
-        """The same for what was said on the command line, where nothing is left to a plan."""
+        """Raise EngineUnavailable where flags do not go together on the command line, where nothing is left to a
+        plan."""
 
     def check(self, scene: Scene, options: Any) -> None:
         """Raise SceneError or EngineUnavailable for what would fail after the work has begun."""
 
     def frames_for(self, seconds: float, fps: int, trim_head: int) -> int:
-        """Return how many frames to ask for, for a clip of so many seconds."""
+        """Compute how many frames to ask for, for a clip of so many seconds."""
         return whole_frames(seconds, fps)
 
     def as_run(self, scene: Scene, options: Any) -> Scene:
@@ -216,22 +217,22 @@ class Engine:
         return scene
 
     def units(self, scene: Scene) -> float:
-        """Return how much work a scene is, for guesses from earlier ones: pixels of all frames."""
+        """Compute how much work a scene is, for estimates from earlier ones: pixels of all frames."""
         video = scene.video
         return float(video.width * video.height * video.frames)
 
     def gpu_seconds(self, scene: Scene) -> int:
-        """For how long to ask for a GPU, where it wants one."""
+        """Return for how many seconds to ask for a GPU, where it wants one."""
         return 60
 
     # -- what a person is told before ------------------------------------------------
 
     def remarks(self, scene: Scene, options: Any) -> Sequence[str]:
-        """Return sentences that a person should have read before the clip is made."""
+        """Return sentences that a person should read before the clip is made."""
         return ()
 
     def references(self, scene: Scene, members: Sequence[Member]) -> Sequence[Reference]:
-        """Return the pictures that it will see, where it sees others than the cast's."""
+        """Return the pictures that it will see, where these are others than the cast's."""
         return ()
 
     @property
@@ -240,7 +241,7 @@ class Engine:
         return type(self).references is not Engine.references
 
     def planner(self) -> EnginePlanner | None:
-        """Return what plans its clips for a machine; None where they run anywhere in the same way."""
+        """Return a planner of its clips for a machine; None where they run in the same way anywhere."""
         return None
 
     # -- the work ----------------------------------------------------------------------
@@ -254,6 +255,5 @@ class Engine:
 
 
 def whole_frames(seconds: float, fps: int) -> int:
-    """Return the nearest number of frames that every engine can make: 4k + 1, the lengths that Wan's video encoder
-    packs."""
+    """Compute the nearest number of frames that every engine can make: 4k + 1, the lengths that Wan's VAE can pack."""
     return 4 * max(1, round((seconds * fps - 1) / 4)) + 1

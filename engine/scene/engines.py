@@ -1,4 +1,4 @@
-"""Which engines there are. An entry is the only line that a new one needs outside its own room.
+"""Which engines there are. An entry is the only line that a new one needs outside its own package.
 
 They are named, not imported: a scene asks its engine what lengths it can make, and an engine knows scenes. So a module
 is loaded when somebody asks for its engine.
@@ -17,13 +17,13 @@ DRAFT = "draft"  # what is used where nobody chose
 
 
 def find_engine(name: str) -> Engine:
-    """Return the engine of that name. Raises KeyError."""
+    """Load the engine of that name. Raises KeyError."""
     engine: Engine = importlib.import_module(ENGINES[name]).ENGINE
     return engine
 
 
 def known_engine(name: str) -> Engine | None:
-    """Return the engine of that name; None for one that this version does not have, such as of an older clip."""
+    """Load the engine of that name; None for one that this version does not have, such as of an older clip."""
     return find_engine(name) if name in ENGINES else None
 
 
@@ -36,5 +36,5 @@ def promotion_of(name: str) -> Engine | None:
 
 
 def all_engines() -> tuple[Engine, ...]:
-    """In the order in which they are offered."""
+    """Load all engines, in the order in which they are offered."""
     return tuple(find_engine(name) for name in ENGINES)

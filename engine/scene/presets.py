@@ -139,7 +139,7 @@ class Presets:
     problems: tuple[PresetError, ...]
 
     def get(self, key: str) -> Preset:
-        """Return the preset of that key. Raises PresetError."""
+        """Find the preset of that key. Raises PresetError."""
         for preset in self.presets:
             if preset.key == key:
                 return preset
@@ -162,7 +162,7 @@ class Directed:
     direction: Direction
 
     def scene(self, engine: str = DRAFT) -> Scene:
-        """Return the scene. Raises pydantic's ValidationError or SceneError for an empty or impossible cast."""
+        """Build the scene. Raises pydantic's ValidationError or SceneError for an empty or impossible cast."""
         return Scene(engine=engine, **vars(self))
 
 
@@ -286,7 +286,7 @@ def _file_for(title: str, folder: Path) -> Path:
 
 
 def _toml(fields: Mapping[str, Any]) -> str:
-    """TOML text of nested mappings with strings, numbers, truth values, and lists of mappings at the top level."""
+    """Format nested mappings as TOML: strings, numbers, truth values, and lists of mappings at the top level."""
     plain = [f"{key} = {_value(value)}" for key, value in fields.items() if not isinstance(value, dict | list | tuple)]
     tables = [f"\n[{key}]\n" + _toml(value).rstrip() for key, value in fields.items() if isinstance(value, dict)]
     lists = [

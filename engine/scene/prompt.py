@@ -1,4 +1,4 @@
-"""The names in a prompt: who is mentioned, and where. The one matcher of Troupe: for the prompt's check, for renaming,
+"""The names in a prompt: who is mentioned, and where. All of Troupe matches names here: the prompt's check, renaming,
 presets and the draft.
 
 What is a word depends on the script. Letters that are written with spaces between words end a name only where no such
@@ -38,8 +38,8 @@ class Mention:
 
 
 def find_names(prompt: str, names: Sequence[str]) -> list[Mention]:
-    """Where the names stand in the prompt as words of their own, in order and without overlaps; case, Unicode's normal
-    form and the kind of apostrophe do not matter.
+    """Find where the names stand in the prompt as words of their own, in order and without overlaps; case, Unicode's
+    normal form and the kind of apostrophe do not matter.
 
     The longest name counts: "Anna Ann" is not a mention of "Ann". Plural and possessive endings (`cups`, `Mia's`) and
     Korean particles are allowed after a name and are not part of the mention.
@@ -53,7 +53,7 @@ def find_names(prompt: str, names: Sequence[str]) -> list[Mention]:
 
 
 def replace_names(prompt: str, names: Sequence[str], replacements: dict[int, str]) -> str:
-    """Return the prompt with mentions of the names at these indices replaced."""
+    """Replace mentions of the names at these indices."""
     for mention in reversed(find_names(prompt, names)):
         if mention.index in replacements:
             prompt = prompt[: mention.start] + replacements[mention.index] + prompt[mention.end :]
@@ -61,21 +61,21 @@ def replace_names(prompt: str, names: Sequence[str], replacements: dict[int, str
 
 
 def folded(text: str) -> str:
-    """Return the text as it is compared: two names that come to the same here are one name to a person."""
+    """Normalise text for comparison: two names that come to the same here are one name to a person."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     text = re.sub(f"[{_HYPHENS}]", "-", re.sub(f"[{_APOSTROPHES}]", "'", text))
     return " ".join(text.replace(_EMOJI_FORM, "").split())
 
 
 def _pattern(name: str) -> str:
-    """Return a regular expression for a name as a word of its own."""
+    """Build a regular expression for a name as a word of its own."""
     name = unicodedata.normalize("NFC", name).replace(_EMOJI_FORM, "")
     words = [r"".join(map(_character, word)) for word in name.split()]
     return _before(name.split()[0][0]) + r"\s+".join(words) + _after(name.split()[-1])
 
 
 def _character(one: str) -> str:
-    """Return one character in all its spellings."""
+    """Build a regular expression for one character in all its spellings."""
     if one in _APOSTROPHES:
         return f"[{_APOSTROPHES}]"
     if re.match(f"[{_HYPHENS}]", one):
@@ -86,7 +86,7 @@ def _character(one: str) -> str:
 
 
 def _before(first: str) -> str:
-    """Return what must not stand before a name that begins so."""
+    """Build a lookbehind for what must not stand before a name that begins so."""
     if re.match(f"[{_UNSPACED}]", first):
         return ""
     if unicodedata.category(first) == "So":
@@ -95,7 +95,7 @@ def _before(first: str) -> str:
 
 
 def _after(word: str) -> str:
-    """Return what must not stand behind a name that ends with this word, and what may."""
+    """Build a lookahead for what must not stand behind a name that ends with this word, and what may."""
     last = word[-1]
     if unicodedata.category(last) == "So" or last == _ZWJ or re.match(f"[{_SKIN}]", last):
         return f"(?![{_ZWJ}{_SKIN}])"
@@ -108,7 +108,7 @@ def _after(word: str) -> str:
 
 
 def _joined(edge: str) -> str:
-    """Return a letter, digit or mark that makes one word with the letter at a name's edge."""
+    """Build a regular expression for a letter, digit or mark that makes one word with the letter at a name's edge."""
     if re.match(f"[{_HANGUL}]", edge):
         return f"[{_HANGUL}\\d]"
     return f"(?:[^\\W{_UNSPACED}{_HANGUL}]|[{_marks()}])"
@@ -116,7 +116,7 @@ def _joined(edge: str) -> str:
 
 @cache
 def _particles() -> tuple[str, ...]:
-    """As they are spelled, and as macOS spells them."""
+    """Return the Korean particles as they are spelled, and as macOS spells them."""
     both = [(particle, unicodedata.normalize("NFD", particle)) for particle in _PARTICLES.split()]
     return tuple(dict.fromkeys(spelled for pair in both for spelled in pair))
 

@@ -1,8 +1,8 @@
 """The scene: who is in the shot, what happens, how large and how long. Frozen models <-> the scene file's JSON.
 
-This is the border. What passes here is valid for the rest of the program, and what does not is refused with the name
-of the field and what to do about it. Image paths are relative to the scene file; whether the pictures themselves are
-readable is checked where they are opened (`engine.media.images`).
+Scenes are validated here: the rest of the program relies on it, and what is not valid is refused with the name of the
+field and what to do about it. Image paths are relative to the scene file; whether the pictures themselves are readable
+is checked where they are opened (`engine.media.images`).
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def scene_from_data(data: Any) -> Scene:
 
 
 def scene_to_json(scene: Scene) -> str:
-    """Return the scene file's text; `scene_from_json` gives the same scene back. Optional fields without a value are
+    """Write the scene file's text; `scene_from_json` gives the same scene back. Optional fields without a value are
     left out."""
     return json.dumps(scene.model_dump(exclude_none=True), ensure_ascii=False, indent=2) + "\n"
 
@@ -275,7 +275,7 @@ def _scene_error(error: ValidationError) -> SceneError:
 
 
 def _field(location: Sequence[str | int]) -> str:
-    """Return a place in the JSON as a person writes it: `cast[1].placement.x`."""
+    """Format a place in the JSON as a person writes it: `cast[1].placement.x`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{_cut(part)}" for part in location).removeprefix(".")
 
 

@@ -67,7 +67,8 @@ class Declared:
     setting: Setting
 
     def taken(self, value: object, now: Any) -> Any:
-        """Return the value that a browser sent, brought into range; `now`, what is set, where it is none at all."""
+        """Return the value that a browser sent, brought into range; `now`, the present value, where it cannot be
+        one."""
         if self.choices or self.setting.choices:
             same = (each for each in self.offered if spelled(each) == value or _is_same(each, value))
             return next(same, now)
@@ -80,7 +81,7 @@ class Declared:
         return now
 
     def holds(self, value: object) -> bool:
-        """Return whether a value that was kept may be used."""
+        """Return whether a value that was saved may be used."""
         return _is_same(self.taken(value, MISSING), value)
 
     @property
@@ -121,7 +122,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def spelled(value: Any) -> str:
-    """Return a value of a choice as the page's controls have it: they know texts only."""
+    """Format a value of a choice for the page's controls, which know texts only."""
     return {None: "", True: "on", False: "off"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
@@ -156,7 +157,7 @@ def _defaults(model: type) -> dict[str, Any]:
 
 
 def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the type within Annotated, and what it is annotated with."""
+    """Split Annotated into the type within and what it is annotated with."""
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
 
 

@@ -18,7 +18,7 @@ _MIN_SIDE = 256  # pixels; below it no one would want the clip
 def problems_of(
     planned: PlannedClip, settings: RunSettings, stages: Sequence[PhaseNeed], budget: Budget, download: int
 ) -> list[str]:
-    """Return what is short, the largest lack of each kind."""
+    """List what is short, in words and numbers: of card, memory and disk the largest lack each."""
     found = []
     card = max(stages, key=lambda stage: stage.vram)
     if card.vram > budget.vram:
@@ -39,7 +39,7 @@ def problems_of(
 def changes_that_fit(
     planned: PlannedClip, budget: Budget, overrides: Overrides, stages: Sequence[PhaseNeed]
 ) -> Iterator[str]:
-    """Yield each alone is enough for card and memory, and each is the smallest of its kind."""
+    """Yield changes, in words, each of which alone is enough for card and memory, and each the smallest of its kind."""
     if overrides != Overrides() and _runs(planned, budget, Overrides(device=overrides.device)):
         yield "with the settings left to the plan"
     if overrides.resident_blocks is not None:
@@ -58,7 +58,8 @@ def changes_that_fit(
 
 
 def _wider(budget: Budget, stages: Sequence[PhaseNeed]) -> Iterator[tuple[Budget, str]]:
-    """Yield the plan with the least needs says how much more it would take."""
+    """Yield the budget with as much card and memory as these stages need, and in words how much that is; nothing where
+    neither is short. They are the stages of the settings that need least."""
     card, memory = max(stage.vram for stage in stages), max(stage.ram for stage in stages)
     words, wider = [], budget
     if budget.device != "cpu" and card > budget.vram:
@@ -72,7 +73,7 @@ def _wider(budget: Budget, stages: Sequence[PhaseNeed]) -> Iterator[tuple[Budget
 
 
 def _smaller(clip: ClipSize) -> Iterator[ClipSize]:
-    """Yield the same shape, smaller, in multiples of 16."""
+    """Yield sizes of the same shape, from the largest down, in multiples of 16 pixels."""
     long = max(clip.width, clip.height)
     for side in range(long - 16, _MIN_SIDE - 1, -16):
         width, height = (max(16, round(length * side / long / 16) * 16) for length in (clip.width, clip.height))
@@ -85,5 +86,5 @@ def _runs(planned: PlannedClip, budget: Budget, overrides: Overrides) -> bool:
 
 
 def _up(size: int) -> str:
-    """Rounded up: who finds that much free should have enough."""
+    """Format bytes as GB with one decimal, rounded up: who finds that much free should have enough."""
     return f"{-(-size * 10 // GIB) / 10:.1f}"

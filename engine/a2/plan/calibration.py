@@ -1,4 +1,4 @@
-"""How fast this machine is: a few seconds of the model's own kinds of work, measured once and remembered; and set right
+"""How fast this machine is: a few seconds of the model's own kinds of work, measured once and remembered; and corrected
 by what its jobs then really took. Only when a person asks for it, or after a job; never on import.
 
     python -m engine.a2.plan.calibration DEVICE PRECISION     measures and remembers it, with SkyReels-A2's shapes
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import torch
 
 _REPEATS = 3
-_TRUST = 0.5  # of a new job's word against all earlier ones'
+_TRUST = 0.5  # the weight of a new job's measurement against all earlier ones
 _WILDEST = 20.0  # a correction beyond it is an accident: a laptop that slept, a clock that was set
 _EARLIER = {"text": "prompt", "denoise": "sampling", "decode": "decoding"}  # phases as earlier versions called them
 _COPY = 256 * 2**20  # bytes
 
 _Run = Callable[[], object]
-_Task = Callable[[], tuple[_Run, float]]  # makes its tensors; the work, and how much it is
+_Task = Callable[[], tuple[_Run, float]]  # makes its tensors; returns the work, and how much it is
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Machine:
 
 
 def speeds_file() -> Path:
-    """Where speeds are remembered."""
+    """Return the file in which speeds are remembered."""
     return surroundings.cache_folder() / "speeds.json"
 
 
 def recall(machine: Machine, file: Path) -> Speed | None:
-    """Return what was measured on this machine; None where nothing was, or the file is damaged."""
+    """Read what was measured on this machine; None where nothing was, or the file is damaged."""
     entry: Any = _read(file).get(machine.key)
     try:
         numbers = [value for name, value in entry.items() if name not in ("corrections", "copy", "pageable")]
@@ -67,7 +67,7 @@ def recall(machine: Machine, file: Path) -> Speed | None:
 
 
 def remember(machine: Machine, speed: Speed, file: Path) -> None:
-    """Keep it for the next start. A file that cannot be written costs only the next calibration."""
+    """Write a machine's speed for the next start. A file that cannot be written costs only the next calibration."""
     entries = {**_read(file), machine.key: asdict(speed)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,14 +78,14 @@ def remember(machine: Machine, speed: Speed, file: Path) -> None:
 
 
 def learn(machine: Machine, stage: str, predicted: float, measured: float, file: Path) -> None:
-    """Correct a stage's prediction by a job's measured seconds; both of the stage's whole work, without loading.
+    """Correct a stage's prediction by a job's measured seconds; both are of the stage's whole work, without loading.
     `predicted` is what the plan said, with the corrections of then."""
     speed = recall(machine, file)
     if speed is None or not (_is_rate(predicted) and _is_rate(measured)):
         return
     before = speed.corrections.get(stage, 1.0)
     wanted = before * measured / predicted
-    # A mean of ratios is one of their logarithms: twice as long and half as long cancel out.
+    # The mean is a geometric one, of logarithms: twice as long and half as long cancel out.
     blended = math.exp((1 - _TRUST) * math.log(before) + _TRUST * math.log(wanted))
     kept = min(max(blended, 1 / _WILDEST), _WILDEST)
     remember(machine, Speed(**{**asdict(speed), "corrections": {**speed.corrections, stage: kept}}), file)
@@ -95,8 +95,8 @@ def calibrate(
     shapes: Shapes, device: str, precision: Precision, on_step: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Speed | None:  # fmt: skip
-    """Measure, in a few seconds and a few hundred MB. None when stopped. Raises RuntimeError where a card has not even
-    that memory."""
+    """Measure the rates of this machine, in a few seconds and a few hundred MB. Returns None when stopped. Raises
+    RuntimeError where a card has not even that memory."""
     import torch
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
@@ -117,7 +117,7 @@ def calibrate(
 
 
 def machine_of(device: str, precision: Precision) -> Machine:
-    """Return the machine as speeds are kept for it. Imports torch."""
+    """Return the machine under which its speeds are kept. Imports torch."""
     import platform
 
     import torch
@@ -128,7 +128,8 @@ def machine_of(device: str, precision: Precision) -> Machine:
 
 
 def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str, _Task]:
-    """By the rate's name: makes its tensors, and returns the work and how much it is. On a processor less of it."""
+    """Return the tasks by the rate's name. Each makes its tensors, and returns the work and how much it is (operations,
+    numbers or bytes); less of it on a processor."""
     import torch
 
     card = device.type == "cuda"
@@ -169,7 +170,7 @@ def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str
 
 
 def _rate(task: _Task, device: torch.device) -> float:
-    """Work a second, the median of a few; the first time does not count."""
+    """Measure a task's amount of work per second: the median of a few runs, the first of which does not count."""
     import torch
 
     work, amount = task()

@@ -38,7 +38,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes that may be used now. What is not known is nothing."""
+    """Bytes available now. Unknown values count as 0; an unknown `disk` is None, and is not checked."""
 
     device: Literal["cuda", "cpu"]
     vram: int
@@ -50,7 +50,7 @@ class Budget:
 
 
 def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
-    """Return the model's engine computes on CUDA and on the processor."""
+    """Read from the hardware what a plan may use, on CUDA or on the processor: the model computes on nothing else."""
     device = overrides.device or ("cuda" if hardware.device.value == "cuda" else "cpu")
     vram_total, ram_total = _known(hardware.vram_total) or 0, _known(hardware.ram_total) or 0
     vram = _known(hardware.vram_free, hardware.vram_total) or 0
@@ -61,12 +61,12 @@ def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
 
 
 def _known(*facts: Fact) -> int | None:
-    """Return the first of these numbers that is known."""
+    """Return the first of these facts that is a known number; None where none is."""
     return next((fact.value for fact in facts if isinstance(fact.value, int)), None)
 
 
 def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSettings:
-    """Return the settings to run with; where nothing fits, those that need least."""
+    """Choose the settings to run with; where nothing fits, those that need least."""
     for settings in _candidates(planned, budget, overrides):
         if _fits(planned, settings, budget, "sampling") and _fits(planned, settings, budget, "prompt"):
             break
@@ -81,8 +81,9 @@ def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSet
 
 
 def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Iterator[RunSettings]:
-    """Best first. With more memory a later one never becomes better than an earlier one: so more memory is never
-    slower. Blocks that stream go with pieces, since what those free holds blocks."""
+    """Yield settings, the best first. With more memory a later one never becomes better than an earlier one: so more
+    memory is never slower. Where blocks stream, tokens are worked on in chunks, since the memory that this frees holds
+    resident blocks."""
     precisions = (overrides.precision,) if overrides.precision else _precisions(budget)
     whole = overrides.offload != "blocks" and overrides.resident_blocks in (None, planned.shapes.transformer.layers)
     chunks = (overrides.chunk,) if overrides.chunk is not None else (0, min(CHUNK, planned.clip.tokens))
@@ -103,14 +104,15 @@ def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> I
 
 
 def _precisions(budget: Budget) -> tuple[Precision, ...]:
-    """fp8 is never first: with a scale a row, int8 keeps more of a weight, and both are widened to compute."""
+    """Return the precisions to try, the best first. fp8 is not among them: with a scale a row, int8 keeps more of a
+    weight, and both are widened to compute."""
     return ("fp32", "bf16", "int8") if budget.device == "cpu" else ("bf16", "int8")
 
 
 def _resident(
     planned: PlannedClip, budget: Budget, overrides: Overrides, precision: Precision, chunk: int
 ) -> RunSettings:
-    """Nothing streams."""
+    """Return settings with which no block streams."""
     few = budget.device != "cpu" and planned.clip.guided and planned.clip.tokens <= _BATCH_BELOW
     batched = few if overrides.batched_guidance is None else overrides.batched_guidance
     return RunSettings(
@@ -121,14 +123,15 @@ def _resident(
 
 
 def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
-    """As many resident blocks as the card holds, and the best place for the others that the memory allows."""
+    """Return settings with as many resident blocks as the card holds, and the best place for the others that the memory
+    allows."""
     settings = replace(base, offload="blocks", resident=0, host="pinned")
     weights, layers = planned.shapes.transformer.weights, planned.shapes.transformer.layers
     if overrides.resident_blocks is not None:
         resident = min(max(overrides.resident_blocks, 0), layers)
     else:
         spare = budget.vram - _stage(planned, settings, "sampling").vram
-        # Rounding and the margin for what is between tensors: ask the stage itself, it is what is checked.
+        # Rounding and the allocator's slack are not in this sum: compare with the stage itself, as it is checked later.
         resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base.precision)))
         while resident and _stage(planned, replace(settings, resident=resident), "sampling").vram > budget.vram:
             resident -= 1
@@ -153,7 +156,8 @@ def _with_encoder(planned: PlannedClip, settings: RunSettings, budget: Budget, o
 
 
 def _with_decoder(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
-    """Whole frames, or the largest tiles that fit. Tiles wait on the host: on the card they would save nothing."""
+    """Choose how to decode: whole frames, or the largest tiles that fit. The caches of tiles are parked on the host: on
+    the card, tiles would save nothing."""
     _, height, width = planned.clip.latent
     if overrides.tile is not None:
         tile = max(overrides.tile, _TILE_OVERLAP + 8)

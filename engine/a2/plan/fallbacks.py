@@ -1,7 +1,7 @@
-"""What to try next where memory ran out all the same: a few rungs down, each safer and a little slower than the last.
+"""What to try next where memory ran out all the same: a few fallbacks, each safer and a little slower than the last.
 
-Pure decisions. No rung changes a run that has begun beyond rounding, so that it goes on from its last step. Fewer bits
-a weight would: they are left to the person.
+Pure functions. No fallback changes a run that has begun by more than rounding, so that it goes on from its last step. A
+lower precision would: that is left to the person.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from engine.a2.geometry import ClipSize, Tiling, tiling_for
 from engine.a2.options import A2Options
 from engine.a2.phases import PhaseName
 
-RUNGS = 3  # per clip
+RUNGS = 3  # fallbacks per clip
 
 _CHUNKS = (4096, 1024)  # tokens
 _TILES = (72, 44)  # latent pixels
@@ -23,8 +23,9 @@ SMALLEST_TILE = _OVERLAP + 8
 
 @dataclass(frozen=True)
 class Way:
-    """How a clip is made now. `on_card`: weights may wait on the host. `alone`: while the transformer does not compute,
-    the others have its memory: on a card it waits on the host where it streams, else it is let go before decoding."""
+    """How a clip is made now. `on_card`: it is computed on a card, so weights may wait on the host. `alone`: free the
+    transformer's device memory for the other components. Streamed models are parked on the host; others are unloaded
+    before decoding."""
 
     options: A2Options
     clip: ClipSize
@@ -33,8 +34,8 @@ class Way:
 
 
 def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | None:
-    """Return the next safer way after memory ran out in a phase, and what changes, in words; None where there is none.
-    The last rung takes all that is left at once."""
+    """Choose the next fallback after memory ran out in a phase; return it and what changes, in words; None where there
+    is none. The last one (`rungs_left` 1) makes all changes that are left at once."""
     if rungs_left <= 0:
         return None
     changes: list[str] = []
@@ -47,7 +48,8 @@ def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | N
 
 
 def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | None:
-    """Return how the frames are decoded; on a card what waits between tiles waits on the host."""
+    """Return the tiles in which frames are decoded; None: whole frames. On a card, the caches of tiles that are not
+    being worked on are parked on the host where `options.tile` is set."""
     if not options.tile:
         _, height, width = clip.latent
         return tiling_for(height, width)
@@ -55,7 +57,7 @@ def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | Non
 
 
 def _steps(way: Way, phase: PhaseName) -> Iterator[tuple[Way, str]]:
-    """Yield what may be changed for a phase, the cheapest first."""
+    """Yield the changes that may be made for a phase, the cheapest first."""
     streams = way.on_card and way.options.offload == "blocks"
     if phase in ("prompt", "references", "decoding") and streams and not way.alone:
         yield _alone(way)
@@ -86,7 +88,8 @@ def _chunks(way: Way, sizes: tuple[int, ...]) -> Iterator[tuple[Way, str]]:
 
 
 def _streaming(way: Way) -> Iterator[tuple[Way, str]]:
-    """Yield copies hide behind the computing: no block that stays is worth a clip that fails."""
+    """Yield the change to fewer blocks on the card: copies overlap with the computing, and no resident block is worth a
+    clip that fails."""
     if way.on_card and way.options.offload != "blocks":
         streaming = replace(way.options, offload="blocks", resident_blocks=0)
         yield _with(way, streaming), "the model's blocks brought one by one"

@@ -1,8 +1,8 @@
 """How many bytes a stage's tensors take at their peak, besides the weights; from shapes alone.
 
-Each formula counts what is alive at the stage's hungriest moment, in the order in which the libraries' code computes
+Each formula counts what is alive when the stage needs most, in the order in which the libraries' code computes
 (diffusers' Wan transformer and VAE, transformers' UMT5 and CLIP). Attention is taken to be fused: no matrix of tokens
-by tokens. tests/bench/plan.py holds them against what is measured.
+by tokens. tests/bench/plan.py compares them with what is measured.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _FLOAT = 4
 def denoise_bytes(
     shape: Transformer, clip: ClipSize, each: int, batch: int = 1, chunk: int = 0, context: int = 257
 ) -> int:
-    """Return one forward, `each` bytes a number (2 or 4), both halves of the guidance at once where `batch` is 2.
-    `chunk` tokens at a time where tokens do not look at each other (engine.a2.chunking), all where it is 0. `context`
-    is the tokens of a reference picture."""
+    """Compute the peak of one forward, with `each` bytes a number (2 or 4), and both halves of the guidance at once
+    where `batch` is 2. `chunk` tokens at a time where tokens do not attend to each other (engine.a2.chunking); 0: all.
+    `context`: tokens of a reference picture."""
     tokens, dim = clip.tokens, shape.dim
     told = TEXT_TOKENS + clip.references * context
     ffn = _of_ffn(shape, each)
@@ -46,12 +46,12 @@ def denoise_bytes(
 
 
 def _of_ffn(shape: Transformer, each: int) -> int:
-    """Return bytes a token at the feed-forward's widest: its hidden layer before and after GELU."""
+    """Compute the bytes a token at the feed-forward's widest: its hidden layer before and after GELU."""
     return 4 * each * shape.dim + 2 * each * shape.ffn
 
 
 def sampling_bytes(clip: ClipSize) -> int:
-    """Return what a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
+    """Compute what a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
     frames, height, width = clip.latent
     return frames * height * width * _FLOAT * (16 * 8 + 20)
 
@@ -61,19 +61,21 @@ def sampling_bytes(clip: ClipSize) -> int:
 
 
 def text_bytes(shape: TextEncoder, each: int) -> int:
-    """Return one prompt of 512 tokens: the attention's bias, before and after the mask is added, and seven states."""
+    """Compute the peak for one prompt of 512 tokens: the attention's bias, before and after the mask is added, and
+    seven hidden states."""
     return 2 * shape.heads * TEXT_TOKENS**2 * each + 7 * TEXT_TOKENS * shape.dim * each
 
 
 def image_bytes(shape: ImageEncoder, references: int) -> int:
-    """Return all pictures at once, float32; every layer's output is kept, since the last but one is wanted."""
+    """Compute the peak for all pictures at once, float32; every layer's output is kept, since the last but one is
+    wanted."""
     hidden = (3 if shape.gates else 2) * shape.mlp
     tokens = references * shape.tokens
     return tokens * _FLOAT * ((shape.layers + 2) * shape.dim + hidden)
 
 
 def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLOAT) -> int:
-    """Return the references' clip through the VAE's encoder, four frames at a time."""
+    """Compute the peak of the VAE's encoder on the references' clip, four frames at a time."""
     height, width = clip.height, clip.width
     if tiled:
         height, width = min(height, ENCODE_TILE), min(width, ENCODE_TILE)
@@ -92,8 +94,8 @@ def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLO
 
 
 def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: int = _FLOAT) -> int:
-    """Return one latent frame, the way engine.a2.decoding does it; what every convolution saw last stays, for all
-    tiles, unless the tiling parks it."""
+    """Compute the peak for one latent frame, the way engine.a2.decoding does it; the frames that every convolution saw
+    last stay, for all tiles, unless the tiling parks them."""
     _, height, width = clip.latent
     rows, columns = spans(height, tiling), spans(width, tiling)
     tile = (rows[0].stop - rows[0].start) * (columns[0].stop - columns[0].start)
@@ -105,7 +107,7 @@ def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: i
 
 
 def parked_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None, each: int = _FLOAT) -> int:
-    """Return what the tiles that are not being worked on keep on the host."""
+    """Compute what the tiles that are not being worked on keep on the host; 0 where nothing is parked."""
     if tiling is None or not tiling.parked:
         return 0
     _, height, width = clip.latent
@@ -115,8 +117,8 @@ def parked_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None, each: int = _F
 
 
 def decoder_tile(vae: Vae, latent_pixels: int) -> tuple[int, int]:
-    """Of the decoder's enlarging half on so many latent pixels: the numbers that stay from one latent frame to the
-    next, and those alive besides them at the widest moment."""
+    """Count, for the decoder's upsampling half on so many latent pixels, the numbers that stay from one latent frame to
+    the next, and those alive besides them at the widest moment."""
     top = len(vae.channels) - 1
     kept = widest = 0
     for level, inputs, channels in decoder_levels(vae):
@@ -135,12 +137,12 @@ def decoder_tile(vae: Vae, latent_pixels: int) -> tuple[int, int]:
 
 
 def _frames_at(vae: Vae, level: int) -> int:
-    """Of the four frames that one latent holds, how many are left at a level."""
+    """Return how many of the four frames that one latent holds are left at a level."""
     return 4 >> sum(vae.halves_time[:level])
 
 
 def _convolving(channels: int, pixels: int, frames: int, inputs: int) -> int:
-    """Return numbers alive in a causal 3 x 3 x 3 convolution: `inputs` tensors that others still hold (a block's input,
-    the residual, the activation), the last two frames' copy, the padded input twice (convolutions lay it out anew) and
-    the output."""
+    """Count the numbers alive in a causal 3 x 3 x 3 convolution: `inputs` tensors that others still hold (a block's
+    input, the residual, the activation), the last two frames' copy, the padded input twice (convolutions lay it out
+    anew) and the output."""
     return channels * pixels * (inputs * frames + 2 + 2 * (frames + 2) + frames)

@@ -70,7 +70,7 @@ class Plan:
         return max(stage.ram for stage in self.stages)
 
     def sentence(self) -> str:
-        """Return one line for a person."""
+        """Say in one line, for a person, whether it fits, how it is run and why."""
         if not self.fits:
             remedy = f". It would fit {' or '.join(self.remedies)}" if self.remedies else ""
             return f"does not fit: {'; '.join(self.problems)}{remedy}"
@@ -92,16 +92,16 @@ class Plan:
         return MemoryBars("graphics memory" if card else "memory", free, size, phases, slow)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON data for the page: the plan with its sums and its sentence."""
+        """Return the plan, its sums and its sentence as JSON data for the page."""
         sums = {"fits": self.fits, "seconds": self.seconds, "vram": self.vram, "ram": self.ram}
         return {**asdict(self), **sums, "sentence": self.sentence()}
 
     def applied(self, options: A2Options) -> A2Options:
-        """Return the options, run as planned; as they are where the plan does not fit."""
+        """Return the options with what the plan has chosen; unchanged where the plan does not fit."""
         if not self.fits:
             return options
         chosen = self.settings
-        # Components take turns on the card where the blocks stream; that all of them stay makes no difference to it.
+        # Only with offload "blocks" do the components take turns on the card, even where all blocks are resident.
         blocks = chosen.device != "cpu" and (chosen.offload == "blocks" or not chosen.together)
         return replace(
             options, precision=chosen.precision, offload="blocks" if blocks else "none",
@@ -117,8 +117,8 @@ def make_plan(
     overrides: Overrides | None = None,
     speed: Speed | None = None,
 ) -> Plan:
-    """Plan a clip. `shapes` is the installed checkpoint's; without it SkyReels-A2's own, which then has to be fetched.
-    Never raises for what does not fit: that is said in the plan."""
+    """Plan a clip. `shapes` is the installed checkpoint's; without it SkyReels-A2's own, which then has to be
+    downloaded. Never raises for what does not fit: the plan's `problems` say that."""
     planned, overrides = PlannedClip(shapes or default_shapes(), clip, speed), overrides or Overrides()
     budget = budget_of(hardware, overrides)
     settings = choose(planned, budget, overrides)
@@ -132,7 +132,7 @@ def make_plan(
 
 
 def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides) -> list[str]:
-    """Return what a person asked for that no machine could do."""
+    """List what a person asked for that no machine could do."""
     blocks, asked = planned.shapes.transformer.layers, overrides.resident_blocks
     found = []
     if asked is not None and not 0 <= asked <= blocks:
@@ -145,7 +145,7 @@ def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides
 
 
 def _released_bytes(shapes: Shapes) -> int:
-    """Return what is fetched: bf16, the image encoder and the VAE in float32. Other files of the same model may be
+    """Compute what is downloaded: bf16, the image encoder and the VAE in float32. Other files of the same model may be
     larger."""
     return sum(component_bytes(shapes, "bf16").values())
 
@@ -153,7 +153,7 @@ def _released_bytes(shapes: Shapes) -> int:
 def _choices(
     planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides, hardware: Hardware
 ) -> Iterator[Choice]:
-    """Yield every line with its reason."""
+    """Yield every line of the plan with its reason."""
     transformer = planned.shapes.transformer
     forced = {name for name, value in asdict(overrides).items() if value is not None}
     own = "you chose it"

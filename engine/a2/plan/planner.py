@@ -17,18 +17,18 @@ from engine.errors import EngineUnavailable
 from engine.memory.hardware import Hardware
 from engine.scene.scene import Scene
 
-_FRESH = 30.0  # seconds that what is known of a checkpoint's files holds
+_FRESH = 30.0  # seconds for which a checkpoint's shapes are cached
 
 
 class A2Planner:
-    """Plans clips for a machine. What a checkpoint is made of is read once in a while, since every change on the page
-    asks for a plan."""
+    """Plans clips for a machine. The shapes of a checkpoint are cached for half a minute, since every change on the
+    page asks for a plan."""
 
     def __init__(self) -> None:
         self._shapes: dict[str, tuple[float, Shapes]] = {}
 
     def plan(self, hardware: Hardware, scene: Scene, options: A2Options) -> Plan:
-        """Return how this machine would make a scene. What a person has set is kept, the rest planned around it."""
+        """Plan how this machine would make a scene. What a person has set is kept, the rest planned around it."""
         overrides = Overrides(
             precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
             batched_guidance=options.batched_guidance,
@@ -38,7 +38,8 @@ class A2Planner:
     def learn(
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
     ) -> None:
-        """Take in a run whose every step was computed, none of them by an earlier run or a cache."""
+        """Correct the predicted time of sampling by a finished run's. Ignores runs with a step cache, or with steps of
+        an earlier run."""
         if options.step_cache or began.get("sampling", (0.0, 1))[1] or "decoding" not in began:
             return
         overrides = Overrides(
@@ -55,7 +56,7 @@ class A2Planner:
         return make_plan(hardware, clip, self._shapes_of(model), overrides, _speed(hardware))
 
     def _shapes_of(self, model: str) -> Shapes | None:
-        """Return the checkpoint's; None where it is not installed."""
+        """Return the checkpoint's shapes; None where it is not installed."""
         at, shapes = self._shapes.get(model, (float("-inf"), None))
         if time.monotonic() - at > _FRESH:
             try:
@@ -67,8 +68,8 @@ class A2Planner:
 
 
 def _speed(hardware: Hardware) -> Speed | None:
-    """Return what was measured on this card; 8-bit weights are computed with in bf16, too. A processor takes longer for
-    the model than anybody would wait."""
+    """Return what was measured on this card in bf16, which 8-bit weights are computed with, too; None where nothing
+    was, or without a card: a processor takes longer for the model than anybody would wait."""
     if not hardware.has_card or not hardware.torch.value:
         return None
     return recall(_machine(hardware), speeds_file())

@@ -12,8 +12,9 @@ from engine.a2.plan.shapes import ParameterCount
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run. `host` is where the blocks wait that are not resident; `chunk` tokens at a time, 0: all;
-    `tiling` the decoder's; `encode_tiled` the encoder's; `together`: all components stay loaded, not each in turn."""
+    """How to run. `host` is where the blocks wait that are not resident; `chunk`: tokens at a time, 0: all; `tiling` is
+    the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`: all components stay loaded, not each in turn.
+    """
 
     device: str
     precision: Precision
@@ -28,12 +29,12 @@ class RunSettings:
 
 
 def number_bytes(precision: Precision) -> int:
-    """Of one number that is computed with."""
+    """Return the bytes of one number that is computed with."""
     return 4 if precision == "fp32" else 2
 
 
 def blocks_bytes(weights: ParameterCount, precision: Precision) -> int:
-    """Return all blocks of a component that may be quantised."""
+    """Compute the bytes of all blocks of a component that may be quantised."""
     each = number_bytes(precision)
     linear = weights.linear + weights.rows * each if precision in ("int8", "fp8") else weights.linear * each
     return linear + weights.small * each

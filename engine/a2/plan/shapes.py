@@ -32,9 +32,10 @@ DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How many numbers: `linear` those of the blocks' linear layers, which int8 and fp8 halve; `rows` their outputs,
-    each of which has a scale then; `small` the rest of the blocks; `outside` what is before and after the blocks, of
-    which `table` is one table that is only looked things up in. All of `blocks` blocks together."""
+    """Numbers of parameters. `linear`: those of the blocks' linear layers, which int8 and fp8 halve; `rows`: these
+    layers' outputs, each of which has a scale then; `small`: the rest of the blocks; all three of `blocks` blocks
+    together. `outside`: parameters before and after the blocks; `table`: those of them in the token embedding, which
+    costs memory but no matmul."""
 
     linear: int
     rows: int
@@ -102,19 +103,19 @@ class Shapes:
 
 
 def default_shapes() -> Shapes:
-    """SkyReels-A2's, for a machine that does not have it yet."""
+    """Return SkyReels-A2's shapes, for a machine that does not have it yet."""
     return shapes_from(DEFAULT_CONFIGS)
 
 
 def read_shapes(folder: Path) -> Shapes:
-    """Return an installed checkpoint's: configurations and the files' headers. Raises EngineUnavailable where it is not
-    whole."""
+    """Read an installed checkpoint's shapes from its configurations and the files' headers. Raises EngineUnavailable
+    where it is not whole."""
     found = read_checkpoint(folder)
     return shapes_from({name: found[name].config for name in COMPONENTS}, sum(part.bytes for part in found.values()))
 
 
 def shapes_from(configs: Mapping[str, Mapping[str, Any]], file_bytes: int | None = None) -> Shapes:
-    """From the four components' configurations."""
+    """Compute the shapes from the four components' configurations."""
     return Shapes(
         _transformer(configs["transformer"]), _text(configs["text_encoder"]), _image(configs["image_encoder"]),
         _vae(configs["vae"]), file_bytes,
@@ -195,7 +196,7 @@ def _vae_weights(vae: Vae) -> int:
 
 
 def decoder_levels(vae: Vae) -> list[tuple[int, int, int]]:
-    """(level, channels in, channels out) of the decoder's blocks in the order of work; level 0 is full size."""
+    """List (level, channels in, channels out) of the decoder's blocks in the order of work; level 0 is full size."""
     levels, coming = [], vae.channels[-1]
     for level in reversed(range(len(vae.channels))):
         levels.append((level, coming, vae.channels[level]))

@@ -12,10 +12,10 @@ from engine.a2.plan.shapes import ParameterCount, Shapes, Vae, decoder_levels
 
 @dataclass(frozen=True)
 class Speed:
-    """Operations a second: `matmul` and `attention` at the transformer's precision, `single` a matmul and
-    `convolution` in float32; `copy` bytes a second to the card from pinned memory, `pageable` from other (None: there
-    is no card); `widen` quantised numbers a second put back into range. `corrections`: by stage, the factor by which
-    this machine's own jobs differed."""
+    """Operations a second: `matmul` and `attention` at the transformer's precision, `single` a matmul and `convolution`
+    in float32; `copy` bytes a second to the card from pinned memory, `pageable` from other (None: there is no card);
+    `widen` quantised numbers dequantised a second. `corrections`: by stage, the factor by which this machine's own jobs
+    differed."""
 
     matmul: float
     attention: float
@@ -28,8 +28,8 @@ class Speed:
 
 
 def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float | None:
-    """Without loading, which no calibration foresees. None where the blocks come from a disk, whose speed depends on
-    what the system keeps of it in memory."""
+    """Estimate a stage's seconds without loading, which no calibration foresees. None where the blocks come from a
+    disk, whose speed depends on what the system keeps of it in memory."""
     if settings.host == "mapped" and name in ("prompt", "sampling"):
         return None
     seconds = {"prompt": _text, "references": _references, "sampling": _denoise, "decoding": _decode}[name]
@@ -51,7 +51,7 @@ def _references(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Sp
 
 
 def _denoise(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
-    """Return copies hide behind computing, or computing behind copies."""
+    """Estimate the seconds of sampling: copies overlap with the computing, so the longer of the two counts."""
     shape, tokens = shapes.transformer, clip.tokens
     told = TEXT_TOKENS + clip.references * shapes.image.tokens
     pieces = -(-tokens // settings.chunk) if settings.chunk else 1
@@ -88,7 +88,7 @@ def _copying(weights: ParameterCount, resident: int, settings: RunSettings, spee
 
 
 def decoder_operations(vae: Vae) -> int:
-    """Per latent pixel and latent frame, of the enlarging half."""
+    """Count the operations of the decoder's upsampling half, per latent pixel and latent frame."""
     top, total = len(vae.channels) - 1, 0
     for level, inputs, channels in decoder_levels(vae):
         pixels, frames = 4 ** (top - level), 4 >> sum(vae.halves_time[:level])
@@ -99,7 +99,7 @@ def decoder_operations(vae: Vae) -> int:
 
 
 def _encoder_operations(vae: Vae) -> float:
-    """Per pixel and four frames."""
+    """Count the encoder's operations, per pixel and four frames."""
     total = 0.0
     for level, channels in enumerate(vae.channels):
         frames, before = 4 >> sum(vae.halves_time[:level]), vae.channels[max(level - 1, 0)]

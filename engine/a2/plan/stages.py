@@ -18,12 +18,12 @@ SLACK = 1.08  # of activations: what the allocator cannot use between them. An a
 PROCESS = 450_000_000  # bytes: Python with torch, diffusers and transformers, measured
 CARD_PROCESS = GIB  # what a card's libraries add to it; an allowance
 LOADING = 600_000_000  # bytes: a tensor on its way, in float32 and quantised
-SLOTS = 2  # blocks on the card that others are copied into
+SLOTS = 2  # places for a block on the card, into which streamed blocks are copied
 
 
 @dataclass(frozen=True)
 class PhaseNeed:
-    """Peaks in bytes, while it runs; `disk` is what it keeps there; `seconds` None where nothing was measured yet."""
+    """A phase's peaks, in bytes; `disk` is what it keeps there; `seconds` is None where nothing was measured yet."""
 
     name: PlannedPhase
     vram: int
@@ -42,7 +42,7 @@ class PlannedClip:
 
 
 def component_bytes(shapes: Shapes, precision: Precision) -> dict[str, int]:
-    """Return the image encoder and the VAE are float32 throughout."""
+    """Compute the bytes of each component's weights; the image encoder and the VAE are float32 throughout."""
     return {
         "text": weight_bytes(shapes.text.weights, precision),
         "image": weight_bytes(shapes.image.weights, "fp32"),
@@ -52,7 +52,7 @@ def component_bytes(shapes: Shapes, precision: Precision) -> dict[str, int]:
 
 
 def phase_needs(planned: PlannedClip, settings: RunSettings) -> tuple[PhaseNeed, ...]:
-    """In the order of work."""
+    """Compute what each phase needs, in the order of work."""
     needs: dict[PlannedPhase, tuple[int, int, int]] = {
         "prompt": _text(planned, settings), "references": _references(planned, settings),
         "sampling": _denoise(planned, settings), "decoding": _decode(planned, settings),
@@ -63,7 +63,8 @@ def phase_needs(planned: PlannedClip, settings: RunSettings) -> tuple[PhaseNeed,
 def _stage(
     planned: PlannedClip, settings: RunSettings, name: PlannedPhase, weights: int, streamed: int, active: int
 ) -> PhaseNeed:
-    """`weights` and `active` bytes where it computes, `streamed` bytes of blocks waiting on the host."""
+    """Compute what a phase needs, from `weights` and `active` bytes where it computes and `streamed` bytes of blocks
+    waiting on the host."""
     if settings.together:
         weights = sum(component_bytes(planned.shapes, settings.precision).values())
     computing, waiting = round(weights + active * SLACK), streamed if settings.host != "mapped" else 0
@@ -90,7 +91,8 @@ def _text(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
 
 
 def _references(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]:
-    """Return two models one after the other: the hungrier one."""
+    """Compute the needs of two models that run one after the other, the image encoder and the VAE; return the
+    larger."""
     shapes, clip, own = planned.shapes, planned.clip, component_bytes(planned.shapes, settings.precision)
     semantic = own["image"], 0, footprint.image_bytes(shapes.image, clip.references)
     spatial = own["vae"], 0, footprint.encode_bytes(shapes.vae, clip, settings.encode_tiled)
@@ -112,7 +114,7 @@ def _decode(planned: PlannedClip, settings: RunSettings) -> tuple[int, int, int]
 
 
 def _streamed(weights: ParameterCount, settings: RunSettings, resident: int) -> tuple[int, int]:
-    """Return weights where it computes, and those that wait."""
+    """Return the bytes of weights where they are computed with, and of those that wait on the host."""
     if settings.offload == "none":
         return weight_bytes(weights, settings.precision), 0
     block, outside = block_bytes(weights, settings.precision), weights.outside * number_bytes(settings.precision)
@@ -120,7 +122,8 @@ def _streamed(weights: ParameterCount, settings: RunSettings, resident: int) -> 
 
 
 def _widened(largest: int, precision: Precision) -> int:
-    """Return a quantised weight is put back into its range when it is used, which takes two copies of the largest."""
+    """Compute what dequantising takes: a quantised weight is dequantised when it is used, in two copies of the
+    largest."""
     return 2 * largest * number_bytes(precision) if precision in ("int8", "fp8") else 0
 
 
