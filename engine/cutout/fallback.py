@@ -16,10 +16,10 @@ _GRABCUT_HOLE = 0.05  # of the subject: it tears larger holes into a subject tha
 
 
 def key_plain_background(photo: Image.Image) -> Image.Image | None:
-    """Cut the subject of an RGB photo off an even or evenly shaded backdrop; None where the backdrop is not plain.
+    """Key out the plain or evenly shaded backdrop of an RGB photo; None where the backdrop is not plain.
 
-    The backdrop is a plane in Lab fitted to the border (studio light falls off). It is removed from the border
-    inwards, so that the same colour inside the subject stays.
+    The backdrop is a plane in Lab fitted to the border (studio light falls off). It is removed from the border inwards,
+    so that the same colour inside the subject stays.
     """
     colours = as_floats(photo)
     lab = cv2.cvtColor(colours, cv2.COLOR_RGB2LAB)
@@ -36,10 +36,11 @@ def key_plain_background(photo: Image.Image) -> Image.Image | None:
 
 
 def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
-    """Return what is reached from the border over pixels like the backdrop, or over its soft shadows; boolean (H, W).
+    """Return the background as boolean (H, W): pixels like the backdrop, or in its soft shadows, connected to the
+    border.
 
-    A shadow is darker than the backdrop, hardly differs in hue, and has no edge. Gaps of a few pixels let nothing
-    through: they are where a white rim meets a white backdrop.
+    A shadow is darker than the backdrop, hardly differs in hue, and has no edge. Gaps of a few pixels do not connect:
+    they are where a white rim meets a white backdrop.
     """
     smoothed = cv2.GaussianBlur(lab, (0, 0), 1.2)
     difference = smoothed - backdrop
@@ -57,8 +58,10 @@ def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
 
 
 def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Return the backdrop's Lab colour at every pixel (H, W, 3) and how far the border strays from it; None if not
-    plain."""
+    """Fit the backdrop to the border, as its Lab colour at every pixel (H, W, 3); None where it is not plain.
+
+    Returns also how far the border's pixels lie from the fit on average.
+    """
     height, width = lab.shape[:2]
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     terms = np.dstack([np.ones_like(rows), columns / width - 0.5, rows / height - 0.5])
@@ -79,7 +82,7 @@ def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
 
 
 def _three_sides_plain(inliers: np.ndarray, ring: np.ndarray) -> bool:
-    """Return a bust fills much of the lower border; the other three are then plain nearly throughout."""
+    """Check whether three of the four borders are plain: a bust fills much of the lower one."""
     plain = np.zeros(ring.shape, bool)
     plain[ring] = inliers
     shares = sorted(float(side.mean()) for side in (plain[0], plain[-1], plain[:, 0], plain[:, -1]))
@@ -87,7 +90,8 @@ def _three_sides_plain(inliers: np.ndarray, ring: np.ndarray) -> bool:
 
 
 def grabcut(photo: Image.Image) -> Image.Image:
-    """Guess the subject of an RGB photo: what is not like the top and the sides (GrabCut, Rother et al. 2004)."""
+    """Guess the subject of an RGB photo with GrabCut (Rother et al. 2004); the top and side borders count as
+    background."""
     colours = as_floats(photo)
     height, width = colours.shape[:2]
     scale = min(1.0, _GRABCUT_SIDE / max(height, width))

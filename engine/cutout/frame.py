@@ -18,8 +18,10 @@ _PLAIN = 6.0  # levels: a shape of one colour is a drawing, not a photo in a fra
 
 
 def is_only_a_frame(picture: Image.Image) -> bool:
-    """Return whether the alpha of an RGBA picture is a frame: an ellipse or a rectangle, straight or tilted, its
-    corners round or not, without holes; and more than one colour inside."""
+    """Check whether the alpha of an RGBA picture only forms a frame around a picture of more than one colour.
+
+    A frame is an ellipse or a rectangle without holes, upright or rotated, its corners rounded or not.
+    """
     small = picture.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small)
@@ -34,8 +36,12 @@ def is_only_a_frame(picture: Image.Image) -> bool:
 
 
 def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
-    """Return how well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded
-    rectangle of its own area: their common area over that of both together."""
+    """Measure how well a shape, boolean (H, W), fits its rotated bounding rectangle `around`, as intersection over
+    union.
+
+    It is compared with the inscribed ellipse, and with the rectangle whose corners are rounded to the shape's area; the
+    better counts.
+    """
     (x, y), sides, angle = around
     width, height = (side + 1 for side in sides)
     rows, columns = np.mgrid[: solid.shape[0], : solid.shape[1]]

@@ -20,7 +20,7 @@ _GREY = 12  # levels that channels of a grey picture may differ by, as a JPEG ma
 
 
 def understood(mask: Image.Image) -> tuple[Image.Image, str]:
-    """Return the mask as L, white being what stays, and a sentence where it was not read as it stands."""
+    """Convert a mask to L, where white is kept; and return a notice where it was not taken as it is, else ""."""
     if mask.mode in ("RGBA", "LA") and lowest(mask.getchannel("A")) < 255:
         alpha = mask.getchannel("A")
         if is_inside_out(np.asarray(alpha)):
@@ -49,7 +49,7 @@ def _of_greys(grey: Image.Image) -> tuple[Image.Image, str]:
 
 
 def _of_colours(colours: Image.Image) -> tuple[Image.Image, str]:
-    """Return one colour a class on black; any other picture counts by how bright it is."""
+    """Convert a mask of one colour per class on black to white on black; any other picture to its luminance."""
     found = colours.getcolors(_LABELS) or []
     classes = [colour for _, colour in found if colour not in ((0, 0, 0), _VOID)]
     if not classes or all(colour != (0, 0, 0) for _, colour in found):

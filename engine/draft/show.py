@@ -51,7 +51,7 @@ class Show:
     grade: np.ndarray
 
     def frame(self, seconds: float) -> np.ndarray:
-        """Return one frame, (height, width, 3) uint8 RGB."""
+        """Draw the frame at that time, (height, width, 3) uint8 RGB."""
         view = self.camera.view(seconds)
         frame = self._background(view, seconds)
         stances: dict[int, Stance] = {}
@@ -73,7 +73,7 @@ class Show:
         return cv2.LUT(cv2.multiply(frame, self.vignette, frame, 1 / 255), self.grade)
 
     def _shadow(self, frame: np.ndarray, actor: Actor, stance: Stance) -> None:
-        """The higher something is above its ground, the smaller and fainter its shadow."""
+        """Draw an actor's shadow, in place: the higher the actor is above the ground, the smaller and fainter."""
         rise = max((stance.ground[1] - stance.foot[1]) / (stance.scale * actor.tile.height), 0.0)
         cast_shadow(frame, actor.tile, stance, 1 / (1 + 3.2 * rise), 1 - 0.5 * min(rise, 0.6))
 
@@ -118,7 +118,7 @@ class Show:
 
 
 def _held(thing: Actor, pose: Pose, depth: tuple[float, float], holder: Actor, stance: Stance) -> Stance:
-    """Return how a thing is in its holder's hand, where `stance` is the holder's."""
+    """Compute the stance of a held thing from its holder's, `stance`; `depth` is the thing's relief and slant."""
     unit = holder.tile.height / holder.size  # the holder's tile pixels per world pixel
     mx, my = place_point(stance, thing.grip[0] * unit, thing.grip[1] * unit, holder.tile.height)
     scale = stance.scale * unit * thing.size / thing.tile.height
@@ -130,13 +130,16 @@ def _held(thing: Actor, pose: Pose, depth: tuple[float, float], holder: Actor, s
 
 
 def _slimness(tile: Tile) -> float:
-    """Relief and slant are in heights; what is slim has less depth than that, and would be squeezed or sheared."""
+    """Return the factor for a tile's relief and slant: below 1 for a slim one, which they would squeeze or shear.
+
+    They are in heights, and what is slim has less depth than that.
+    """
     width: int = tile.pixels.shape[1]
     return min(1.0, width / tile.height)
 
 
 def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:
-    """Return a thing that turns glints; a paper turn catches less light the more it is seen edge-on."""
+    """Light a turning tile: a glint on a thing, and less light on a turning puppet the more it is seen edge-on."""
     if stance.pose.glint:
         seen = glint(seen, stance.pose.yaw, stance.pose.glint)
     if stance.pose.spin == 0:
@@ -155,8 +158,8 @@ def _shade_body(
     behind: tuple[np.ndarray, tuple[slice, slice]],
     size: float,
 ) -> None:
-    """The soft shadow that an object throws on the one who holds it or stands right behind it, and on nothing else; in
-    place."""
+    """Draw an object's soft shadow, in place, on the one who holds it or stands right behind it, and on nothing
+    else."""
     off = max(1, round(0.04 * size))
     (ty, tx), (hy, hx) = thing[1], behind[1]
     y0, y1 = max(ty.start + off - 2 * off, hy.start), min(ty.stop + 3 * off, hy.stop)

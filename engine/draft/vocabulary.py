@@ -47,24 +47,26 @@ def words() -> Words:
 
 
 def named(prompt: str, names: Sequence[str]) -> str:
-    """Return the prompt with a token of its own for each mention of a name, whatever script the name is in."""
+    """Replace each mention of a name in the prompt by a token of its own, whatever script the name is in."""
     prompt = prompt.translate({0xE000: None, 0xE001: None})
     return replace_names(prompt, names, {i: name_token(i) for i in range(len(names))})
 
 
 def name_token(index: int) -> str:
-    """Return what stands for a name in a prompt's tokens."""
+    """Return the token that stands for the name of the cast member `index`."""
     return f"\ue000{index}\ue001"
 
 
 def tokens(text: str) -> list[str]:
-    """Return words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia"), and so does its
-    plural."""
+    """Split a text into words and punctuation, case-folded, without the possessive: "Mia's" is "mia".
+
+    Tokens of names lose their plural, too.
+    """
     return [name[0] if (name := _NAME.match(token)) else token.removesuffix("'s") for token in raw_tokens(text)]
 
 
 def raw_tokens(text: str) -> list[str]:
-    """Return the same with the possessives as they are."""
+    """Split a text as `tokens` does, but keep possessives and plurals."""
     return [token.replace("\u2019", "'") for token in _TOKEN.findall(text.casefold())]
 
 
@@ -74,7 +76,8 @@ def match(table: Container[tuple[str, ...]], prompt: list[str], at: int) -> int:
 
 
 def lookup(element: Element, table: Mapping[tuple[str, ...], _Said], default: _Said) -> _Said:
-    """Return what a word table says about an element, by its name first and its description second."""
+    """Look up an element in a word table, by its name first and its description second; `default` where it has
+    neither."""
     for text in (element.name, element.description):
         found = tokens(text)
         for i in reversed(range(len(found))):  # the head of an English noun phrase comes last: "coffee table"

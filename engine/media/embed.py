@@ -31,7 +31,7 @@ _AROUND, _END = 30 + 46, 22  # bytes of a ZIP beside names and contents: an entr
 
 
 def pack(scene: Scene, members: Sequence[Member]) -> bytes:
-    """Return the box: the scene, and the cast's pictures as the engine used them, cut-outs as alpha."""
+    """Encode the scene and the cast's pictures, as the engine used them, into a box; cut-outs have alpha."""
     data, cast = BytesIO(), []
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
         for index, member in enumerate(members):
@@ -57,8 +57,10 @@ def _is_cut_out(picture: Image.Image) -> bool:
 
 
 def unpack(clip: Path, folder: Path) -> Path | None:
-    """Lay a clip's scene and pictures down in `folder`, which is there and empty; the scene file's path. None where the
-    clip brings none. Raises VideoError for one that is damaged or was made to do harm; then nothing is written."""
+    """Write a clip's scene and pictures into `folder`, which exists and is empty; returns the scene file's path.
+
+    None where the clip brings none. Raises VideoError for one that is damaged or malicious; then nothing is written.
+    """
     try:
         with clip.open("rb") as file:
             content = next(_boxes(file), None)
@@ -78,7 +80,7 @@ def unpack(clip: Path, folder: Path) -> Path | None:
 
 
 def _boxes(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the content of our boxes among the file's top ones."""
+    """Yield the content of our boxes among the file's top-level ones. Raises ValueError where one is too large."""
     for _ in range(_MOST_BOXES):
         start, head = file.tell(), file.read(8)
         if len(head) < 8:

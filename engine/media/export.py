@@ -31,10 +31,10 @@ _ENCODERS = {
 def export(
     clip: Path, out: Path, kind: str, on_frame: Callable[[int, int], None] | None = None, stop: StopCheck | None = None
 ) -> Path:
-    """Write `clip` to `out` as one of KINDS; `on_frame(done, of)` hears how far it is. What it carries about its scene
-    stays behind: these files are for showing.
+    """Encode `clip` as one of KINDS into `out`; `on_frame(done, of)` is told the progress.
 
-    Raises VideoError, DiskFull, EncoderMissing or Stopped; then nothing is left behind.
+    The scene that the clip carries is left out: these files are for showing. Raises VideoError, DiskFull,
+    EncoderMissing or Stopped; then nothing is left behind.
     """
     if kind not in KINDS:
         raise VideoError(f"{kind!r} is not a kind of file", f"Use one of {', '.join(KINDS)}.")
