@@ -16,8 +16,10 @@ _SIDE = 128  # pixels at which a frame is judged
 
 
 def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image.Image, str] | None:
-    """Return the first frame that shows nearly as much as any does, and a sentence about it; None where the first one
-    shows something, or no other does."""
+    """Return the first frame that shows nearly as much as any does, and a sentence about it.
+
+    None where the first one shows something, or no other does.
+    """
     there, solid = _shows(first)
     if solid >= _SEEN:
         return None
@@ -43,8 +45,10 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
 
 
 def _shows(frame: Image.Image) -> tuple[float, float]:
-    """Return how much of a frame can be seen, from 0 to 1: all in all, and the share that is solid. Nothing where it is
-    of one colour throughout."""
+    """Measure how much of a frame can be seen, from 0 to 1: its mean alpha, and the share of solid pixels.
+
+    Both are 0 where it is of one colour throughout.
+    """
     small = frame.convert("RGBA")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     if all(low == high for low, high in (band.getextrema() for band in small.split())):

@@ -40,10 +40,10 @@ class Layers:
 
 
 def layers(pixels: Image.Image | Deep, factor: int = 1, curve: np.ndarray | None = None) -> Layers:
-    """Return the picture at 1/`factor` of its sides. More bits than 8 are scaled: Pillow's own conversion would clip.
+    """Convert decoded pixels to 8 bits a channel, at 1/`factor` of their sides.
 
-    `curve`, (65536,) uint8, is what becomes of 16-bit values on the way: without one they are scaled evenly. Eight bits
-    are too few for colours that are stored in proportion to light.
+    More bits than 8 are scaled: Pillow's own conversion would clip. `curve`, (65536,) uint8, maps 16-bit values on the
+    way: without one they are scaled evenly. Eight bits are too few for colours that are stored in proportion to light.
     """
     if isinstance(pixels, Image.Image) and factor == 1 and pixels.mode in _COLOURS and not _see_through(pixels):
         return Layers(pixels)
@@ -116,7 +116,7 @@ def _of_samples(pixels: Deep, samples: np.ndarray, white: float, curve: np.ndarr
 
 
 def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
-    """As 16-bit whole numbers, `white` becoming 65535."""
+    """Convert values to 16-bit whole numbers, `white` becoming 65535."""
     if values.dtype == np.uint16 and white == 65535:
         return values.copy()
     values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
@@ -124,7 +124,7 @@ def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
 
 
 def _white(pixels: Image.Image | Deep, rows: int) -> float:
-    """Return the number that is white: what the kind of numbers says, or, for floats and Pillow's 32 bits, what fits
+    """Return the number that is white: the largest of unsigned integers; for floats and Pillow's 32 bits, what fits
     them."""
     kind = pixels.samples.dtype if isinstance(pixels, Deep) else np.dtype("i4" if pixels.mode == "I" else "f4")
     if kind.kind == "u":

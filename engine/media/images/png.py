@@ -26,7 +26,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 @dataclass(frozen=True)
 class Header:
-    """IHDR, and where the pixels lie."""
+    """The header (IHDR), and where the pixels lie."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Header:
 
 
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
-    """Walk the chunks. Raises ImageError where they hold no picture."""
+    """Read the chunks. Raises ImageError where they hold no picture."""
     front: list[Piece] = [_SIGNATURE]
     pieces: list[Piece] = []
     moving: list[Piece] = []
@@ -82,10 +82,10 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
 
 
 def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
-    """Return the picture's pixels as far as they can be unpacked, filled up with empty ones; and the share that is
+    """Rebuild a damaged PNG from the pixels that can be decompressed, padded with zeros; returns also the share
     missing.
 
-    Whatever was wrong with how they were packed (a checksum, the end of the stream), it is right afterwards.
+    Whatever was wrong with their packing (a checksum, the end of the stream), it is right afterwards.
     """
     wanted, got = _unpacked_size(header), 0
     # without zlib's frame: a wrong checksum at its end is no reason to drop the rows before it
@@ -116,7 +116,10 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
 
 
 def _chunks(file: BinaryIO, size: int, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """Start and length of each chunk's data, and its type; the file stands at the data."""
+    """Yield start and length of each chunk's data, and its type; the file stands at the data.
+
+    Raises ImageError where there are too many.
+    """
     at = len(_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         file.seek(at)
@@ -132,7 +135,7 @@ def _chunks(file: BinaryIO, size: int, name: str) -> Iterator[tuple[int, int, by
 
 
 def _sound(file: BinaryIO, start: int, length: int) -> bool:
-    """Return whether a chunk's checksum is right."""
+    """Check whether a chunk's checksum is right."""
     file.seek(start - 4)
     data, check = file.read(4 + length), file.read(4)
     return len(data) == 4 + length and check == struct.pack(">I", zlib.crc32(data))
@@ -152,7 +155,7 @@ def _blocks(file: BinaryIO, pixels: tuple[tuple[int, int], ...]) -> Iterator[byt
 
 
 def _unpacked_size(header: Header) -> int:
-    """Return bytes of all rows with the filter's byte in front of each."""
+    """Compute the bytes of all rows with the filter's byte in front of each."""
     passes = _ADAM7 if header.interlaced else ((0, 0, 1, 1),)
     total = 0
     for left, top, across, down in passes:

@@ -31,7 +31,7 @@ _DEEP_HEIF = 9.0  # the same
 
 
 def plan(file: BinaryIO, size: int, name: str) -> DecodePlan:
-    """Look through a file without decoding it. Raises ImageError where it cannot be used."""
+    """Plan how to decode a file, without decoding it. Raises ImageError where it cannot be used."""
     file.seek(0)
     head = file.read(kinds.SNIFF)
     kind = kinds.kind_of(head)
@@ -106,7 +106,7 @@ def _png(file: BinaryIO, size: int, name: str) -> DecodePlan:
 
 
 def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
-    """Return which grey is see-through, as the decoder gives greys: it scales those of 2 and 4 bits, and not this
+    """Scale the number of the transparent grey, in place: the decoder scales greys of 2 and 4 bits, and not this
     one."""
     clear = picture.info.get("transparency")
     if header.channels == 1 and header.kind == 0 and header.depth in (2, 4) and isinstance(clear, int):
@@ -226,7 +226,7 @@ def _tiff(file: BinaryIO, size: int, name: str) -> DecodePlan:
 
 
 def _page_by_pillow(file: BinaryIO, page: tiff.TiffPage) -> Image.Image | None:
-    """None where Pillow lacks the kind."""
+    """Open a page with Pillow; None where Pillow lacks the kind."""
     file.seek(0)
     try:
         picture = TiffImagePlugin.TiffImageFile(file, "")

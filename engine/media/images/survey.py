@@ -45,7 +45,10 @@ class Survey:
 
 
 def with_exif(colour: Colour, exif: bytes | None) -> tuple[Colour, int]:
-    """Return the colours and the orientation with what EXIF says of them. Broken EXIF is common and says nothing."""
+    """Read EXIF, and return the colours with what it says of them, and the orientation (1 to 8).
+
+    Broken EXIF is common and says nothing.
+    """
     if not exif:
         return colour, 1
     first = tiff.directory(exif)
@@ -59,13 +62,13 @@ def with_exif(colour: Colour, exif: bytes | None) -> tuple[Colour, int]:
 
 
 def xmp_orientation(xmp: bytes) -> int:
-    """Return the orientation in XMP, 1 where there is none."""
+    """Read the orientation in XMP, 1 where there is none."""
     found = _XMP_ORIENTATION.search(xmp)
     return int(found[1]) if found else 1
 
 
 def inflated(data: bytes, most: int = _MOST_PROFILE) -> bytes | None:
-    """Return a compressed profile; None where it is damaged or unfolds to more than any profile has."""
+    """Decompress a profile (zlib); None where it is damaged or has more than `most` bytes, as no profile has."""
     try:
         unfold = zlib.decompressobj()
         found = unfold.decompress(data, most)
