@@ -90,8 +90,7 @@ def _cut_photo(photo: Image.Image, quality: str, cache: Path | None, models: Mod
 
 
 def uncut(photo: Image.Image) -> Cutout:
-    """Return the photo with its background, as RGBA scaled down to `WORKING_SIDE`; transparent pixels stay
-    transparent."""
+    """Return the photo as RGBA, background and all, scaled down to `WORKING_SIDE`; its own transparency stays."""
     photo = within(photo, WORKING_SIDE)
     if photo.mode == "RGBA":
         return Cutout(bleed(photo), "none", empty_doubt(_alpha(photo)))
@@ -134,8 +133,7 @@ def _by_model(photo: Image.Image, model: str, cache: Path | None, models: Models
 
 
 def _by_fallback(photo: Image.Image, fault: Unavailable) -> Cutout:
-    """Cut out a photo without a model: key a plain background, else GrabCut. Not cached: next time a model may be
-    available."""
+    """Cut out a photo by a plain background or GrabCut. Not cached: next time a model may be available."""
     with shared_gate().holding(_MATTE * photo.width * photo.height):
         picture, source = fallback.key_plain_background(photo), "plain background"
         if picture is None:

@@ -17,8 +17,7 @@ _NOTHING_LEFT = "The mask leaves nothing of the photo. White is what stays; perh
 
 
 def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
-    """Cut out a photo with a mask: white (or opaque, for a mask that is an alpha channel) is kept, grey is partial
-    alpha.
+    """Cut out a photo with a mask: white (opaque, for one that is an alpha channel) stays, grey is partial alpha.
 
     The mask has any size and is stretched over the photo; the photo's own alpha is multiplied in. Masks of labelling
     tools and of ComfyUI are understood; the notice says so where a mask can be read in more than one way.

@@ -49,8 +49,7 @@ def put(folder: Path, name: str, picture: Image.Image) -> None:
 
 
 def prune(folder: Path, max_bytes: int = _MAX_BYTES) -> None:
-    """Delete the least recently used cut-outs until the rest fits into `max_bytes`, and what killed writers have
-    left."""
+    """Delete the least recently used cut-outs until the rest fits into `max_bytes`, and killed writers' files."""
     atomic.sweep_folder(folder)
     entries = []
     for path in folder.glob(_FILE.format("*")):

@@ -36,8 +36,7 @@ def key_plain_background(photo: Image.Image) -> Image.Image | None:
 
 
 def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
-    """Return the background as boolean (H, W): pixels like the backdrop, or in its soft shadows, connected to the
-    border.
+    """Flood the background from the border, boolean (H, W): pixels like the backdrop or in its soft shadows.
 
     A shadow is darker than the backdrop, hardly differs in hue, and has no edge. Gaps of a few pixels do not connect:
     they are where a white rim meets a white backdrop.
@@ -90,8 +89,7 @@ def _three_sides_plain(inliers: np.ndarray, ring: np.ndarray) -> bool:
 
 
 def grabcut(photo: Image.Image) -> Image.Image:
-    """Guess the subject of an RGB photo with GrabCut (Rother et al. 2004); the top and side borders count as
-    background."""
+    """Guess the subject of an RGB photo: what is not like the top and the sides (GrabCut, Rother et al. 2004)."""
     colours = as_floats(photo)
     height, width = colours.shape[:2]
     scale = min(1.0, _GRABCUT_SIDE / max(height, width))

@@ -36,8 +36,7 @@ def is_only_a_frame(picture: Image.Image) -> bool:
 
 
 def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
-    """Measure how well a shape, boolean (H, W), fits its rotated bounding rectangle `around`, as intersection over
-    union.
+    """Measure how well a shape, boolean (H, W), fills its rotated bounding rectangle, as intersection over union.
 
     It is compared with the inscribed ellipse, and with the rectangle whose corners are rounded to the shape's area; the
     better counts.

@@ -50,10 +50,10 @@ def empty_doubt(alpha: np.ndarray) -> tuple[str, ...]:
 
 
 def is_inside_out(alpha: np.ndarray) -> bool:
-    """Check whether the background is kept and the subject is a hole, as with an inverted mask. `alpha` is (H, W)
-    uint8.
+    """Check whether the background is kept and the subject is a hole, as an inverted mask has it.
 
-    The kept part then lies along the borders and is missing in the middle; a bust's hole may reach the lower border.
+    `alpha` is (H, W) uint8. The kept part lies along the borders and is missing in the middle; a bust's hole may reach
+    the lower border.
     """
     kept = alpha >= 128
     height, width = kept.shape

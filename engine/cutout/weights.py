@@ -110,11 +110,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def find(model: str, folder: Path) -> Path | None:
-    """Return the path of the model's weights on this machine, undamaged: ours, or those an earlier rembg has
-    downloaded.
-
-    None where there are none.
-    """
+    """Return the path of a model's undamaged weights: ours, or those an earlier rembg has downloaded; else None."""
     wanted = WEIGHTS[model]
     for place in (folder, *_folders(), *_rembg_folders()):
         path = place / wanted.file

@@ -23,8 +23,10 @@ class Backdrop:
     light: float
 
     def behind(self, box: tuple[float, float, float, float]) -> np.ndarray:
-        """Return the part behind a box (left, top, right, bottom in frame pixels) with a margin, or all of it for a
-        tiny part."""
+        """Crop the part behind a box (left, top, right, bottom in frame pixels), with a margin.
+
+        Where that is only a few pixels, all of it.
+        """
         left, top, right, bottom = box
         more_x, more_y = 0.35 * (right - left), 0.15 * (bottom - top)
         rows, columns = self.sharp.shape[:2]
@@ -55,8 +57,7 @@ def backdrop_of(picture: Image.Image, size: tuple[int, int], reach: float, blur:
 
 
 def _depth_of_field(sharp: np.ndarray, sigma: float, ground: float) -> np.ndarray:
-    """Blur the background far away, by `sigma` pixels; it stays sharp at the row `ground`, where the actors' feet
-    are."""
+    """Blur the background far away, by `sigma` pixels, fading to sharp at the row `ground`, the actors' feet."""
     soft = cv2.GaussianBlur(sharp, (0, 0), max(sigma, 0.3))
     far = np.clip((ground - np.arange(sharp.shape[0], dtype=np.float32)) / (0.35 * ground), 0, 1)
     far = (far * far * (3 - 2 * far))[:, None, None]
@@ -74,8 +75,7 @@ def _light_side(sharp: np.ndarray) -> float:
 
 
 def studio(size: tuple[int, int], colours: list[np.ndarray], seed: int) -> Image.Image:
-    """Paint a seamless paper backdrop: a wall that curves into the floor, lit from one side, in a tint that suits the
-    cast.
+    """Paint a paper backdrop: a wall that curves into the floor, lit from one side, in a tint that suits the cast.
 
     `colours` are Lab means of the cast's cut-outs; the seed chooses between a tint of their own hue and its complement,
     and the side of the light.

@@ -58,8 +58,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in fractions
 
 
 def aim_at(wish: tuple[float, float], boxes: Sequence[Box]) -> Aim:
-    """Choose the point near the wished one about which the picture can be enlarged most before it cuts off one of the
-    boxes.
+    """Choose the point near the wished one about which the picture can be enlarged most without cutting off a box.
 
     Sides that lie outside the frame already do not count.
     """
@@ -75,8 +74,7 @@ def aim_at(wish: tuple[float, float], boxes: Sequence[Box]) -> Aim:
 
 
 def _until_cut(x: float, y: float, box: Box) -> float:
-    """Compute by how much, 0.1 for a tenth, the picture can be enlarged about (x, y) until a side of the box leaves
-    it."""
+    """Compute how far one can zoom in at (x, y), 0.1 for a tenth, until a side of the box leaves the frame."""
     left, top, right, bottom = box
     room = []
     for near, centre, edge in ((left, x, 0.01), (top, y, 0.01), (1 - right, 1 - x, 0.01), (1 - bottom, 1 - y, 0.015)):
@@ -161,8 +159,7 @@ class Camera:
         return y, offset, factor
 
     def reach(self) -> float:
-        """Compute how many times larger than the frame the background has to be so that the camera never sees its
-        edge."""
+        """Compute how many times the frame's size the background needs, for the camera never to see its edge."""
         margin = 0.0
         for step in range(33):
             view = self.view(self.seconds * step / 32)

@@ -106,7 +106,7 @@ class _Reader:
 @dataclass(frozen=True)
 class _Text:
     """A prompt to be read: its words, the names in the cast, the word table, where camera moves are named and by how
-    many words, and which words are possessives ("Mia's")."""
+    many words, and the positions of possessives ("Mia's")."""
 
     prompt: list[str]
     names: dict[tuple[str, ...], int]
@@ -126,8 +126,7 @@ class _Text:
         return False
 
     def holder(self, at: int) -> int | None:
-        """Return the cast index of the name after a "by" at this place, as in "(held) by Ann"; None where there is
-        none."""
+        """Return the cast index of the name after a "by" at this place, as in "(held) by Ann"; else None."""
         if self.prompt[at : at + 1] != ["by"]:
             return None
         at += 2 if self.prompt[at + 1 : at + 2] == ["the"] else 1
@@ -230,8 +229,7 @@ def _on_verb(scene: Scene, motion: str, reader: _Reader, motions: dict[int, str]
 def _on_pronoun(
     scene: Scene, word: tuple[str, ...], reader: _Reader, table: Words, motions: dict[int, str], holders: dict[int, int]
 ) -> None:
-    """Resolve words such as "the product", "she" and "everyone" to the cast members of their role that they can
-    mean."""
+    """Resolve "the product", "she", "everyone" and the like to the cast members of that role that they can mean."""
     role = "object" if word in table.grammar["objects"] else "character"
     every = [i for i, element in enumerate(scene.cast) if element.role == role]
     if word not in table.grammar["groups"]:

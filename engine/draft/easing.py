@@ -23,8 +23,10 @@ def glide(p: float, ramp: float = 0.25) -> float:
 
 
 def fade(seconds: float, total: float, ramp: float = 0.7) -> float:
-    """Compute a weight: 1 in the middle of a clip, eased from 0 at its start and to 0 at its end within `ramp`
-    seconds."""
+    """Compute a weight, 1 in the middle of a clip, eased from 0 at its start and to 0 at its end.
+
+    `ramp` is the seconds that each takes, at most three tenths of the clip.
+    """
     ramp = max(min(ramp, total * 0.3), 1e-6)
     return smooth(seconds / ramp) * smooth((total - seconds) / ramp)
 

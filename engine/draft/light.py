@@ -109,8 +109,7 @@ def _bleed(straight: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
-    """Remove faint alpha, shrink the edge slightly and blur it; fade out where the photo's border grazes the
-    subject."""
+    """Remove faint alpha, shrink the edge slightly and blur it; fade out where the photo's border grazes it."""
     rows, columns = alpha.shape
     if min(rows, columns) < 24:
         return alpha
@@ -182,8 +181,7 @@ def _harmonise(straight: np.ndarray, alpha: np.ndarray, behind: np.ndarray, role
 
 
 def _shade(lit: np.ndarray, light: float, rooted: bool) -> np.ndarray:
-    """Shade a cut-out slightly: brighter towards the light, darker towards the ground, there less where it is
-    `rooted`."""
+    """Shade a cut-out slightly: brighter towards the light, darker towards the ground, less so if `rooted`."""
     rows, columns = lit.shape[:2]
     across = 1 + 0.07 * light * np.linspace(-1, 1, columns, dtype=np.float32)
     height = np.linspace(1, 0, rows, dtype=np.float32)
@@ -235,8 +233,8 @@ def _shadow(alpha: np.ndarray, foot: tuple[float, float], light: float) -> Shado
 
 
 def _contact(body: np.ndarray, size: tuple[int, int], at: tuple[int, float]) -> np.ndarray:
-    """Compute the contact shadow: the lowest part of the silhouette blurred along the ground, a wider, fainter one
-    around."""
+    """Compute the contact shadow: the silhouette's lowest part, blurred along the ground, narrow and dark over wide and
+    faint."""
     rows, columns = body.shape
     touching = np.zeros((1, size[0]), np.float32)
     weight = np.linspace(0.2, 1, max(2, round(0.06 * rows)), dtype=np.float32)[:, None]

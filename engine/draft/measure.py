@@ -139,10 +139,9 @@ def _reaching(alpha: np.ndarray) -> int:
 
 
 def _hands(alpha: np.ndarray, reaching: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Estimate the hands, as in `Shape`: where the silhouette reaches out farthest between hip and chest, a little
-    inwards.
+    """Estimate the hands, as in `Shape`: where the silhouette reaches out farthest between hip and chest.
 
-    On the `reaching` side, the height is that of the silhouette's upper edge there.
+    They are placed a little inwards, and on the `reaching` side at the upper edge of what is there.
     """
     rows, columns = alpha.shape
     first, last = round(rows * 0.38), max(round(rows * 0.38) + 1, round(rows * 0.68))

@@ -60,8 +60,7 @@ class _Line:
         )
 
     def fit(self) -> float:
-        """Compute the factor by which everybody has to shrink for one line: one for all, so that sizes stay
-        believable."""
+        """Compute the factor that shrinks everybody into one line: the same for all, sizes stay believable."""
         count, (start, end) = len(self.order), self.span()
         kind = "crowd" if self.busts or count > 3 else "group" if self.stage.aspect > 0.8 else "upright"
         total = sum(self.stage.width(self.shapes[i], self.wished[i]) for i in self.order)

@@ -95,8 +95,7 @@ def _aim(scene: Scene, shapes: dict[int, Shape], placements: dict[int, Placement
 
 
 def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
-    """Compute the box in which the cut-out moves, in fractions of the frame; sides that are cut off anyway lie
-    outside."""
+    """Compute the box in which the cut-out moves, in fractions of the frame; sides cut off anyway lie outside."""
     narrow = scene.video.height / scene.video.width
     half = placement.scale * shape.aspect * narrow / 2
     poses = [mover.pose(mover.seconds * step / 24) for step in range(25)]
@@ -190,8 +189,7 @@ class _Around:
         return [j for j in self.placements if j != i and self.scene.cast[j].role == "character"]
 
     def room(self, i: int) -> tuple[float, float]:
-        """Compute how far one of the cast may go to the left and right before it leaves the frame or passes somebody
-        else.
+        """Compute how far one of the cast may go to the left and right until it leaves the frame or passes another.
 
         One who is cut off at a side stays there.
         """
@@ -261,10 +259,10 @@ def _attach(thing: Actor, holder: Actor, index: int, behind: bool, frame: int) -
 
 
 def stack(scene: Scene, plan: Screenplay, shapes: dict[int, Shape], placements: dict[int, Placement]) -> list[int]:
-    """Sort cast indices from back to front: by layer, then by foot; a held object directly in front of its holder, or
-    behind.
+    """Sort cast indices from back to front: by layer, then by foot.
 
-    A bust's real feet are far below the frame, but things at the frame's lower edge are meant to be in front of it.
+    A held object comes directly in front of its holder, or behind. A bust's real feet are far below the frame, but
+    things at the frame's lower edge are meant to be in front of it.
     """
 
     def key(i: int) -> tuple[int, float, int, int]:

@@ -60,8 +60,7 @@ def place_point(stance: Stance, x: float, height: float, actor: float) -> tuple[
 
 
 def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray, tuple[slice, slice]] | None:
-    """Warp the tile to its stance: (h, w, 4) uint8 premultiplied, and where in the frame; None where it is out of
-    sight."""
+    """Warp the tile to its stance: (h, w, 4) uint8 premultiplied, and where in the frame; None if out of sight."""
     box = _bounds(tile, stance, size)
     if box is None:
         return None
@@ -109,8 +108,7 @@ def _bounds(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[int, int
 
 
 def glint(seen: np.ndarray, yaw: float, strength: float) -> np.ndarray:
-    """Draw a soft slanted highlight that moves over a thing as it turns: at most 56 levels lighter, within its
-    alpha."""
+    """Draw a soft slanted highlight that moves over a turning thing: at most 56 levels lighter, within its alpha."""
     rows, columns = seen.shape[:2]
     x = np.linspace(-1, 1, columns, dtype=np.float32) + np.linspace(0.25, -0.25, rows, dtype=np.float32)[:, None]
     bar = np.exp(-(((x - np.float32(1.3 * yaw)) / np.float32(0.22)) ** 2)) * np.float32(56 * strength)

@@ -41,7 +41,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Show:
-    """Everything that a frame is made from."""
+    """Everything that the frames are drawn from."""
 
     camera: Camera
     backdrop: Backdrop
@@ -158,8 +158,7 @@ def _shade_body(
     behind: tuple[np.ndarray, tuple[slice, slice]],
     size: float,
 ) -> None:
-    """Draw an object's soft shadow, in place, on the one who holds it or stands right behind it, and on nothing
-    else."""
+    """Draw an object's soft shadow, in place, on its holder or a bust right behind it, and on nothing else."""
     off = max(1, round(0.04 * size))
     (ty, tx), (hy, hx) = thing[1], behind[1]
     y0, y1 = max(ty.start + off - 2 * off, hy.start), min(ty.stop + 3 * off, hy.stop)

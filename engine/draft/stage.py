@@ -35,7 +35,7 @@ class Player:
 
 @dataclass(frozen=True)
 class StageFrame:
-    """The frame and its ground line."""
+    """The frame's proportions, and the ground line as a fraction of its height."""
 
     aspect: float  # width over height
     ground: float
@@ -59,8 +59,7 @@ def stage_of(video: Video) -> StageFrame:
 
 
 def placement_at(x: float, y: float, scale: float) -> Placement:
-    """Create a placement, clamped to what `Placement` takes: a flat thing in an upright frame can be very low
-    indeed."""
+    """Create a placement, clamped to what `Placement` takes: flat things can be very low in an upright frame."""
     x, y = (round(min(max(value, -1.0), 2.0), 4) for value in (x, y))
     return Placement(x=x, y=y, scale=round(min(max(scale, SMALLEST), LARGEST), 4))
 

@@ -19,8 +19,7 @@ STAGGER = 0.03  # of the frame's width: how far rows are moved against each othe
 
 
 def _object_scale(player: Player, unit: float, stage: StageFrame, largest: float = 0.52) -> float:
-    """Compute a thing's scale from its size against a standing person's of height `unit`; small things become a little
-    larger."""
+    """Compute a thing's scale beside people of height `unit`; small things become a little larger than life."""
     ratio = lookup(player.element, words().size, 0.3)
     if player.shape.kind == "card":
         ratio = max(ratio, 0.4)  # a print of a thing, not the thing
@@ -131,8 +130,7 @@ def line_up(players: dict[int, Player], placed: dict[int, Placement], todo: list
 def _shelve(
     todo: list[int], scales: dict[int, float], widths: dict[int, float], count: int
 ) -> tuple[list[list[int]], float]:
-    """Split things into rows from back to front, the shorter rows in front; returns also the factor that makes all
-    fit."""
+    """Split things into rows from back to front, the shorter ones in front; returns also the factor that fits all."""
     least, more = divmod(len(todo), count)
     ends = [sum(least + (row < more) for row in range(end)) for end in range(count + 1)]
     rows = [todo[start:end] for start, end in pairwise(ends)]

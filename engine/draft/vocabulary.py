@@ -71,13 +71,12 @@ def raw_tokens(text: str) -> list[str]:
 
 
 def match(table: Container[tuple[str, ...]], prompt: list[str], at: int) -> int:
-    """Return the length in words of the longest phrase of the table that starts here; 0 for none."""
+    """Return the length in words of the longest phrase of the table that starts at `at`; 0 for none."""
     return next((n for n in (5, 4, 3, 2, 1) if tuple(prompt[at : at + n]) in table and at + n <= len(prompt)), 0)
 
 
 def lookup(element: Element, table: Mapping[tuple[str, ...], _Said], default: _Said) -> _Said:
-    """Look up an element in a word table, by its name first and its description second; `default` where it has
-    neither."""
+    """Look up an element in a word table, by its name first and its description second; else `default`."""
     for text in (element.name, element.description):
         found = tokens(text)
         for i in reversed(range(len(found))):  # the head of an English noun phrase comes last: "coffee table"

@@ -76,9 +76,9 @@ def write_video(
 ) -> int:
     """Encode `frames`, each (H, W, 3) uint8 RGB of the size that `video` says, into the MP4 `path`; return how many.
 
-    `stop` is asked before every frame and `on_frame` told the number of frames done. The folder is made if it is not
-    there; a file of that name is replaced once the new one is whole. Without `metadata` the clip tells nothing.
-    Raises Stopped, DiskFull, EncoderMissing or VideoError, and whatever `frames` raises; then nothing is left behind.
+    `stop` is asked before every frame and `on_frame` told the number of frames done. The folder is created where it is
+    missing; a file of that name is replaced once the new one is whole. Without `metadata` the clip has no tags. Raises
+    Stopped, DiskFull, EncoderMissing or VideoError, and whatever `frames` raises; then nothing is left behind.
     """
     path = prepare_folder(Path(path), video)
     atomic.sweep(path)
@@ -257,8 +257,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_scene(path: str | Path) -> Scene | None:
-    """Read the scene a clip was made from; None where it carries none (or another program's comment). Raises
-    VideoError."""
+    """Read the scene a clip was made from; None where it has none, or another comment. Raises VideoError."""
     try:
         return scene_from_json(read_metadata(path).get("comment", ""))
     except SceneError:

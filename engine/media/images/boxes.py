@@ -39,8 +39,7 @@ def meta_of(file: BinaryIO, size: int, name: str) -> bytes:
 
 
 def cicp_of(meta: bytes) -> tuple[int, int] | None:
-    """Read primaries and transfer function (ITU-T H.273) from the main picture's `colr` box of type nclx; None without
-    one."""
+    """Read primaries and transfer function (ITU-T H.273) from the main picture's `colr` box (nclx); else None."""
     for kind, data in _main_properties(meta):
         if kind == b"colr" and data[:4] == b"nclx" and len(data) >= 8:
             return as_still(int.from_bytes(data[4:6], "big"), int.from_bytes(data[6:8], "big"))
@@ -56,8 +55,7 @@ def as_still(primaries: int, transfer: int) -> tuple[int, int]:
 
 
 def planes_of(meta: bytes) -> float:
-    """Return the bytes a pixel of an AVIF's decoded planes: 1.5 for 4:2:0 with 8 bits, 6 at most and where it is
-    unknown."""
+    """Return the bytes a pixel of an AVIF's decoded planes: 1.5 for 4:2:0 with 8 bits; 6, the most, if unknown."""
     for kind, data in _main_properties(meta):
         if kind == b"av1C" and len(data) >= 3:
             chroma = 0.0 if data[2] & 0x10 else 2 / ((1 + (data[2] >> 3 & 1)) * (1 + (data[2] >> 2 & 1)))

@@ -82,7 +82,7 @@ def stream(file: BinaryIO, pieces: Sequence[Piece]) -> io.BufferedReader:
 
 
 def shown_name(path: str | Path) -> str:
-    """Return the file's name as it is shown: printable, not longer than some 70 letters, and without its folders.
+    """Return the file's name as it is shown: printable, at most 80 letters, and without its folders.
 
     Pages show it, and nobody needs the folders of this machine on a page.
     """

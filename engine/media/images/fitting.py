@@ -9,8 +9,7 @@ _REAL_ALPHA_SHARE = 0.005  # of the pixels; rounded corners of a screenshot stay
 
 
 def has_real_alpha(image: Image.Image) -> bool:
-    """Check whether the picture brings its own cut-out: an alpha channel that makes a real share of its pixels
-    transparent.
+    """Check whether the picture brings its own cut-out: an alpha channel with a real share of transparent pixels.
 
     A channel that is opaque throughout, or nearly so, is a habit of export dialogs and says nothing.
     """

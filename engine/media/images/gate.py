@@ -27,8 +27,10 @@ class Gate:
 
     @contextmanager
     def holding(self, wanted: int) -> Iterator[None]:
-        """Wait until so many bytes are free, and hold them, as a context manager. More than there is counts as all of
-        it."""
+        """Hold so many bytes, a context manager that first waits until they are free.
+
+        More than there is at all counts as all of it.
+        """
         wanted, ticket = min(wanted, self._room), object()
         with self._changed:
             self._line.append(ticket)

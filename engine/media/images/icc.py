@@ -10,21 +10,19 @@ from engine.media.images.spaces import Curve
 
 
 def space_of(profile: bytes) -> str:
-    """Return the colour space that an ICC profile is for, such as "RGB", "GRAY" or "CMYK"; "" for what is no
-    profile."""
+    """Return the colour space that an ICC profile is for, such as "RGB", "GRAY" or "CMYK"; "" for anything else."""
     return profile[16:20].decode("latin-1").strip() if profile[36:40] == b"acsp" else ""
 
 
 def cicp_of(profile: bytes) -> tuple[int, int] | None:
-    """Read primaries and transfer function from the profile's `cicp` tag (version 4.4), as HDR pictures have it; else
+    """Read primaries and transfer function from a profile's `cicp` tag (version 4.4; HDR pictures have it), else
     None."""
     data = _tag(profile, b"cicp")
     return (data[8], data[9]) if len(data) >= 12 else None
 
 
 def curve_of(profile: bytes) -> Curve | None:
-    """Read the one tone curve of a grey profile, or of one with three primaries; None for tables or differing
-    curves."""
+    """Read the one tone curve of a profile, grey or with three primaries; None for tables or differing curves."""
     names = (b"kTRC",) if space_of(profile) == "GRAY" else (b"rTRC", b"gTRC", b"bTRC")
     found = [_tag(profile, name) for name in names]
     if not all(found) or any(_tag(profile, name) for name in (b"A2B0", b"A2B1")) or len(set(found)) > 1:

@@ -36,8 +36,7 @@ class Scan:
 
 
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Scan]:
-    """Read the segments up to the first scan. Raises ImageError where they lead to none, or to one of an unreadable
-    kind."""
+    """Read the segments up to the first scan. Raises ImageError where there is none, or one of an unusable kind."""
     pieces: list[Piece] = [_SOI]
     profile: dict[int, bytes] = {}
     exif, xmp, frame, broken = b"", b"", b"", False
@@ -132,8 +131,7 @@ def _next_marker(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _has_end(file: BinaryIO, at: int, size: int) -> bool:
-    """Check whether an end marker follows the scan that begins at `at`. What comes after it is no part of this
-    picture."""
+    """Check whether an end marker follows the scan that begins at `at`; what comes after it is of no interest."""
     file.seek(size - 2)
     if file.read(2) == _EOI:
         return True

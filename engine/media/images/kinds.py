@@ -38,8 +38,7 @@ def kind_of(head: bytes) -> str:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """Read the brands of an ISO base media file: the major one, with the compatible ones where it is a generic HEIF
-    one."""
+    """Read the brands of an ISO base media file: the major one, and the compatible ones if it is generic HEIF."""
     length = min(max(int.from_bytes(head[:4], "big"), 12), len(head))
     major = head[8:12]
     if major in _AVIF or (major in _HEIF and major not in (b"mif1", b"msf1", b"mif2")):

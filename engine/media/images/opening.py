@@ -54,8 +54,7 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
 
 
 def open_with_notices(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Opened:
-    """Open a picture as `open_image` does, and tell what a person should know of it: that a part is missing, and the
-    like."""
+    """Open a picture as `open_image` does, with what a person should know of it: that a part is missing, say."""
     with _looked_through(path, max_pixels) as found:
         factor = _factor(found)
         making = _MAKING * _A_PIXEL * found.pixels // factor**2
@@ -113,8 +112,7 @@ def _check(found: DecodePlan, name: str, max_pixels: int) -> None:
 
 
 def _factor(found: DecodePlan) -> int:
-    """Compute by how much to divide the picture's sides, so that the decoded pixels and the result fit into memory
-    together."""
+    """Compute by how much to divide the picture's sides, so that it fits into memory beside the decoded pixels."""
     if found.smallest:  # the decoder does it
         return 1
     room = max(_A_PIXEL, min(_A_PIXEL * KEPT_PIXELS, _PEAK - found.cost))

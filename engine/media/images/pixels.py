@@ -16,7 +16,7 @@ _PLAIN = np.rint(np.arange(65536) / 257).astype(np.uint8)  # 16 bits to 8
 @dataclass(frozen=True)
 class Deep:
     """Samples as they are stored: (H, W, C) of 16 bits or more, or floats. `mode` L, RGB or CMYK; `alpha`: the last
-    channel is one; `associated`: the colours were multiplied by it; `backwards`: blue comes first; `inverted`: 0 is
+    channel is one; `associated`: the colours are premultiplied by it; `backwards`: blue comes first; `inverted`: 0 is
     white."""
 
     samples: np.ndarray
@@ -124,8 +124,7 @@ def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
 
 
 def _white(pixels: Image.Image | Deep, rows: int) -> float:
-    """Return the number that is white: the largest of unsigned integers; for floats and Pillow's 32 bits, what fits
-    them."""
+    """Return the number that is white: the largest unsigned integer; for floats and Pillow's 32 bits, by the peak."""
     kind = pixels.samples.dtype if isinstance(pixels, Deep) else np.dtype("i4" if pixels.mode == "I" else "f4")
     if kind.kind == "u":
         return float(np.iinfo(kind).max)

@@ -50,8 +50,7 @@ class DecodePlan:
         return decode()
 
     def another_frame(self, picture: Image.Image) -> tuple[Image.Image, str] | None:
-        """Return a frame to take instead of the first, and a sentence about it, where the first shows nothing; else
-        None."""
+        """Return a frame to take instead of a first one that shows nothing, and a sentence about it; else None."""
         if self.frames is None or moving.A_PIXEL * self.pixels > DECODING:
             return None
         return moving.better(self.frames, picture)
@@ -62,7 +61,7 @@ def _no_more() -> Image.Image:
 
 
 def open_header(kind: str, stream: BinaryIO) -> Image.Image:
-    """Read the header. Not by `Image.open`: its limit of pixels is one number for all formats, and tells of nothing."""
+    """Read the header. Not by `Image.open`: its limit of pixels is one number for all formats."""
     Image.init()  # until then Pillow knows only a handful of formats
     return Image.OPEN[kind][0](stream, "")
 

@@ -82,8 +82,7 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
 
 
 def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
-    """Rebuild a damaged PNG from the pixels that can be decompressed, padded with zeros; returns also the share
-    missing.
+    """Rebuild a damaged PNG from the pixels that can be decompressed, padded with zeros; and the share missing.
 
     Whatever was wrong with their packing (a checksum, the end of the stream), it is right afterwards.
     """

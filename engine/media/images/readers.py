@@ -106,8 +106,7 @@ def _png(file: BinaryIO, size: int, name: str) -> DecodePlan:
 
 
 def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
-    """Scale the number of the transparent grey, in place: the decoder scales greys of 2 and 4 bits, and not this
-    one."""
+    """Scale the value of the transparent grey, in place, as the decoder scales greys of 2 and 4 bits but not it."""
     clear = picture.info.get("transparency")
     if header.channels == 1 and header.kind == 0 and header.depth in (2, 4) and isinstance(clear, int):
         picture.info["transparency"] = clear * 255 // (2**header.depth - 1)

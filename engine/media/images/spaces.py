@@ -53,16 +53,17 @@ def _smpte240(value: np.ndarray) -> np.ndarray:
 
 
 def _pq(value: np.ndarray) -> np.ndarray:
-    """Apply the PQ transfer function (SMPTE ST 2084), up to 10,000 cd/m²: diffuse white as 1, the highlights
-    compressed."""
+    """Apply the PQ transfer function (SMPTE ST 2084, to 10,000 cd/m²): diffuse white is 1, highlights compressed."""
     root = np.power(value, 1 / 78.84375)
     nits = 10_000 * np.power(np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root), 1 / 0.1593017578125)
     return _toned(nits / _SDR_WHITE)
 
 
 def _hlg(value: np.ndarray) -> np.ndarray:
-    """Apply the HLG transfer function (ARIB STD-B67) for a display of 1,000 cd/m² (ITU-R BT.2100: a system gamma of
-    1.2)."""
+    """Apply the HLG transfer function (ARIB STD-B67) for a display of 1,000 cd/m².
+
+    ITU-R BT.2100 gives that a system gamma of 1.2.
+    """
     scene = np.where(value <= 0.5, value**2 / 3, (np.exp((value - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     return _toned(1000 * np.power(scene, 1.2) / _SDR_WHITE)
 
@@ -114,8 +115,7 @@ class Space:
 
 
 def of_cicp(primaries: int, transfer: int) -> Space | None:
-    """Return the colour space that two code points of H.273 name; None where one of them is unknown or
-    "unspecified"."""
+    """Return the colour space that two code points of H.273 name; None where one is unknown or "unspecified"."""
     if transfer not in _TRANSFERS or (primaries not in _PRIMARIES and transfer not in HDR):
         return None
     return Space(_PRIMARIES.get(primaries, _PRIMARIES[9]), _TRANSFERS[transfer], transfer in HDR)
@@ -143,8 +143,7 @@ def srgb() -> Space:
 
 @cache
 def _profile(chroma: Chroma) -> bytes:
-    """Build an ICC profile of version 2 with three primaries and sRGB's transfer function, adapted to D50
-    (Bradford)."""
+    """Build an ICC profile, version 2, of three primaries and sRGB's transfer function, adapted to D50 (Bradford)."""
     points = [np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in zip(chroma[::2], chroma[1::2], strict=True)]
     white, columns = points[0], np.array(points[1:]).T
     columns = columns * np.linalg.solve(columns, white)

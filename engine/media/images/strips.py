@@ -132,8 +132,7 @@ def _unpacked(file: BinaryIO, page: TiffPage, start: int, length: int, size: int
 
 
 def _unpredicted(data: bytes, page: TiffPage, kind: np.dtype, shape: tuple[int, int, int]) -> np.ndarray:
-    """Undo the predictor: differences between neighbours that some writers store (TIFF 6.0, section 14; Adobe's note
-    3)."""
+    """Undo the predictor, differences between neighbours (TIFF 6.0, section 14; Adobe's note 3), where there is one."""
     rows, across, depth = shape
     predictor = page.one(tiff.PREDICTOR, 1) if page.one(tiff.COMPRESSION, 1) != 1 else 1
     if predictor == 3:  # the bytes of all floats of a row, the highest first, then differences

@@ -17,10 +17,11 @@ _ADOBE_RGB, _UNCALIBRATED = 2, 0xFFFF
 
 @dataclass(frozen=True)
 class Colour:
-    """What the file says about its colours; `engine.media.images.colour` knows what counts before what.
+    """What the file says about its colours; `engine.media.images.colour` knows what takes precedence.
 
-    `cicp`: primaries and transfer of ITU-T H.273. `gamma`: of PNG's gAMA, such as 0.45455. `chroma`: x, y of white,
-    red, green and blue. `adobe`: Adobe RGB as cameras say it (DCF 2.0). `broken`: there was a profile, and it is none.
+    `cicp`: primaries and transfer function of ITU-T H.273. `gamma`: of PNG's gAMA, such as 0.45455. `chroma`: x, y of
+    white, red, green and blue. `adobe`: Adobe RGB as cameras say it (DCF 2.0). `broken`: the file has a profile, but an
+    unusable one.
     """
 
     icc: bytes | None = None
@@ -34,7 +35,7 @@ class Colour:
 
 @dataclass
 class Survey:
-    """A picture's file, looked through. `stream` is what the decoder gets; `whole` whether the file has its end."""
+    """What a file says, before decoding. `stream` is what the decoder gets; `whole` whether the file has its end."""
 
     kind: str
     stream: BinaryIO

@@ -114,8 +114,7 @@ def blob(file: BinaryIO, page: TiffPage, tag: int, most: int = 8_000_000) -> byt
 
 
 def piece_bytes(page: TiffPage, a_pixel: float) -> float:
-    """Compute the bytes of what is decompressed at once: a tile or a strip, of one channel where planes are
-    separate."""
+    """Compute the bytes decompressed at once: of a tile or a strip, of one channel where planes are separate."""
     width, height = page.size
     if page.one(PLANAR, 1) == 2:
         a_pixel /= max(1, page.one(SAMPLES, 1))
