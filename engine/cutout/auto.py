@@ -21,8 +21,8 @@ from engine.media.images import bounding_box, flatten, has_real_alpha, open_with
 from engine.media.images.gate import shared_gate
 from engine.scene.scene import Element
 
-_MATTE = 75  # bytes a pixel that a clean edge takes, measured: `tests/bench/pictures.py`
-_LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: else what was found is no subject within it
+_MATTE = 75  # bytes a pixel that `matte` takes, measured: `tests/bench/pictures.py`
+_LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: how much a subject inside it covers
 
 
 def cut_out(
@@ -60,7 +60,7 @@ def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Mo
     share = np.count_nonzero(alpha >= 128) / max(1, int(np.count_nonzero(own >= 128)))
     if share > _MOST_INSIDE:
         return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
-    # a guess is no reason to cut into what may be a subject already
+    # GrabCut only guesses, and what is inside the frame may be the subject already
     if share < _LEAST_INSIDE or found.source == "grabcut":
         return Cutout(
             bleed(photo), "alpha", (f"Only a frame is see-through, and no subject was found in it. {ADVICE}",)

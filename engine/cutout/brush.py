@@ -50,7 +50,7 @@ def retouch(photo: Image.Image, cutout: Cutout, add: Image.Image | None, remove:
 
 
 def _recut(photo: Image.Image, alpha: np.ndarray) -> Image.Image:
-    if has_real_alpha(photo):  # its colours are clean already
+    if has_real_alpha(photo):  # its colours are free of the background already
         own = bleed(photo)
         own.putalpha(Image.fromarray(_bytes(alpha)))
         return own

@@ -13,7 +13,7 @@ from engine.disk import atomic
 
 _VERSION = 2  # raise it when cut-outs come out differently
 _MAX_BYTES = 500_000_000
-_FILE = "cutout-{}.png"  # nothing else in the folder is touched
+_FILE = "cutout-{}.png"  # files of other names in the folder are not touched
 
 
 def key(photo: Image.Image, model: str) -> str:

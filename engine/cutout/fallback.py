@@ -12,7 +12,7 @@ _PLAIN_SHARE = 0.8  # of the border's pixels must lie on one smooth colour
 _NEAR = 7.0  # CIE76 colour difference within which a border pixel counts as that colour
 _GRABCUT_SIDE = 384  # pixels; GrabCut's time grows with the area, its edge is refined at full size
 
-_GRABCUT_HOLE = 0.05  # of the subject: it tears larger holes into a subject than a model does
+_GRABCUT_HOLE = 0.05  # of the subject's area: GrabCut tears larger holes than a model does
 
 
 def key_plain_background(photo: Image.Image) -> Image.Image | None:
@@ -28,7 +28,7 @@ def key_plain_background(photo: Image.Image) -> Image.Image | None:
         return None
     outside = _flood(lab, backdrop, near=max(6.0, 3 * noise))
     solid = clean(~outside)
-    behind = spread(lab * (~solid)[..., None], (~solid).astype(np.float32))  # with its shadows, unlike the plane
+    behind = spread(lab * (~solid)[..., None], (~solid).astype(np.float32))  # with shadows, unlike the plane
     rim = grown(solid, 2) - grown(solid, -2)
     contrast = np.linalg.norm(lab - behind, axis=2)
     alpha = np.where(rim > 0, np.clip((contrast - 3) / 17, 0, 1), solid).astype(np.float32)

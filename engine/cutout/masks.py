@@ -13,7 +13,7 @@ from engine.cutout.result import is_inside_out
 from engine.media.images import lowest
 
 _LABELS = 32  # most classes in one mask
-_DIM = 128  # a mask without anything as bright keeps nothing as it stands
+_DIM = 128  # a mask that is darker throughout would keep nothing
 _HIGHEST_LABEL = 64  # beside the 255 that says "no class"
 _VOID = (224, 224, 192)  # PASCAL VOC's colour for the doubtful rim between two classes
 _GREY = 12  # levels that channels of a grey picture may differ by, as a JPEG makes them

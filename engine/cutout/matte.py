@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 _GUIDE_SIDE = 512  # pixels; the edge is sought at this size and applied at full size
-_SURE = 0.65  # of the model; at 0.5 it keeps scraps of the background that lie beside the subject
+_SURE = 0.65  # the model's alpha from which it is the subject; from 0.5, scraps of the background beside it stay
 _SPECK = 0.04  # of the largest part's area: smaller islands are the model's noise
-_CERTAIN, _SURELY = 0.9, 0.5  # of the model, on this share of an island: its soft edge is never certain
-_STANDS_OUT = 1.2  # times what colours vary by, inside and around
-_FEW, _MOST_ISLANDS = 12, 20  # pixels; islands that are looked at
+_CERTAIN, _SURELY = 0.9, 0.5  # the model's alpha, on this share of an island (its soft edge has less)
+_STANDS_OUT = 1.2  # times the colours' standard deviations, inside plus around, must lie between their means
+_FEW, _MOST_ISLANDS = 12, 20  # pixels of the smallest island that is kept; number of islands that are examined
 _PINHOLE = 0.002  # of the subject's area: smaller holes are noise, larger ones are a cup's handle
 
 
@@ -98,7 +98,7 @@ def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarr
         return False
     if guide is None:
         return True
-    around &= grown(island, 2) == 0  # its soft edge belongs to neither
+    around &= grown(island, 2) == 0  # the island's soft edge belongs to neither
     if not around.any():
         return False
     inner, outer = guide[window][island], guide[window][around]

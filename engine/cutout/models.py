@@ -20,7 +20,7 @@ _LADDER = ("birefnet-general-lite", "u2net", "u2netp")  # from best to fast; whe
 _FORGET_AFTER = 300.0  # seconds until a model that could not be had is tried again
 _MASK_SIDE = 1024  # pixels; no model looks at more
 
-_IMPORTING = threading.Lock()  # numba's switch belongs to the whole process
+_IMPORTING = threading.Lock()  # numba's JIT setting is one for the whole process
 
 
 class Session(Protocol):
@@ -128,7 +128,7 @@ def _session_class(model: str) -> type[Any]:
     import onnxruntime  # noqa: F401 - before rembg, which ends the whole process where this is missing
 
     with _IMPORTING:
-        config: Any = numba.config  # it makes its names while it is imported
+        config: Any = numba.config  # its names are defined at import, unknown to mypy
         before = config.DISABLE_JIT
         config.DISABLE_JIT = True
         try:

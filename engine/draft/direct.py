@@ -222,7 +222,7 @@ def _on_verb(scene: Scene, motion: str, reader: _Reader, motions: dict[int, str]
     reader.holding = [i for i in reader.subjects if scene.cast[i].role == "character"]
     for i in reader.subjects:
         grip = motion in ("hold", "lift") and scene.cast[i].role == "character"
-        if motions.get(i, "hold") in ("hold", "idle"):  # holding goes along with whatever else they do
+        if motions.get(i, "hold") in ("hold", "idle"):  # a motion replaces holding: the held object stays held
             motions[i] = "hold" if grip else motion
 
 
@@ -249,7 +249,7 @@ def _settle_holding(scene: Scene, motions: dict[int, str], holders: dict[int, in
     objects = [i for i, element in enumerate(scene.cast) if element.role == "object"]
     for i in objects:
         if scene.cast[i].motion not in (None, "hold", "lift"):
-            holders.pop(i, None)  # it was told to do something else
+            holders.pop(i, None)  # the scene tells it to do something else
         elif motions.get(i) == "hold" and i not in holders and characters:
             free = [c for c in characters if c not in holders.values()] or characters
             holders[i] = next((c for c in free if motions.get(c) in ("hold", "lift")), free[0])

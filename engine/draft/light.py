@@ -19,7 +19,7 @@ WRAP = {"character": 0.6, "object": 0.4}  # strength of the light wrap
 LIMIT = {
     "character": (9.0, 4.5),
     "object": (4.0, 2.0),
-}  # never more than this many Lab units: people keep their skin, brands their colours
+}  # Lab units that colours are moved at most: people keep their skin, brands their colours
 SHADOW_SHRINK = 2  # shadows are soft: half the resolution does
 
 
@@ -233,8 +233,7 @@ def _shadow(alpha: np.ndarray, foot: tuple[float, float], light: float) -> Shado
 
 
 def _contact(body: np.ndarray, size: tuple[int, int], at: tuple[int, float]) -> np.ndarray:
-    """Compute the contact shadow: the silhouette's lowest part, blurred along the ground, narrow and dark over wide and
-    faint."""
+    """Compute the contact shadow: the silhouette's lowest part blurred along the ground, with a wide faint rim."""
     rows, columns = body.shape
     touching = np.zeros((1, size[0]), np.float32)
     weight = np.linspace(0.2, 1, max(2, round(0.06 * rows)), dtype=np.float32)[:, None]

@@ -51,9 +51,9 @@ def measure(picture: Image.Image, role: str) -> Shape:
     box = bounding_box(picture)
     alpha = _small_alpha(picture, box)
     touches = _touches(picture, box, alpha)
-    trimmed = all(value > 0 for value in touches.values())  # a sticker cut to its box: borders tell little
+    trimmed = all(value > 0 for value in touches.values())  # cropped to its box: borders tell little
     fill = float(alpha.mean())
-    if _is_opaque(picture):  # used as it is; a cut-out that fills its box is a book or a phone
+    if _is_opaque(picture):  # not cut out; a cut-out that fills its box is a book or a phone
         return Shape(box, "card", frozenset(), frozenset(), 0, 0, _hands(alpha, 0))
     limit = {"bottom": 0.6 if trimmed else 0.22, "top": 0.3, "left": 0.4, "right": 0.4}
     if role == "object":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.draft.easing import fade, glide, pulse, smooth, wave
 
-FASTEST_BEAT = 2.6  # beats a second that a puppet follows; dancers take quicker music in half time
+FASTEST_BEAT = 2.6  # beats a second that a puppet follows; quicker music is danced in half time
 
 CROSSING = 0.18  # frame heights: with less room than this a walker comes towards us instead of crossing
 

@@ -81,7 +81,7 @@ def place_people(players: dict[int, Player], placed: dict[int, Placement], stage
     if len(todo) > 2 and stage.aspect < 1.2 and factor < ROWS_BELOW:
         factor, place = min(1.0, 1.7 * factor), _two_rows
     tries = [place(line, factor * 0.93**smaller) for smaller in range(6)]
-    # As large as no face is hidden; where that cannot be had, not so small that it is no use either.
+    # The largest size at which no face is hidden; where there is none, a middle one.
     spots = next((spots for spots in tries if _is_clear(line, spots)), tries[2])
     placed.update({i: spots[i] for i in todo})
 
@@ -137,7 +137,7 @@ def _one_line(line: _Line, factor: float) -> dict[int, Placement]:
     scales = {i: s * factor for i, s in line.wished.items()}
     widths, (start, end) = [line.stage.width(line.shapes[i], scales[i]) for i in line.order], line.span()
     xs = spread(widths, start, end, line.pinned)
-    if not line.pinned:  # too wide to leave room: little is lost at the left
+    if not line.pinned:  # too wide to leave room for things: little of it is cut off at the left
         least = min(-0.1 * sum(widths), 0.5 * (1 - sum(widths)))
         lost = max(least - (xs[0] - widths[0] / 2), 0.0)
         xs = [x + lost for x in xs]

@@ -25,7 +25,7 @@ GOLDEN = 0.618
 ROOTED_DEPTH = 0.94  # where a bust counts in the order from back to front
 ROOTED_FROM = 0.975  # a cropped figure whose foot is at least this low is cut off by the frame's edge
 SWING = 0.03  # of its height: how far a walker's sides swing out
-SHARED = 0.1  # of their widths: how far who comes closer may grow over a neighbour
+SHARED = 0.1  # of their widths: how far one who comes closer may overlap a neighbour
 LIFTED = 0.12  # of the frame's height: how far somebody lifts a thing at least
 DETAIL = 1.15  # tiles are a little larger than they appear, so that warping keeps them crisp
 
@@ -111,7 +111,7 @@ def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
     left, right = (f(p.travel * narrow for p in poses) for f in (min, max))
     top = min(max(placement.y - rise, 0.0), placement.y - 0.5 * placement.scale)
     first, last = placement.x + start - sway + left, placement.x + end + sway + right
-    if shape.cropped & {"left", "right"}:  # half a face is all there is: none of it is lost
+    if shape.cropped & {"left", "right"}:  # its photo shows only a part of it: none of that may be lost
         first, last = max(first, 0.0), min(last, 1.0)
     return first, top, last, bottom
 

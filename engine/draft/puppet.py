@@ -72,7 +72,7 @@ def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray,
     v = dx * np.float32(-sin * up) + dy * np.float32(cos * up)  # tile pixels below the foot, (h, w)
     u = dx * np.float32(cos * across) + dy * np.float32(sin * across)
     if stance.slant:
-        middle = np.float32(-0.12 * tile.height)  # about the ground, so that it stays standing
+        middle = np.float32(-0.12 * tile.height)  # scaled about a row near the foot, so that it keeps standing
         v = middle + (v - middle) * (1 + u * np.float32(2 * stance.slant / tile.pixels.shape[1]))
     height = np.clip(v * np.float32(-1 / tile.height), 0, 1.3)
     u -= stance.bend(height) * np.float32(tile.height / stance.wide())

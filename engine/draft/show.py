@@ -17,9 +17,9 @@ from engine.draft.puppet import Stance, cast_shadow, darken, glint, lay_over, pl
 
 TURN_RELIEF = {True: 0.1, False: 0.02}  # thing or somebody: how far relief moves at yaw 1, in actor heights
 AIRBORNE = 0.2  # of the frame: what stands this much higher than the ground line is in the air
-SLANT = 0.07  # perspective of a turning thing
-ORBIT_RELIEF = 0.035  # how much of an orbit is seen in the actors' relief
-FOCUS = (0.55, 1.0)  # depth of field at the start and at the end of a clip: the eye settles on the actors
+SLANT = 0.07  # of a turning thing at yaw 1: how much taller its near side is than its middle
+ORBIT_RELIEF = 0.035  # shift of the actors' relief at an orbit of one frame height, in actor heights
+FOCUS = (0.55, 1.0)  # share of the depth of field at a clip's start and end: the focus settles on the actors
 
 
 @dataclass(frozen=True)

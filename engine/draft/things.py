@@ -49,7 +49,7 @@ def in_hand(
             min(scale, (hand - 0.03) / (1 - GRIPS[grip]), stage.scale(players[i].shape, max(aside, 0.01))), least
         )
     y = hand + GRIPS[grip] * scale
-    if grip not in ("palm", "stick"):  # those are beside or behind the face
+    if grip not in ("palm", "stick"):  # with these grips the thing is beside or behind the face
         y = max(y, base.y - (1 - HEAD) * base.scale + scale)
     if "bottom" in holder.shape.cropped and grip != "handle":
         y = min(y, 0.97)
@@ -71,7 +71,7 @@ def _grip(thing: Player, holder: Player, base: Placement, others: int) -> tuple[
         side = -side
     x, height = shape.hands[(side > 0) != base.flip]
     reach = abs(x)
-    if shape.kind in ("mascot", "card"):  # all face: it stands at their side
+    if shape.kind in ("mascot", "card"):  # no hands: the thing stands beside them
         return "foot", side, 0.5 * shape.aspect + 0.08, -0.02
     if shape.reaching and grip != "body" and not others:
         return "palm", side, reach, height

@@ -13,7 +13,7 @@ from typing import TypeVar
 from engine.scene.prompt import replace_names
 from engine.scene.scene import CAMERAS, MOTIONS, Element
 
-_Said = TypeVar("_Said")  # what a word table says
+_Said = TypeVar("_Said")  # the values of a word table
 
 _NAME = re.compile(r"\ue000\d+\ue001")  # one of the cast, by its index: `named`
 _TOKEN = re.compile(_NAME.pattern + r"(?:['\u2019]?s\b)?|[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")

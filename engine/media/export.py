@@ -19,7 +19,7 @@ from engine.media.video import probe, read_frames
 KINDS: Mapping[str, str] = MappingProxyType(
     {"webm": ".webm", "gif": ".gif", "frames": ".zip", "first": ".first.png", "last": ".last.png"}
 )
-_GIF_WIDTH = 480  # pixels: a GIF grows with every one, and is for chats and mails
+_GIF_WIDTH = 480  # pixels: small, because GIFs are large and are for chats and mails
 _ENCODERS = {
     "webm": ["-c:v", "libvpx-vp9", "-crf", "31", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1",
              "-pix_fmt", "yuv420p", "-f", "webm"],

@@ -95,7 +95,7 @@ class Process:
             try:
                 if pipe is not None:
                     pipe.close()
-            except OSError:  # the last buffered bytes have nobody left to read them
+            except OSError:  # ffmpeg has ended: the last buffered bytes cannot be written
                 pass
 
 

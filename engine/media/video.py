@@ -31,7 +31,7 @@ _COLOUR = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "b
 _TO_YUV = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic,format=yuv420p"
 _TO_RGB = "scale=flags=accurate_rnd+full_chroma_int+bicubic,format=rgb24"
 
-# Neither ffmpeg's nor x264's name and settings go into the file (the latter sit in an SEI unit, type 6).
+# The file does not name ffmpeg, nor x264 and its settings (which are in an SEI unit, type 6).
 _QUIET = ("-bitexact", "-bsf:v", "filter_units=remove_types=6", "-metadata:s:v", "encoder=H.264")
 
 
@@ -180,7 +180,7 @@ def _encode(
 def _feed(process: Process, frame: np.ndarray, job: _Job) -> None:
     try:
         process.stdin.write(frame.data)
-    except OSError as error:  # it went away; its last words say why
+    except OSError as error:  # ffmpeg has ended; its messages say why
         raise _encoder_fault(job, process.wait()[1], error) from None
 
 

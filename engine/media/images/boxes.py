@@ -28,7 +28,7 @@ def meta_of(file: BinaryIO, size: int, name: str) -> bytes:
             length, skip = int.from_bytes(head[8:16], "big"), 16
         length = length or size - at
         if length < skip or not kind.isascii():
-            break  # nothing that follows can be trusted; the decoder has its own opinion
+            break  # no valid box: leave the rest to the decoder
         if at + length > size and kind in (b"meta", b"mdat", b"moov", b"idat"):
             raise kinds.cut_off(name)
         if kind == b"meta" and not meta:

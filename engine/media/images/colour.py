@@ -16,7 +16,7 @@ from engine.media.images.survey import Colour
 
 _UNUSABLE = "Its colour profile cannot be used, so its colours may look a little different."
 _HDR = "It is an HDR picture: its brightest parts were made darker, to fit an ordinary one."
-_NEARLY = 1  # levels that a profile may differ from sRGB by and still be it
+_NEARLY = 1  # levels by which a profile that counts as sRGB may differ from it
 
 
 @dataclass(frozen=True)

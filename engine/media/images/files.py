@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 400_000_000  # an uncompressed 16-bit scan of 60 megapixels still passes
 
-Piece = bytes | tuple[int, int]  # of one's own, or (start, length) in the file
+Piece = bytes | tuple[int, int]  # given bytes, or a range of the file as (start, length)
 
 
 class Pieces(io.RawIOBase):

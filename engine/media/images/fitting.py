@@ -28,7 +28,7 @@ def lowest(channel: Image.Image) -> float:
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Scale the picture until it covers `size` (width, height), and crop the overhang evenly. Keeps the mode."""
     scale = max(size[0] / image.width, size[1] / image.height)
-    width, height = size[0] / scale, size[1] / scale  # what of the picture is seen
+    width, height = size[0] / scale, size[1] / scale  # the part of the picture that is kept
     left, top = (image.width - width) / 2, (image.height - height) / 2
     box = (max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height))
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)

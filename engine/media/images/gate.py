@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from functools import cache
 
 DECODING = 245_000_000  # bytes that decoding one picture may take: 61 megapixels in Pillow's 4 bytes each
-TOGETHER = 290_000_000  # of all at once, with what is made of them
-KEPT_PIXELS = 16_000_000  # of the result: an ordinary phone's photo stays as it is; a frame has 2 million
+TOGETHER = 290_000_000  # bytes that all at once may take, with the pictures made of them
+KEPT_PIXELS = 16_000_000  # most pixels of the result: an ordinary phone's photo stays as it is; a frame has 2 million
 _MUCH = 30_000_000  # bytes after which the allocator is asked to give back what is free
 
 

@@ -15,8 +15,7 @@ def space_of(profile: bytes) -> str:
 
 
 def cicp_of(profile: bytes) -> tuple[int, int] | None:
-    """Read primaries and transfer function from a profile's `cicp` tag (version 4.4; HDR pictures have it), else
-    None."""
+    """Read primaries and transfer function from the `cicp` tag (version 4.4), as HDR pictures have it; else None."""
     data = _tag(profile, b"cicp")
     return (data[8], data[9]) if len(data) >= 12 else None
 

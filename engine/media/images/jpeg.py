@@ -18,12 +18,12 @@ _TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # Huffman and arithmetic tables, quantisatio
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _READ_HERE = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # sequential and progressive, Huffman or arithmetic
 _PROGRESSIVE = {0xC2, 0xCA}
-_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"  # that it is there says YCbCr; its content is of no use here
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"  # its presence means YCbCr; the content does not matter
 _MOST_SEGMENTS = 10_000
 _MOST_PROFILE = 16_000_000  # bytes, of all of a profile's segments
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_OTHER_END = bytes(range(1, 255)) * 16  # what a decoder would read on with where the scan has no end
-_SEEN_AT = 2_000_000  # pixels at which it is looked whether something is missing
+_OTHER_END = bytes(range(1, 255)) * 16  # `missing`: put behind a scan without an end, a decoder reads it as part of it
+_SEEN_AT = 2_000_000  # most pixels at which `missing` compares
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Scan]:
         marker, length = head[1], int.from_bytes(head[2:], "big")
         if marker == 0xDA:
             break
-        if marker in _SAYS and length < 2:  # it says nothing, not even how long it is
+        if marker in _SAYS and length < 2:  # an APPn or comment segment without a valid length: step over its marker
             at += 2
             continue
         if marker == 0xD9 or length < 2:
@@ -131,7 +131,7 @@ def _next_marker(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _has_end(file: BinaryIO, at: int, size: int) -> bool:
-    """Check whether an end marker follows the scan that begins at `at`; what comes after it is of no interest."""
+    """Check whether an end marker follows the scan that begins at `at`; what comes after it is not the picture."""
     file.seek(size - 2)
     if file.read(2) == _EOI:
         return True

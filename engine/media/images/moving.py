@@ -1,4 +1,4 @@
-"""Of an animation, the frame that shows something: many begin with nothing, from which the picture fades in."""
+"""Which frame of an animation shows something: many begin with nothing, from which the picture fades in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from PIL import Image
 
-A_PIXEL = 25.0  # bytes, while the frames are looked at: a film's state, a frame in colour, and the first picture
+A_PIXEL = 25.0  # bytes a pixel while the frames are examined: the decoder's state, an RGBA frame, and the first picture
 _MOST_FRAMES = 60
-_MOST_PIXELS = 300_000_000  # of all frames that are looked at
-_SEEN = 0.02  # share of the frame that must be there
+_MOST_PIXELS = 300_000_000  # of all frames that are examined
+_SEEN = 0.02  # share of solid pixels with which the first frame shows something
 _SOLID = 128  # of 255
-_AS_GOOD = 0.9  # of the fullest frame's
+_AS_GOOD = 0.9  # of the fullest frame's share: a frame that shows nearly as much
 _SIDE = 128  # pixels at which a frame is judged
 
 
@@ -39,7 +39,7 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
         film.seek(index)
         film.load()
         found = film.copy()
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError):  # a film that breaks off: there is the first frame
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError):  # it breaks off: keep the first frame
         return None
     return found, f"It is an animation that begins with nothing to see: its frame {index + 1} is used."
 

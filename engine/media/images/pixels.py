@@ -59,7 +59,7 @@ def layers(pixels: Image.Image | Deep, factor: int = 1, curve: np.ndarray | None
         strip = strip.reduce(factor) if factor > 1 else strip
         seen = strip.mode in ("LA", "RGBA")
         plain = strip.convert(strip.mode[:-1]) if seen else strip
-        if top == 0:  # it tells the mode of all
+        if top == 0:  # the first strip's mode is that of all
             colours = Image.new(plain.mode, size)
             alpha = Image.new("L", size) if seen else None
         colours.paste(plain, (0, top // factor))
@@ -124,7 +124,7 @@ def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
 
 
 def _white(pixels: Image.Image | Deep, rows: int) -> float:
-    """Return the number that is white: the largest unsigned integer; for floats and Pillow's 32 bits, by the peak."""
+    """Return the number that is white: an unsigned type's largest; for floats and Pillow's 32 bits, by the peak."""
     kind = pixels.samples.dtype if isinstance(pixels, Deep) else np.dtype("i4" if pixels.mode == "I" else "f4")
     if kind.kind == "u":
         return float(np.iinfo(kind).max)

@@ -62,7 +62,7 @@ def _no_more() -> Image.Image:
 
 def open_header(kind: str, stream: BinaryIO) -> Image.Image:
     """Read the header. Not by `Image.open`: its limit of pixels is one number for all formats."""
-    Image.init()  # until then Pillow knows only a handful of formats
+    Image.init()  # registers all plugins; before, Pillow knows only a few formats
     return Image.OPEN[kind][0](stream, "")
 
 

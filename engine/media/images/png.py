@@ -87,7 +87,7 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
     Whatever was wrong with their packing (a checksum, the end of the stream), it is right afterwards.
     """
     wanted, got = _unpacked_size(header), 0
-    # without zlib's frame: a wrong checksum at its end is no reason to drop the rows before it
+    # raw deflate, without zlib's frame: a wrong checksum at its end is no reason to drop the rows before it
     unpack, pack, whole = zlib.decompressobj(-15), zlib.compressobj(1), io.BytesIO()
     whole.write(stream(file, header.front).read() + b"\0\0\0\0IDAT")
     start = whole.tell()
@@ -107,7 +107,7 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
         whole.write(pack.compress(bytes(min(1 << 20, wanted - at))))
     whole.write(pack.flush())
     length = whole.tell() - start
-    whole.write(b"\0\0\0\0" + _END)  # nobody looks at this checksum
+    whole.write(b"\0\0\0\0" + _END)  # the decoder does not check this checksum
     whole.seek(start - 8)
     whole.write(struct.pack(">I", length))
     whole.seek(0)

@@ -12,8 +12,8 @@ import numpy as np
 Curve = Callable[[np.ndarray], np.ndarray]  # stored value -> light, both from 0 to 1
 
 _SDR_WHITE = 203.0  # cd/m² of diffuse white in HDR (ITU-R BT.2408)
-_KNEE = 0.5  # of that: what is darker stays, what is brighter is pressed together
-_DISPLAY_LIKE = 0.1  # how far a stored 0.5 may lie from sRGB's before 8 bits are too few
+_KNEE = 0.5  # of that: darker values stay, brighter ones are compressed (tone mapping)
+_DISPLAY_LIKE = 0.1  # how far 0.5 may move on the way to sRGB before 8 bits are too few
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -72,8 +72,8 @@ def _toned(light: np.ndarray) -> np.ndarray:
     return np.where(light <= _KNEE, light, 1 - (1 - _KNEE) * np.exp((_KNEE - light) / (1 - _KNEE)))
 
 
-# The curves of television (1, 6, 11, 12, 14, 15) are those of cameras; what they are shown with is a gamma of 2.4
-# (ITU-R BT.1886), and so do browsers.
+# Television's transfer functions (1, 6, 11, 12, 14, 15) are those of cameras; displays, and browsers, show them with a
+# gamma of 2.4 (ITU-R BT.1886).
 _TRANSFERS: dict[int, Curve] = {
     **dict.fromkeys((1, 6, 11, 12, 14, 15), _gamma(2.4)),
     4: _gamma(2.2), 5: _gamma(2.8), 7: _smpte240, 8: lambda value: value, 13: srgb_light, 16: _pq,
@@ -127,7 +127,7 @@ def of_png(gamma: float, chroma: Chroma | None) -> Space | None:
         return None
     if chroma is None or not all(0 <= value <= 1 for value in chroma) or min(chroma[1::2]) <= 0:
         chroma = SRGB
-    if abs(gamma - 0.45455) < 0.0005:  # how writers put sRGB
+    if abs(gamma - 0.45455) < 0.0005:  # what writers store for sRGB
         return Space(chroma, srgb_light)
     return Space(chroma, _gamma(1 / gamma))
 

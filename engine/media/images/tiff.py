@@ -12,7 +12,7 @@ from engine.media.images import kinds
 
 _MOST_PAGES = 200
 _MOST_ENTRIES = 1000
-_FEW = 64  # values that are read at once; strips may have many, and only those of the chosen page matter
+_FEW = 64  # most values of a tag that are read with its page; longer lists (of strips) only for the chosen page
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _LETTERS = {1: "B", 2: "B", 7: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_VALUES = 500_000
@@ -22,10 +22,10 @@ FILL_ORDER, STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANAR, PREDICTOR =
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUB_IFDS = 322, 323, 324, 325, 330
 EXTRA, FORMAT, ORIENTATION, ICC = 338, 339, 274, 34675
 _CFA_SIZE, _CFA_PATTERN, _DNG = 33421, 33422, 50706
-_RAW_PHOTOMETRIC = {32803, 34892}  # a sensor's mosaic, and the same with its colours filled in
+_RAW_PHOTOMETRIC = {32803, 34892}  # colour filter array, and linear raw (the same demosaiced)
 _RAW_COMPRESSION = {32767, 32769, 32770, 34713, 34892, 65000, 65535}  # Sony, Epson, Samsung, Nikon, DNG, Kodak, Pentax
 _REDUCED, _MASK = 1, 4  # of SUBFILE
-_THUMBNAIL = 640  # pixels of the longer side: a first page so small, before one with four times its pixels, is one
+_THUMBNAIL = 640  # pixels of the longer side: a first page is one where a later one has four times its pixels
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[TiffPage]:
         seen.add(offset)
         page, following = _page(file, offset, order, big, main)
         at = following if main else at
-        if main:  # those below one that is itself below another are no picture of their own
+        if main:  # sub-IFDs of sub-IFDs are no picture of their own
             waiting = list(page.tags.get(SUB_IFDS, ()))
         yield page
 
