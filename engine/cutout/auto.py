@@ -21,8 +21,8 @@ from engine.media.images import bounding_box, flatten, has_real_alpha, open_with
 from engine.media.images.gate import shared_gate
 from engine.scene.scene import Element
 
-_MATTE = 75  # bytes a pixel that a clean edge takes, measured: `tests/bench/pictures.py`
-_LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: else what was found is no subject within it
+_MATTE = 75  # bytes a pixel that `matte` takes, measured: `tests/bench/pictures.py`
+_LEAST_INSIDE, _MOST_INSIDE = 0.1, 0.9  # of a frame's area: how much a subject inside it covers
 
 
 def cut_out(
@@ -30,11 +30,11 @@ def cut_out(
 ) -> Cutout:
     """Remove the background of a picture from `open_image`.
 
-    A picture with real alpha is its own cut-out, unless only a frame is see-through: then it is cut out inside that.
-    Otherwise the quality's model does it ("fast", "standard", "best"), the next lower one where that is out of reach,
-    and a plain-background key or GrabCut where none is; the notice says so. What a model made is kept in the folder
-    `cache` and taken from there the next time. The photo is made smaller to `WORKING_SIDE` first. Safe to call from
-    several threads. Raises CutoutError.
+    A picture with real alpha is kept as it is, unless its alpha only forms a frame (frame.py): then the subject is cut
+    out inside the frame. Otherwise the quality's model does it ("fast", "standard", "best"), the next faster one where
+    that is unavailable, and a plain-background key or GrabCut where none is available; the notice says so. A model's
+    result is cached in the folder `cache`. The photo is first scaled down to `WORKING_SIDE`. Thread-safe. Raises
+    CutoutError.
     """
     if quality not in QUALITIES:
         raise CutoutError(f"There is no cut-out quality {quality!r}", f"Use {', '.join(QUALITIES)}.")
@@ -48,8 +48,11 @@ def cut_out(
 
 
 def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Models) -> Cutout:
-    """Cut the subject out inside the frame that the file's alpha is; a ball or a box on its own has such a shape, too,
-    and is then all that there is."""
+    """Cut out the subject inside the opaque part of a picture whose alpha only forms a frame.
+
+    The file's own alpha is kept where the subject fills that part (a ball or a box on its own has such a shape, too),
+    and, with a doubt, where no subject was found in it or only GrabCut guessed one.
+    """
     box = bounding_box(photo)
     inside = bleed(photo.crop(box)).convert("RGB")
     found, own = _cut_photo(inside, quality, cache, models), np.asarray(photo.crop(box).getchannel("A"))
@@ -57,7 +60,7 @@ def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Mo
     share = np.count_nonzero(alpha >= 128) / max(1, int(np.count_nonzero(own >= 128)))
     if share > _MOST_INSIDE:
         return Cutout(bleed(photo), "alpha", empty_doubt(_alpha(photo)))
-    # a guess is no reason to cut into what may be a subject already
+    # GrabCut only guesses, and what is inside the frame may be the subject already
     if share < _LEAST_INSIDE or found.source == "grabcut":
         return Cutout(
             bleed(photo), "alpha", (f"Only a frame is see-through, and no subject was found in it. {ADVICE}",)
@@ -71,7 +74,7 @@ def _cut_inside(photo: Image.Image, quality: str, cache: Path | None, models: Mo
 
 
 def _cut_photo(photo: Image.Image, quality: str, cache: Path | None, models: Models) -> Cutout:
-    """Cut an RGB photo out by the best of the quality's models that can be had, or without one."""
+    """Cut out an RGB photo with the first available model on the quality's ladder, else with a fallback."""
     wanted, faults = ladder(quality)[0], []
     for model in ladder(quality):
         try:
@@ -87,7 +90,7 @@ def _cut_photo(photo: Image.Image, quality: str, cache: Path | None, models: Mod
 
 
 def uncut(photo: Image.Image) -> Cutout:
-    """Return the photo as it is, background and all; where it is see-through it stays so."""
+    """Return the photo as RGBA, background and all, scaled down to `WORKING_SIDE`; its own transparency stays."""
     photo = within(photo, WORKING_SIDE)
     if photo.mode == "RGBA":
         return Cutout(bleed(photo), "none", empty_doubt(_alpha(photo)))
@@ -100,7 +103,7 @@ def cut_out_element(
     """Open an element's picture and cut it out as the element says: `auto`, `none`, or with a mask file.
 
     Paths are relative to `root`, the scene file's folder. A background is never cut out: its picture is RGB, in the
-    size in which it was opened. The notice also says what is wrong with a file. Raises ImageError, CutoutError.
+    size in which it was opened. The notice also includes those of opening the files. Raises ImageError, CutoutError.
     """
     opened = open_with_notices(root / element.image)
     photo, told = opened.picture, opened.notices
@@ -130,7 +133,7 @@ def _by_model(photo: Image.Image, model: str, cache: Path | None, models: Models
 
 
 def _by_fallback(photo: Image.Image, fault: Unavailable) -> Cutout:
-    """Not kept in the cache: the next time a model may be there."""
+    """Cut out a photo by a plain background or GrabCut. Not cached: next time a model may be available."""
     with shared_gate().holding(_MATTE * photo.width * photo.height):
         picture, source = fallback.key_plain_background(photo), "plain background"
         if picture is None:

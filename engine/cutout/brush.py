@@ -17,10 +17,10 @@ _NOTHING_LEFT = "The mask leaves nothing of the photo. White is what stays; perh
 
 
 def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
-    """Return the photo where the mask is white (or opaque, for a mask that is an alpha channel), soft where it is grey.
+    """Cut out a photo with a mask: white (opaque, for one that is an alpha channel) stays, grey is partial alpha.
 
-    The mask has any size and is stretched over the photo. Where the photo itself is see-through it stays so. Masks of
-    label tools and of ComfyUI are understood; the notice says so where more than one thing could be meant.
+    The mask has any size and is stretched over the photo; the photo's own alpha is multiplied in. Masks of labelling
+    tools and of ComfyUI are understood; the notice says so where a mask can be read in more than one way.
     """
     photo = within(photo, WORKING_SIDE)
     white, notice = understood(mask)
@@ -34,8 +34,7 @@ def apply_mask(photo: Image.Image, mask: Image.Image) -> Cutout:
 
 
 def retouch(photo: Image.Image, cutout: Cutout, add: Image.Image | None, remove: Image.Image | None) -> Cutout:
-    """Return a cut-out with the brush's strokes: `add` brings the photo back, `remove` takes away and wins where both
-    are.
+    """Apply brush strokes to a cut-out: `add` restores the photo, `remove` erases it and wins where both are.
 
     Masks have any size and mode ("1", "L", or RGBA whose alpha holds the stroke); None is no stroke. The result has the
     cut-out's size. Raises CutoutError where the photo is not the one the cut-out was made from.
@@ -51,7 +50,7 @@ def retouch(photo: Image.Image, cutout: Cutout, add: Image.Image | None, remove:
 
 
 def _recut(photo: Image.Image, alpha: np.ndarray) -> Image.Image:
-    if has_real_alpha(photo):  # its colours are clean already
+    if has_real_alpha(photo):  # its colours are free of the background already
         own = bleed(photo)
         own.putalpha(Image.fromarray(_bytes(alpha)))
         return own
@@ -60,8 +59,7 @@ def _recut(photo: Image.Image, alpha: np.ndarray) -> Image.Image:
 
 
 def _painted(mask: Image.Image | None, size: tuple[int, int]) -> np.ndarray:
-    """Return the strokes over a photo of `size`, (H, W) in 0..1. A mask that is enlarged gets a soft edge, not
-    stairs."""
+    """Resize a mask to a photo of `size`, (H, W) in 0..1; None gives zeros. Enlarging interpolates, for a soft edge."""
     if mask is None:
         return np.zeros((size[1], size[0]), np.float32)
     drawn = mask.mode in ("RGBA", "LA") and lowest(mask.getchannel("A")) < 255

@@ -13,17 +13,17 @@ from engine.disk import atomic
 
 _VERSION = 2  # raise it when cut-outs come out differently
 _MAX_BYTES = 500_000_000
-_FILE = "cutout-{}.png"  # nothing else in the folder is touched
+_FILE = "cutout-{}.png"  # files of other names in the folder are not touched
 
 
 def key(photo: Image.Image, model: str) -> str:
-    """Return a name for what `model` makes of a photo's pixels."""
+    """Compute the cache key, a SHA-256 hash, of what `model` makes of a photo's pixels."""
     head = f"{_VERSION} {model} {photo.mode} {photo.width}x{photo.height}\n".encode()
     return hashlib.sha256(head + photo.tobytes()).hexdigest()
 
 
 def get(folder: Path, name: str, size: tuple[int, int]) -> Image.Image | None:
-    """Return the picture kept under a name, or None where there is none, or it is damaged or of another size."""
+    """Read a picture from the cache; None where there is none, or it is damaged or of another size."""
     path = folder / _FILE.format(name)
     try:
         with Image.open(path, formats=("PNG",)) as opened:
@@ -38,7 +38,7 @@ def get(folder: Path, name: str, size: tuple[int, int]) -> Image.Image | None:
 
 
 def put(folder: Path, name: str, picture: Image.Image) -> None:
-    """Keep a picture, whole or not at all. A full or read-only disk is no reason to fail: then it is not kept."""
+    """Write a picture to the cache, atomically. Does nothing where the disk is full or read-only."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic.whole(folder / _FILE.format(name), even_protected=True) as growing:
@@ -49,8 +49,7 @@ def put(folder: Path, name: str, picture: Image.Image) -> None:
 
 
 def prune(folder: Path, max_bytes: int = _MAX_BYTES) -> None:
-    """Delete the cut-outs that were not used for longest until the rest fits into `max_bytes`. Sweeps what
-    killed writers have left."""
+    """Delete the least recently used cut-outs until the rest fits into `max_bytes`, and killed writers' files."""
     atomic.sweep_folder(folder)
     entries = []
     for path in folder.glob(_FILE.format("*")):

@@ -12,14 +12,14 @@ _PLAIN_SHARE = 0.8  # of the border's pixels must lie on one smooth colour
 _NEAR = 7.0  # CIE76 colour difference within which a border pixel counts as that colour
 _GRABCUT_SIDE = 384  # pixels; GrabCut's time grows with the area, its edge is refined at full size
 
-_GRABCUT_HOLE = 0.05  # of the subject: it tears larger holes into a subject than a model does
+_GRABCUT_HOLE = 0.05  # of the subject's area: GrabCut tears larger holes than a model does
 
 
 def key_plain_background(photo: Image.Image) -> Image.Image | None:
-    """Cut the subject of an RGB photo off an even or evenly shaded backdrop; None where the backdrop is not plain.
+    """Key out the plain or evenly shaded backdrop of an RGB photo; None where the backdrop is not plain.
 
-    The backdrop is a plane in Lab fitted to the border (studio light falls off). It is removed from the border
-    inwards, so that the same colour inside the subject stays.
+    The backdrop is a plane in Lab fitted to the border (studio light falls off). It is removed from the border inwards,
+    so that the same colour inside the subject stays.
     """
     colours = as_floats(photo)
     lab = cv2.cvtColor(colours, cv2.COLOR_RGB2LAB)
@@ -28,7 +28,7 @@ def key_plain_background(photo: Image.Image) -> Image.Image | None:
         return None
     outside = _flood(lab, backdrop, near=max(6.0, 3 * noise))
     solid = clean(~outside)
-    behind = spread(lab * (~solid)[..., None], (~solid).astype(np.float32))  # with its shadows, unlike the plane
+    behind = spread(lab * (~solid)[..., None], (~solid).astype(np.float32))  # with shadows, unlike the plane
     rim = grown(solid, 2) - grown(solid, -2)
     contrast = np.linalg.norm(lab - behind, axis=2)
     alpha = np.where(rim > 0, np.clip((contrast - 3) / 17, 0, 1), solid).astype(np.float32)
@@ -36,10 +36,10 @@ def key_plain_background(photo: Image.Image) -> Image.Image | None:
 
 
 def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
-    """Return what is reached from the border over pixels like the backdrop, or over its soft shadows; boolean (H, W).
+    """Flood the background from the border, boolean (H, W): pixels like the backdrop or in its soft shadows.
 
-    A shadow is darker than the backdrop, hardly differs in hue, and has no edge. Gaps of a few pixels let nothing
-    through: they are where a white rim meets a white backdrop.
+    A shadow is darker than the backdrop, hardly differs in hue, and has no edge. Gaps of a few pixels do not connect:
+    they are where a white rim meets a white backdrop.
     """
     smoothed = cv2.GaussianBlur(lab, (0, 0), 1.2)
     difference = smoothed - backdrop
@@ -57,8 +57,10 @@ def _flood(lab: np.ndarray, backdrop: np.ndarray, near: float) -> np.ndarray:
 
 
 def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Return the backdrop's Lab colour at every pixel (H, W, 3) and how far the border strays from it; None if not
-    plain."""
+    """Fit the backdrop to the border, as its Lab colour at every pixel (H, W, 3); None where it is not plain.
+
+    Returns also how far the border's pixels lie from the fit on average.
+    """
     height, width = lab.shape[:2]
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     terms = np.dstack([np.ones_like(rows), columns / width - 0.5, rows / height - 0.5])
@@ -79,7 +81,7 @@ def _fit_backdrop(lab: np.ndarray) -> tuple[np.ndarray | None, float]:
 
 
 def _three_sides_plain(inliers: np.ndarray, ring: np.ndarray) -> bool:
-    """Return a bust fills much of the lower border; the other three are then plain nearly throughout."""
+    """Check whether three of the four borders are plain: a bust fills much of the lower one."""
     plain = np.zeros(ring.shape, bool)
     plain[ring] = inliers
     shares = sorted(float(side.mean()) for side in (plain[0], plain[-1], plain[:, 0], plain[:, -1]))

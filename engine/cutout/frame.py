@@ -10,16 +10,18 @@ import numpy as np
 from PIL import Image
 
 _SIDE = 256  # pixels at which the shape is judged
-# Share of the area in which the shape and the nearest frame agree; a cardboard box from its corner has 0.9.
+# Least intersection over union of the shape and the nearest frame; a cardboard box seen from a corner has 0.9.
 _FITS = 0.97
-_OPEN = 0.005  # share of the picture outside of it
-_LARGE = 0.25  # share of the picture inside of it
-_PLAIN = 6.0  # levels: a shape of one colour is a drawing, not a photo in a frame
+_OPEN = 0.005  # least share of the picture outside of the frame
+_LARGE = 0.25  # least share of the picture inside of the frame
+_PLAIN = 6.0  # levels, standard deviation: a shape of one colour is a drawing, not a photo in a frame
 
 
 def is_only_a_frame(picture: Image.Image) -> bool:
-    """Return whether the alpha of an RGBA picture is a frame: an ellipse or a rectangle, straight or tilted, its
-    corners round or not, without holes; and more than one colour inside."""
+    """Check whether the alpha of an RGBA picture only forms a frame around a picture of more than one colour.
+
+    A frame is an ellipse or a rectangle without holes, upright or rotated, its corners rounded or not.
+    """
     small = picture.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small)
@@ -34,8 +36,11 @@ def is_only_a_frame(picture: Image.Image) -> bool:
 
 
 def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
-    """Return how well a shape (H, W) fits into the rectangle around it as the better of an ellipse and a rounded
-    rectangle of its own area: their common area over that of both together."""
+    """Measure how well a shape, boolean (H, W), fills its rotated bounding rectangle, as intersection over union.
+
+    It is compared with the inscribed ellipse, and with the rectangle whose corners are rounded to the shape's area; the
+    better counts.
+    """
     (x, y), sides, angle = around
     width, height = (side + 1 for side in sides)
     rows, columns = np.mgrid[: solid.shape[0], : solid.shape[1]]
@@ -43,7 +48,7 @@ def _agreement(solid: np.ndarray, around: cv2.typing.RotatedRect) -> float:
     across = np.abs((columns - x) * np.cos(turn) + (rows - y) * np.sin(turn))
     down = np.abs((rows - y) * np.cos(turn) - (columns - x) * np.sin(turn))
     missing = max(0.0, width * height - np.count_nonzero(solid))
-    radius = min(np.sqrt(missing / (4 - np.pi)), width / 2, height / 2)  # of corners that would take so much away
+    radius = min(np.sqrt(missing / (4 - np.pi)), width / 2, height / 2)  # of four rounded corners with the missing area
     beyond = np.hypot(np.maximum(across - width / 2 + radius, 0), np.maximum(down - height / 2 + radius, 0))
     rounded = (beyond <= radius) & (across <= width / 2) & (down <= height / 2)
     ellipse = (2 * across / width) ** 2 + (2 * down / height) ** 2 <= 1

@@ -13,14 +13,14 @@ from engine.cutout.result import is_inside_out
 from engine.media.images import lowest
 
 _LABELS = 32  # most classes in one mask
-_DIM = 128  # a mask without anything as bright keeps nothing as it stands
+_DIM = 128  # a mask that is darker throughout would keep nothing
 _HIGHEST_LABEL = 64  # beside the 255 that says "no class"
 _VOID = (224, 224, 192)  # PASCAL VOC's colour for the doubtful rim between two classes
 _GREY = 12  # levels that channels of a grey picture may differ by, as a JPEG makes them
 
 
 def understood(mask: Image.Image) -> tuple[Image.Image, str]:
-    """Return the mask as L, white being what stays, and a sentence where it was not read as it stands."""
+    """Convert a mask to L, where white is kept; and return a notice where it was not taken as it is, else ""."""
     if mask.mode in ("RGBA", "LA") and lowest(mask.getchannel("A")) < 255:
         alpha = mask.getchannel("A")
         if is_inside_out(np.asarray(alpha)):
@@ -49,7 +49,7 @@ def _of_greys(grey: Image.Image) -> tuple[Image.Image, str]:
 
 
 def _of_colours(colours: Image.Image) -> tuple[Image.Image, str]:
-    """Return one colour a class on black; any other picture counts by how bright it is."""
+    """Convert a mask of one colour per class on black to white on black; any other picture to its luminance."""
     found = colours.getcolors(_LABELS) or []
     classes = [colour for _, colour in found if colour not in ((0, 0, 0), _VOID)]
     if not classes or all(colour != (0, 0, 0) for _, colour in found):

@@ -10,16 +10,16 @@ import numpy as np
 from PIL import Image
 
 _GUIDE_SIDE = 512  # pixels; the edge is sought at this size and applied at full size
-_SURE = 0.65  # of the model; at 0.5 it keeps scraps of the background that lie beside the subject
+_SURE = 0.65  # the model's alpha from which it is the subject; from 0.5, scraps of the background beside it stay
 _SPECK = 0.04  # of the largest part's area: smaller islands are the model's noise
-_CERTAIN, _SURELY = 0.9, 0.5  # of the model, on this share of an island: its soft edge is never certain
-_STANDS_OUT = 1.2  # times what colours vary by, inside and around
-_FEW, _MOST_ISLANDS = 12, 20  # pixels; islands that are looked at
+_CERTAIN, _SURELY = 0.9, 0.5  # the model's alpha, on this share of an island (its soft edge has less)
+_STANDS_OUT = 1.2  # times the colours' standard deviations, inside plus around, must lie between their means
+_FEW, _MOST_ISLANDS = 12, 20  # pixels of the smallest island that is kept; number of islands that are examined
 _PINHOLE = 0.002  # of the subject's area: smaller holes are noise, larger ones are a cup's handle
 
 
 def matte(photo: Image.Image, mask: Image.Image) -> Image.Image:
-    """Clean a model's mask along the photo's own edges and give the cut-out (RGBA, straight alpha, the photo's size).
+    """Refine a model's mask along the photo's edges and return the cut-out (RGBA, straight alpha, the photo's size).
 
     `photo` is RGB, `mask` L of any size, white = keep.
     """
@@ -30,8 +30,11 @@ def matte(photo: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def refine(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Pull a soft mask to the photo's edges. Away from its edge the subject is opaque and the rest is empty: what a
-    small model leaves half see-through there (a flag behind a shoulder, a cat's neck) is doubt, not glass."""
+    """Refine a soft mask (H, W) along the photo's edges with a guided filter.
+
+    Away from its edge the subject becomes opaque and the rest transparent: partial alpha that a small model leaves
+    there (a flag behind a shoulder, a cat's neck) is uncertainty, not glass.
+    """
     height, width = alpha.shape
     scale = min(1.0, _GUIDE_SIDE / max(height, width))
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -62,9 +65,9 @@ def clean(
     guide: np.ndarray | None = None,
     certain: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return a boolean mask (H, W) without islands, and without holes below the share `pinhole` of the subject.
+    """Remove small islands from a boolean mask (H, W) and fill holes below the share `pinhole` of the subject.
 
-    An island stays, however small, where it lies in `certain` (H, W) and, with a `guide` of colours (H, W, 3), stands
+    A small island stays where the model is `certain` (H, W) of it and, with a `guide` of colours (H, W, 3), it stands
     out from what is around it: a star beside a runner, unlike a scrap of the background.
     """
     solid = solid.astype(np.uint8)
@@ -86,7 +89,7 @@ def clean(
 
 
 def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarray | None, certain: np.ndarray) -> bool:
-    """Return whether an island is one of its own: sure throughout, and of other colours than its surroundings."""
+    """Check whether an island is an object of its own: mostly `certain`, and of other colours than its surroundings."""
     left, top, width, height, _ = box
     reach = max(4, max(width, height) // 2)
     window = np.s_[max(0, top - reach) : top + height + reach, max(0, left - reach) : left + width + reach]
@@ -95,7 +98,7 @@ def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarr
         return False
     if guide is None:
         return True
-    around &= grown(island, 2) == 0  # its soft edge belongs to neither
+    around &= grown(island, 2) == 0  # the island's soft edge belongs to neither
     if not around.any():
         return False
     inner, outer = guide[window][island], guide[window][around]
@@ -104,7 +107,7 @@ def _is_a_thing(labels: np.ndarray, box: np.ndarray, label: int, guide: np.ndarr
 
 
 def grown(solid: np.ndarray, pixels: int) -> np.ndarray:
-    """Return the mask grown by so many pixels, shrunk for a negative number, as float32."""
+    """Dilate a mask by so many pixels, or erode it where the number is negative; float32."""
     side = 2 * abs(pixels) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     change = cv2.dilate if pixels > 0 else cv2.erode
@@ -116,9 +119,9 @@ def _steepened(alpha: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _guided_filter(guide: np.ndarray, target: np.ndarray, radius: int, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coefficients of the colour guided filter (He, Sun and Tang 2010; fast form 2015): in every window the
-    target is a linear function of the guide's colour, so that its edges fall where the photo's do.
+    """Compute the coefficients of the colour guided filter (He, Sun and Tang 2010; fast form 2015).
 
+    In every window the target is a linear function of the guide's colour, so that its edges fall where the photo's do.
     Returns slope (H, W, 3) and offset (H, W).
     """
 
@@ -142,7 +145,7 @@ def _guided_filter(guide: np.ndarray, target: np.ndarray, radius: int, eps: floa
 
 
 def estimate_foreground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return the subject's own colour at every pixel, free of the old background's, which would show as a fringe.
+    """Estimate the subject's own colour at every pixel, free of the old background's, which would show as a fringe.
 
     Blur fusion in two passes (Forte and Pitié, "Approximate Fast Foreground Colour Estimation", ICIP 2021).
     """
@@ -159,7 +162,7 @@ def estimate_foreground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _blur_fusion(
     colours: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray, radius: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return one pass over one channel, all (H, W)."""
+    """Run one pass of blur fusion on one channel; returns the new foreground and background, all (H, W)."""
     kernel = (2 * radius + 1, 2 * radius + 1)
     weight = cv2.blur(alpha, kernel)
     foreground = cv2.blur(foreground * alpha, kernel) / (weight + 1e-5)
@@ -169,8 +172,10 @@ def _blur_fusion(
 
 
 def bleed(picture: Image.Image) -> Image.Image:
-    """Return an RGBA picture whose see-through pixels take the colour of the subject next to them. It looks the same;
-    but what lies there (black, mostly) no longer creeps into the edge when the picture is scaled or turned."""
+    """Fill the transparent pixels of an RGBA picture with the subject's colour next to them.
+
+    It looks the same, but their old colour (mostly black) no longer bleeds into the edge when the picture is resampled.
+    """
     pixels = np.asarray(picture)
     alpha = pixels[..., 3]
     if alpha.min() > 0 or alpha.max() == 0:
@@ -203,7 +208,7 @@ def as_floats(image: Image.Image) -> np.ndarray:
 
 
 def compose(colours: np.ndarray, alpha: np.ndarray) -> Image.Image:
-    """RGBA image from colours and alpha."""
+    """Compose an RGBA image from colours and alpha."""
     pixels = np.empty((*alpha.shape, 4), np.uint8)
     for channel in range(4):
         values = alpha if channel == 3 else colours[..., channel]

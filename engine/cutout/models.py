@@ -20,17 +20,17 @@ _LADDER = ("birefnet-general-lite", "u2net", "u2netp")  # from best to fast; whe
 _FORGET_AFTER = 300.0  # seconds until a model that could not be had is tried again
 _MASK_SIDE = 1024  # pixels; no model looks at more
 
-_IMPORTING = threading.Lock()  # numba's switch belongs to the whole process
+_IMPORTING = threading.Lock()  # numba's JIT setting is one for the whole process
 
 
 class Session(Protocol):
-    """What is needed of a rembg session."""
+    """The part of a rembg session's interface that is used here."""
 
     def predict(self, image: Image.Image) -> list[Image.Image]: ...
 
 
 class Models:
-    """The loaded models. Safe to share between threads: a model is loaded once, and one inference runs at a time.
+    """The loaded models. Thread-safe: a model is loaded once, and one inference runs at a time.
 
     `load` makes a session for a model's name and raises Unavailable where it cannot be had; tests pass their own.
     """
@@ -46,7 +46,7 @@ class Models:
         self._inference = threading.Lock()
 
     def mask(self, model: str, photo: Image.Image) -> Image.Image:
-        """Return the model's soft mask (L, white = subject) of an RGB photo. Raises Unavailable."""
+        """Predict the soft mask (L, white = subject) of an RGB photo. Raises Unavailable."""
         session = self._session(model)
         with self._inference:
             try:
@@ -80,24 +80,24 @@ class Models:
 
 @cache
 def shared_models() -> Models:
-    """Return the process's models, made at the first use: they are large, so there is one set."""
+    """Return the process's only set of models, created at the first call: they are large."""
     return Models()
 
 
 def ladder(quality: str) -> tuple[str, ...]:
-    """Return the models to try for a quality, in order."""
+    """Return the models to try for a quality, in order: its own, then the faster ones."""
     return _LADDER[_LADDER.index(QUALITIES[quality]) :]
 
 
 def model_view(photo: Image.Image) -> Image.Image:
-    """Return the photo as small as a model's mask needs it: rembg would scale a full-size mask back up, slowly."""
+    """Scale a photo down to what a model's mask needs: rembg would scale a full-size mask back up, slowly."""
     view = photo.convert("RGB")
     view.thumbnail((_MASK_SIDE, _MASK_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return view
 
 
 def load_session(model: str) -> Session:
-    """Return a rembg session for a model by name, its weights fetched where they are missing. Raises Unavailable."""
+    """Create a rembg session for a model by name, downloading missing weights. Raises Unavailable."""
     path: Path | None = None
     if model in weights.WEIGHTS:
         folder = weights.weights_folder()
@@ -118,17 +118,17 @@ def load_session(model: str) -> Session:
 
 
 def _session_class(model: str) -> type[Any]:
-    """rembg's class for a model.
+    """Import rembg's class for a model.
 
-    rembg imports pymatting, which on its very first import compiles for half a minute on two cores. Nothing of it is
-    used here (`matte.estimate_foreground` is as good and needs no compiler), so it is imported uncompiled.
+    rembg imports pymatting, whose very first import compiles for half a minute on two cores. Nothing of it is used here
+    (`matte.estimate_foreground` is as good and needs no compiler), so it is imported with numba's JIT disabled.
     """
     silence()  # onnxruntime reports to its maker when it is imported
     import numba
     import onnxruntime  # noqa: F401 - before rembg, which ends the whole process where this is missing
 
     with _IMPORTING:
-        config: Any = numba.config  # it makes its names while it is imported
+        config: Any = numba.config  # its names are defined at import, unknown to mypy
         before = config.DISABLE_JIT
         config.DISABLE_JIT = True
         try:
@@ -140,7 +140,7 @@ def _session_class(model: str) -> type[Any]:
 
 
 def _placed(base: type[Any], folder: Path, path: Path | None) -> type[Any]:
-    """rembg's session class with our weights folder instead of the one it reads from the environment."""
+    """Derive from rembg's session class one that uses our weights folder instead of the one in the environment."""
 
     class Placed(base):  # type: ignore[misc]  # a class that is known at run time only: rembg has no types
         @classmethod
@@ -157,7 +157,10 @@ def _placed(base: type[Any], folder: Path, path: Path | None) -> type[Any]:
 
 
 def _options() -> Any:
-    """onnxruntime's own default is one thread per physical core. The graphics card is left to the video model."""
+    """Return onnxruntime's session options, with its default of one thread per physical core.
+
+    The graphics card is left to the video model.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -9,7 +9,7 @@ _LIGHT, _DARK = 250, 220
 
 
 def checkerboard(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the whole picture, centred in `size` (width, height) on a checkerboard. Never enlarged. Returns RGB."""
+    """Draw the whole picture, centred and never enlarged, on a checkerboard of `size` (width, height). Returns RGB."""
     width, height = size
     scale = min(width / picture.width, height / picture.height, 1.0)
     inner = picture.convert("RGBA")

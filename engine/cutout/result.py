@@ -31,7 +31,8 @@ class Cutout:
 
     `picture` is RGBA with straight alpha in the photo's own frame, its longer side at most `WORKING_SIDE` pixels.
     `source` says how it was made: "alpha" (the file's own), a model's name, "plain background", "grabcut", "mask", or
-    "none" (not cut out). `doubts` are sentences about what looks wrong, `notice` one about a way that was not open.
+    "none" (not cut out). `doubts` are sentences about what looks wrong, `notice` is about how it was made, such as a
+    fallback.
     """
 
     picture: Image.Image
@@ -41,16 +42,18 @@ class Cutout:
 
 
 def empty_doubt(alpha: np.ndarray) -> tuple[str, ...]:
-    """Return the doubt that nothing is left of what the file or a person says is the subject: a ghost and a small thing
-    in a large frame are there. `alpha` is (H, W) uint8."""
+    """Return the doubt that a cut-out by the file's own alpha or by a person is empty; a faint or tiny subject is not.
+
+    `alpha` is (H, W) uint8.
+    """
     return (_EMPTY_DOUBT,) if np.count_nonzero(alpha > ALPHA_FLOOR) < _FEW else ()
 
 
 def is_inside_out(alpha: np.ndarray) -> bool:
-    """Return whether the background is kept and the subject is the hole, as an inverted mask has it. `alpha` is (H, W)
-    uint8.
+    """Check whether the background is kept and the subject is a hole, as an inverted mask has it.
 
-    What is kept lies along the borders, and is missing in the middle; a bust's hole may reach the lower border.
+    `alpha` is (H, W) uint8. The kept part lies along the borders and is missing in the middle; a bust's hole may reach
+    the lower border.
     """
     kept = alpha >= 128
     height, width = kept.shape
@@ -63,7 +66,7 @@ def is_inside_out(alpha: np.ndarray) -> bool:
 
 
 def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
-    """Return what looks wrong with a cut-out that somebody's algorithm made. `alpha` is (H, W) uint8."""
+    """Return the doubts about a cut-out that an algorithm made. `alpha` is (H, W) uint8."""
     solid = alpha >= 128
     if solid.mean() < _EMPTY:
         return (_EMPTY_DOUBT,)
@@ -74,8 +77,10 @@ def doubts_about(alpha: np.ndarray) -> tuple[str, ...]:
 
 
 def doubts_about_painted(alpha: np.ndarray, empty: str = _EMPTY_DOUBT) -> tuple[str, ...]:
-    """Return what looks wrong with a cut-out that a person or another program has painted, (H, W) uint8; `empty` is
-    said where nothing is left. That all of the photo stays may be meant."""
+    """Return the doubts about a cut-out that a person or another program has painted, (H, W) uint8.
+
+    `empty` is the doubt where nothing is left. All of the photo being kept is no doubt: it may be meant.
+    """
     solid = alpha >= 128
     if empty_doubt(alpha):
         return (empty,)

@@ -10,7 +10,7 @@ from engine.cutout.weights import Unavailable
 
 
 def is_here(quality: str) -> bool:
-    """Return whether a quality's weights lie on this machine."""
+    """Check whether a quality's weights are on this machine."""
     model = QUALITIES[quality]
     if model in weights.WEIGHTS:
         return weights.find(model, weights.weights_folder()) is not None
@@ -18,7 +18,7 @@ def is_here(quality: str) -> bool:
 
 
 def prepare(quality: str = "fast", say: Callable[[str], None] = print) -> bool:
-    """Have a quality's weights on this machine, downloading them where they are missing, and `say` so.
+    """Download a quality's weights where they are missing on this machine, and `say` so.
 
     Returns whether they are there. Where not, cut-outs still work, with a fallback and a notice.
     """

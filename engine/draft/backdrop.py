@@ -14,8 +14,8 @@ CLOSE_BLUR = 0.009  # and behind people close to the camera
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The background in world pixels: `sharp` and `soft` (h, w, 3) uint8 RGB, larger than the frame by `origin`
-    pixels (x, y) on each side; `light` the side its light comes from, -1 left to 1 right."""
+    """The background in world pixels: `sharp` and `soft` (blurred far away), (h, w, 3) uint8 RGB, larger than the frame
+    by `origin` pixels (x, y) on each side; `light` the side its light comes from, -1 left to 1 right."""
 
     sharp: np.ndarray
     soft: np.ndarray
@@ -23,7 +23,10 @@ class Backdrop:
     light: float
 
     def behind(self, box: tuple[float, float, float, float]) -> np.ndarray:
-        """Return the part behind a box (left, top, right, bottom in frame pixels) and some more around it."""
+        """Crop the part behind a box (left, top, right, bottom in frame pixels), with a margin.
+
+        Where that is only a few pixels, all of it.
+        """
         left, top, right, bottom = box
         more_x, more_y = 0.35 * (right - left), 0.15 * (bottom - top)
         rows, columns = self.sharp.shape[:2]
@@ -35,8 +38,11 @@ class Backdrop:
 
 
 def backdrop_of(picture: Image.Image, size: tuple[int, int], reach: float, blur: float, ground: float) -> Backdrop:
-    """Scale a picture to cover `size` times `reach`, centred; `blur` is the depth of field far away over the frame's
-    height, which fades towards the ground line (`ground` of the frame's height)."""
+    """Scale a picture to cover `size` times `reach`, centred, and prepare its depth of field.
+
+    `blur` is the blur far away, as a fraction of the frame's height; it fades out towards the ground line (`ground`,
+    also a fraction of that height).
+    """
     width, height = round(size[0] * reach), round(size[1] * reach)
     picture = picture.convert("RGB")
     factor = max(width / picture.width, height / picture.height)
@@ -51,7 +57,7 @@ def backdrop_of(picture: Image.Image, size: tuple[int, int], reach: float, blur:
 
 
 def _depth_of_field(sharp: np.ndarray, sigma: float, ground: float) -> np.ndarray:
-    """Blurred far away, sharp where the ground reaches the actors' feet."""
+    """Blur the background far away, by `sigma` pixels, fading to sharp at the row `ground`, the actors' feet."""
     soft = cv2.GaussianBlur(sharp, (0, 0), max(sigma, 0.3))
     far = np.clip((ground - np.arange(sharp.shape[0], dtype=np.float32)) / (0.35 * ground), 0, 1)
     far = (far * far * (3 - 2 * far))[:, None, None]
@@ -60,7 +66,7 @@ def _depth_of_field(sharp: np.ndarray, sigma: float, ground: float) -> np.ndarra
 
 
 def _light_side(sharp: np.ndarray) -> float:
-    """Where the light comes from, by where the bright parts are."""
+    """Estimate the side that the light comes from, -1 left to 1 right, by where the bright parts are."""
     small = cv2.resize(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), (32, 18), interpolation=cv2.INTER_AREA)
     bright = np.clip(small.astype(np.float32) - small.mean(), 0, None) ** 1.5
     if bright.sum() < 1:
@@ -69,11 +75,11 @@ def _light_side(sharp: np.ndarray) -> float:
 
 
 def studio(size: tuple[int, int], colours: list[np.ndarray], seed: int) -> Image.Image:
-    """Return a seamless paper backdrop: a wall that rounds into the floor, lit from one side, in a tint that suits the
-    cast.
+    """Paint a paper backdrop: a wall that curves into the floor, lit from one side, in a tint that suits the cast.
 
-    `colours` are Lab means of the cast's cut-outs; the seed chooses between a tint of their own hue and its
-    complement, and the side of the light."""
+    `colours` are Lab means of the cast's cut-outs; the seed chooses between a tint of their own hue and its complement,
+    and the side of the light.
+    """
     rng = np.random.default_rng([seed, 11])
     own = np.mean(colours, axis=0) if colours else np.array([60.0, 4.0, 12.0])
     chroma = float(np.hypot(own[1], own[2]))

@@ -45,8 +45,8 @@ class View:
 
 @dataclass(frozen=True)
 class Aim:
-    """What the camera looks at, in fractions of the frame, how much closer it may come, and how far it may pan to
-    either side, over the frame's shorter side."""
+    """What the camera looks at, in fractions of the frame; `closer`, how far it may push in, 0.1 for a tenth; `across`,
+    how far it may pan to either side, over the frame's shorter side."""
 
     x: float
     y: float
@@ -58,8 +58,10 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in fractions
 
 
 def aim_at(wish: tuple[float, float], boxes: Sequence[Box]) -> Aim:
-    """Return the point near the wished one about which the picture can be enlarged most before it cuts one of the boxes
-    off; boxes that lie outside the frame already do not count."""
+    """Choose the point near the wished one about which the picture can be enlarged most without cutting off a box.
+
+    Sides that lie outside the frame already do not count.
+    """
     best = (-1.0, Aim(*wish, CLOSER[0]))
     for x in np.linspace(0.3, 0.7, 17):
         for y in np.linspace(0.36, 0.72, 19):
@@ -72,7 +74,7 @@ def aim_at(wish: tuple[float, float], boxes: Sequence[Box]) -> Aim:
 
 
 def _until_cut(x: float, y: float, box: Box) -> float:
-    """By how much the picture can be enlarged about (x, y) until a side of the box leaves the frame."""
+    """Compute how far one can zoom in at (x, y), 0.1 for a tenth, until a side of the box leaves the frame."""
     left, top, right, bottom = box
     room = []
     for near, centre, edge in ((left, x, 0.01), (top, y, 0.01), (1 - right, 1 - x, 0.01), (1 - bottom, 1 - y, 0.015)):
@@ -83,7 +85,7 @@ def _until_cut(x: float, y: float, box: Box) -> float:
 
 @dataclass(frozen=True)
 class Camera:
-    """A move through a clip. `focus` is what it looks at, in pixels; `ground` the ground line, in pixels."""
+    """A camera move through a clip. `focus` is what it looks at, in pixels; `ground` the ground line, in pixels."""
 
     move: str
     width: int
@@ -96,7 +98,7 @@ class Camera:
     across: float = ACROSS[1]  # how far it pans to either side, over the shorter side
 
     def view(self, seconds: float) -> View:
-        """Where it looks at that time."""
+        """Return the view at that time."""
         way = glide(seconds / self.seconds) if self.seconds > 0 else 0.0
         side = min(self.width, self.height)
         across = (2 * way - 1) * self.across * side
@@ -120,7 +122,7 @@ class Camera:
         return View()
 
     def _handheld(self, seconds: float, way: float, side: int) -> View:
-        """Slow wandering and a little unrest: three sines an axis, with the seed's phases."""
+        """Compute a slow wander with a slight tremor: three sines an axis, with phases drawn from the seed."""
         slow, mid, quick = 0.19, 0.43, 0.97  # cycles a second; no common period within a clip
 
         def wander(first: int) -> float:
@@ -136,15 +138,17 @@ class Camera:
         return np.minimum(FAR + (1 - FAR) * down**1.4, NEAREST)
 
     def project(self, view: View, x: float, y: float, k: float) -> tuple[float, float]:
-        """Return the frame's pixel at which a world point of depth factor k appears."""
+        """Project a world point of depth factor k to a pixel of the frame."""
         scale = view.scale(k)
         px = (x - self.focus[0]) * scale + view.shift_x * k + view.orbit * (k - 1)
         py = (y - self.focus[1]) * scale + view.shift_y * k
         return self.focus[0] + px - view.roll * py, self.focus[1] + py + view.roll * px
 
     def rows(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For every row of the frame the background's world row, and offset and factor of its world columns:
-        x_world = offset + factor * x. Each (height,) float64. Roll is left out."""
+        """Compute for every row of the frame the background's world row, and offset and factor of its world columns.
+
+        x_world = offset + factor * x. Each (height,) float64. Roll is left out.
+        """
         world = np.linspace(-0.5 * self.height, 1.5 * self.height, 2 * self.height + 1)
         k = self.depth(world)
         seen = self.focus[1] + (world - self.focus[1]) * (1 + (view.zoom - 1) * k) + view.shift_y * k
@@ -155,7 +159,7 @@ class Camera:
         return y, offset, factor
 
     def reach(self) -> float:
-        """By how much the background has to be larger than the frame so that the camera never sees its edge."""
+        """Compute how many times the frame's size the background needs, for the camera never to see its edge."""
         margin = 0.0
         for step in range(33):
             view = self.view(self.seconds * step / 32)
@@ -169,8 +173,10 @@ class Camera:
 
 
 def inset_of(move: str, aspect: float) -> float:
-    """Return how much of the frame a move may lose at the left and at the right, in frame heights, for whoever moves in
-    it."""
+    """Return how much of the frame a move may cut off at the left and at the right, in frame heights.
+
+    Actors that travel stay clear of it.
+    """
     shift = min(aspect, 1.0)
     match move:
         case "still":
@@ -185,7 +191,7 @@ def inset_of(move: str, aspect: float) -> float:
 
 
 def camera_of(move: str, video: Video, seed: int, aim: Aim, ground: float) -> Camera:
-    """Return the camera of a clip; `ground` in fractions of the frame's height."""
+    """Create the camera of a clip; `ground` in fractions of the frame's height."""
     phases = tuple(float(p) for p in np.random.default_rng([seed, 7]).random(9))
     seconds = max(video.frames - 1, 1) / video.fps
     at = (aim.x * video.width, aim.y * video.height)

@@ -10,7 +10,7 @@ from engine.scene.scene import Scene, label
 
 @dataclass(frozen=True)
 class Act:
-    """What one of the cast does: a motion, and for a held object the cast index of the one who holds it."""
+    """What one of the cast does: a motion, and for a held object its holder's index in the cast."""
 
     motion: str = "idle"
     holder: int | None = None
@@ -25,7 +25,7 @@ class Screenplay:
 
 
 def direct(scene: Scene) -> Screenplay:
-    """Read the scene's direction; what is set explicitly wins over what the prompt says."""
+    """Read the scene's direction from the prompt; what the scene sets explicitly wins."""
     table, said = words(), _said(scene)
     prompt = tokens(said)
     names: dict[tuple[str, ...], int] = {(name_token(i),): i for i in range(len(scene.cast))}
@@ -45,7 +45,7 @@ def direct(scene: Scene) -> Screenplay:
 
 
 def hears(scene: Scene) -> bool:
-    """Return whether the prompt says anything that a draft can play: somebody's motion, or the camera's."""
+    """Check whether the prompt names anything that a draft can play: a motion or a camera move."""
     table, prompt = words(), tokens(_said(scene))
     return any(match(table.motion, prompt, at) or match(table.camera, prompt, at) for at in range(len(prompt)))
 
@@ -60,7 +60,7 @@ def _said(scene: Scene) -> str:
 
 
 def _shots(prompt: list[str], names: dict[tuple[str, ...], int], table: Words) -> dict[int, int]:
-    """Where a camera move is named, and by how many words. "She moves left" is none: she is the subject."""
+    """Find where a camera move is named, and by how many words. "She moves left" is none: she is the subject."""
     found, subject, at = {}, "", 0
     opens = True  # whether a new subject may come: at the start, after a comma, after "while"
     while at < len(prompt):
@@ -81,7 +81,7 @@ def _shots(prompt: list[str], names: dict[tuple[str, ...], int], table: Words) -
 
 
 def _read_camera(prompt: list[str], shots: dict[int, int], table: Words) -> str:
-    """Return the first move that is asked for; a camera that is only told what not to do keeps still."""
+    """Return the first camera move that is not negated; "still" where all are, "push_in" where none is named."""
     for at, length in shots.items():
         if not _negated(prompt, at, table):
             return table.camera[tuple(prompt[at : at + length])]
@@ -90,8 +90,11 @@ def _read_camera(prompt: list[str], shots: dict[int, int], table: Words) -> str:
 
 @dataclass
 class _Reader:
-    """Where the reading stands: who is spoken of, since the last verb and before it, and which verb waits for its
-    object or, at a start such as "dancing Mia", for its subject."""
+    """The state of reading a prompt.
+
+    `said`: cast members named since the last verb; `subjects`: those of the last verb; `waiting`: a verb that has no
+    object yet or, at a start such as "dancing Mia", no subject; `holding`: the characters who hold what is named next.
+    """
 
     said: list[int] = field(default_factory=list)
     subjects: list[int] = field(default_factory=list)
@@ -103,7 +106,7 @@ class _Reader:
 @dataclass(frozen=True)
 class _Text:
     """A prompt to be read: its words, the names in the cast, the word table, where camera moves are named and by how
-    many words, and which words are possessives ("Mia's")."""
+    many words, and the positions of possessives ("Mia's")."""
 
     prompt: list[str]
     names: dict[tuple[str, ...], int]
@@ -112,7 +115,7 @@ class _Text:
     owners: set[int]
 
     def owns(self, at: int, length: int) -> bool:
-        """Return whether this name only says whose the next thing is: "Mia's red cup"."""
+        """Check whether this name is only the possessive of what follows it: "Mia's red cup"."""
         if at + length - 1 not in self.owners:
             return False
         for after in range(at + length, min(at + length + 3, len(self.prompt))):
@@ -123,7 +126,7 @@ class _Text:
         return False
 
     def holder(self, at: int) -> int | None:
-        """Return who is meant by the words here: "(held) by Ann"."""
+        """Return the cast index of the name after a "by" at this place, as in "(held) by Ann"; else None."""
         if self.prompt[at : at + 1] != ["by"]:
             return None
         at += 2 if self.prompt[at + 1 : at + 2] == ["the"] else 1
@@ -132,8 +135,11 @@ class _Text:
 
 
 def _read_acts(scene: Scene, text: _Text) -> tuple[dict[int, str], dict[int, int]]:
-    """Return motions and holders by cast index. Subjects stand before their verb ("Mia and Ken dance"), or right after
-    it where nobody was named yet ("dancing Mia"); a verb without a name keeps the subject ("Mia sings and sways")."""
+    """Read motions and holders, by cast index.
+
+    Subjects stand before their verb ("Mia and Ken dance"), or right after it where nobody was named yet ("dancing
+    Mia"); a verb without a name keeps the subject ("Mia sings and sways").
+    """
     prompt, names, table = text.prompt, text.names, text.table
     motions: dict[int, str] = {}
     holders: dict[int, int] = {}
@@ -162,7 +168,7 @@ def _read_acts(scene: Scene, text: _Text) -> tuple[dict[int, str], dict[int, int
 
 
 def _on_word(scene: Scene, word: str, reader: _Reader, table: Words) -> None:
-    """Punctuation and the small words that say who the next verb belongs to."""
+    """Update the reader at punctuation and at function words, which decide whose the next verb is."""
     if word in ".;!?":
         reader.said, reader.waiting, reader.holding, reader.of_camera = [], None, [], False
     elif (word,) in table.grammar["camera"]:
@@ -175,7 +181,7 @@ def _on_word(scene: Scene, word: str, reader: _Reader, table: Words) -> None:
 
 
 def _negated(prompt: list[str], at: int, table: Words) -> bool:
-    """ "does not", "never", also with an adverb between: "does not slowly zoom in"."""
+    """Check whether a verb is negated: "does not", "never", also with an adverb between: "does not slowly zoom in"."""
     if at and prompt[at - 1].endswith("ly"):
         at -= 1
     return any(tuple(prompt[max(0, at - n) : at]) in table.grammar["negation"] for n in (1, 2))
@@ -184,7 +190,7 @@ def _negated(prompt: list[str], at: int, table: Words) -> bool:
 def _on_held_by(
     scene: Scene, by: int, motion: str, reader: _Reader, motions: dict[int, str], holders: dict[int, int]
 ) -> None:
-    """ "A cup held by Ann"."""
+    """Give the objects that were named to their holder `by`, as in "A cup held by Ann"."""
     for i in reader.said or reader.subjects:
         if scene.cast[i].role == "object":
             holders.setdefault(i, by)
@@ -216,14 +222,14 @@ def _on_verb(scene: Scene, motion: str, reader: _Reader, motions: dict[int, str]
     reader.holding = [i for i in reader.subjects if scene.cast[i].role == "character"]
     for i in reader.subjects:
         grip = motion in ("hold", "lift") and scene.cast[i].role == "character"
-        if motions.get(i, "hold") in ("hold", "idle"):  # holding goes along with whatever else they do
+        if motions.get(i, "hold") in ("hold", "idle"):  # a motion replaces holding: the held object stays held
             motions[i] = "hold" if grip else motion
 
 
 def _on_pronoun(
     scene: Scene, word: tuple[str, ...], reader: _Reader, table: Words, motions: dict[int, str], holders: dict[int, int]
 ) -> None:
-    """ "the product", "she", "everyone": those of the role that the sentence can mean."""
+    """Resolve "the product", "she", "everyone" and the like to the cast members of that role that they can mean."""
     role = "object" if word in table.grammar["objects"] else "character"
     every = [i for i, element in enumerate(scene.cast) if element.role == role]
     if word not in table.grammar["groups"]:
@@ -234,13 +240,16 @@ def _on_pronoun(
 
 
 def _settle_holding(scene: Scene, motions: dict[int, str], holders: dict[int, int]) -> None:
-    """Whoever holds gets something to hold, and whatever is held somebody who holds it; without a partner a held
-    object rests and a holder stands."""
+    """Give every holder an object and every held object a holder, in place, where there are any.
+
+    A held object without a holder becomes idle, a holder without an object keeps its motion, and an object that the
+    scene tells to do something else is released.
+    """
     characters = [i for i, element in enumerate(scene.cast) if element.role == "character"]
     objects = [i for i, element in enumerate(scene.cast) if element.role == "object"]
     for i in objects:
         if scene.cast[i].motion not in (None, "hold", "lift"):
-            holders.pop(i, None)  # it was told to do something else
+            holders.pop(i, None)  # the scene tells it to do something else
         elif motions.get(i) == "hold" and i not in holders and characters:
             free = [c for c in characters if c not in holders.values()] or characters
             holders[i] = next((c for c in free if motions.get(c) in ("hold", "lift")), free[0])

@@ -6,13 +6,13 @@ import math
 
 
 def smooth(p: float) -> float:
-    """Smootherstep (Perlin 2002): 0 to 1 with zero speed and acceleration at both ends; clamped outside."""
+    """Compute smootherstep (Perlin 2002): 0 to 1 with zero speed and acceleration at both ends; clamped outside."""
     p = min(max(p, 0.0), 1.0)
     return p * p * p * (p * (6 * p - 15) + 10)
 
 
 def glide(p: float, ramp: float = 0.25) -> float:
-    """0 to 1 at an even speed but for a soft start and stop, each lasting `ramp` (at most 0.5) of the way."""
+    """Move from 0 to 1 at an even speed, with a soft start and stop that each last `ramp` (at most 0.5) of the time."""
     p = min(max(p, 0.0), 1.0)
     top = 1 / (1 - ramp)  # the even speed
     if p < ramp:
@@ -23,16 +23,19 @@ def glide(p: float, ramp: float = 0.25) -> float:
 
 
 def fade(seconds: float, total: float, ramp: float = 0.7) -> float:
-    """1 in the middle of a clip, eased from 0 at its start and to 0 at its end."""
+    """Compute a weight, 1 in the middle of a clip, eased from 0 at its start and to 0 at its end.
+
+    `ramp` is the seconds that each takes, at most three tenths of the clip.
+    """
     ramp = max(min(ramp, total * 0.3), 1e-6)
     return smooth(seconds / ramp) * smooth((total - seconds) / ramp)
 
 
 def wave(cycles: float) -> float:
-    """Return a sine, by cycles."""
+    """Compute the sine of a phase in cycles."""
     return math.sin(2 * math.pi * cycles)
 
 
 def pulse(cycles: float) -> float:
-    """0 to 1 to 0 in each cycle, without corners."""
+    """Move from 0 to 1 and back in each cycle, smoothly (a raised cosine)."""
     return 0.5 - 0.5 * math.cos(2 * math.pi * cycles)

@@ -11,7 +11,7 @@ __all__ = ["Player", "StageFrame", "place", "stage_of"]
 
 
 def place(players: dict[int, Player], stage: StageFrame) -> dict[int, Placement]:
-    """Return a placement for each player, by cast index; explicit ones are returned unchanged."""
+    """Place all players, by cast index; explicit placements are returned unchanged."""
     placed = {i: p.element.placement for i, p in players.items() if p.element.placement is not None}
     place_people(players, placed, stage)
     for i, player in players.items():

@@ -19,7 +19,7 @@ WRAP = {"character": 0.6, "object": 0.4}  # strength of the light wrap
 LIMIT = {
     "character": (9.0, 4.5),
     "object": (4.0, 2.0),
-}  # never more than this many Lab units: people keep their skin, brands their colours
+}  # Lab units that colours are moved at most: people keep their skin, brands their colours
 SHADOW_SHRINK = 2  # shadows are soft: half the resolution does
 
 
@@ -47,7 +47,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an actor stands in: the background behind it, (h, w, 3) uint8 RGB of any size (its light), and the side the
+    """An actor's surroundings: the background behind it, (h, w, 3) uint8 RGB of any size (its light), and the side the
     light comes from, -1 left to 1 right."""
 
     behind: np.ndarray
@@ -55,7 +55,7 @@ class Surroundings:
 
 
 def make_tile(picture: Image.Image, shape: Shape, height: int, flip: bool, role: str, around: Surroundings) -> Tile:
-    """Cut, scale and light a cut-out so that its box is `height` pixels high."""
+    """Crop, scale and light a cut-out so that its box is `height` pixels high."""
     straight, alpha = _scaled(picture, shape, height)
     if shape.kind == "card":
         straight, alpha = _as_print(straight, alpha)
@@ -84,8 +84,10 @@ def make_tile(picture: Image.Image, shape: Shape, height: int, flip: bool, role:
 
 
 def _scaled(picture: Image.Image, shape: Shape, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the box scaled to `height`: straight RGB (h, w, 3) float32 0..255, alpha (h, w) float32 0..1. Scaled with
-    premultiplied alpha, so that hidden colours do not bleed into the edge."""
+    """Scale the box to `height`: straight RGB (h, w, 3) float32 0..255, alpha (h, w) float32 0..1.
+
+    Resampled with premultiplied alpha, so that hidden colours do not bleed into the edge.
+    """
     width = max(2, round(height * shape.aspect))
     cut = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     cut = cut.crop(shape.box).convert("RGBa")
@@ -97,7 +99,7 @@ def _scaled(picture: Image.Image, shape: Shape, height: int) -> tuple[np.ndarray
 
 
 def _bleed(straight: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Give the nearly transparent pixels the colours of their solid neighbours: a softened edge shows them."""
+    """Give the nearly transparent pixels the colours of their opaque neighbours: a softened edge shows them."""
     solid = np.clip(alpha * 4 - 2.6, 0, 1)[..., None]
     near = cv2.blur(straight * solid, (9, 9)) / np.maximum(cv2.blur(solid, (9, 9))[..., None], 1e-3)
     weight = cv2.blur(solid, (9, 9))[..., None]
@@ -107,7 +109,7 @@ def _bleed(straight: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
-    """Drop the haze, pull the edge in by a hair and blur it; fade out where the photo's border grazes the subject."""
+    """Remove faint alpha, shrink the edge slightly and blur it; fade out where the photo's border grazes it."""
     rows, columns = alpha.shape
     if min(rows, columns) < 24:
         return alpha
@@ -125,7 +127,7 @@ def _soft_edge(alpha: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _as_print(straight: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a photo that was not cut out stands there as a print: a white border, round corners."""
+    """Turn a photo that was not cut out into a print, with a white border and rounded corners; not a tiny one."""
     rows, columns = alpha.shape
     border = max(2, round(0.028 * min(rows, columns)))
     if min(rows, columns) < 4 * border:  # nothing would be left of it
@@ -140,7 +142,7 @@ def _as_print(straight: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _extend(image: np.ndarray, pad: dict[str, int], cropped: frozenset[str] | None) -> np.ndarray:
-    """Continue an image beyond its box, by its mirror image; an alpha only where it is `cropped`, else with nothing."""
+    """Pad an image beyond its box by its mirror image; an alpha only on `cropped` sides, with zeros on the others."""
     amounts = (pad["top"], pad["bottom"], pad["left"], pad["right"])
     grown = cv2.copyMakeBorder(np.ascontiguousarray(image), *amounts, cv2.BORDER_REFLECT)
     if cropped is None:
@@ -164,7 +166,7 @@ def _lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _harmonise(straight: np.ndarray, alpha: np.ndarray, behind: np.ndarray, role: str) -> np.ndarray:
-    """Mean and spread in Lab, part of the way to the background's (Reinhard et al. 2001), within LIMIT."""
+    """Match mean and spread in Lab part of the way to the background's (Reinhard et al. 2001), within LIMIT."""
     lab, there = _lab(straight), _lab(behind).reshape(-1, 3)
     weight = alpha / max(float(alpha.sum()), 1e-3)
     mean = (lab * weight[..., None]).sum((0, 1))
@@ -179,7 +181,7 @@ def _harmonise(straight: np.ndarray, alpha: np.ndarray, behind: np.ndarray, role
 
 
 def _shade(lit: np.ndarray, light: float, rooted: bool) -> np.ndarray:
-    """Return a little brighter towards the light, a little darker towards the ground."""
+    """Shade a cut-out slightly: brighter towards the light, darker towards the ground, less so if `rooted`."""
     rows, columns = lit.shape[:2]
     across = 1 + 0.07 * light * np.linspace(-1, 1, columns, dtype=np.float32)
     height = np.linspace(1, 0, rows, dtype=np.float32)
@@ -189,8 +191,7 @@ def _shade(lit: np.ndarray, light: float, rooted: bool) -> np.ndarray:
 
 
 def _wrap_light(lit: np.ndarray, alpha: np.ndarray, behind: np.ndarray, height: int, strength: float) -> np.ndarray:
-    """Light wrap: the blurred background spills over the edge, the more the brighter it is; less near the ground,
-    from where no light comes."""
+    """Blend the blurred background over the edge (light wrap): more where it is bright, less near the ground."""
     rows, columns = alpha.shape
     glow = cv2.resize(cv2.GaussianBlur(behind, (0, 0), max(1.0, 0.06 * behind.shape[0])), (columns, rows))
     glow = glow.astype(np.float32)
@@ -210,8 +211,10 @@ def _wrap_light(lit: np.ndarray, alpha: np.ndarray, behind: np.ndarray, height: 
 
 
 def _shadow(alpha: np.ndarray, foot: tuple[float, float], light: float) -> Shadow:
-    """Return a contact shadow under the feet and a cast one: the silhouette laid on the ground, away from the light,
-    softer and fainter with its distance."""
+    """Compute a contact shadow and a cast shadow: the silhouette laid on the ground, away from the light.
+
+    The cast shadow becomes softer and fainter with its distance.
+    """
     small_h, small_w = max(2, round(foot[1] / SHADOW_SHRINK)), max(2, round(alpha.shape[1] / SHADOW_SHRINK))
     body = cv2.resize(alpha[: round(foot[1])], (small_w, small_h), interpolation=cv2.INTER_AREA)
     flat = max(2, round(0.26 * small_h))
@@ -230,8 +233,7 @@ def _shadow(alpha: np.ndarray, foot: tuple[float, float], light: float) -> Shado
 
 
 def _contact(body: np.ndarray, size: tuple[int, int], at: tuple[int, float]) -> np.ndarray:
-    """Return the dark where something touches the ground: the lowest part of the silhouette, smeared along the ground,
-    with a wider and fainter one around it."""
+    """Compute the contact shadow: the silhouette's lowest part blurred along the ground, with a wide faint rim."""
     rows, columns = body.shape
     touching = np.zeros((1, size[0]), np.float32)
     weight = np.linspace(0.2, 1, max(2, round(0.06 * rows)), dtype=np.float32)[:, None]
@@ -246,8 +248,11 @@ def _contact(body: np.ndarray, size: tuple[int, int], at: tuple[int, float]) -> 
 
 
 def _relief(alpha: np.ndarray, height: int, role: str) -> np.ndarray:
-    """Return how far each pixel stands out, 0..255: somebody's silhouette inflated like a pillow by its distance
-    transform; a thing is taken for a cylinder, so that its straight parts stay straight."""
+    """Estimate how far each pixel stands out, 0..255.
+
+    A character is its silhouette inflated by its distance transform, an object a cylinder, so that its straight parts
+    stay straight.
+    """
     if role == "object":
         across = np.linspace(-1, 1, alpha.shape[1])
         return np.repeat((255 * (1 - across**2)).astype(np.uint8)[None], alpha.shape[0], axis=0)

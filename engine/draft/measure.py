@@ -23,11 +23,11 @@ SMALL = 256  # pixels: the alpha is looked at in this size
 class Shape:
     """A cut-out, measured.
 
-    `box` is (left, top, right, bottom) in the picture's pixels; `cropped` the sides at which the subject is cut off
-    for good, `grazed` those it merely touches; `facing` -1 left, 1 right, 0 unknown or frontal; `reaching` the side to
-    which a bust holds out its hand, which then is the palm; `hands` the left and right hand as (x from the box's
-    middle, height over its foot), both over the box's height; `head` where the head begins and ends across, over the
-    box's width.
+    `box` is (left, top, right, bottom) in the picture's pixels; `cropped` the sides at which the photo cuts the subject
+    off, `grazed` those it merely touches; `facing` -1 left, 1 right, 0 unknown or frontal; `reaching` the side (-1, 1,
+    or 0 for none) to which a bust stretches out an arm, whose hand then is an open palm; `hands` the left and right
+    hand as (x from the box's middle, height over its foot), both over the box's height; `head` where the head begins
+    and ends across, over the box's width.
     """
 
     box: tuple[int, int, int, int]
@@ -51,9 +51,9 @@ def measure(picture: Image.Image, role: str) -> Shape:
     box = bounding_box(picture)
     alpha = _small_alpha(picture, box)
     touches = _touches(picture, box, alpha)
-    trimmed = all(value > 0 for value in touches.values())  # a sticker cut to its box: borders tell little
+    trimmed = all(value > 0 for value in touches.values())  # cropped to its box: borders tell little
     fill = float(alpha.mean())
-    if _is_opaque(picture):  # used as it is; a cut-out that fills its box is a book or a phone
+    if _is_opaque(picture):  # not cut out; a cut-out that fills its box is a book or a phone
         return Shape(box, "card", frozenset(), frozenset(), 0, 0, _hands(alpha, 0))
     limit = {"bottom": 0.6 if trimmed else 0.22, "top": 0.3, "left": 0.4, "right": 0.4}
     if role == "object":
@@ -88,7 +88,7 @@ def _small_alpha(picture: Image.Image, box: tuple[int, int, int, int]) -> np.nda
 
 
 def _touches(picture: Image.Image, box: tuple[int, int, int, int], alpha: np.ndarray) -> dict[str, float]:
-    """For each side, the part of the box's side along which the subject reaches the picture's border."""
+    """Measure for each side the part of the box's side along which the subject reaches the picture's border, 0 to 1."""
     left, top, right, bottom = box
     at_border = {
         "left": left <= 1,
@@ -101,14 +101,14 @@ def _touches(picture: Image.Image, box: tuple[int, int, int, int], alpha: np.nda
 
 
 def _flat_cut(alpha: np.ndarray) -> bool:
-    """Return whether the figure ends in a wide straight line, as drawn busts do."""
+    """Check whether the figure ends in a wide straight line, as drawn busts do."""
     rows = alpha.shape[0]
     low, above = (float((alpha[-1 - round(rows * f)] > 0.5).mean()) for f in (0.012, 0.08))
     return low > 0.68 and low > 0.88 * above
 
 
 def _facing(alpha: np.ndarray) -> int:
-    """Return the side to which the head leads the body."""
+    """Estimate the side on which the head is ahead of the body: -1 left, 1 right, 0 unknown."""
     rows, columns = alpha.shape
     xs = np.arange(columns, dtype=np.float32)
     head = alpha[: max(1, round(rows * 0.22))]
@@ -117,7 +117,10 @@ def _facing(alpha: np.ndarray) -> int:
 
 
 def _head(alpha: np.ndarray) -> tuple[float, float]:
-    """Where the head begins and ends across: the bulk of what there is at the top. Raised arms do not count much."""
+    """Estimate where the head begins and ends across, over the box's width, by the bulk of the silhouette's top.
+
+    Raised arms do not count much.
+    """
     rows, columns = alpha.shape
     weight = alpha[: max(1, round(rows * 0.15))].sum(0)
     xs = (np.arange(columns, dtype=np.float32) + 0.5) / columns
@@ -128,7 +131,7 @@ def _head(alpha: np.ndarray) -> tuple[float, float]:
 
 
 def _reaching(alpha: np.ndarray) -> int:
-    """Return the side on which an arm is stretched out: the box's middle lies far on that side of the head."""
+    """Estimate the side on which an arm is stretched out: the box's middle lies far on that side of the head."""
     rows, columns = alpha.shape
     head = alpha[: max(1, round(rows * 0.22))].sum(0)
     middle = (head @ np.arange(columns, dtype=np.float32)) / max(float(head.sum()), 1e-3)
@@ -136,8 +139,10 @@ def _reaching(alpha: np.ndarray) -> int:
 
 
 def _hands(alpha: np.ndarray, reaching: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where the silhouette reaches out farthest between hip and chest, a little inwards; on the reaching side the
-    upper edge of what is there."""
+    """Estimate the hands, as in `Shape`: where the silhouette reaches out farthest between hip and chest.
+
+    They are placed a little inwards, and on the `reaching` side at the upper edge of what is there.
+    """
     rows, columns = alpha.shape
     first, last = round(rows * 0.38), max(round(rows * 0.38) + 1, round(rows * 0.68))
     solid = alpha[first:last] > 0.5

@@ -1,8 +1,8 @@
-"""What actors do: poses over time. Paper puppets: they bend, lean, squash, hop, turn, and never jump.
+"""What actors do: poses over time. They move like paper puppets: they bend, lean, squash, hop and turn, without jumps.
 
 A pose is relative to the actor's placement. Each motion is a function of time that starts and ends at rest, or is so
-slow that it can be met half way (idle, sway, hold: easing those in looks like a lurch); each actor has its own phase.
-Lengths are in actor heights unless said otherwise, angles in degrees.
+slow that it can start and end anywhere (idle, sway, hold: easing those in looks like a lurch); each actor has its own
+phase. Lengths are in actor heights unless said otherwise, angles in degrees.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.draft.easing import fade, glide, pulse, smooth, wave
 
-FASTEST_BEAT = 2.6  # beats a second that a puppet follows; dancers take quicker music in half time
+FASTEST_BEAT = 2.6  # beats a second that a puppet follows; quicker music is danced in half time
 
 CROSSING = 0.18  # frame heights: with less room than this a walker comes towards us instead of crossing
 
@@ -24,9 +24,9 @@ class Pose:
 
     travel: to the right, in frame heights; rise: off the ground, in actor heights; near: coming closer (0.1 = a tenth
     larger); wide, tall: stretch about the foot; tilt: clockwise about the foot; lean, hip, nod: sideways bend of the
-    whole body, of its middle and of its head, in actor heights; yaw: -1..1, a look to the side in relief; spin: in
-    turns, a full paper-cut turn; roll: clockwise about the middle; glint: the strength, 0..1, of the light that runs
-    over a thing as it turns.
+    whole body, of its middle and of its head, in actor heights; yaw: -1..1, a look to the side by shifting the relief;
+    spin: turns about the vertical axis, flat like paper; roll: clockwise about the middle; glint: strength, 0..1, of
+    the highlight that moves over a turning thing.
     """
 
     travel: float = 0.0
@@ -46,9 +46,12 @@ class Pose:
 
 @dataclass(frozen=True)
 class Mover:
-    """An actor as its motion sees it. `phase` 0..1 is its own; `facing` -1, 0 or 1 as it appears; `rooted` is a bust
-    cut off by the frame's edge, which must not lift, hop or spin; `room` how far it may travel to the left and right,
-    in frame heights, `closest` how much larger it may become; `thing` an object rather than somebody."""
+    """What a motion knows of its actor.
+
+    `phase` 0..1 sets actors apart; `facing` -1, 0 or 1 as it appears; `rooted` is a bust cut off by the frame's edge,
+    which must not lift, hop or spin; `room` how far it may travel to the left and right, in frame heights, `closest`
+    how much larger it may become (0.2 = a fifth); `thing` an object, not a character.
+    """
 
     motion: str
     phase: float
@@ -66,12 +69,12 @@ class Mover:
 
     @property
     def turned(self) -> int:
-        """A side for what has to choose one."""
+        """The side to move to, -1 or 1: the one that it faces, else one by its phase."""
         return self.facing or (1 if self.phase < 0.5 else -1)
 
 
 def _idle(m: Mover, t: float) -> Pose:
-    """Breathing, and a shift of weight now and then; things keep still."""
+    """Breathe, and shift the weight now and then; things keep still."""
     if m.thing:
         return Pose()
     breath = wave(0.27 * t + m.phase)
@@ -108,8 +111,11 @@ def _run(m: Mover, t: float) -> Pose:
 
 
 def _steps(m: Mover, t: float, rate: float, distance: float, bob: float, swing: float) -> Pose:
-    """Steps of a paper puppet: a hop for each foot, a swing from foot to foot, the body leaning into the way. Whoever
-    is seen from the side crosses the frame; whoever looks at us comes closer."""
+    """Move in steps like a paper puppet: hop for each foot, swing from foot to foot, lean into the way.
+
+    An actor seen from the side crosses the frame where there is room, and so does a thing; any other comes closer, and
+    a rooted one only bobs.
+    """
     ramp = fade(t, m.seconds, 0.6)
     cycle = rate * t + m.phase
     hop = pulse(cycle)
@@ -139,7 +145,7 @@ def _steps(m: Mover, t: float, rate: float, distance: float, bob: float, swing: 
 
 
 def _carried(ramp: float, cycle: float, swing: float) -> Pose:
-    """Return the bob and the swing of somebody filmed close while walking."""
+    """Bob and swing like somebody who is filmed close while walking."""
     side = wave(cycle / 2)
     return Pose(
         travel=0.012 * ramp * side,
@@ -152,7 +158,10 @@ def _carried(ramp: float, cycle: float, swing: float) -> Pose:
 
 
 def _crossing(m: Mover, distance: float, way: float) -> float:
-    """Return how far somebody is who crosses the frame, about the own place where there is room; in frame heights."""
+    """Compute the travel of an actor that crosses the frame, in frame heights; `way` is the part of it done, 0 to 1.
+
+    The path is centred on the actor's place where there is room.
+    """
     back, ahead = m.room if m.turned > 0 else m.room[::-1]
     length = min(distance, back + ahead)
     start = min(back, max(length / 2, length - ahead))
@@ -160,13 +169,13 @@ def _crossing(m: Mover, distance: float, way: float) -> float:
 
 
 def _beats(m: Mover) -> float:
-    """Beats a second that the actor keeps."""
+    """Return the beats a second that the actor keeps: half of them for quick music."""
     beats = m.bpm / 60
     return beats / 2 if beats > FASTEST_BEAT else beats
 
 
 def _dance(m: Mover, t: float) -> Pose:
-    """On the beat: down on it, up between, weight from side to side over two, a figure over eight."""
+    """Move on the beat: down on it, up between, the weight from side to side over two, a figure over eight."""
     ramp = fade(t, m.seconds, 0.5)
     beat = _beats(m) * t  # everybody shares the beat; the phase chooses the figure and the side
     mirror = 1 if m.phase < 0.5 else -1
@@ -190,7 +199,7 @@ def _dance(m: Mover, t: float) -> Pose:
 
 
 def _turn(m: Mover, t: float) -> Pose:
-    """Things and busts look to both sides in relief; a whole figure also turns once around, as paper does."""
+    """Turn a thing or a bust to both sides in relief; a whole figure turns once around, as paper does."""
     ramp = fade(t, m.seconds, 0.9)
     look = wave(0.24 * (t - m.seconds / 2)) if m.seconds > 2 else wave((t / m.seconds) if m.seconds else 0)
     if m.thing or m.rooted:
@@ -214,13 +223,13 @@ def _turn(m: Mover, t: float) -> Pose:
 
 
 def _look_around(m: Mover, t: float, look: float) -> Pose:
-    """Return a bust cannot turn round: it looks to one side and to the other."""
+    """Turn a bust, which cannot turn around, to one side and to the other; `look` is -1..1."""
     idle = _idle(m, t)
     return Pose(yaw=1.4 * look, nod=0.02 * look, lean=0.012 * look, tall=idle.tall, wide=idle.wide)
 
 
 def _hold(m: Mover, t: float) -> Pose:
-    """Somebody who holds something presents it: alive, but calm."""
+    """Move calmly while presenting what is held; things keep still."""
     if m.thing:
         return Pose()
     idle = _idle(m, t)
@@ -237,7 +246,7 @@ def _hold(m: Mover, t: float) -> Pose:
 
 
 def _lift(m: Mover, t: float) -> Pose:
-    """Up in one eased move; it stays there, hovering a little."""
+    """Move up in one eased move and stay there, hovering a little; a rooted actor only stretches."""
     up = smooth((t / m.seconds - 0.12) / 0.5) if m.seconds > 0 else 0.0
     hover = up * fade(t, m.seconds) * wave(0.4 * t + m.phase)
     if m.rooted:
@@ -249,7 +258,7 @@ def _lift(m: Mover, t: float) -> Pose:
 
 
 def _float(m: Mover, t: float) -> Pose:
-    """Weightless: it rises, drifts and rolls slowly."""
+    """Move weightlessly: rise, drift and roll slowly; a rooted actor only bobs and sways."""
     ramp = fade(t, m.seconds, 1.1)
     if m.rooted:
         return Pose(

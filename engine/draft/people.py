@@ -1,7 +1,7 @@
 """Where the characters stand: believable sizes against each other, nobody's face hidden, few empty halves of frames.
 
-One line, those whom their photo cuts off at a side at that edge of the frame; in an upright frame that would make a
-long line small, two staggered rows like a group photo.
+They stand in one line, those whom their photo cuts off at a side at that edge of the frame; where an upright frame
+would make a long line small, in two staggered rows like a group photo.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ TOLERANCE = 0.2  # of the narrower head: hair and hats may overlap that much
 
 @dataclass(frozen=True)
 class _Line:
-    """Characters from left to right (indices in the cast), which ends of the line lie on the frame's edges, the width
-    left free for things at the right, and the heights they would like."""
+    """Characters in one line: their cast indices from left to right, which ends of the line lie on the frame's edges
+    (`pinned`), the width left free for things at the right, and the heights wished for."""
 
     order: list[int]
     pinned: frozenset[str]
@@ -52,7 +52,7 @@ class _Line:
         return {ends[side] for side in self.pinned}
 
     def span(self) -> tuple[float, float]:
-        """Where the line may begin and end; busts may leave the frame by a shoulder."""
+        """Return where the line may begin and end, in frame widths; busts may leave the frame by a shoulder."""
         first, last = (MARGIN - SHOULDER * self.bust(i) for i in (self.order[0], self.order[-1]))
         return (
             -0.01 if "left" in self.pinned else first,
@@ -60,7 +60,7 @@ class _Line:
         )
 
     def fit(self) -> float:
-        """By how much everybody has to shrink for one line: the same for all, sizes stay believable."""
+        """Compute the factor that shrinks everybody into one line: the same for all, sizes stay believable."""
         count, (start, end) = len(self.order), self.span()
         kind = "crowd" if self.busts or count > 3 else "group" if self.stage.aspect > 0.8 else "upright"
         total = sum(self.stage.width(self.shapes[i], self.wished[i]) for i in self.order)
@@ -68,7 +68,7 @@ class _Line:
 
 
 def place_people(players: dict[int, Player], placed: dict[int, Placement], stage: StageFrame) -> None:
-    """Add a placement for each character that has none."""
+    """Place each character that has no placement yet, into `placed`."""
     todo = [i for i, p in players.items() if p.leading and i not in placed]
     if not todo:
         return
@@ -81,20 +81,22 @@ def place_people(players: dict[int, Player], placed: dict[int, Placement], stage
     if len(todo) > 2 and stage.aspect < 1.2 and factor < ROWS_BELOW:
         factor, place = min(1.0, 1.7 * factor), _two_rows
     tries = [place(line, factor * 0.93**smaller) for smaller in range(6)]
-    # As large as no face is hidden; where that cannot be had, not so small that it is no use either.
+    # The largest size at which no face is hidden; where there is none, a middle one.
     spots = next((spots for spots in tries if _is_clear(line, spots)), tries[2])
     placed.update({i: spots[i] for i in todo})
 
 
 def _is_clear(line: _Line, spots: dict[int, Placement]) -> bool:
-    """Part the heads, in place: whether that did it and the crowns are in the frame (but for those whose photo cuts
-    them off)."""
+    """Part the heads, in place, and check that none covers another and that all crowns are in the frame.
+
+    Those whom their photo cuts off at the top need not be.
+    """
     apart = _part_heads(line, spots)
     return apart and all(p.y - p.scale > 0.025 or "top" in line.shapes[i].cropped for i, p in spots.items())
 
 
 def _wished_scale(shape: Shape, count: int, stage: StageFrame) -> float:
-    """Return the height a character would like, before the line is made to fit."""
+    """Return the height to give a character, in frame heights, before the line is made to fit."""
     wide = {"bust": 0.86, "figure": 0.8, "mascot": 0.56, "card": 0.74}[shape.kind]
     widest = {"bust": 1.18, "figure": 0.8, "mascot": 0.7, "card": 0.74}[shape.kind]
     if shape.cropped >= {"top", "bottom"}:
@@ -106,7 +108,7 @@ def _wished_scale(shape: Shape, count: int, stage: StageFrame) -> float:
 
 
 def _room_for_things(players: dict[int, Player], placed: dict[int, Placement], count: int) -> float:
-    """Return the width to leave free beside one or two characters for things on the ground."""
+    """Return the width to leave free beside one or two characters for things on the ground, in frame widths."""
     free = [i for i, p in players.items() if not p.leading and p.act.holder is None and i not in placed]
     if not free or count > 2:
         return 0.0
@@ -117,8 +119,10 @@ def _room_for_things(players: dict[int, Player], placed: dict[int, Placement], c
 
 
 def _from_left_to_right(todo: list[int], shapes: dict[int, Shape]) -> tuple[list[int], frozenset[str]]:
-    """In the order of the cast, but who is cut off at the left comes first and who is cut off at the right last, on
-    the frame's edges: one each, there is no room for more."""
+    """Order the line as in the cast, but with who is cut off at the left first and who is cut off at the right last.
+
+    Those two, one a side at most, are pinned to the frame's edges, which are returned, too.
+    """
     order, pinned = list(todo), set()
     for side, other, end in (("left", "right", 0), ("right", "left", len(todo))):
         cut = [i for i in todo if side in shapes[i].cropped and other not in shapes[i].cropped]
@@ -133,7 +137,7 @@ def _one_line(line: _Line, factor: float) -> dict[int, Placement]:
     scales = {i: s * factor for i, s in line.wished.items()}
     widths, (start, end) = [line.stage.width(line.shapes[i], scales[i]) for i in line.order], line.span()
     xs = spread(widths, start, end, line.pinned)
-    if not line.pinned:  # too wide to leave room: little is lost at the left
+    if not line.pinned:  # too wide to leave room for things: little of it is cut off at the left
         least = min(-0.1 * sum(widths), 0.5 * (1 - sum(widths)))
         lost = max(least - (xs[0] - widths[0] / 2), 0.0)
         xs = [x + lost for x in xs]
@@ -152,8 +156,10 @@ def _one_line(line: _Line, factor: float) -> dict[int, Placement]:
 
 
 def _rank(order: int, count: int, busts: bool) -> float:
-    """Return how far back someone stands, 0 in front to 1: a zigzag, so that a crowd overlaps like a group photo; of
-    three busts the middle one is in front."""
+    """Return how far back someone stands, 0 in front to 1: a zigzag, so that a crowd overlaps like a group photo.
+
+    Of three busts the middle one is in front.
+    """
     if count < 3:
         return 0.18 * order if count == 2 else 0.0
     odd = (order + (busts if count == 3 else count % 2 == 0)) % 2
@@ -161,7 +167,7 @@ def _rank(order: int, count: int, busts: bool) -> float:
 
 
 def _at_edge(line: _Line, i: int, at: Placement) -> Placement:
-    """Return the cut side on the frame's edge, for the ends of a pinned line."""
+    """Move an end of a pinned line so that its cut side lies on the frame's edge; all others stay."""
     half = line.stage.width(line.shapes[i], at.scale) / 2
     if "left" in line.pinned and i == line.order[0]:
         return placement_at(half - 0.01, at.y, at.scale)
@@ -175,7 +181,7 @@ def _at_edge(line: _Line, i: int, at: Placement) -> Placement:
 
 
 def _two_rows(line: _Line, factor: float) -> dict[int, Placement]:
-    """Return a group photo: the heads of the back row appear between those of the front row."""
+    """Place a group photo: the heads of the back row appear between those of the front row."""
     order, front = _seats(line)
     line = replace(line, order=order)
     scales = {i: line.wished[i] * factor * (1.0 if i in front else BACK) for i in order}
@@ -200,8 +206,10 @@ def _two_rows(line: _Line, factor: float) -> dict[int, Placement]:
 
 
 def _seats(line: _Line) -> tuple[list[int], set[int]]:
-    """Return who sits where from left to right, and who of them in front: every other seat. Those at the edges keep
-    theirs; busts go in front, where the frame's edge cuts them off."""
+    """Assign the seats from left to right; returns also who sits in front, which is every other seat.
+
+    Those at the edges keep theirs; busts go in front, where the frame's edge cuts them off.
+    """
     ends, last = line.held, len(line.order) - 1
     odd = 0 if "left" in line.pinned else last % 2 if "right" in line.pinned else 1
     rest = [i for i in line.order if i not in ends]
@@ -217,7 +225,7 @@ def _seats(line: _Line) -> tuple[list[int], set[int]]:
 
 
 def _part_heads(line: _Line, spots: dict[int, Placement]) -> bool:
-    """Move them apart, in place, until no head covers another; False where there is no room for that."""
+    """Move characters apart, in place, until no head covers another; False where there is no room for that."""
     for _ in range(24):
         clear = True
         for one, other in combinations(spots, 2):
@@ -237,7 +245,7 @@ def _part_heads(line: _Line, spots: dict[int, Placement]) -> bool:
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
-    """By how much of the frame's width one head would have to move."""
+    """Measure how far one of two heads would have to move aside, in frame widths; 0 or less for not at all."""
     if min(one[3], other[3]) <= max(one[1], other[1]):
         return 0.0
     narrow = min(one[2] - one[0], other[2] - other[0])
@@ -245,7 +253,7 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 
 
 def _shifted(line: _Line, i: int, at: Placement, by: float) -> Placement:
-    """Moved sideways, with the head inside the frame."""
+    """Move a character sideways, with the head inside the frame."""
     left, _, right, _ = head_of(line.shapes[i], at, line.stage)
     by = max(by, min(0.03 - left, 0.0)) if by < 0 else min(by, max(0.97 - right, 0.0))
     return placement_at(at.x + by, at.y, at.scale)

@@ -25,24 +25,24 @@ GOLDEN = 0.618
 ROOTED_DEPTH = 0.94  # where a bust counts in the order from back to front
 ROOTED_FROM = 0.975  # a cropped figure whose foot is at least this low is cut off by the frame's edge
 SWING = 0.03  # of its height: how far a walker's sides swing out
-SHARED = 0.1  # of their widths: how far who comes closer may grow over a neighbour
+SHARED = 0.1  # of their widths: how far one who comes closer may overlap a neighbour
 LIFTED = 0.12  # of the frame's height: how far somebody lifts a thing at least
 DETAIL = 1.15  # tiles are a little larger than they appear, so that warping keeps them crisp
 
 
 def measure_cast(members: Sequence[Member]) -> dict[int, Shape]:
-    """Return the measured cut-outs by cast index, without the background."""
+    """Measure the cut-outs, by cast index, without the background."""
     return {i: measure(m.picture, m.element.role) for i, m in enumerate(members) if m.element.role != "background"}
 
 
 def place_cast(scene: Scene, plan: Screenplay, shapes: dict[int, Shape]) -> dict[int, Placement]:
-    """Return placements by cast index; explicit ones unchanged."""
+    """Place the cast, by cast index; explicit placements are unchanged."""
     players = {i: Player(scene.cast[i], shape, plan.acts.get(i, Act())) for i, shape in shapes.items()}
     return place(players, stage_of(scene.video))
 
 
 def prepare(scene: Scene, members: Sequence[Member], ask: Callable[[], None]) -> Show:
-    """Make everything ready to be played; `ask` is called between the steps and may raise Stopped."""
+    """Prepare a scene to be played; `ask` is called between the steps and may raise Stopped."""
     ask()
     video, plan = scene.video, direct(scene)
     stage, shapes = stage_of(video), measure_cast(members)
@@ -71,7 +71,7 @@ def prepare(scene: Scene, members: Sequence[Member], ask: Callable[[], None]) ->
 
 
 def _held_behind(element: Element) -> bool:
-    """Umbrellas and balloons are held by their lower end, behind the head."""
+    """Check whether an object is held by its lower end, behind the head: umbrellas and balloons are."""
     return lookup(element, words().hold, "hand") == "stick"
 
 
@@ -80,8 +80,7 @@ def _is_rooted(shape: Shape, placement: Placement) -> bool:
 
 
 def _aim(scene: Scene, shapes: dict[int, Shape], placements: dict[int, Placement], movers: dict[int, Mover]) -> Aim:
-    """Return what the camera looks at: the middle of the upper bodies, or of the things; kept near the frame's
-    middle."""
+    """Aim the camera at the middle of the upper bodies, or of the things; kept near the frame's middle."""
     leads = [i for i in shapes if scene.cast[i].role == "character"] or list(shapes)
     if not leads:
         return Aim(0.5, 0.5, 0.17)
@@ -96,7 +95,7 @@ def _aim(scene: Scene, shapes: dict[int, Shape], placements: dict[int, Placement
 
 
 def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
-    """Where the cut-out comes in the frame, in fractions; sides at which it is cut off anyway lie outside."""
+    """Compute the box in which the cut-out moves, in fractions of the frame; sides cut off anyway lie outside."""
     narrow = scene.video.height / scene.video.width
     half = placement.scale * shape.aspect * narrow / 2
     poses = [mover.pose(mover.seconds * step / 24) for step in range(25)]
@@ -112,7 +111,7 @@ def _box(scene: Scene, shape: Shape, placement: Placement, mover: Mover) -> Box:
     left, right = (f(p.travel * narrow for p in poses) for f in (min, max))
     top = min(max(placement.y - rise, 0.0), placement.y - 0.5 * placement.scale)
     first, last = placement.x + start - sway + left, placement.x + end + sway + right
-    if shape.cropped & {"left", "right"}:  # half a face is all there is: none of it is lost
+    if shape.cropped & {"left", "right"}:  # its photo shows only a part of it: none of that may be lost
         first, last = max(first, 0.0), min(last, 1.0)
     return first, top, last, bottom
 
@@ -129,7 +128,7 @@ def _backdrop(
 
 
 def paint_studio(scene: Scene, members: Sequence[Member], shapes: dict[int, Shape]) -> Image.Image:
-    """Return a backdrop in colours that suit the cast, at the video's size (RGB)."""
+    """Paint a studio backdrop in colours that suit the cast, at the video's size (RGB)."""
     colours = [_mean_lab(members[i].picture, shapes[i]) for i in shapes]
     return studio((scene.video.width, scene.video.height), colours, scene.sampling.seed)
 
@@ -170,7 +169,7 @@ def _mover(
 
 @dataclass(frozen=True)
 class _Around:
-    """What is around one of the cast: the frame's edges, the others, and what the camera's move may cut off. All in
+    """What is around the cast: the frame's edges, the others, and `inset`, what the camera's move may cut off. All in
     frame heights."""
 
     scene: Scene
@@ -190,8 +189,10 @@ class _Around:
         return [j for j in self.placements if j != i and self.scene.cast[j].role == "character"]
 
     def room(self, i: int) -> tuple[float, float]:
-        """Return how far one of the cast may go to the left and right before it leaves the frame or passes somebody
-        else. Who is cut off at a side stays there."""
+        """Compute how far one of the cast may go to the left and right until it leaves the frame or passes another.
+
+        One who is cut off at a side stays there.
+        """
         if self.shapes[i].cropped & {"left", "right"}:
             return 0.0, 0.0
         start, end = self._span(i)
@@ -206,8 +207,10 @@ class _Around:
         return max(left, 0.0), max(right, 0.0)
 
     def closest(self, i: int) -> float:
-        """Return how much larger it may become before its head or its sides leave the frame or it covers a
-        neighbour."""
+        """Compute how much larger it may become, 0.1 for a tenth, before it leaves the frame or covers a neighbour.
+
+        Its head and its sides count.
+        """
         placement, half = self.placements[i], self._half(i)
         start, end = self._span(i)
         sides = min(start, self.stage.aspect - end) + half - self.inset - SWING * placement.scale
@@ -234,7 +237,7 @@ def _actor(
 
 
 def _as_shown(shape: Shape, placement: Placement, aspect: float) -> Shape:
-    """Where a cut line does not lie on the frame's edge it fades softly instead of being continued."""
+    """Mark cropped sides that do not lie on the frame's edge as grazed: they fade out instead of being continued."""
     half = placement.scale * shape.aspect / aspect / 2
     outside = {"top": placement.y - placement.scale < 0.02, "bottom": _is_rooted(shape, placement)}
     outside |= {"left": placement.x - half < 0.02, "right": placement.x + half > 0.98}
@@ -245,8 +248,10 @@ def _as_shown(shape: Shape, placement: Placement, aspect: float) -> Shape:
 
 
 def _attach(thing: Actor, holder: Actor, index: int, behind: bool, frame: int) -> Actor:
-    """Tie a held object's middle to the point of the holder that lies behind it. What is lifted goes up far enough to
-    be seen in a frame of that height, and stays in it."""
+    """Attach a held object by its middle to the point of the holder that lies behind it.
+
+    A lifted one rises far enough to be seen in a frame of `frame` pixels' height, and stays in it.
+    """
     grip = (thing.foot[0] - holder.foot[0], holder.foot[1] - (thing.foot[1] - thing.size / 2))
     room = max(thing.foot[1] - thing.size - 0.04 * frame, 0.0)
     stroke = min(max(0.1 * holder.size, LIFTED * frame), room) / max(thing.size, 1.0)
@@ -254,8 +259,11 @@ def _attach(thing: Actor, holder: Actor, index: int, behind: bool, frame: int) -
 
 
 def stack(scene: Scene, plan: Screenplay, shapes: dict[int, Shape], placements: dict[int, Placement]) -> list[int]:
-    """Cast indices from back to front: by layer, then by foot; a held object right in front of its holder, or behind.
-    A bust's real feet are far below the frame, but things at the frame's lower edge are meant to be in front of it."""
+    """Sort cast indices from back to front: by layer, then by foot.
+
+    A held object comes directly in front of its holder, or behind. A bust's real feet are far below the frame, but
+    things at the frame's lower edge are meant to be in front of it.
+    """
 
     def key(i: int) -> tuple[int, float, int, int]:
         holder = plan.acts.get(i, Act()).holder
@@ -270,14 +278,13 @@ def stack(scene: Scene, plan: Screenplay, shapes: dict[int, Shape], placements: 
 
 
 def _grade() -> np.ndarray:
-    """Return a print's gentle S-curve, (256,) uint8: it binds what comes from different photos."""
+    """Return the tone curve, a gentle S as in prints, (256,) uint8: it unifies what comes from different photos."""
     x = np.linspace(0, 1, 256)
     return np.round(255 * (x - 0.16 * np.sin(2 * np.pi * x) / (2 * np.pi))).astype(np.uint8)
 
 
 def _vignette(width: int, height: int, seed: int) -> np.ndarray:
-    """Return a gentle fall-off of light to the corners, (height, width, 3) uint8, dithered so that it shows no
-    bands."""
+    """Compute a gentle vignette, (height, width, 3) uint8, dithered so that it shows no bands."""
     x = np.linspace(-1, 1, width, dtype=np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     fall = 1 - 0.17 * np.clip((x * x + y * y) / 2, 0, 1) ** 1.6

@@ -18,7 +18,7 @@ NARROW = 4  # tiles that are squeezed a lot are first shrunk this much, or their
 @dataclass(frozen=True)
 class Stance:
     """A pose seen by the camera: where the foot and the ground below it appear in frame pixels, frame pixels per tile
-    pixel, the rotation in radians about the foot, the pose for the bending, how far the relief moves, in actor
+    pixel, the rotation in radians about the foot, the pose for the bending, how far the relief is shifted, in actor
     heights, and the slant of perspective: by how much one side is taller than the middle."""
 
     foot: tuple[float, float]
@@ -30,21 +30,29 @@ class Stance:
     slant: float = 0.0
 
     def wide(self) -> float:
-        """Horizontal stretch; negative when a paper turn shows the back. Never quite edge-on: paper has a thickness."""
+        """Return the horizontal stretch; negative where a turning puppet shows its back.
+
+        Never near zero: seen edge-on, paper has a thickness.
+        """
         flat = math.cos(2 * math.pi * self.pose.spin)
         return self.pose.wide * math.copysign(THICKNESS + (1 - THICKNESS) * abs(flat), flat)
 
     def bend(self, height: np.ndarray | float) -> np.ndarray | float:
-        """Sideways shift at a height over the foot (1 = head), in actor heights: a body leans like a cantilever, its
-        hips swing like an arch, its head goes with the fourth power."""
+        """Compute the sideways shift at a height over the foot (1 = head), in actor heights.
+
+        The lean grows with the square of the height, as a cantilever's, the hip is a parabola that is zero at foot and
+        head, and the nod grows with the fourth power.
+        """
         h = height
         pose = self.pose
         return h * (4 * pose.hip + h * (pose.lean - 4 * pose.hip + pose.nod * h * h))
 
 
 def place_point(stance: Stance, x: float, height: float, actor: float) -> tuple[float, float]:
-    """Where a point of the actor appears: x right of the foot's middle and height over the foot at rest, both in tile
-    pixels; `actor` the tile's height."""
+    """Compute where a point of the actor appears in the frame, in pixels.
+
+    x right of the foot's middle and height over the foot at rest, both in tile pixels; `actor` the tile's height.
+    """
     lx = (x * stance.wide() + float(stance.bend(height / actor)) * actor) * stance.scale
     ly = -height * stance.pose.tall * stance.scale
     cos, sin = math.cos(stance.angle), math.sin(stance.angle)
@@ -52,7 +60,7 @@ def place_point(stance: Stance, x: float, height: float, actor: float) -> tuple[
 
 
 def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray, tuple[slice, slice]] | None:
-    """Return the tile as it appears: (h, w, 4) uint8 premultiplied, and where in the frame; None when out of sight."""
+    """Warp the tile to its stance: (h, w, 4) uint8 premultiplied, and where in the frame; None if out of sight."""
     box = _bounds(tile, stance, size)
     if box is None:
         return None
@@ -64,7 +72,7 @@ def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray,
     v = dx * np.float32(-sin * up) + dy * np.float32(cos * up)  # tile pixels below the foot, (h, w)
     u = dx * np.float32(cos * across) + dy * np.float32(sin * across)
     if stance.slant:
-        middle = np.float32(-0.12 * tile.height)  # about the ground, so that it stays standing
+        middle = np.float32(-0.12 * tile.height)  # scaled about a row near the foot, so that it keeps standing
         v = middle + (v - middle) * (1 + u * np.float32(2 * stance.slant / tile.pixels.shape[1]))
     height = np.clip(v * np.float32(-1 / tile.height), 0, 1.3)
     u -= stance.bend(height) * np.float32(tile.height / stance.wide())
@@ -83,7 +91,7 @@ def warp(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def _bounds(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """Return the part of the frame (left, top, right, bottom) in which the tile can appear."""
+    """Compute the part of the frame (left, top, right, bottom) in which the tile can appear; None where it cannot."""
     rows, columns = tile.pixels.shape[:2]
     slack = tile.height * (abs(stance.pose.hip) + abs(stance.pose.lean) + abs(stance.pose.nod)) * stance.scale + 2
     rise = 0.5 * tile.height * abs(stance.slant) * stance.scale + 2
@@ -100,8 +108,7 @@ def _bounds(tile: Tile, stance: Stance, size: tuple[int, int]) -> tuple[int, int
 
 
 def glint(seen: np.ndarray, yaw: float, strength: float) -> np.ndarray:
-    """Return a soft bar of light, aslant, that runs over a thing as it turns: lighter by up to a third, within its
-    alpha."""
+    """Draw a soft slanted highlight that moves over a turning thing: at most 56 levels lighter, within its alpha."""
     rows, columns = seen.shape[:2]
     x = np.linspace(-1, 1, columns, dtype=np.float32) + np.linspace(0.25, -0.25, rows, dtype=np.float32)[:, None]
     bar = np.exp(-(((x - np.float32(1.3 * yaw)) / np.float32(0.22)) ** 2)) * np.float32(56 * strength)
@@ -112,7 +119,7 @@ def glint(seen: np.ndarray, yaw: float, strength: float) -> np.ndarray:
 
 
 def lay_over(frame: np.ndarray, seen: np.ndarray, where: tuple[slice, slice]) -> None:
-    """Porter-Duff over, in place: premultiplied RGBA on RGB."""
+    """Composite premultiplied RGBA over RGB (Porter-Duff over), in place."""
     part = frame[where]
     clear = cv2.bitwise_not(seen[..., 3])
     cv2.multiply(part, cv2.merge([clear, clear, clear]), part, 1 / 255)

@@ -1,4 +1,4 @@
-"""The draft's two questions: where would everybody stand, and what does the clip look like?"""
+"""The draft's results: where everybody stands, and the frames of the clip."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from engine.scene.scene import Placement, Scene
 
 
 def arrange(scene: Scene, members: Sequence[Member]) -> dict[int, Placement]:
-    """Where the draft puts each of the cast: cast index to placement, explicit ones unchanged, the background left
-    out."""
+    """Place the cast: cast index to placement, explicit ones unchanged, the background left out."""
     return block(scene, members)[0]
 
 
 def block(scene: Scene, members: Sequence[Member]) -> tuple[dict[int, Placement], list[int]]:
-    """`arrange`, and who stands before whom: cast indices from back to front."""
+    """Place the cast as `arrange` does, and return also the stacking order: cast indices from back to front."""
     plan, shapes = direct(scene), measure_cast(members)
     placements = place_cast(scene, plan, shapes)
     return placements, stack(scene, plan, shapes, placements)
 
 
 def empty_stage(scene: Scene, members: Sequence[Member]) -> Image.Image:
-    """Return the studio that the draft paints where the scene has no background, at the video's size (RGB)."""
+    """Paint the studio that the draft uses where the scene has no background, at the video's size (RGB)."""
     return paint_studio(scene, members, measure_cast(members))
 
 

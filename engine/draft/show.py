@@ -17,9 +17,9 @@ from engine.draft.puppet import Stance, cast_shadow, darken, glint, lay_over, pl
 
 TURN_RELIEF = {True: 0.1, False: 0.02}  # thing or somebody: how far relief moves at yaw 1, in actor heights
 AIRBORNE = 0.2  # of the frame: what stands this much higher than the ground line is in the air
-SLANT = 0.07  # perspective of a turning thing
-ORBIT_RELIEF = 0.035  # how much of an orbit is seen in the actors' relief
-FOCUS = (0.55, 1.0)  # depth of field at the start and at the end of a clip: the eye settles on the actors
+SLANT = 0.07  # of a turning thing at yaw 1: how much taller its near side is than its middle
+ORBIT_RELIEF = 0.035  # shift of the actors' relief at an orbit of one frame height, in actor heights
+FOCUS = (0.55, 1.0)  # share of the depth of field at a clip's start and end: the focus settles on the actors
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Show:
-    """Everything that a frame is made from."""
+    """Everything that the frames are drawn from."""
 
     camera: Camera
     backdrop: Backdrop
@@ -51,7 +51,7 @@ class Show:
     grade: np.ndarray
 
     def frame(self, seconds: float) -> np.ndarray:
-        """Return one frame, (height, width, 3) uint8 RGB."""
+        """Draw the frame at that time, (height, width, 3) uint8 RGB."""
         view = self.camera.view(seconds)
         frame = self._background(view, seconds)
         stances: dict[int, Stance] = {}
@@ -73,7 +73,7 @@ class Show:
         return cv2.LUT(cv2.multiply(frame, self.vignette, frame, 1 / 255), self.grade)
 
     def _shadow(self, frame: np.ndarray, actor: Actor, stance: Stance) -> None:
-        """The higher something is above its ground, the smaller and fainter its shadow."""
+        """Draw an actor's shadow, in place: the higher the actor is above the ground, the smaller and fainter."""
         rise = max((stance.ground[1] - stance.foot[1]) / (stance.scale * actor.tile.height), 0.0)
         cast_shadow(frame, actor.tile, stance, 1 / (1 + 3.2 * rise), 1 - 0.5 * min(rise, 0.6))
 
@@ -118,7 +118,7 @@ class Show:
 
 
 def _held(thing: Actor, pose: Pose, depth: tuple[float, float], holder: Actor, stance: Stance) -> Stance:
-    """Return how a thing is in its holder's hand, where `stance` is the holder's."""
+    """Compute the stance of a held thing from its holder's, `stance`; `depth` is the thing's relief and slant."""
     unit = holder.tile.height / holder.size  # the holder's tile pixels per world pixel
     mx, my = place_point(stance, thing.grip[0] * unit, thing.grip[1] * unit, holder.tile.height)
     scale = stance.scale * unit * thing.size / thing.tile.height
@@ -130,13 +130,16 @@ def _held(thing: Actor, pose: Pose, depth: tuple[float, float], holder: Actor, s
 
 
 def _slimness(tile: Tile) -> float:
-    """Relief and slant are in heights; what is slim has less depth than that, and would be squeezed or sheared."""
+    """Return the factor for a tile's relief and slant: below 1 for a slim one, which they would squeeze or shear.
+
+    They are in heights, and what is slim has less depth than that.
+    """
     width: int = tile.pixels.shape[1]
     return min(1.0, width / tile.height)
 
 
 def _shaded(seen: np.ndarray, stance: Stance) -> np.ndarray:
-    """Return a thing that turns glints; a paper turn catches less light the more it is seen edge-on."""
+    """Light a turning tile: a glint on a thing, and less light on a turning puppet the more it is seen edge-on."""
     if stance.pose.glint:
         seen = glint(seen, stance.pose.yaw, stance.pose.glint)
     if stance.pose.spin == 0:
@@ -155,8 +158,7 @@ def _shade_body(
     behind: tuple[np.ndarray, tuple[slice, slice]],
     size: float,
 ) -> None:
-    """The soft shadow that an object throws on the one who holds it or stands right behind it, and on nothing else; in
-    place."""
+    """Draw an object's soft shadow, in place, on its holder or a bust right behind it, and on nothing else."""
     off = max(1, round(0.04 * size))
     (ty, tx), (hy, hx) = thing[1], behind[1]
     y0, y1 = max(ty.start + off - 2 * off, hy.start), min(ty.stop + 3 * off, hy.stop)

@@ -35,7 +35,7 @@ class Player:
 
 @dataclass(frozen=True)
 class StageFrame:
-    """The frame and its ground line."""
+    """The frame's proportions, and the ground line as a fraction of its height."""
 
     aspect: float  # width over height
     ground: float
@@ -50,32 +50,37 @@ class StageFrame:
 
 
 def stage_of(video: Video) -> StageFrame:
-    """Return the ground lies lower in a wide frame than in an upright one, where the eye wants room below the feet."""
+    """Return the stage of a video.
+
+    The ground lies lower in a wide frame than in an upright one, where the eye wants room below the feet.
+    """
     aspect = video.width / video.height
     return StageFrame(aspect, 0.92 if aspect > 1.2 else 0.9 if aspect > 0.8 else 0.86)
 
 
 def placement_at(x: float, y: float, scale: float) -> Placement:
-    """Return a placement, kept within what the model takes: a flat thing in an upright frame can be very low indeed."""
+    """Create a placement, clamped to what `Placement` takes: flat things can be very low in an upright frame."""
     x, y = (round(min(max(value, -1.0), 2.0), 4) for value in (x, y))
     return Placement(x=x, y=y, scale=round(min(max(scale, SMALLEST), LARGEST), 4))
 
 
 def unit_of(player: Player, placement: Placement) -> float:
-    """Return the height that a standing person would have beside this character, over the frame's."""
+    """Return the height that a standing person would have beside this character, in frame heights."""
     return placement.scale * BODY_HEIGHTS[player.shape.kind]
 
 
 def head_of(shape: Shape, placement: Placement, stage: StageFrame) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of a character's head, in fractions of the frame."""
+    """Return the box of a character's head (left, top, right, bottom), in fractions of the frame."""
     width, top = stage.width(shape, placement.scale), placement.y - placement.scale
     left, right = (placement.x + (side - 0.5) * width for side in shape.head)
     return left, top, right, top + HEAD * placement.scale
 
 
 def spread(widths: Sequence[float], start: float, end: float, pinned: frozenset[str] = frozenset()) -> list[float]:
-    """Return the middles of a line between `start` and `end`, with even gaps; a line that is wider than that overlaps,
-    everybody by the same part of the own width. Without a side that it is `pinned` to it stands in the middle."""
+    """Compute the centres of a line between `start` and `end`, with even gaps; one that is wider than that overlaps.
+
+    Everybody overlaps by the same part of the own width. A line that is `pinned` to no side is centred.
+    """
     if not widths:
         return []
     total, count = sum(widths), len(widths)

@@ -19,7 +19,7 @@ STAGGER = 0.03  # of the frame's width: how far rows are moved against each othe
 
 
 def _object_scale(player: Player, unit: float, stage: StageFrame, largest: float = 0.52) -> float:
-    """Things keep their size against people, small ones a little larger than life."""
+    """Compute a thing's scale beside people of height `unit`; small things become a little larger than life."""
     ratio = lookup(player.element, words().size, 0.3)
     if player.shape.kind == "card":
         ratio = max(ratio, 0.4)  # a print of a thing, not the thing
@@ -32,8 +32,10 @@ def _object_scale(player: Player, unit: float, stage: StageFrame, largest: float
 def in_hand(
     players: dict[int, Player], placed: dict[int, Placement], i: int, index: int, stage: StageFrame
 ) -> Placement:
-    """Thing `i` at its holder's hand, as large as fits into the frame there, and not before the face; `index`: the
-    holder's."""
+    """Place thing `i` at its holder's hand, as large as fits into the frame there, and not before the face.
+
+    `index` is the holder's.
+    """
     holder, base = players[index], placed[index]
     others = sum(p.act.holder == index and j in placed for j, p in players.items() if j != i)
     grip, side, reach, height = _grip(players[i], holder, base, others)
@@ -47,7 +49,7 @@ def in_hand(
             min(scale, (hand - 0.03) / (1 - GRIPS[grip]), stage.scale(players[i].shape, max(aside, 0.01))), least
         )
     y = hand + GRIPS[grip] * scale
-    if grip not in ("palm", "stick"):  # those are beside or behind the face
+    if grip not in ("palm", "stick"):  # with these grips the thing is beside or behind the face
         y = max(y, base.y - (1 - HEAD) * base.scale + scale)
     if "bottom" in holder.shape.cropped and grip != "handle":
         y = min(y, 0.97)
@@ -55,9 +57,11 @@ def in_hand(
 
 
 def _grip(thing: Player, holder: Player, base: Placement, others: int) -> tuple[str, int, float, float]:
-    """Return how it is held, on which side, and the hand: its distance from the middle and its height, in holder's
-    heights. The side is where an arm reaches out or the holder looks, else the one with more room; a second thing goes
-    to the other hand."""
+    """Choose how a thing is held, on which side, and where the hand is.
+
+    The hand is given by its distance from the middle and its height, both in holder's heights. The side is where an arm
+    reaches out or the holder looks, else the one with more room; a second thing goes to the other hand.
+    """
     shape, grip = holder.shape, lookup(thing.element, words().hold, "hand")
     side = 1 if base.x <= 0.5 else -1
     turned = shape.reaching or (shape.facing if shape.kind == "figure" else 0)
@@ -67,7 +71,7 @@ def _grip(thing: Player, holder: Player, base: Placement, others: int) -> tuple[
         side = -side
     x, height = shape.hands[(side > 0) != base.flip]
     reach = abs(x)
-    if shape.kind in ("mascot", "card"):  # all face: it stands at their side
+    if shape.kind in ("mascot", "card"):  # no hands: the thing stands beside them
         return "foot", side, 0.5 * shape.aspect + 0.08, -0.02
     if shape.reaching and grip != "body" and not others:
         return "palm", side, reach, height
@@ -97,8 +101,10 @@ def place_things(players: dict[int, Player], placed: dict[int, Placement], stage
 
 
 def line_up(players: dict[int, Player], placed: dict[int, Placement], todo: list[int], stage: StageFrame) -> None:
-    """Products alone are the heroes: large, in their sizes against each other, in a line; in an upright frame in as
-    many rows as let them be largest."""
+    """Place things of a scene without characters, in place: large, in their sizes against each other, in a line.
+
+    In an upright frame they stand in as many rows as let them be largest.
+    """
     if not todo:
         return
     ratios = {i: lookup(players[i].element, words().size, 0.3) ** 0.4 for i in todo}
@@ -124,7 +130,7 @@ def line_up(players: dict[int, Player], placed: dict[int, Placement], todo: list
 def _shelve(
     todo: list[int], scales: dict[int, float], widths: dict[int, float], count: int
 ) -> tuple[list[list[int]], float]:
-    """So many rows from back to front, the shorter ones in front, and by how much all have to shrink to fit."""
+    """Split things into rows from back to front, the shorter ones in front; returns also the factor that fits all."""
     least, more = divmod(len(todo), count)
     ends = [sum(least + (row < more) for row in range(end)) for end in range(count + 1)]
     rows = [todo[start:end] for start, end in pairwise(ends)]
@@ -134,20 +140,20 @@ def _shelve(
 
 
 def _feet(rows: list[list[int]], scales: dict[int, float]) -> list[float]:
-    """Return how much higher than the front row each row stands."""
+    """Return how much higher than the front row each row stands, in frame heights at full scale."""
     steps = [max(ROW_STEP * max(scales[i] for i in row), FLAT_STEP) for row in rows[1:]]
     return [sum(steps[nth:]) for nth in range(len(rows))]
 
 
 def _depth(rows: list[list[int]], scales: dict[int, float]) -> float:
-    """From the front row's feet to the back row's heads."""
+    """Measure from the front row's feet to the highest thing's top, in frame heights at full scale."""
     return max(up + scales[i] for up, row in zip(_feet(rows, scales), rows, strict=True) for i in row)
 
 
 def _find_spot(
     players: dict[int, Player], placed: dict[int, Placement], i: int, scale: float, y: float, stage: StageFrame
 ) -> Placement:
-    """Return the free spot along the ground that hides least: no heads, few bodies, no other things."""
+    """Search the ground for the spot, and the size, that hide least: no heads, few bodies, no other things."""
     shape = players[i].shape
     best, best_cost = None, float("inf")
     for step in range(5, 96, 1):

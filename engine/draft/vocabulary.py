@@ -13,7 +13,7 @@ from typing import TypeVar
 from engine.scene.prompt import replace_names
 from engine.scene.scene import CAMERAS, MOTIONS, Element
 
-_Said = TypeVar("_Said")  # what a word table says
+_Said = TypeVar("_Said")  # the values of a word table
 
 _NAME = re.compile(r"\ue000\d+\ue001")  # one of the cast, by its index: `named`
 _TOKEN = re.compile(_NAME.pattern + r"(?:['\u2019]?s\b)?|[^\W_]+(?:['\u2019-][^\W_]+)*|[.,;:!?]")
@@ -47,34 +47,36 @@ def words() -> Words:
 
 
 def named(prompt: str, names: Sequence[str]) -> str:
-    """Return the prompt with a token of its own for each mention of a name, whatever script the name is in."""
+    """Replace each mention of a name in the prompt by a token of its own, whatever script the name is in."""
     prompt = prompt.translate({0xE000: None, 0xE001: None})
     return replace_names(prompt, names, {i: name_token(i) for i in range(len(names))})
 
 
 def name_token(index: int) -> str:
-    """Return what stands for a name in a prompt's tokens."""
+    """Return the token that stands for the name of the cast member `index`."""
     return f"\ue000{index}\ue001"
 
 
 def tokens(text: str) -> list[str]:
-    """Return words and punctuation, lower case; a possessive keeps to its name ("Mia's" is "mia"), and so does its
-    plural."""
+    """Split a text into words and punctuation, case-folded, without the possessive: "Mia's" is "mia".
+
+    Tokens of names lose their plural, too.
+    """
     return [name[0] if (name := _NAME.match(token)) else token.removesuffix("'s") for token in raw_tokens(text)]
 
 
 def raw_tokens(text: str) -> list[str]:
-    """Return the same with the possessives as they are."""
+    """Split a text as `tokens` does, but keep possessives and plurals."""
     return [token.replace("\u2019", "'") for token in _TOKEN.findall(text.casefold())]
 
 
 def match(table: Container[tuple[str, ...]], prompt: list[str], at: int) -> int:
-    """Return the length in words of the longest phrase of the table that starts here; 0 for none."""
+    """Return the length in words of the longest phrase of the table that starts at `at`; 0 for none."""
     return next((n for n in (5, 4, 3, 2, 1) if tuple(prompt[at : at + n]) in table and at + n <= len(prompt)), 0)
 
 
 def lookup(element: Element, table: Mapping[tuple[str, ...], _Said], default: _Said) -> _Said:
-    """Return what a word table says about an element, by its name first and its description second."""
+    """Look up an element in a word table, by its name first and its description second; else `default`."""
     for text in (element.name, element.description):
         found = tokens(text)
         for i in reversed(range(len(found))):  # the head of an English noun phrase comes last: "coffee table"

@@ -22,16 +22,16 @@ from engine.scene.cast import Member
 from engine.scene.scene import MAX_CAST, Scene, scene_from_json, scene_to_json
 
 BOX = uuid.UUID("5f1d7a52-7e0c-4f0e-9d0a-74726f757065").bytes
-_LONGEST = 1024  # pixels: what a frame shows of anybody
+_LONGEST = 1024  # pixels of the longer side: a frame shows nobody larger
 _QUALITY = 90
 _SCENE, _PICTURE = "scene.json", re.compile(r"\d\d\.webp")
-_MOST_BYTES = 64 * 10**6  # of all that a clip may bring
+_MOST_BYTES = 64 * 10**6  # of the box in a clip
 _MOST_BOXES = 1000
 _AROUND, _END = 30 + 46, 22  # bytes of a ZIP beside names and contents: an entry's headers, and the list's end
 
 
 def pack(scene: Scene, members: Sequence[Member]) -> bytes:
-    """Return the box: the scene, and the cast's pictures as the engine used them, cut-outs as alpha."""
+    """Encode the scene and the cast's pictures, as the engine used them, into a box; cut-outs have alpha."""
     data, cast = BytesIO(), []
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
         for index, member in enumerate(members):
@@ -57,8 +57,10 @@ def _is_cut_out(picture: Image.Image) -> bool:
 
 
 def unpack(clip: Path, folder: Path) -> Path | None:
-    """Lay a clip's scene and pictures down in `folder`, which is there and empty; the scene file's path. None where the
-    clip brings none. Raises VideoError for one that is damaged or was made to do harm; then nothing is written."""
+    """Write a clip's scene and pictures into `folder`, which exists and is empty; returns the scene file's path.
+
+    None where the clip brings none. Raises VideoError for one that is damaged or malicious; then nothing is written.
+    """
     try:
         with clip.open("rb") as file:
             content = next(_boxes(file), None)
@@ -78,7 +80,7 @@ def unpack(clip: Path, folder: Path) -> Path | None:
 
 
 def _boxes(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the content of our boxes among the file's top ones."""
+    """Yield the content of our boxes among the file's top-level ones. Raises ValueError where one is too large."""
     for _ in range(_MOST_BOXES):
         start, head = file.tell(), file.read(8)
         if len(head) < 8:
@@ -101,9 +103,9 @@ def _files(content: bytes) -> dict[str, bytes]:
         if len(entries) > MAX_CAST + 1:
             raise ValueError("too many files")
         claimed = sum(entry.file_size + 2 * len(entry.filename.encode()) + _AROUND for entry in entries)
-        if claimed + _END > len(content):  # they overlap, each holding the next one
+        if claimed + _END > len(content):  # entries overlap (a ZIP bomb)
             raise ValueError("more than there is")
-        for entry in entries:  # stored as they are, and apart: nothing can unfold to more than the clip itself holds
+        for entry in entries:  # uncompressed and apart: nothing unpacks to more than the clip itself holds
             if entry.compress_type != zipfile.ZIP_STORED or not (
                 entry.filename == _SCENE or _PICTURE.fullmatch(entry.filename)
             ):

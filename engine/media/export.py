@@ -19,7 +19,7 @@ from engine.media.video import probe, read_frames
 KINDS: Mapping[str, str] = MappingProxyType(
     {"webm": ".webm", "gif": ".gif", "frames": ".zip", "first": ".first.png", "last": ".last.png"}
 )
-_GIF_WIDTH = 480  # pixels: a GIF grows with every one, and is for chats and mails
+_GIF_WIDTH = 480  # pixels: small, because GIFs are large and are for chats and mails
 _ENCODERS = {
     "webm": ["-c:v", "libvpx-vp9", "-crf", "31", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1",
              "-pix_fmt", "yuv420p", "-f", "webm"],
@@ -31,10 +31,10 @@ _ENCODERS = {
 def export(
     clip: Path, out: Path, kind: str, on_frame: Callable[[int, int], None] | None = None, stop: StopCheck | None = None
 ) -> Path:
-    """Write `clip` to `out` as one of KINDS; `on_frame(done, of)` hears how far it is. What it carries about its scene
-    stays behind: these files are for showing.
+    """Encode `clip` as one of KINDS into `out`; `on_frame(done, of)` is told the progress.
 
-    Raises VideoError, DiskFull, EncoderMissing or Stopped; then nothing is left behind.
+    The scene that the clip carries is left out: these files are for showing. Raises VideoError, DiskFull,
+    EncoderMissing or Stopped; then nothing is left behind.
     """
     if kind not in KINDS:
         raise VideoError(f"{kind!r} is not a kind of file", f"Use one of {', '.join(KINDS)}.")

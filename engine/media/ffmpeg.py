@@ -22,7 +22,7 @@ _NAMED = "IMAGEIO_FFMPEG_EXE"  # imageio-ffmpeg's variable for another binary th
 
 
 def executable() -> str:
-    """Path of the ffmpeg binary. Raises EncoderMissing."""
+    """Return the path of the ffmpeg binary. Raises EncoderMissing."""
     import imageio_ffmpeg
 
     try:
@@ -33,14 +33,14 @@ def executable() -> str:
 
 
 def _another() -> str:
-    """Return how to get an ffmpeg that works."""
+    """Return the remedy for an ffmpeg that is missing or does not work."""
     if named := os.environ.get(_NAMED):
         return f"{_NAMED} says to use {named}: correct that variable, or remove it"
     return "Install it again: python -m pip install --force-reinstall imageio-ffmpeg"
 
 
 class Process:
-    """One running ffmpeg. As a context manager it never outlives its block: leaving it by an exception kills it.
+    """One running ffmpeg. Leaving it as a context manager kills it where it still runs.
 
     Its messages are drained by a thread, because a process whose stderr pipe is full stops and waits.
     """
@@ -78,7 +78,7 @@ class Process:
         return self._process.stdout
 
     def wait(self) -> tuple[int, str]:
-        """Wait until it ends; its exit status and what it said."""
+        """Wait until it ends, and return its exit status and messages."""
         status = self._process.wait()
         self._drain.join()
         return status, "\n".join(self._lines)
@@ -95,13 +95,16 @@ class Process:
             try:
                 if pipe is not None:
                     pipe.close()
-            except OSError:  # the last buffered bytes have nobody left to read them
+            except OSError:  # ffmpeg has ended: the last buffered bytes cannot be written
                 pass
 
 
 def _hears_the_terminal() -> bool:
-    """Ctrl-C is ours to handle: ffmpeg would close the file as if it were whole, so it gets a session of its own. But
-    where we lead one that has no terminal, it stays: whoever ends our group then ends it as well."""
+    """Check whether ffmpeg needs a session of its own, so that Ctrl-C does not reach it.
+
+    It would close the file as if it were whole; Ctrl-C is ours to handle. But where this process leads a session that
+    has no terminal, ffmpeg stays in it: whoever ends our process group then ends ffmpeg as well.
+    """
     if os.name == "nt" or os.getsid(0) != os.getpid():
         return True
     try:
@@ -112,7 +115,7 @@ def _hears_the_terminal() -> bool:
 
 
 def output_of(arguments: list[str]) -> tuple[int, bytes, str]:
-    """Run ffmpeg to its end: exit status, standard output, messages."""
+    """Run ffmpeg to its end, and return exit status, standard output and messages."""
     with Process(arguments, read=True) as process:
         output = process.stdout.read()
         status, messages = process.wait()
@@ -120,7 +123,10 @@ def output_of(arguments: list[str]) -> tuple[int, bytes, str]:
 
 
 def write_fault(path: Path, messages: str, error: OSError | None = None) -> VideoError:
-    """Return what it means that `path` could not be written: ffmpeg's own messages know more than our broken pipe."""
+    """Return the error for a `path` that could not be written.
+
+    ffmpeg's own messages tell more than our OSError, mostly a broken pipe, and come first.
+    """
     if is_full(messages) or (error is not None and is_full(error)):
         return disk_full(path.parent)
     if "Unknown encoder" in messages:
@@ -134,7 +140,7 @@ def write_fault(path: Path, messages: str, error: OSError | None = None) -> Vide
 
 
 def disk_full(folder: Path) -> DiskFull:
-    """Return the error for a folder whose disk takes no more."""
+    """Return the error for a folder whose disk is full."""
     return DiskFull(*full_disk(folder, ", or choose an output folder on another disk."))
 
 
@@ -145,17 +151,17 @@ _HEADER = ";FFMETADATA1\n"
 
 
 def metadata_text(tags: Mapping[str, str]) -> str:
-    """Return tags as the text that `ffmpeg -f ffmetadata` reads.
+    """Format tags as the text that `ffmpeg -f ffmetadata` reads.
 
-    A value that ends in a backslash gets a space behind it: ffmpeg takes a newline after any backslash, even an
-    escaped one, for a part of the value, and would swallow the next tag.
+    A value that ends in a backslash gets a space behind it: ffmpeg takes a newline after any backslash, even an escaped
+    one, for a part of the value, and would swallow the next tag.
     """
     spaced = {key: f"{value} " if value.endswith("\\") else value for key, value in tags.items()}
     return _HEADER + "".join(f"{_escape(key)}={_escape(value)}\n" for key, value in spaced.items())
 
 
 def parse_metadata(text: str) -> dict[str, str]:
-    """Return the global tags in ffmpeg's metadata text (sections, such as chapters, are left out)."""
+    """Parse the global tags in ffmpeg's metadata text (sections, such as chapters, are left out)."""
     tags: dict[str, str] = {}
     text = text.removeprefix(_HEADER)
     for line in re.findall(r"(?:[^\\\n]|\\.)+", text, re.DOTALL):  # an escaped newline does not end the line

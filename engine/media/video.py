@@ -31,14 +31,14 @@ _COLOUR = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "b
 _TO_YUV = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic,format=yuv420p"
 _TO_RGB = "scale=flags=accurate_rnd+full_chroma_int+bicubic,format=rgb24"
 
-# Neither ffmpeg's nor x264's name and settings go into the file (the latter sit in an SEI unit, type 6).
+# The file does not name ffmpeg, nor x264 and its settings (which are in an SEI unit, type 6).
 _QUIET = ("-bitexact", "-bsf:v", "filter_units=remove_types=6", "-metadata:s:v", "encoder=H.264")
 
 
 @dataclass(frozen=True)
 class Metadata:
     """What a clip says about itself: `title` and `description` in a person's words, `scene` to make it again.
-    `keepsake` is a box of `engine.media.embed` to stand behind the film."""
+    `keepsake` is a box of `engine.media.embed` to append to the file."""
 
     title: str = ""
     description: str = ""
@@ -46,7 +46,7 @@ class Metadata:
     keepsake: bytes = b""
 
     def tags(self) -> dict[str, str]:
-        """Return the MP4 tags; the scene travels as its JSON in the comment."""
+        """Return the MP4 tags; the scene is stored as JSON in the comment."""
         scene = scene_to_json(self.scene) if self.scene is not None else ""
         tags = {"title": self.title, "description": self.description, "comment": scene}
         plain = str.maketrans({"\r": "\n", "\0": None})  # ffmpeg ends a tag at either
@@ -76,9 +76,9 @@ def write_video(
 ) -> int:
     """Encode `frames`, each (H, W, 3) uint8 RGB of the size that `video` says, into the MP4 `path`; return how many.
 
-    `stop` is asked before every frame and `on_frame` told the number of frames done. The folder is made if it is not
-    there; a file of that name is replaced once the new one is whole. Without `metadata` the clip tells nothing.
-    Raises Stopped, DiskFull, EncoderMissing or VideoError, and whatever `frames` raises; then nothing is left behind.
+    `stop` is asked before every frame and `on_frame` told the number of frames done. The folder is created where it is
+    missing; a file of that name is replaced once the new one is whole. Without `metadata` the clip has no tags. Raises
+    Stopped, DiskFull, EncoderMissing or VideoError, and whatever `frames` raises; then nothing is left behind.
     """
     path = prepare_folder(Path(path), video)
     atomic.sweep(path)
@@ -98,7 +98,7 @@ def write_video(
 
 @dataclass(frozen=True)
 class _Job:
-    """What goes where: `path` is the name that a person knows, `part` the one under which the file grows."""
+    """The files of one encoding: `path` is the name that a person knows, `part` the temporary one that is written."""
 
     path: Path
     part: Path
@@ -107,7 +107,10 @@ class _Job:
 
 
 def prepare_folder(path: Path, video: Video) -> Path:
-    """Make the folder, and refuse before the work what would surely fail after it; where `path` leads to."""
+    """Create the output folder, and refuse early what would surely fail at the end; returns where `path` leads to.
+
+    Raises VideoError and DiskFull.
+    """
     try:
         path = atomic.destination(path)
     except OSError as error:  # also: the name is too long, or a folder on the way may not be looked into
@@ -177,7 +180,7 @@ def _encode(
 def _feed(process: Process, frame: np.ndarray, job: _Job) -> None:
     try:
         process.stdin.write(frame.data)
-    except OSError as error:  # it went away; its last words say why
+    except OSError as error:  # ffmpeg has ended; its messages say why
         raise _encoder_fault(job, process.wait()[1], error) from None
 
 
@@ -219,7 +222,7 @@ def _take_the_place(part: Path, path: Path) -> None:
 
 
 def probe(path: str | Path) -> Probe:
-    """Size, length and codec of a clip, its frames counted and not guessed. Raises VideoError."""
+    """Read size, length and codec of a clip, its frames counted and not estimated. Raises VideoError."""
     # ffmpeg's list of packets, and not what it prints about a file: that is mixed with the file's own words.
     status, output, _ = output_of(["-v", "error", *_input(path), "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"])
     lines = output.decode("ascii", "replace").splitlines()
@@ -233,7 +236,7 @@ def probe(path: str | Path) -> Probe:
 
 
 def read_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Yield the clip's frames, one after another, (H, W, 3) uint8 RGB. Raises VideoError."""
+    """Yield the clip's decoded frames, one after another, (H, W, 3) uint8 RGB. Raises VideoError."""
     size = probe(path)
     length = size.width * size.height * 3
     raw = ["-map", "0:v:0", "-vf", _TO_RGB, "-f", "rawvideo", "-fps_mode", "passthrough", "pipe:1"]
@@ -245,7 +248,7 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return the clip's tags, such as `title`, `description` and `comment`. Raises VideoError."""
+    """Read the clip's tags, such as `title`, `description` and `comment`. Raises VideoError."""
     status, output, _ = output_of(["-v", "error", *_input(path), "-bitexact", "-f", "ffmetadata", "pipe:1"])
     if status:
         raise _unreadable(path)
@@ -254,7 +257,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_scene(path: str | Path) -> Scene | None:
-    """Return the scene a clip was made from; None where it carries none (or another program's comment)."""
+    """Read the scene a clip was made from; None where it has none, or another comment. Raises VideoError."""
     try:
         return scene_from_json(read_metadata(path).get("comment", ""))
     except SceneError:

@@ -13,7 +13,10 @@ _MOST_BOXES = 100_000
 
 
 def meta_of(file: BinaryIO, size: int, name: str) -> bytes:
-    """Return the content of the file's `meta` box. Raises ImageError where the file is shorter than its boxes say."""
+    """Read the content of the file's `meta` box; empty where there is none.
+
+    Raises ImageError where the file is shorter than its boxes say.
+    """
     at, meta = 0, b""
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -25,7 +28,7 @@ def meta_of(file: BinaryIO, size: int, name: str) -> bytes:
             length, skip = int.from_bytes(head[8:16], "big"), 16
         length = length or size - at
         if length < skip or not kind.isascii():
-            break  # nothing that follows can be trusted; the decoder has its own opinion
+            break  # no valid box: leave the rest to the decoder
         if at + length > size and kind in (b"meta", b"mdat", b"moov", b"idat"):
             raise kinds.cut_off(name)
         if kind == b"meta" and not meta:
@@ -36,7 +39,7 @@ def meta_of(file: BinaryIO, size: int, name: str) -> bytes:
 
 
 def cicp_of(meta: bytes) -> tuple[int, int] | None:
-    """Return primaries and transfer (ITU-T H.273) from the main picture's `colr` box of type nclx; None without one."""
+    """Read primaries and transfer function (ITU-T H.273) from the main picture's `colr` box (nclx); else None."""
     for kind, data in _main_properties(meta):
         if kind == b"colr" and data[:4] == b"nclx" and len(data) >= 8:
             return as_still(int.from_bytes(data[4:6], "big"), int.from_bytes(data[6:8], "big"))
@@ -44,13 +47,15 @@ def cicp_of(meta: bytes) -> tuple[int, int] | None:
 
 
 def as_still(primaries: int, transfer: int) -> tuple[int, int]:
-    """Return the same for a photo: encoders made for video put television's curve on pictures that were in sRGB, and
-    browsers show them so."""
+    """Replace television's transfer function by sRGB's, for a photo.
+
+    Encoders made for video tag pictures with it that were in sRGB, and browsers show them so.
+    """
     return primaries, _SRGB_CURVE if transfer in _TELEVISION else transfer
 
 
 def planes_of(meta: bytes) -> float:
-    """Return bytes a pixel of an AVIF's planes once decoded: 1.5 for 4:2:0 with 8 bits, 6 at most."""
+    """Return the bytes a pixel of an AVIF's decoded planes: 1.5 for 4:2:0 with 8 bits; 6, the most, if unknown."""
     for kind, data in _main_properties(meta):
         if kind == b"av1C" and len(data) >= 3:
             chroma = 0.0 if data[2] & 0x10 else 2 / ((1 + (data[2] >> 3 & 1)) * (1 + (data[2] >> 2 & 1)))
@@ -59,8 +64,10 @@ def planes_of(meta: bytes) -> float:
 
 
 def _main_properties(meta: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the boxes that describe the main picture; those of all pictures where the file does not say which are its
-    own."""
+    """Return the boxes, as (type, content), that describe the main picture.
+
+    Those of all pictures where the file does not say which are its own.
+    """
     properties: dict[bytes, bytes] = {}
     try:
         inner = dict(_boxes(meta[4:]))
@@ -83,7 +90,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _properties_of(item: int, ipma: bytes) -> list[int]:
-    """Return the numbers, from 1, of an item's properties."""
+    """Read the numbers, from 1, of an item's properties from the content of an `ipma` box."""
     version, wide, at = ipma[0], ipma[3] & 1, 8
     for _ in range(int.from_bytes(ipma[4:8], "big")):
         long = 4 if version else 2

@@ -16,13 +16,13 @@ from engine.media.images.survey import Colour
 
 _UNUSABLE = "Its colour profile cannot be used, so its colours may look a little different."
 _HDR = "It is an HDR picture: its brightest parts were made darker, to fit an ordinary one."
-_NEARLY = 1  # levels that a profile may differ from sRGB by and still be it
+_NEARLY = 1  # levels by which a profile that counts as sRGB may differ from it
 
 
 @dataclass(frozen=True)
 class ColourConversion:
-    """How a picture's colours become sRGB's. `space` by numbers or `profile` by the ICC's engine, or neither; `deep`:
-    its curve needs more than eight bits, so it is to be applied (`table`) while there are more."""
+    """How a picture's colours are converted to sRGB: by `space`, by the ICC `profile`, or not at all. `deep`: its
+    transfer function needs more than eight bits, so it is to be applied (`table`) while there are more."""
 
     space: Space | None = None
     profile: bytes | None = None
@@ -33,14 +33,17 @@ class ColourConversion:
         return bool(self.space and self.space.needs_depth) or self._profile_curve() is not None
 
     def table(self) -> np.ndarray | None:
-        """(65536,) uint8, to sRGB's curve over the picture's own primaries; None where none is needed."""
+        """Compute the lookup table, (65536,) uint8, to sRGB's transfer function over the picture's own primaries.
+
+        None where none is needed.
+        """
         curve = self.space.curve if self.space else self._profile_curve()
         if curve is None:
             return None
         return Space(spaces.SRGB, curve).table(65536)
 
     def after(self) -> ColourConversion:
-        """Return what is left to do where the table was applied."""
+        """Return the conversion that is left to do where the table was applied."""
         if self.space:
             return replace(self, space=Space(self.space.chroma, spaces.srgb_light))
         if self.profile is None or self._profile_curve() is None:
@@ -48,13 +51,13 @@ class ColourConversion:
         return replace(self, profile=icc.with_curve(self.profile, _srgb_curve()))
 
     def _profile_curve(self) -> spaces.Curve | None:
-        """Return the profile's curve where it is far from a display's."""
+        """Return the profile's transfer function where it is far from a display's, else None."""
         curve = icc.curve_of(self.profile) if self.profile else None
         return curve if curve and Space(spaces.SRGB, curve).needs_depth else None
 
 
 def way_of(colour: Colour) -> ColourConversion:
-    """Weigh what the file says of its colours."""
+    """Choose the conversion from what the file says of its colours."""
     broken = _UNUSABLE if colour.broken else ""
     named = colour.cicp
     if colour.icc:
@@ -72,7 +75,7 @@ def way_of(colour: Colour) -> ColourConversion:
 
 
 def to_srgb(colours: Image.Image, way: ColourConversion) -> tuple[Image.Image, str]:
-    """RGB in sRGB of a picture of mode L, RGB, CMYK or LAB; and a notice, or "".
+    """Convert a picture of mode L, RGB, CMYK or LAB to RGB in sRGB; returns also a notice, or "".
 
     Phones write Display P3, printers CMYK: shown without their profile such pictures look dull or wrong.
     """
@@ -101,7 +104,7 @@ def _by_numbers(colours: Image.Image, space: Space) -> Image.Image:
 
 
 def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image | None:
-    """None where the profile is broken or none for such colours."""
+    """Convert colours by an ICC profile; None where it is broken or is for other colours."""
     kind = icc.space_of(profile)
     if kind == "RGB" and colours.mode == "L":  # grey that was saved with the profile of the colours it once had
         colours = colours.convert("RGB")
@@ -130,7 +133,7 @@ def _converted(colours: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.
 
 
 def _is_srgb(source: ImageCms.ImageCmsProfile) -> bool:
-    """Return whether a profile leaves colours as they are, whatever it is called: by what it does to some of them."""
+    """Check whether a profile leaves colours as they are, whatever it is called: by what it does to some of them."""
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
     after = np.asarray(_converted(Image.fromarray(cube), source)).astype(int)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 400_000_000  # an uncompressed 16-bit scan of 60 megapixels still passes
 
-Piece = bytes | tuple[int, int]  # of one's own, or (start, length) in the file
+Piece = bytes | tuple[int, int]  # given bytes, or a range of the file as (start, length)
 
 
 class Pieces(io.RawIOBase):
-    """Bytes and stretches of a file as one stream that can be read and sought in; nothing is copied ahead."""
+    """Bytes and ranges of a file as one seekable stream; nothing is copied ahead."""
 
     def __init__(self, file: BinaryIO, pieces: Sequence[Piece]) -> None:
         self._file, self._at = file, 0
@@ -61,7 +61,7 @@ class Pieces(io.RawIOBase):
 
 
 def _merged(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Yield stretches that follow one another in the file as one; nothing empty."""
+    """Yield the pieces, with adjacent ranges of the file merged and empty ones left out."""
     held: tuple[int, int] | None = None
     for piece in pieces:
         if not isinstance(piece, bytes) and held and sum(held) == piece[0]:
@@ -77,19 +77,25 @@ def _merged(pieces: Sequence[Piece]) -> Iterator[Piece]:
 
 
 def stream(file: BinaryIO, pieces: Sequence[Piece]) -> io.BufferedReader:
-    """Return the pieces of a file as a decoder wants to read them."""
+    """Return the pieces of a file as one buffered stream for a decoder."""
     return io.BufferedReader(Pieces(file, pieces), 1 << 16)
 
 
 def shown_name(path: str | Path) -> str:
-    """Return the file's own name: pages show it, and nobody needs the folders of this machine on a page."""
+    """Return the file's name as it is shown: printable, at most 80 letters, and without its folders.
+
+    Pages show it, and nobody needs the folders of this machine on a page.
+    """
     name = Path(path).name.encode("utf-8", "replace").decode("utf-8")
     name = "".join(letter if letter.isprintable() else "?" for letter in name) or "the picture"
     return name if len(name) <= 80 else f"{name[:50]}…{name[-20:]}"
 
 
 def open_file(path: str | Path, name: str) -> tuple[BinaryIO, int]:
-    """Open for reading; the file and its size in bytes. Raises ImageError for what is no file of a usable size."""
+    """Open a file for reading, and return it with its size in bytes.
+
+    Raises ImageError for what is no file of a usable size.
+    """
     try:
         status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from functools import cache
 
 DECODING = 245_000_000  # bytes that decoding one picture may take: 61 megapixels in Pillow's 4 bytes each
-TOGETHER = 290_000_000  # of all at once, with what is made of them
-KEPT_PIXELS = 16_000_000  # of the result: an ordinary phone's photo stays as it is; a frame has 2 million
+TOGETHER = 290_000_000  # bytes that all at once may take, with the pictures made of them
+KEPT_PIXELS = 16_000_000  # most pixels of the result: an ordinary phone's photo stays as it is; a frame has 2 million
 _MUCH = 30_000_000  # bytes after which the allocator is asked to give back what is free
 
 
 class Gate:
-    """Lets work pass as long as the bytes that it is going to take fit together; in the order in which it came."""
+    """Limits the memory of concurrent work: each waits until the bytes that it is going to take are free, in order of
+    arrival."""
 
     def __init__(self, room: int = TOGETHER) -> None:
         self._room, self._taken = room, 0
@@ -26,7 +27,10 @@ class Gate:
 
     @contextmanager
     def holding(self, wanted: int) -> Iterator[None]:
-        """Wait until so many bytes are free, and hold them. More than there is at all counts as all of it."""
+        """Hold so many bytes, a context manager that first waits until they are free.
+
+        More than there is at all counts as all of it.
+        """
         wanted, ticket = min(wanted, self._room), object()
         with self._changed:
             self._line.append(ticket)
@@ -49,8 +53,11 @@ class Gate:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system: glibc keeps it for each thread, so that four threads in turn would hold four
-    times what one needs. Elsewhere the allocators do it by themselves."""
+    """Return freed memory to the system.
+
+    glibc keeps it for each thread, so that four threads in turn would hold four times what one needs. Elsewhere the
+    allocators do it by themselves.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim:
         trim(0)
@@ -58,5 +65,5 @@ def _give_back() -> None:
 
 @cache
 def shared_gate() -> Gate:
-    """Return the process's own, made at the first use."""
+    """Return the process's only gate, created at the first call."""
     return Gate()

@@ -10,19 +10,18 @@ from engine.media.images.spaces import Curve
 
 
 def space_of(profile: bytes) -> str:
-    """Return the colour space that a profile is for, such as "RGB", "GRAY" or "CMYK"; "" for nothing of the kind."""
+    """Return the colour space that an ICC profile is for, such as "RGB", "GRAY" or "CMYK"; "" for anything else."""
     return profile[16:20].decode("latin-1").strip() if profile[36:40] == b"acsp" else ""
 
 
 def cicp_of(profile: bytes) -> tuple[int, int] | None:
-    """Return primaries and transfer where the profile names them (version 4.4), as those of HDR pictures do."""
+    """Read primaries and transfer function from the `cicp` tag (version 4.4), as HDR pictures have it; else None."""
     data = _tag(profile, b"cicp")
     return (data[8], data[9]) if len(data) >= 12 else None
 
 
 def curve_of(profile: bytes) -> Curve | None:
-    """Return the one curve of a grey profile, or of one with three primaries; None where there are tables, or three
-    curves."""
+    """Read the one tone curve of a profile, grey or with three primaries; None for tables or differing curves."""
     names = (b"kTRC",) if space_of(profile) == "GRAY" else (b"rTRC", b"gTRC", b"bTRC")
     found = [_tag(profile, name) for name in names]
     if not all(found) or any(_tag(profile, name) for name in (b"A2B0", b"A2B1")) or len(set(found)) > 1:
@@ -31,7 +30,7 @@ def curve_of(profile: bytes) -> Curve | None:
 
 
 def with_curve(profile: bytes, curve: bytes) -> bytes:
-    """Return the same profile under another curve, the data of a `curv` tag."""
+    """Replace the profile's tone curves by another one, the data of a `curv` tag."""
     names = (b"kTRC", b"rTRC", b"gTRC", b"bTRC")
     count, tail = struct.unpack(">I", profile[128:132])[0], len(profile)
     table = bytearray(profile[:132])
@@ -72,7 +71,7 @@ def _curve(data: bytes) -> Curve | None:
 
 
 def _parametric(kind: int, given: list[float]) -> Curve:
-    """Function types 0 to 4 of `parametricCurveType`."""
+    """Build the curve of a function type, 0 to 4, of `parametricCurveType`."""
     g, a, b, c, d, e, f = (*given, *[0.0] * (7 - len(given)))
     if kind == 0:
         return lambda value: np.power(value, g)

@@ -18,25 +18,25 @@ _TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # Huffman and arithmetic tables, quantisatio
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _READ_HERE = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # sequential and progressive, Huffman or arithmetic
 _PROGRESSIVE = {0xC2, 0xCA}
-_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"  # that it is there says YCbCr; its content is of no use here
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"  # its presence means YCbCr; the content does not matter
 _MOST_SEGMENTS = 10_000
 _MOST_PROFILE = 16_000_000  # bytes, of all of a profile's segments
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_OTHER_END = bytes(range(1, 255)) * 16  # what a decoder would read on with where the scan has no end
-_SEEN_AT = 2_000_000  # pixels at which it is looked whether something is missing
+_OTHER_END = bytes(range(1, 255)) * 16  # `missing`: put behind a scan without an end, a decoder reads it as part of it
+_SEEN_AT = 2_000_000  # most pixels at which `missing` compares
 
 
 @dataclass(frozen=True)
 class Scan:
     """How the picture is coded. `coefficients`: what a decoder has to hold at once beside the pixels, in bytes a pixel.
-    `spoilt`: the same file with nonsense behind the last byte."""
+    `spoilt`: the same file with meaningless data behind its last byte, for `missing`."""
 
     coefficients: float
     spoilt: BinaryIO
 
 
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Scan]:
-    """Walk the segments up to the first scan. Raises ImageError where they lead to none."""
+    """Read the segments up to the first scan. Raises ImageError where there is none, or one of an unusable kind."""
     pieces: list[Piece] = [_SOI]
     profile: dict[int, bytes] = {}
     exif, xmp, frame, broken = b"", b"", b"", False
@@ -50,7 +50,7 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Scan]:
         marker, length = head[1], int.from_bytes(head[2:], "big")
         if marker == 0xDA:
             break
-        if marker in _SAYS and length < 2:  # it says nothing, not even how long it is
+        if marker in _SAYS and length < 2:  # an APPn or comment segment without a valid length: step over its marker
             at += 2
             continue
         if marker == 0xD9 or length < 2:
@@ -89,11 +89,11 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Scan]:
 
 
 def missing(found: Survey, scan: Scan, rough: bool = False) -> float:
-    """Return the share of the picture's height that is missing, from 0 to 1, where the file has no end; with `rough`,
-    seen at an eighth of the size, for which the fine detail of a progressive one is not needed.
+    """Measure the share of the picture's height that is missing, from 0 to 1, where the file has no end.
 
-    A decoder fills up what it does not find. So the file is read twice, with two ends: where the pictures differ, the
-    scan had not been over.
+    With `rough` at an eighth of the size, for which the fine detail of a progressive JPEG is not needed. A decoder
+    fills in what it does not find, so the file is decoded twice, with two different ends: where the pictures differ,
+    data is missing.
     """
     pictures = []
     for raw in (found.stream, scan.spoilt):
@@ -113,14 +113,14 @@ def open_stream(raw: BinaryIO) -> Image.Image:
 
 
 def reduce_to(picture: Image.Image, most: int) -> None:
-    """Let the decoder give the picture at 1/2, 1/4 or 1/8 of its sides, so that it has at most `most` pixels."""
+    """Make the decoder scale the picture to 1/2, 1/4 or 1/8 of its sides, the first with at most `most` pixels."""
     scale = next((by for by in (1, 2, 4) if picture.width * picture.height / by**2 <= most), 8)
     if scale > 1:
         picture.draft(None, (max(1, picture.width // scale), max(1, picture.height // scale)))
 
 
 def _next_marker(file: BinaryIO, at: int, size: int) -> int:
-    """Where the next marker is; as decoders do, what lies before it is stepped over."""
+    """Find the next marker, stepping over what lies before it as decoders do; `size` where there is none."""
     while at < size:
         file.seek(at)
         block = file.read(65536)
@@ -131,8 +131,7 @@ def _next_marker(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _has_end(file: BinaryIO, at: int, size: int) -> bool:
-    """Return whether an end marker follows the scan that begins at `at`. What comes after it is no part of this
-    picture."""
+    """Check whether an end marker follows the scan that begins at `at`; what comes after it is not the picture."""
     file.seek(size - 2)
     if file.read(2) == _EOI:
         return True

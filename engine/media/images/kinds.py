@@ -38,7 +38,7 @@ def kind_of(head: bytes) -> str:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """Of an ISO base media file: the major and the compatible ones; the major one alone where it is of a picture."""
+    """Read the brands of an ISO base media file: the major one, and the compatible ones if it is generic HEIF."""
     length = min(max(int.from_bytes(head[:4], "big"), 12), len(head))
     major = head[8:12]
     if major in _AVIF or (major in _HEIF and major not in (b"mif1", b"msf1", b"mif2")):
@@ -47,7 +47,7 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 def not_a_picture(head: bytes, name: str) -> ImageError:
-    """Say what the file is instead, from its first bytes."""
+    """Return the error that says what the file is instead, from its first bytes."""
     text = head.decode("utf-8", "ignore").lstrip("\ufeff \t\r\n").lower()
     if head.startswith((b"\x89PNG", b"GIF8")):
         return damaged(name)
@@ -81,5 +81,8 @@ def cut_off(name: str, what: str = "its end is missing") -> ImageError:
 
 
 def unsupported(name: str, what: str, remedy: str) -> ImageError:
-    """Return a sound file of a kind that is not read here; `what` names it, as in "a JPEG with 12 bits a colour"."""
+    """Return the error for an intact file of a kind that is not read here.
+
+    `what` names it, as in "a JPEG with 12 bits a colour".
+    """
     return ImageError(f"{name} is {what}, which cannot be read here", remedy)

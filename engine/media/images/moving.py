@@ -1,4 +1,4 @@
-"""Of an animation, the frame that shows something: many begin with nothing, from which the picture fades in."""
+"""Which frame of an animation shows something: many begin with nothing, from which the picture fades in."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Callable
 
 from PIL import Image
 
-A_PIXEL = 25.0  # bytes, while the frames are looked at: a film's state, a frame in colour, and the first picture
+A_PIXEL = 25.0  # bytes a pixel while the frames are examined: the decoder's state, an RGBA frame, and the first picture
 _MOST_FRAMES = 60
-_MOST_PIXELS = 300_000_000  # of all frames that are looked at
-_SEEN = 0.02  # share of the frame that must be there
+_MOST_PIXELS = 300_000_000  # of all frames that are examined
+_SEEN = 0.02  # share of solid pixels with which the first frame shows something
 _SOLID = 128  # of 255
-_AS_GOOD = 0.9  # of the fullest frame's
+_AS_GOOD = 0.9  # of the fullest frame's share: a frame that shows nearly as much
 _SIDE = 128  # pixels at which a frame is judged
 
 
 def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image.Image, str] | None:
-    """Return the first frame that shows nearly as much as any does, and a sentence about it; None where the first one
-    shows something, or no other does."""
+    """Return the first frame that shows nearly as much as any does, and a sentence about it.
+
+    None where the first one shows something, or no other does.
+    """
     there, solid = _shows(first)
     if solid >= _SEEN:
         return None
@@ -37,14 +39,16 @@ def better(frames: Callable[[], Image.Image], first: Image.Image) -> tuple[Image
         film.seek(index)
         film.load()
         found = film.copy()
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError):  # a film that breaks off: there is the first frame
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError):  # it breaks off: keep the first frame
         return None
     return found, f"It is an animation that begins with nothing to see: its frame {index + 1} is used."
 
 
 def _shows(frame: Image.Image) -> tuple[float, float]:
-    """Return how much of a frame can be seen, from 0 to 1: all in all, and the share that is solid. Nothing where it is
-    of one colour throughout."""
+    """Measure how much of a frame can be seen, from 0 to 1: its mean alpha, and the share of solid pixels.
+
+    Both are 0 where it is of one colour throughout.
+    """
     small = frame.convert("RGBA")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     if all(low == high for low, high in (band.getextrema() for band in small.split())):

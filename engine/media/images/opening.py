@@ -1,4 +1,4 @@
-"""The door: a path -> a picture in sRGB that stands upright, and what a person should know of it."""
+"""The entry: a path -> a picture in sRGB that stands upright, and what a person should know of it."""
 
 from __future__ import annotations
 
@@ -43,19 +43,18 @@ class Opened:
 
 
 def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a picture: upright (EXIF), 8-bit sRGB, mode RGB, or RGBA with straight alpha where something is see-through.
+    """Open a picture: upright (EXIF), 8-bit sRGB, mode RGB, or RGBA with straight alpha where something is transparent.
 
     16-bit and float pictures are scaled, other colour spaces converted; of animations the first frame that shows
-    something is taken, of files with several pictures the main one. One of more than `KEPT_PIXELS` is made smaller,
-    by a whole factor. All metadata is dropped (a phone photo tells where it was taken). Safe to call from several
-    threads: together they stay within the memory of `gate.TOGETHER`. Raises ImageError, which names the file and says
-    what to do.
+    something is taken, of files with several pictures the main one. One of more than `KEPT_PIXELS` is scaled down, by a
+    whole factor. All metadata is dropped (a phone photo tells where it was taken). Thread-safe: all threads together
+    stay within the memory of `gate.TOGETHER`. Raises ImageError, which names the file and says what to do.
     """
     return open_with_notices(path, max_pixels=max_pixels).picture
 
 
 def open_with_notices(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Opened:
-    """`open_image`, and what a person should know of the picture: that a part of it is missing, and the like."""
+    """Open a picture as `open_image` does, with what a person should know of it: that a part is missing, say."""
     with _looked_through(path, max_pixels) as found:
         factor = _factor(found)
         making = _MAKING * _A_PIXEL * found.pixels // factor**2
@@ -72,7 +71,10 @@ def check_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
 
 @contextmanager
 def _looked_through(path: str | Path, max_pixels: int) -> Iterator[DecodePlan]:
-    """The file's plan, checked, while the file is open. Whatever is raised meanwhile comes out as an ImageError."""
+    """Plan how a file is decoded, check the plan, and keep the file open, as a context manager.
+
+    Whatever is raised inside it comes out as an ImageError.
+    """
     name = shown_name(path)
     file, size = open_file(path, name)
     with file:
@@ -110,7 +112,7 @@ def _check(found: DecodePlan, name: str, max_pixels: int) -> None:
 
 
 def _factor(found: DecodePlan) -> int:
-    """By how much the decoded picture's sides are divided, so that it and the result fit into memory together."""
+    """Compute by how much to divide the picture's sides, so that it fits into memory beside the decoded pixels."""
     if found.smallest:  # the decoder does it
         return 1
     room = max(_A_PIXEL, min(_A_PIXEL * KEPT_PIXELS, _PEAK - found.cost))

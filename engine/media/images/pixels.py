@@ -16,7 +16,7 @@ _PLAIN = np.rint(np.arange(65536) / 257).astype(np.uint8)  # 16 bits to 8
 @dataclass(frozen=True)
 class Deep:
     """Samples as they are stored: (H, W, C) of 16 bits or more, or floats. `mode` L, RGB or CMYK; `alpha`: the last
-    channel is one; `associated`: the colours were multiplied by it; `backwards`: blue comes first; `inverted`: 0 is
+    channel is one; `associated`: the colours are premultiplied by it; `backwards`: blue comes first; `inverted`: 0 is
     white."""
 
     samples: np.ndarray
@@ -40,10 +40,10 @@ class Layers:
 
 
 def layers(pixels: Image.Image | Deep, factor: int = 1, curve: np.ndarray | None = None) -> Layers:
-    """Return the picture at 1/`factor` of its sides. More bits than 8 are scaled: Pillow's own conversion would clip.
+    """Convert decoded pixels to 8 bits a channel, at 1/`factor` of their sides.
 
-    `curve`, (65536,) uint8, is what becomes of 16-bit values on the way: without one they are scaled evenly. Eight bits
-    are too few for colours that are stored in proportion to light.
+    More bits than 8 are scaled: Pillow's own conversion would clip. `curve`, (65536,) uint8, maps 16-bit values on the
+    way: without one they are scaled evenly. Eight bits are too few for colours that are stored in proportion to light.
     """
     if isinstance(pixels, Image.Image) and factor == 1 and pixels.mode in _COLOURS and not _see_through(pixels):
         return Layers(pixels)
@@ -59,7 +59,7 @@ def layers(pixels: Image.Image | Deep, factor: int = 1, curve: np.ndarray | None
         strip = strip.reduce(factor) if factor > 1 else strip
         seen = strip.mode in ("LA", "RGBA")
         plain = strip.convert(strip.mode[:-1]) if seen else strip
-        if top == 0:  # it tells the mode of all
+        if top == 0:  # the first strip's mode is that of all
             colours = Image.new(plain.mode, size)
             alpha = Image.new("L", size) if seen else None
         colours.paste(plain, (0, top // factor))
@@ -116,7 +116,7 @@ def _of_samples(pixels: Deep, samples: np.ndarray, white: float, curve: np.ndarr
 
 
 def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
-    """As 16-bit whole numbers, `white` becoming 65535."""
+    """Convert values to 16-bit whole numbers, `white` becoming 65535."""
     if values.dtype == np.uint16 and white == 65535:
         return values.copy()
     values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
@@ -124,8 +124,7 @@ def _sixteen(values: np.ndarray, white: float) -> np.ndarray:
 
 
 def _white(pixels: Image.Image | Deep, rows: int) -> float:
-    """Return the number that is white: what the kind of numbers says, or, for floats and Pillow's 32 bits, what fits
-    them."""
+    """Return the number that is white: an unsigned type's largest; for floats and Pillow's 32 bits, by the peak."""
     kind = pixels.samples.dtype if isinstance(pixels, Deep) else np.dtype("i4" if pixels.mode == "I" else "f4")
     if kind.kind == "u":
         return float(np.iinfo(kind).max)

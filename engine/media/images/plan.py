@@ -42,13 +42,15 @@ class DecodePlan:
         return self.size[0] * self.size[1]
 
     def decoded(self) -> Image.Image | Deep:
-        """Return the pixels, once: they are not kept here, so that they are gone as soon as a smaller picture is
-        made."""
+        """Decode the pixels, once.
+
+        They are not kept here, so that they are freed as soon as a smaller picture is made.
+        """
         decode, self.decode = self.decode, _no_more
         return decode()
 
     def another_frame(self, picture: Image.Image) -> tuple[Image.Image, str] | None:
-        """Return a frame to take instead of the first, where that shows nothing."""
+        """Return a frame to take instead of a first one that shows nothing, and a sentence about it; else None."""
         if self.frames is None or moving.A_PIXEL * self.pixels > DECODING:
             return None
         return moving.better(self.frames, picture)
@@ -59,8 +61,8 @@ def _no_more() -> Image.Image:
 
 
 def open_header(kind: str, stream: BinaryIO) -> Image.Image:
-    """Read the header. Not by `Image.open`: its limit of pixels is one number for all formats, and tells of nothing."""
-    Image.init()  # until then Pillow knows only a handful of formats
+    """Read the header. Not by `Image.open`: its limit of pixels is one number for all formats."""
+    Image.init()  # registers all plugins; before, Pillow knows only a few formats
     return Image.OPEN[kind][0](stream, "")
 
 
@@ -79,8 +81,10 @@ def rewound(stream: BinaryIO) -> BinaryIO:
 
 
 def by_opencv(stream: BinaryIO, kind: type) -> Deep | None:
-    """Return a still as OpenCV decodes it: with all its bits, and without what a film's decoder holds beside. None
-    where it cannot."""
+    """Decode a still with OpenCV: with all its bits, and without what an animation's decoder holds beside.
+
+    None where it cannot, or where the samples are not of `kind`.
+    """
     import cv2
 
     stream.seek(0)

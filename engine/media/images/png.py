@@ -26,7 +26,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 @dataclass(frozen=True)
 class Header:
-    """IHDR, and where the pixels lie."""
+    """The header (IHDR), and where the pixels lie."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Header:
 
 
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
-    """Walk the chunks. Raises ImageError where they hold no picture."""
+    """Read the chunks. Raises ImageError where they hold no picture."""
     front: list[Piece] = [_SIGNATURE]
     pieces: list[Piece] = []
     moving: list[Piece] = []
@@ -82,13 +82,12 @@ def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Header]:
 
 
 def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
-    """Return the picture's pixels as far as they can be unpacked, filled up with empty ones; and the share that is
-    missing.
+    """Rebuild a damaged PNG from the pixels that can be decompressed, padded with zeros; and the share missing.
 
-    Whatever was wrong with how they were packed (a checksum, the end of the stream), it is right afterwards.
+    Whatever was wrong with their packing (a checksum, the end of the stream), it is right afterwards.
     """
     wanted, got = _unpacked_size(header), 0
-    # without zlib's frame: a wrong checksum at its end is no reason to drop the rows before it
+    # raw deflate, without zlib's frame: a wrong checksum at its end is no reason to drop the rows before it
     unpack, pack, whole = zlib.decompressobj(-15), zlib.compressobj(1), io.BytesIO()
     whole.write(stream(file, header.front).read() + b"\0\0\0\0IDAT")
     start = whole.tell()
@@ -108,7 +107,7 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
         whole.write(pack.compress(bytes(min(1 << 20, wanted - at))))
     whole.write(pack.flush())
     length = whole.tell() - start
-    whole.write(b"\0\0\0\0" + _END)  # nobody looks at this checksum
+    whole.write(b"\0\0\0\0" + _END)  # the decoder does not check this checksum
     whole.seek(start - 8)
     whole.write(struct.pack(">I", length))
     whole.seek(0)
@@ -116,7 +115,10 @@ def repaired(file: BinaryIO, header: Header) -> tuple[BinaryIO, float]:
 
 
 def _chunks(file: BinaryIO, size: int, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """Start and length of each chunk's data, and its type; the file stands at the data."""
+    """Yield start and length of each chunk's data, and its type; the file stands at the data.
+
+    Raises ImageError where there are too many.
+    """
     at = len(_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         file.seek(at)
@@ -132,7 +134,7 @@ def _chunks(file: BinaryIO, size: int, name: str) -> Iterator[tuple[int, int, by
 
 
 def _sound(file: BinaryIO, start: int, length: int) -> bool:
-    """Return whether a chunk's checksum is right."""
+    """Check whether a chunk's checksum is right."""
     file.seek(start - 4)
     data, check = file.read(4 + length), file.read(4)
     return len(data) == 4 + length and check == struct.pack(">I", zlib.crc32(data))
@@ -152,7 +154,7 @@ def _blocks(file: BinaryIO, pixels: tuple[tuple[int, int], ...]) -> Iterator[byt
 
 
 def _unpacked_size(header: Header) -> int:
-    """Return bytes of all rows with the filter's byte in front of each."""
+    """Compute the bytes of all rows with the filter's byte in front of each."""
     passes = _ADAM7 if header.interlaced else ((0, 0, 1, 1),)
     total = 0
     for left, top, across, down in passes:

@@ -21,17 +21,17 @@ from engine.media.images.survey import Colour, with_exif
 
 _OPTIONAL = {"AVIF": "AVIF", "WEBP": "WebP"}  # some builds of Pillow lack them
 _CUT_AT_MOST = 0.05  # of the height may be missing
-_ROWS_AT_MOST = 16  # those, however low the picture: one row of blocks
-_DEEP_PNG = 4.2  # OpenCV: a channel
-_WEBP, _LARGE_WEBP, _LARGE = 16.4, 8.6, 14_000_000  # Pillow holds a whole film's state; OpenCV decodes stills alone
-_AVIF, _SEE_THROUGH_AVIF = 8.2, 2.7  # and its planes, of 1.5 to 6
+_ROWS_AT_MOST = 16  # so many may be missing from any picture: one row of blocks
+_DEEP_PNG = 4.2  # a channel, in OpenCV
+_WEBP, _LARGE_WEBP, _LARGE = 16.4, 8.6, 14_000_000  # by Pillow; by OpenCV (stills only), from so many pixels
+_AVIF, _SEE_THROUGH_AVIF = 8.2, 2.7  # beside its planes (1.5 to 6); more with alpha
 _HEIF, _TILED_HEIF = 7.0, 4.8
-_SEE_THROUGH_HEIF = 2.4  # beside those
-_DEEP_HEIF = 9.0  # the same
+_SEE_THROUGH_HEIF = 2.4  # more with alpha
+_DEEP_HEIF = 9.0  # more with over 8 bits a channel
 
 
 def plan(file: BinaryIO, size: int, name: str) -> DecodePlan:
-    """Look through a file without decoding it. Raises ImageError where it cannot be used."""
+    """Plan how to decode a file, without decoding it. Raises ImageError where it cannot be used."""
     file.seek(0)
     head = file.read(kinds.SNIFF)
     kind = kinds.kind_of(head)
@@ -83,7 +83,7 @@ def _png(file: BinaryIO, size: int, name: str) -> DecodePlan:
         try:
             return _with_clear_grey(loaded(picture), header)
         except (OSError, SyntaxError, ValueError, IndexError):
-            picture.close()  # what it had decoded is as large as what follows
+            picture.close()  # frees its pixels, which take as much as the new ones will
             if cost + 1.2 * size > DECODING:
                 raise (kinds.damaged(name) if found.whole else kinds.cut_off(name)) from None
             stream, missing = png.repaired(file, header)
@@ -106,8 +106,7 @@ def _png(file: BinaryIO, size: int, name: str) -> DecodePlan:
 
 
 def _with_clear_grey(picture: Image.Image, header: png.Header) -> Image.Image:
-    """Return which grey is see-through, as the decoder gives greys: it scales those of 2 and 4 bits, and not this
-    one."""
+    """Scale the value of the transparent grey, in place, as the decoder scales greys of 2 and 4 bits but not it."""
     clear = picture.info.get("transparency")
     if header.channels == 1 and header.kind == 0 and header.depth in (2, 4) and isinstance(clear, int):
         picture.info["transparency"] = clear * 255 // (2**header.depth - 1)
@@ -140,7 +139,7 @@ def _avif(file: BinaryIO, size: int, name: str) -> DecodePlan:
     file.seek(0)
     picture = open_header("AVIF", file)
     colour = Colour(icc=picture.info.get("icc_profile"), cicp=boxes.cicp_of(meta))
-    if colour.icc:  # the profile is the better description; what nclx adds is for the decoder
+    if colour.icc:  # the profile describes the colours better; nclx is for the decoder
         colour = Colour(icc=colour.icc)
     colour, turned = with_exif(colour, picture.info.get("exif"))
     a_pixel = _AVIF + boxes.planes_of(meta) + (_SEE_THROUGH_AVIF if picture.mode == "RGBA" else 0)
@@ -178,7 +177,7 @@ def _heif(file: BinaryIO, size: int, name: str) -> DecodePlan:
         return Deep(samples, "RGB" if bands > 2 else "L", main.has_alpha, main.premultiplied_alpha)
 
     cost = a_pixel * main.size[0] * main.size[1] + 2 * size
-    # libheif has turned it already: of the two that may tell, the box counts, not EXIF
+    # libheif has applied the rotation of the file's box, which counts, and not EXIF's
     return DecodePlan(main.size, cost, "a HEIC", decode, way, 1, deep=deep)
 
 
@@ -226,7 +225,7 @@ def _tiff(file: BinaryIO, size: int, name: str) -> DecodePlan:
 
 
 def _page_by_pillow(file: BinaryIO, page: tiff.TiffPage) -> Image.Image | None:
-    """None where Pillow lacks the kind."""
+    """Open a page with Pillow; None where Pillow lacks the kind."""
     file.seek(0)
     try:
         picture = TiffImagePlugin.TiffImageFile(file, "")

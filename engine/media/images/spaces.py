@@ -12,8 +12,8 @@ import numpy as np
 Curve = Callable[[np.ndarray], np.ndarray]  # stored value -> light, both from 0 to 1
 
 _SDR_WHITE = 203.0  # cd/m² of diffuse white in HDR (ITU-R BT.2408)
-_KNEE = 0.5  # of that: what is darker stays, what is brighter is pressed together
-_DISPLAY_LIKE = 0.1  # how far a stored 0.5 may lie from sRGB's before 8 bits are too few
+_KNEE = 0.5  # of that: darker values stay, brighter ones are compressed (tone mapping)
+_DISPLAY_LIKE = 0.1  # how far 0.5 may move on the way to sRGB before 8 bits are too few
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -35,7 +35,7 @@ _PRIMARIES: dict[int, Chroma] = {
 
 
 def srgb_light(value: np.ndarray) -> np.ndarray:
-    """sRGB's curve (IEC 61966-2-1): stored value to light."""
+    """Apply sRGB's transfer function (IEC 61966-2-1): stored value to light."""
     return np.where(value <= 0.04045, value / 12.92, ((np.maximum(value, 0) + 0.055) / 1.055) ** 2.4)
 
 
@@ -53,14 +53,17 @@ def _smpte240(value: np.ndarray) -> np.ndarray:
 
 
 def _pq(value: np.ndarray) -> np.ndarray:
-    """SMPTE ST 2084: up to 10,000 cd/m², diffuse white as 1, the highlights pressed together."""
+    """Apply the PQ transfer function (SMPTE ST 2084, to 10,000 cd/m²): diffuse white is 1, highlights compressed."""
     root = np.power(value, 1 / 78.84375)
     nits = 10_000 * np.power(np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root), 1 / 0.1593017578125)
     return _toned(nits / _SDR_WHITE)
 
 
 def _hlg(value: np.ndarray) -> np.ndarray:
-    """ARIB STD-B67 on a display of 1,000 cd/m² (ITU-R BT.2100: a system gamma of 1.2)."""
+    """Apply the HLG transfer function (ARIB STD-B67) for a display of 1,000 cd/m².
+
+    ITU-R BT.2100 gives that a system gamma of 1.2.
+    """
     scene = np.where(value <= 0.5, value**2 / 3, (np.exp((value - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     return _toned(1000 * np.power(scene, 1.2) / _SDR_WHITE)
 
@@ -69,8 +72,8 @@ def _toned(light: np.ndarray) -> np.ndarray:
     return np.where(light <= _KNEE, light, 1 - (1 - _KNEE) * np.exp((_KNEE - light) / (1 - _KNEE)))
 
 
-# The curves of television (1, 6, 11, 12, 14, 15) are those of cameras; what they are shown with is a gamma of 2.4
-# (ITU-R BT.1886), and so do browsers.
+# Television's transfer functions (1, 6, 11, 12, 14, 15) are those of cameras; displays, and browsers, show them with a
+# gamma of 2.4 (ITU-R BT.1886).
 _TRANSFERS: dict[int, Curve] = {
     **dict.fromkeys((1, 6, 11, 12, 14, 15), _gamma(2.4)),
     4: _gamma(2.2), 5: _gamma(2.8), 7: _smpte240, 8: lambda value: value, 13: srgb_light, 16: _pq,
@@ -81,21 +84,24 @@ HDR = {16, 18}
 
 @dataclass(frozen=True)
 class Space:
-    """A colour space of three primaries, white, and one curve for all three channels."""
+    """A colour space of three primaries, white, and one transfer function for all three channels."""
 
     chroma: Chroma
     curve: Curve
     hdr: bool = False
 
     def table(self, levels: int) -> np.ndarray:
-        """(levels,) uint8: from a stored value to that of sRGB's curve over the same primaries."""
+        """Compute the lookup table, (levels,) uint8, from stored values to those of sRGB's transfer function.
+
+        The primaries stay the same.
+        """
         light = self.curve(np.linspace(0, 1, levels))
         stored: np.ndarray = np.rint(255 * srgb_stored(light)).astype(np.uint8)
         return stored
 
     @property
     def needs_depth(self) -> bool:
-        """Whether eight bits are too few for its curve: light as it is, or far more light than a page shows."""
+        """Whether eight bits are too few for its transfer function: linear light, or HDR."""
         middle = srgb_stored(self.curve(np.array([0.5])))[0]
         return self.hdr or abs(middle - 0.5) > _DISPLAY_LIKE
 
@@ -104,31 +110,30 @@ class Space:
         return bool(np.abs(np.subtract(self.chroma, SRGB)).max() < 0.002)
 
     def profile(self) -> bytes:
-        """Return the ICC profile of these primaries under sRGB's curve."""
+        """Return an ICC profile of these primaries with sRGB's transfer function."""
         return _profile(self.chroma)
 
 
 def of_cicp(primaries: int, transfer: int) -> Space | None:
-    """Return the space that two code points of H.273 name; None where one of them is not known, or says that it is
-    not."""
+    """Return the colour space that two code points of H.273 name; None where one is unknown or "unspecified"."""
     if transfer not in _TRANSFERS or (primaries not in _PRIMARIES and transfer not in HDR):
         return None
     return Space(_PRIMARIES.get(primaries, _PRIMARIES[9]), _TRANSFERS[transfer], transfer in HDR)
 
 
 def of_png(gamma: float, chroma: Chroma | None) -> Space | None:
-    """Return the space of PNG's gAMA and cHRM; None for a gamma that nothing is stored with."""
+    """Return the colour space of PNG's gAMA and cHRM; None for a gamma that nothing is stored with."""
     if not 0.1 <= gamma <= 10:
         return None
     if chroma is None or not all(0 <= value <= 1 for value in chroma) or min(chroma[1::2]) <= 0:
         chroma = SRGB
-    if abs(gamma - 0.45455) < 0.0005:  # how writers put sRGB
+    if abs(gamma - 0.45455) < 0.0005:  # what writers store for sRGB
         return Space(chroma, srgb_light)
     return Space(chroma, _gamma(1 / gamma))
 
 
 def adobe_rgb() -> Space:
-    """Adobe RGB (1998)."""
+    """Return Adobe RGB (1998)."""
     return Space(_ADOBE, _gamma(563 / 256))
 
 
@@ -138,7 +143,7 @@ def srgb() -> Space:
 
 @cache
 def _profile(chroma: Chroma) -> bytes:
-    """Return a profile of version 2 with three primaries and sRGB's curve, adapted to D50 by Bradford's matrix."""
+    """Build an ICC profile, version 2, of three primaries and sRGB's transfer function, adapted to D50 (Bradford)."""
     points = [np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in zip(chroma[::2], chroma[1::2], strict=True)]
     white, columns = points[0], np.array(points[1:]).T
     columns = columns * np.linalg.solve(columns, white)

@@ -23,7 +23,8 @@ _PLACED, _ASSOCIATED, _STRAIGHT = 2, 1, 2
 
 @dataclass(frozen=True)
 class Samples:
-    """What a page's numbers are. `mode` L, RGB or CMYK; `alpha`: whether the channel after them is one."""
+    """How a page's samples are stored. `mode` L, RGB or CMYK; `alpha`: whether the channel after them is one;
+    `associated`: the colours are premultiplied by it; `inverted`: 0 is white."""
 
     mode: str
     alpha: bool
@@ -38,14 +39,17 @@ class Samples:
 
 
 def pillow_is_wrong(page: TiffPage) -> bool:
-    """Return whether Pillow would open this page, and show something else."""
+    """Check whether Pillow would open this page, but decode it wrongly."""
     deep = max(page.tags.get(tiff.BITS, (1,)), default=1) > 8
     planes = page.one(tiff.PLANAR, 1) == _PLACED and page.one(tiff.SAMPLES, 1) > 1
     return deep and ((planes and page.one(tiff.COMPRESSION, 1) == 1) or page.one(tiff.PHOTOMETRIC, 1) == 0)
 
 
 def samples_of(page: TiffPage, name: str) -> Samples:
-    """Return what lies in the page. Raises ImageError, which says what it is, where it cannot be read here either."""
+    """Read how the page's samples are stored.
+
+    Raises ImageError, which says what the page is, where it cannot be read here either.
+    """
     bits, formats = page.tags.get(tiff.BITS, (1,)), page.tags.get(tiff.FORMAT, (1,)) or (1,)
     count, photometric = page.one(tiff.SAMPLES, 1), page.one(tiff.PHOTOMETRIC, 1)
     packing = page.one(tiff.COMPRESSION, 1)
@@ -75,14 +79,14 @@ def _numbers(bits: tuple[int, ...], sample_format: int) -> str:
 
 
 def copies(page: TiffPage, size: int, samples: Samples) -> float:
-    """Return bytes that exist at once beside the picture: a strip, as it was packed, and without its predictor."""
+    """Estimate the bytes held at once beside the picture: a strip, as it was packed, and without its predictor."""
     piece = tiff.piece_bytes(page, samples.bytes_a_pixel)
     packed = min(size, 2 * piece) if page.one(tiff.COMPRESSION, 1) != 1 else 0
     return packed + piece * (3 if page.one(tiff.PREDICTOR, 1) > 1 else 1)
 
 
 def read(file: BinaryIO, page: TiffPage, samples: Samples, name: str) -> np.ndarray:
-    """Return the page's numbers, (H, W, C): its colours, and its alpha where it has one. Raises ImageError."""
+    """Decode the page's samples, (H, W, C): its colours, and its alpha where it has one. Raises ImageError."""
     width, height = page.size
     planes = page.one(tiff.PLANAR, 1) == _PLACED and samples.channels > 1
     tiled = tiff.TILE_WIDTH in page.tags
@@ -128,7 +132,7 @@ def _unpacked(file: BinaryIO, page: TiffPage, start: int, length: int, size: int
 
 
 def _unpredicted(data: bytes, page: TiffPage, kind: np.dtype, shape: tuple[int, int, int]) -> np.ndarray:
-    """Undo the differences between neighbours that some writers store (TIFF 6.0, section 14; Adobe's note 3)."""
+    """Undo the predictor, differences between neighbours (TIFF 6.0, section 14; Adobe's note 3), where there is one."""
     rows, across, depth = shape
     predictor = page.one(tiff.PREDICTOR, 1) if page.one(tiff.COMPRESSION, 1) != 1 else 1
     if predictor == 3:  # the bytes of all floats of a row, the highest first, then differences

@@ -17,10 +17,11 @@ _ADOBE_RGB, _UNCALIBRATED = 2, 0xFFFF
 
 @dataclass(frozen=True)
 class Colour:
-    """What the file says about its colours; `engine.media.images.colour` knows what counts before what.
+    """What the file says about its colours; `engine.media.images.colour` knows what takes precedence.
 
-    `cicp`: primaries and transfer of ITU-T H.273. `gamma`: of PNG's gAMA, such as 0.45455. `chroma`: x, y of white,
-    red, green and blue. `adobe`: Adobe RGB as cameras say it (DCF 2.0). `broken`: there was a profile, and it is none.
+    `cicp`: primaries and transfer function of ITU-T H.273. `gamma`: of PNG's gAMA, such as 0.45455. `chroma`: x, y of
+    white, red, green and blue. `adobe`: Adobe RGB as cameras say it (DCF 2.0). `broken`: the file has a profile, but an
+    unusable one.
     """
 
     icc: bytes | None = None
@@ -34,7 +35,7 @@ class Colour:
 
 @dataclass
 class Survey:
-    """A picture's file, looked through. `stream` is what the decoder gets; `whole` whether the file has its end."""
+    """What a file says, before decoding. `stream` is what the decoder gets; `whole` whether the file has its end."""
 
     kind: str
     stream: BinaryIO
@@ -45,7 +46,10 @@ class Survey:
 
 
 def with_exif(colour: Colour, exif: bytes | None) -> tuple[Colour, int]:
-    """Return the colours and the orientation with what EXIF says of them. Broken EXIF is common and says nothing."""
+    """Read EXIF, and return the colours with what it says of them, and the orientation (1 to 8).
+
+    Broken EXIF is common and says nothing.
+    """
     if not exif:
         return colour, 1
     first = tiff.directory(exif)
@@ -59,13 +63,13 @@ def with_exif(colour: Colour, exif: bytes | None) -> tuple[Colour, int]:
 
 
 def xmp_orientation(xmp: bytes) -> int:
-    """Return the orientation in XMP, 1 where there is none."""
+    """Read the orientation in XMP, 1 where there is none."""
     found = _XMP_ORIENTATION.search(xmp)
     return int(found[1]) if found else 1
 
 
 def inflated(data: bytes, most: int = _MOST_PROFILE) -> bytes | None:
-    """Return a compressed profile; None where it is damaged or unfolds to more than any profile has."""
+    """Decompress a profile (zlib); None where it is damaged or has more than `most` bytes, as no profile has."""
     try:
         unfold = zlib.decompressobj()
         found = unfold.decompress(data, most)

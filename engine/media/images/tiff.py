@@ -12,7 +12,7 @@ from engine.media.images import kinds
 
 _MOST_PAGES = 200
 _MOST_ENTRIES = 1000
-_FEW = 64  # values that are read at once; strips may have many, and only those of the chosen page matter
+_FEW = 64  # most values of a tag that are read with its page; longer lists (of strips) only for the chosen page
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _LETTERS = {1: "B", 2: "B", 7: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_VALUES = 500_000
@@ -22,16 +22,16 @@ FILL_ORDER, STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANAR, PREDICTOR =
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUB_IFDS = 322, 323, 324, 325, 330
 EXTRA, FORMAT, ORIENTATION, ICC = 338, 339, 274, 34675
 _CFA_SIZE, _CFA_PATTERN, _DNG = 33421, 33422, 50706
-_RAW_PHOTOMETRIC = {32803, 34892}  # a sensor's mosaic, and the same with its colours filled in
+_RAW_PHOTOMETRIC = {32803, 34892}  # colour filter array, and linear raw (the same demosaiced)
 _RAW_COMPRESSION = {32767, 32769, 32770, 34713, 34892, 65000, 65535}  # Sony, Epson, Samsung, Nikon, DNG, Kodak, Pentax
 _REDUCED, _MASK = 1, 4  # of SUBFILE
-_THUMBNAIL = 640  # pixels of the longer side: a first page so small, before one with four times its pixels, is one
+_THUMBNAIL = 640  # pixels of the longer side: a first page is one where a later one has four times its pixels
 
 
 @dataclass(frozen=True)
 class TiffPage:
-    """One picture of the file. `tags`: the whole numbers behind each tag, empty for other kinds and for long lists;
-    `long`: kind, count and place of those."""
+    """One picture of the file. `tags`: the integers of each tag, empty for other types and for long lists; `long`:
+    type, count and offset of those."""
 
     offset: int
     order: str
@@ -56,7 +56,7 @@ class TiffPage:
 
 
 def choose(file: BinaryIO, size: int, name: str) -> tuple[TiffPage, int]:
-    """Return the page to take, and how many full pictures the file holds. Raises ImageError for a camera's raw file.
+    """Choose the page to take, and count the full pictures in the file. Raises ImageError for a camera's raw file.
 
     It is the first full one; the thumbnail that some programs put before it is passed over, marked as one or not.
     """
@@ -78,8 +78,7 @@ def choose(file: BinaryIO, size: int, name: str) -> tuple[TiffPage, int]:
 
 
 def directory(data: bytes, offset: int | None = None) -> dict[int, tuple[int, ...]]:
-    """Return the tags of a directory of EXIF data, the first one where no offset is given; nothing where there is
-    none."""
+    """Read the tags of a directory of EXIF data, the first one where no offset is given; empty where there is none."""
     file = io.BytesIO(data.removeprefix(b"Exif\0\0"))
     head = file.read(16)
     if head[:4] not in (b"II*\0", b"MM\0*"):
@@ -89,7 +88,10 @@ def directory(data: bytes, offset: int | None = None) -> dict[int, tuple[int, ..
 
 
 def values(file: BinaryIO, page: TiffPage, tag: int) -> tuple[int, ...]:
-    """Return all whole numbers behind a tag, however many. Raises ValueError where they cannot be there."""
+    """Read all integers of a tag, however many.
+
+    Raises ValueError for more than a file can mean, and struct.error where the file is too short for them.
+    """
     if tag not in page.long:
         return page.tags.get(tag, ())
     kind, count, start = page.long[tag]
@@ -100,7 +102,7 @@ def values(file: BinaryIO, page: TiffPage, tag: int) -> tuple[int, ...]:
 
 
 def blob(file: BinaryIO, page: TiffPage, tag: int, most: int = 8_000_000) -> bytes | None:
-    """Return the bytes behind a tag, such as a profile; None where there are none, or more than any has."""
+    """Read the bytes of a tag, such as an ICC profile; None where there are none, or more than `most`."""
     if tag not in page.long:
         return bytes(page.tags[tag]) if page.tags.get(tag) else None
     kind, count, start = page.long[tag]
@@ -112,8 +114,7 @@ def blob(file: BinaryIO, page: TiffPage, tag: int, most: int = 8_000_000) -> byt
 
 
 def piece_bytes(page: TiffPage, a_pixel: float) -> float:
-    """Return bytes of the largest stretch that is unpacked at once: a tile or a strip, of one channel where they lie
-    apart."""
+    """Compute the bytes decompressed at once: of a tile or a strip, of one channel where planes are separate."""
     width, height = page.size
     if page.one(PLANAR, 1) == 2:
         a_pixel /= max(1, page.one(SAMPLES, 1))
@@ -123,7 +124,7 @@ def piece_bytes(page: TiffPage, a_pixel: float) -> float:
 
 
 def is_cut(file: BinaryIO, page: TiffPage, size: int) -> bool:
-    """Return whether the file ends before the page's data does."""
+    """Check whether the file ends before the page's data does."""
     try:
         starts = values(file, page, TILE_OFFSETS) or values(file, page, STRIP_OFFSETS)
         lengths = values(file, page, TILE_BYTES) or values(file, page, STRIP_BYTES)
@@ -147,7 +148,7 @@ def _first(head: bytes) -> int:
 
 
 def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[TiffPage]:
-    """Yield the pages of the main chain, each followed by those that hang below it."""
+    """Yield the pages of the main chain, each followed by those that hang below it (sub-IFDs)."""
     order, big, at = "<" if head[:2] == b"II" else ">", 43 in head[2:4], _first(head)
     seen: set[int] = set()
     waiting: list[int] = []
@@ -160,13 +161,13 @@ def _pages(file: BinaryIO, size: int, head: bytes) -> Iterator[TiffPage]:
         seen.add(offset)
         page, following = _page(file, offset, order, big, main)
         at = following if main else at
-        if main:  # those below one that is itself below another are no picture of their own
+        if main:  # sub-IFDs of sub-IFDs are no picture of their own
             waiting = list(page.tags.get(SUB_IFDS, ()))
         yield page
 
 
 def _page(file: BinaryIO, offset: int, order: str, big: bool, main: bool) -> tuple[TiffPage, int]:
-    """Return the page whose directory lies at an offset, and the offset of the next one."""
+    """Read the page whose directory lies at an offset; returns also the offset of the next one, 0 for none."""
     file.seek(offset)
     counting, entry, link = ("Q", 20, 8) if big else ("H", 12, 4)
     width = struct.calcsize("=" + counting)

@@ -19,14 +19,15 @@ _MOST_CHUNKS = 100_000
 
 @dataclass(frozen=True)
 class Coding:
-    """`still` is one picture, `lossless` one without loss, which takes more memory to decode."""
+    """How the picture is coded. `still`: it is no animation; `lossless`: without loss, which takes more memory to
+    decode."""
 
     still: bool
     lossless: bool
 
 
 def survey(file: BinaryIO, size: int, name: str) -> tuple[Survey, Coding]:
-    """Walk the chunks. Raises ImageError where the file ends before the picture does."""
+    """Read the chunks. Raises ImageError where the file ends before the picture does."""
     pieces: list[Piece] = []
     said: dict[bytes, bytes] = {}
     flags, lossless, broken, at = 0, False, False, 12
