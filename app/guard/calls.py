@@ -19,7 +19,6 @@ from app.guard.visitors import Visitor
 from engine.errors import TroupeError
 
 _LAYERS = 20  # of a drawing
-_KNOWN_INPUTS = 9  # of /generate in its first documented version; the other endpoints have always had one
 _ARRIVE = 60.0  # seconds within which a guest's call has to arrive
 _TOO_LARGE = "This call is too large. Pictures are uploaded, not sent with a call."
 _NOT_YOURS = "This is not a file of yours. Upload it first."
@@ -98,7 +97,7 @@ class Calls:
             self._open_session(request, name, visitor)
         if (name := data.get("event_id")) is not None:
             check_session(self._guard, "event", name, visitor)
-        ownership, changed = self._guard.ownership, _completed(request, data)
+        ownership, changed = self._guard.ownership, False
         for place, key, text in list(texts(data)):
             path = self._guard.redaction.reveal(text) if key == "path" else text
             is_file = (key == "path" and text) or ownership.file_key(path)
@@ -135,19 +134,6 @@ class Calls:
         finally:
             await form.close()
         asyncio.get_running_loop().call_later(SECONDS + 1, self._guard.drawings.sweep)
-
-
-def _completed(request: Request, data: dict[str, Any]) -> bool:
-    """Fill up a call of a public endpoint that lacks the newest inputs, with their defaults; return whether it did. So
-    clients written for an earlier version still work."""
-    name, sent = request.scope["path"].rpartition("/call/")[2], data.get("data")
-    functions = request.scope["app"].get_blocks().fns.values()
-    public = (each for each in functions if each.api_name == name and each.api_visibility == "public")
-    function = next(public, None)
-    if function is None or not isinstance(sent, list) or not _KNOWN_INPUTS <= len(sent) < len(function.inputs):
-        return False
-    sent += [getattr(each, "value", None) for each in function.inputs[len(sent) :]]
-    return True
 
 
 def _store_of(request: Request, component: object) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from markupsafe import escape
 from engine.errors import TroupeError
 from engine.words import plain_name, plain_text
 
+_FIRST_INPUTS = 9  # of /generate, as first documented; those that it has learnt since have defaults
 Event = Callable[..., Any]  # of a component, such as `button.click`: called with the handler to attach
 Handler = Callable[..., Any]  # what is called, with a value for each input
 log = logging.getLogger("troupe")
@@ -47,9 +48,11 @@ class SafeBlocks(gr.Blocks):
     """Blocks that log one short line for a malformed call, where Gradio prints a traceback with all that was sent.
     Errors of ours are still printed."""
 
-    async def preprocess_data(self, block_fn: Any, *args: Any, **more: Any) -> Any:
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **more: Any) -> Any:
+        if block_fn.api_visibility == "public" and len(inputs) >= _FIRST_INPUTS:  # a client of an earlier version
+            inputs = [*inputs, *(getattr(each, "value", None) for each in block_fn.inputs[len(inputs) :])]
         try:
-            return await super().preprocess_data(block_fn, *args, **more)
+            return await super().preprocess_data(block_fn, inputs, *args, **more)
         except Exception as error:
             said = plain_text(str(error))[:_SHOWN]
             log.info("a call of %r does not fit: %s: %r", block_fn.api_name, type(error).__name__, said)
