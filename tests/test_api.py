@@ -100,7 +100,7 @@ def test_a_job_can_be_stopped(client, dancer):
     ("more", "said"),
     [({"format": "4:3"}, "Use one of 16:9, 9:16, 1:1"), ({"names": ["x" * 500]}, None), ({"seed": -5}, "Use 0 to"),
      ({"seed": 2**63}, "Use 0 to"), ({"seed": 2**40}, None), ({"seconds": 0.0}, "Use 1 to 60"),
-     ({"seconds": 61.0}, "Use 1 to 60")],
+     ({"seconds": 61.0}, "Use 1 to 60"), ({"seconds": 10**400}, "Use 1 to 60"), ({"seed": 10**400}, "Use 0 to")],
 )  # fmt: skip
 def test_odd_numbers_are_refused_and_none_is_changed_silently(client, dancer, more, said):
     if said:

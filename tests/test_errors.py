@@ -52,7 +52,7 @@ def kinds() -> list[type[TroupeError]]:
 
 MAKERS: dict[str, Callable[..., TroupeError]] = {
     "SceneError": lambda kind: kind("video.fps", "0 does not fit", "Use 1 to 60."),
-    "Shortage": lambda kind: kind("denoise", Need(2**30, 5 * 2**30, 6 * 2**30, "the card's memory"), 12),
+    "Shortage": lambda kind: kind("sampling", "at step 12", Need(2**30, 5 * 2**30, 6 * 2**30, "the card's memory"), 12),
     "NotFinite": lambda kind: kind(7, ["the LoRA film.safetensors"]),
 }
 
@@ -76,7 +76,9 @@ def test_an_error_is_the_same_after_two_borders():
     error = SceneError("video.fps", "0 does not fit", "Use 1 to 60.")
     twice = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error))))
     assert (twice.field, str(twice)) == ("video.fps", "video.fps: 0 does not fit. Use 1 to 60.")
-    short = pickle.loads(pickle.dumps(Shortage("decode", Need(None, None, None, "the computer's memory"))))
+    short = pickle.loads(
+        pickle.dumps(Shortage("decoding", "while decoding", Need(None, None, None, "the computer's memory")))
+    )
     assert (short.where(), str(short.alone())) == ("while decoding", str(short))
 
 

@@ -485,6 +485,8 @@ def test_a_seed_that_a_browser_cannot_hold_stays_when_it_comes_back(desk):
     desk.put("seed", 2**62 + 1)
     desk.put("seed", float(2**62 + 1))
     assert desk.sheet.seed == 2**62 + 1
+    desk.put("seed", 10**400)  # of hundreds of digits: brought into range like any other
+    assert desk.sheet.seed == 2**63 - 1
 
 
 @pytest.mark.parametrize(
