@@ -79,7 +79,7 @@ def test_an_error_is_the_same_after_two_borders():
     short = pickle.loads(
         pickle.dumps(Shortage("decoding", "while decoding", Need(None, None, None, "the computer's memory")))
     )
-    assert (short.where(), str(short.alone())) == ("while decoding", str(short))
+    assert (short.where, str(short.alone())) == ("while decoding", str(short))
 
 
 def test_the_drawn_tree_is_the_tree(kinds):
