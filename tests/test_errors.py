@@ -76,9 +76,8 @@ def test_an_error_is_the_same_after_two_borders():
     error = SceneError("video.fps", "0 does not fit", "Use 1 to 60.")
     twice = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error))))
     assert (twice.field, str(twice)) == ("video.fps", "video.fps: 0 does not fit. Use 1 to 60.")
-    short = pickle.loads(
-        pickle.dumps(Shortage("decoding", "while decoding", Need(None, None, None, "the computer's memory")))
-    )
+    need = Need(None, None, None, "the computer's memory")
+    short = pickle.loads(pickle.dumps(Shortage("decoding", "while decoding", need)))
     assert (short.where, str(short.alone())) == ("while decoding", str(short))
 
 

@@ -161,7 +161,7 @@ def save_emoji() -> None:
 
 
 def even_rim(picture: Image.Image, first_row: int) -> Image.Image:
-    """Return the colour of the outermost three pixels, from a row on downwards, taken from the nearest pixel further in and
+    """The colour of the outermost three pixels, from a row on downwards, taken from the nearest pixel further in and
     smoothed along the edge; alpha stays."""
     rgba = np.asarray(picture)
     inner = cv2.erode((rgba[..., 3] > 250).astype(np.uint8), np.ones((7, 7), np.uint8))
@@ -210,7 +210,7 @@ def save_cut_outs() -> None:
 
 
 def known(inside: np.ndarray, reach: int) -> np.ndarray:
-    """Return a trimap: 1 and 0 where it is sure that the subject is there or not, 0.5 in a band `reach` pixels wide."""
+    """A trimap: 1 and 0 where it is sure that the subject is there or not, 0.5 in a band `reach` pixels wide."""
     band = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     trimap = np.full(inside.shape, 0.5)
     # The subject goes on beyond the photograph's border: nothing is uncertain there.
