@@ -36,8 +36,12 @@ class Controls:
         known = page_settings()
         self.box = gr.Accordion("Model settings", open=False)
         with self.box:
-            with gr.Row():
-                self._make({key: each for key, each in known.items() if key.startswith(f"{SAMPLING}.")})
+            numbers = [(key, each) for key, each in known.items() if key.startswith(f"{SAMPLING}.")]
+            for pair in (
+                numbers[i : i + 2] for i in range(0, len(numbers), 2)
+            ):  # three side by side would leave no room for what they mean
+                with gr.Row():
+                    self._make(dict(pair))
             own = {key: each for key, each in known.items() if key not in self.parts}
             self._make({key: each for key, each in own.items() if not each.setting.group})
             for title in dict.fromkeys(_groups()):
@@ -122,11 +126,10 @@ def _value(each: Declared, value: Any) -> Any:
 
 
 def _groups() -> list[str]:
-    """List the titles of the accordions, in the order in which the engines declare the settings in them."""
-    found = []
-    for engine in all_engines():
-        found += [each.setting.group for each in declared(engine.options).values() if each.setting.group]
-    return found
+    """Return the folds in the order of their settings; those with what is left to the plan come last."""
+    found = [each.setting for engine in all_engines() for each in declared(engine.options).values()]
+    planned = {setting.group for setting in found if setting.planned}
+    return sorted((setting.group for setting in found if setting.group), key=lambda group: group in planned)
 
 
 def _lora_group() -> str:
