@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import grimp
 from packaging.requirements import Requirement
 
+from engine.scene.engines import ENGINES
+from engine.scene.metrics import METRICS
 from tests.live import lacking
 
 BIOME = "@biomejs/biome@2.6.8"  # formats and checks the page's scripts, as assets/web/biome.json says
@@ -48,6 +51,33 @@ def test_types(repo):
 def test_nothing_points_back_and_there_is_no_circle_of_imports(repo):
     code = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports; sys.exit(lint_imports())"
     check(repo, sys.executable, "-c", code)
+
+
+def rooms_of(table: Mapping[str, str]) -> set[str]:
+    """The packages in `engine` that a table of engines or metrics names."""
+    return {module.split(".")[1] for module in table.values()}
+
+
+def test_every_room_of_the_engine_stands_on_a_floor(repo):
+    """Those that the contract lists by name; an engine's own, or a metric's, beside a2: on what is below, imported by
+    nobody."""
+    rules = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    floors = next(each["layers"] for each in rules["contracts"] if each["name"] == "The floors of the engine")
+    rooms = [[room.strip() for room in floor.split("|")] for floor in floors]
+    below = {room for floor in rooms[rooms.index(["a2", "cutout", "draft"]) + 1 :] for room in floor}
+    here = {
+        path.stem for path in (repo / "engine").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    unlisted = here - {room for floor in rooms for room in floor} - {"__init__"}
+    assert unlisted <= rooms_of(ENGINES) | rooms_of(METRICS), "a new room: give it a floor in pyproject.toml"
+    graph = grimp.build_graph("app", "engine", cache_dir=None)
+    for room in unlisted:
+        modules = {f"engine.{room}", *graph.find_descendants(f"engine.{room}")}
+        above = (
+            {name for each in modules for name in graph.find_modules_directly_imported_by(each)} - modules - {"engine"}
+        )
+        assert {name.split(".")[1] for name in above} <= below
+        assert {name for each in modules for name in graph.find_modules_that_directly_import(each)} <= modules
 
 
 def loaded_by(repo: Path, code: str) -> set[str]:
