@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.checkpoint import Checkpoint
-from engine.a2.geometry import FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
+from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
 from engine.a2.streaming import turn
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _TEXTS_KEPT = 16
-_TILED_FROM = 1024 * 640  # pixels of a frame; smaller ones are encoded in one piece, as the authors do
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def encode_spatial(
     for index, picture in enumerate(pictures):
         first = FRAMES_A_LATENT * (index - 1) + 1 if index else 0
         clip[0, :, first : FRAMES_A_LATENT * index + 1] = to_pixels(picture)[:, None]
-    was_tiling, vae.use_tiling = vae.use_tiling, tiled or video.width * video.height > _TILED_FROM
+    was_tiling, vae.use_tiling = vae.use_tiling, tiled or video.width * video.height > ENCODED_IN_TILES_ABOVE
     try:
         posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.scene.scene import Scene, Video
@@ -18,6 +19,7 @@ FRAMES_A_LATENT = 4  # the VAE packs four frames into one latent; the first fram
 PIXELS_A_LATENT = 8
 LATENTS_A_TOKEN = 2  # each way: the transformer's patch is 1 x 2 x 2 latents
 
+ENCODED_IN_TILES_ABOVE = 1024 * 640  # pixels of a frame: smaller ones are encoded in one piece, as the authors do
 _TILED_FROM = 128 * 80  # latent pixels of a frame: 1024 x 640 and below are decoded in one piece
 
 
@@ -77,6 +79,12 @@ class ClipSize:
     @property
     def guided(self) -> bool:
         return self.guidance > 1
+
+
+def size_of_latents(shape: Sequence[int]) -> ClipSize:
+    """Return the size of the clip that latents of this shape, (1, 16, T, h, w), decode to."""
+    frames = FRAMES_A_LATENT * (shape[2] - 1) + 1
+    return ClipSize(PIXELS_A_LATENT * shape[4], PIXELS_A_LATENT * shape[3], frames)
 
 
 def size_of(scene: Scene) -> ClipSize:

@@ -18,7 +18,7 @@ from engine.a2.compute import Compute, choose_compute
 from engine.a2.conditioning import Conditioning, condition, too_long
 from engine.a2.decoding import decode
 from engine.a2.files import find_checkpoint
-from engine.a2.geometry import ClipSize
+from engine.a2.geometry import size_of_latents
 from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.phases import PhaseName, where
@@ -140,8 +140,7 @@ def frames(
 
     Raises Shortage, or Stopped.
     """
-    clip = ClipSize(8 * latents.shape[4], 8 * latents.shape[3], 4 * latents.shape[2] - 3)
-    tiling = tiling_of(options, clip, checkpoint.compute.device.type != "cpu")
+    tiling = tiling_of(options, size_of_latents(latents.shape), checkpoint.compute.device.type != "cpu")
     with _memory(checkpoint.compute, Attempt(options, "decoding")), turn(checkpoint, "vae"):
         for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
             if index >= skip:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.scene.engine import Engine
 
-ENGINES = {"draft": "engine.draft.engine", "a2": "engine.a2.engine"}  # by name: the module that has its `ENGINE`
+ENGINES = {  # by name: the module that has its `ENGINE`
+    "draft": "engine.draft.engine",
+    "a2": "engine.a2.engine",
+}
 DRAFT = "draft"  # what is used where nobody chose
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from engine.scene.scene import Scene
 
-METRICS: dict[str, str] = {}  # by name: the module that has its `METRIC`
+METRICS: dict[str, str] = {
+    # by name: the module that has its `METRIC`
+}
 
 
 class Metric:

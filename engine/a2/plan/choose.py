@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.a2.geometry import Tiling, tiling_for
+from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, Tiling, tiling_for
 from engine.a2.options import Precision
 from engine.a2.plan.settings import RunSettings, block_bytes
 from engine.a2.plan.stages import SLOTS, PhaseNeed, PlannedClip, phase_needs
@@ -17,7 +17,6 @@ _SMALL_CHUNK = 1024  # tokens; where nothing else helps
 _BATCH_BELOW = 4096  # tokens: so few compute faster than a block is copied and widened
 _TILES = (96, 72, 56, 44)  # latent pixels; smaller ones overlap more than they save
 _TILE_OVERLAP = 24
-_TILED_ENCODE = 1024 * 640  # pixels of a frame; above it the engine encodes in tiles
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, override
 def _with_encoder(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
     if overrides.encode_tiled is not None:
         return replace(settings, encode_tiled=overrides.encode_tiled)
-    whole = replace(settings, encode_tiled=planned.clip.width * planned.clip.height > _TILED_ENCODE)
+    whole = replace(settings, encode_tiled=planned.clip.width * planned.clip.height > ENCODED_IN_TILES_ABOVE)
     return whole if _fits(planned, whole, budget, "references") else replace(settings, encode_tiled=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from engine.a2.geometry import ClipSize, Tiling, tiling_for
+from engine.a2.geometry import PIXELS_A_LATENT, ClipSize, Tiling, tiling_for
 from engine.a2.options import A2Options
 from engine.a2.phases import PhaseName
 
@@ -103,7 +103,7 @@ def _decoding(way: Way) -> Iterator[tuple[Way, str]]:
     now = max(height, width) if tiling is None else min(tiling.tile, max(height, width))
     for tile in _TILES:
         if tile < now:
-            yield _with(way, replace(way.options, tile=tile)), f"tiles of {8 * tile} pixels"
+            yield _with(way, replace(way.options, tile=tile)), f"tiles of {PIXELS_A_LATENT * tile} pixels"
     if not way.alone:
         yield _alone(way)
 
