@@ -46,7 +46,7 @@ def add_endpoints(studio: Studio) -> None:
                seed=(seed, int), engine=(engine, str), settings=(settings or {}, dict))  # fmt: skip
         if engine not in ENGINES:
             raise SceneError("engine", f"{engine!r} is not an engine", f"Use {' or '.join(ENGINES)}.")
-        chosen = _settings(engine, settings or {})
+        chosen = _settings(engine, settings or {}, studio.guard.is_owner())
         if format not in FORMATS:
             raise SceneError("format", f"{format!r} is not a format", f"Use one of {', '.join(FORMATS)}.")
         if len(prompt) > MAX_PROMPT:
@@ -114,7 +114,7 @@ def _check(**inputs: tuple[object, type]) -> None:
             raise SceneError(name, f"this is not {_KINDS[kind]}", "'Use via API' on the page shows the types.")
 
 
-def _settings(engine: str, said: dict[str, Any]) -> dict[str, Any]:
+def _settings(engine: str, said: dict[str, Any], is_owner: bool) -> dict[str, Any]:
     """Return an engine's settings by their keys on a desk. Raises SceneError for a setting that the engine does not
     have, or a value that does not fit it."""
     known = {key.rpartition(".")[2]: (key, each) for key, each in settings_of(engine).items()}
@@ -125,6 +125,8 @@ def _settings(engine: str, said: dict[str, Any]) -> dict[str, Any]:
             raise SceneError("settings", f"{str(name)[:60]!r} is no setting of {engine}", choices)
         key, each = known[name]
         value = float(value) if each.kind is float and type(value) is int and abs(value) < 2**53 else value
+        if each.setting.planned and not is_owner:
+            raise SceneError(f"settings.{name}", "only the owner of this machine sets it", "Leave it out.")
         if not each.holds(value):
             raise SceneError(f"settings.{name}", f"{str(value)[:60]} does not fit", each.range_said)
         found[key] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image, ImageDraw
 
+from app.api import _settings as chosen_settings
+from app.create.desks import Desks
+from engine.errors import SceneError
 from tests.live import Live, serving
 
 LONG = 120.0  # seconds
@@ -194,3 +198,27 @@ def test_a_page_that_is_slow_to_answer_is_opened_all_the_same(tmp_path, monkeypa
     monkeypatch.setattr("gradio.networking.url_ok", lambda _: False)  # as after Gradio's three seconds
     with serving(tmp_path / "outputs") as found:
         assert httpx.get(found.url, timeout=LONG).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "said"),
+    [("a2", {"warp": 9}, "'warp' is no setting of a2. Use steps, guidance"), ("draft", {"steps": 3}, "has none"),
+     ("a2", {"steps": 2.5}, "settings.steps: 2.5 does not fit. Use 1 to 200."), ("a2", {"steps": 10**400}, "1 to 200"),
+     ("a2", {"flow_shift": 0}, "Use more than 0 to 50."), ("a2", {"turbo": "yes"}, "Use true or false."),
+     ("a2", {"attention": "magic"}, "Use 'native' or 'flash'"), ("a2", {"precision": "int8"}, "only the owner"),
+     ("a2", {"model": "/etc"}, "no setting"), ("a2", {"loras": ["/etc/passwd"]}, "no setting")],
+)  # fmt: skip
+def test_a_setting_that_an_engine_does_not_have_or_a_guest_may_not_set_is_refused(engine, settings, said):
+    with pytest.raises(SceneError, match=re.escape(said)):
+        chosen_settings(engine, settings, is_owner=False)
+
+
+def test_an_engine_s_settings_reach_it(tmp_path):
+    said = {"steps": 8, "guidance": 1, "turbo": True, "precision": "int8", "batched_guidance": None}
+    desk = Desks(tmp_path).new()
+    desk.put("engine", "a2")
+    for key, value in chosen_settings("a2", said, is_owner=True).items():
+        desk.put(key, value)
+    options = desk.sheet.options(own_machine=True)
+    assert (options.turbo, options.precision, options.batched_guidance) == (True, "int8", None)
+    assert desk.sheet.sampling == {"steps": 8, "guidance": 1.0, "flow_shift": 8.0}
