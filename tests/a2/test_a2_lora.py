@@ -425,7 +425,7 @@ def test_choices_that_do_not_go_together_are_refused(how, says):
     ],
 )
 def test_a_lora_s_file_and_strength_are_told_apart(text, file, strength):
-    assert parse(["s.json", "-o", "o.mp4", "--lora", text]).lora == [Lora(Path(file), strength)]
+    assert parse(["s.json", "-o", "o.mp4", "--lora", text]).loras == [Lora(Path(file), strength)]
 
 
 def test_a_strength_that_is_none_is_refused_on_one_line(capsys, tmp_path):
