@@ -4,8 +4,9 @@ A change is on the disk (WAL, synchronous=FULL) before the call that makes it re
 happened. Order comes from increasing numbers and from positions, never from a clock. All SQL is here, except for the
 schema (`app/jobs/migrations.py`).
 
-sqlite3, and not huey, APScheduler or persist-queue: they run what they are given, but do not hold, reorder, edit and
-resume single jobs, nor keep a history of them.
+sqlite3, and not huey, APScheduler or persist-queue: of these only APScheduler holds single jobs, all order by arrival,
+priority or time and not by position, and of what is over none keeps a record: APScheduler removes it, huey has its
+result until somebody reads it, persist-queue what it was given, with a mark.
 """
 
 from __future__ import annotations

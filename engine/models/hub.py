@@ -1,7 +1,8 @@
 """The hub over HTTP: what a repository holds, and the bytes of a file from any point on.
 
 Uses huggingface_hub's session and names, so HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and proxies count. Its own download
-functions throw a partial file away when they end (since 1.18), so the bytes are taken here and kept by `store`.
+functions throw a partial file away when they end (since 1.18; in 2.4 one that a kill has left is not found again, since
+each download names its own), so the bytes are taken here and kept by `store`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 `EngineProcess.render` is the engine's door (`engine.door.render`): the same arguments, result and errors. Between the
 two ends runs `engine.process.messages`; the process itself is `engine.process.worker`.
+
+Not concurrent.futures or loky: there a running job can neither be stopped nor tell how far it is, and the worker lives
+on when the server is killed. Not multiprocessing.Process: it runs the server's main script again in the child, hears
+the terminal's Ctrl-C, and its `kill` leaves the ffmpeg that the child has started.
 """
 
 from __future__ import annotations
