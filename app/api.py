@@ -16,9 +16,9 @@ from app.guard.uploads import handed_out, uploaded
 from app.jobs.status import Snapshot
 from app.ui.safely import safely
 from engine.errors import SceneError
-from engine.scene.engines import DRAFT, ENGINES
+from engine.scene.engines import ENGINES
 from engine.scene.presets import FORMATS
-from engine.scene.scene import MAX_CAST, MAX_PROMPT, MAX_SEED
+from engine.scene.scene import DRAFT, MAX_CAST, MAX_PROMPT, MAX_SEED
 
 
 def add_endpoints(studio: Studio) -> None:

@@ -3,9 +3,11 @@ wrote, as it may be kept and shown."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
+from typing import Any
 
 GIB = 2**30  # bytes of a gigabyte of memory, as cards are sold
 USE_THE_DRAFT = "or use the draft (--engine draft): it works now"  # the end of what to do where the model cannot run
@@ -52,3 +54,13 @@ def plain_name(value: object) -> str:
     """Return `plain_text` without the marks that turn the direction of what follows, so that "exe.png" reads as what it
     is."""
     return plain_text(value).translate(_TURNING)
+
+
+def shown(value: Any) -> str:
+    """Write a value that somebody else's file or call holds on one short line, as JSON."""
+    return cut(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def cut(text: str) -> str:
+    """Cut a text to 60 characters."""
+    return text if len(text) <= 60 else text[:57] + "…"

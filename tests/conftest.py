@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
-from engine.scene.scene import Scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import scene_from_data
 from tests.modes import NotHere, counting
 from tests.places import NAME, REPO, a_place
 

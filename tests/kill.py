@@ -212,7 +212,7 @@ def main(outputs: Path, count: int, engine: str, heard: Callable[[], object] = l
 def submit(board, seed: int, engine: str, owner: str = "desk") -> str:
     from engine.a2.options import A2Options
     from engine.door.render import RenderRequest
-    from engine.scene.scene import scene_from_data
+    from engine.scene.scene_file import scene_from_data
 
     video = {"width": 64, "height": 64, "frames": 9, "trim_head": 0} if engine == "a2" else {
         "width": 192, "height": 128, "frames": 30, "fps": 10}  # fmt: skip

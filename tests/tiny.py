@@ -21,7 +21,8 @@ from engine.a2.recipe import shoot
 from engine.a2.references import gather_references
 from engine.door.render import RenderRequest, gather
 from engine.scene.cast import Member
-from engine.scene.scene import Scene, load_scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import load_scene, scene_from_data
 
 if TYPE_CHECKING:
     import torch

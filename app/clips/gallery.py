@@ -27,7 +27,8 @@ from engine.errors import TroupeError, VideoError
 from engine.media.embed import unpack
 from engine.media.export import KINDS
 from engine.media.video import read_scene
-from engine.scene.engines import DRAFT, ENGINES, promotion_of
+from engine.scene.engines import ENGINES, promotion_of
+from engine.scene.scene import DRAFT
 from engine.words import plain_text
 
 PAGE = 24  # clips shown at once

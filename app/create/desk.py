@@ -27,7 +27,8 @@ from engine.draft.direct import direct
 from engine.errors import SceneError, TroupeError
 from engine.media.images import open_image, open_with_notices
 from engine.scene.prompt import folded, replace_names
-from engine.scene.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene, scene_from_data
+from engine.scene.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene
+from engine.scene.scene_file import scene_from_data
 from engine.words import plain_name
 
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide

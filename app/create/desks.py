@@ -26,7 +26,8 @@ from pydantic import TypeAdapter
 from app.create.desk import Card, Desk, Undo, checked_scene
 from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
-from engine.scene.scene import ROLES, Element, load_scene
+from engine.scene.scene import ROLES, Element
+from engine.scene.scene_file import load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
 _PASSING = "passing"  # a file that marks a desk of the API

@@ -9,9 +9,9 @@ from app.create.progress import result_html
 from app.create.sheet import BPM, SECONDS
 from app.guard.limits import MAX_UPLOAD
 from app.ui.own import own
-from engine.scene.engines import DRAFT, all_engines
+from engine.scene.engines import all_engines
 from engine.scene.presets import FORMATS
-from engine.scene.scene import CAMERAS, MAX_PROMPT
+from engine.scene.scene import CAMERAS, DRAFT, MAX_PROMPT
 
 CAMERA_CHOICES = [("As the prompt says", "")] + [(name.replace("_", " ").capitalize(), name) for name in CAMERAS]
 QUALITIES = [

@@ -10,9 +10,9 @@ from typing import Any
 
 from engine import cutout
 from engine.scene.engine import EngineOptions
-from engine.scene.engines import DRAFT, ENGINES, all_engines, find_engine
+from engine.scene.engines import ENGINES, all_engines, find_engine
 from engine.scene.presets import FORMATS, FPS
-from engine.scene.scene import CAMERAS, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
+from engine.scene.scene import CAMERAS, DRAFT, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
 from engine.scene.settings import Declared, declared, is_number
 from engine.words import plain_text
 

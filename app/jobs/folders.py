@@ -13,7 +13,8 @@ from pathlib import Path
 
 from app.jobs.records import SCENE, STATE
 from engine.errors import SceneError, TroupeError, VideoError
-from engine.scene.scene import Scene, load_scene
+from engine.scene.scene import Scene
+from engine.scene.scene_file import load_scene
 
 NAME = re.compile(r".+_([0-9a-f]{32})")
 _PENDING = ".not-yet-accepted"

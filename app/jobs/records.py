@@ -19,7 +19,8 @@ from engine.door.render import RenderRequest
 from engine.errors import SceneError
 from engine.scene.engines import find_engine, known_engine
 from engine.scene.prompt import folded
-from engine.scene.scene import Scene, load_scene, scene_from_json, scene_to_json
+from engine.scene.scene import Scene
+from engine.scene.scene_file import load_scene, scene_from_json, scene_to_json
 from engine.scene.settings import is_number
 
 SCENE, JOB_FILE, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"

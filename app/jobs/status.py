@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.scene.engines import DRAFT, known_engine
+from engine.scene.engines import known_engine
+from engine.scene.scene import DRAFT
 
 WAITING, RUNNING, PAUSED = "waiting", "running", "paused"
 DONE, STOPPED, FAILED, INTERRUPTED = "done", "stopped", "failed", "interrupted"

@@ -24,7 +24,8 @@ from engine.door.render import Progress, RenderRequest, Result, render
 from engine.errors import SceneError, StopCheck, Stopped, TroupeError
 from engine.scene.engine import Engine
 from engine.scene.engines import find_engine
-from engine.scene.scene import Scene, load_scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import load_scene, scene_from_data
 from engine.words import duration
 
 OK, FAILED, FAULT = 0, 1, 3  # and arguments.BAD_ARGUMENTS

@@ -19,7 +19,8 @@ from engine.scene.cast import Member
 from engine.scene.engine import FINISHING, GATHERING, Engine, EngineOptions, RunContext
 from engine.scene.engines import find_engine
 from engine.scene.metrics import all_metrics
-from engine.scene.scene import Element, Scene, label, scene_from_data
+from engine.scene.scene import Element, Scene, label
+from engine.scene.scene_file import scene_from_data
 
 if TYPE_CHECKING:
     from engine.media.video import Metadata

@@ -19,7 +19,8 @@ from PIL import Image
 from engine.errors import SceneError, VideoError
 from engine.media.images import ALPHA_FLOOR, lowest, within
 from engine.scene.cast import Member
-from engine.scene.scene import MAX_CAST, Scene, scene_from_json, scene_to_json
+from engine.scene.scene import MAX_CAST, Scene
+from engine.scene.scene_file import scene_from_json, scene_to_json
 
 BOX = uuid.UUID("5f1d7a52-7e0c-4f0e-9d0a-74726f757065").bytes
 _LONGEST = 1024  # pixels of the longer side: a frame shows nobody larger

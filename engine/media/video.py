@@ -21,7 +21,8 @@ from engine.disk import atomic
 from engine.disk.room import free_bytes
 from engine.errors import SceneError, Stopped, TroupeError, VideoError
 from engine.media.ffmpeg import Process, disk_full, metadata_text, output_of, parse_metadata, write_fault
-from engine.scene.scene import Scene, Video, scene_from_json, scene_to_json
+from engine.scene.scene import Scene, Video
+from engine.scene.scene_file import scene_from_json, scene_to_json
 
 # veryfast: 81 frames of 832x480 cost 0.4 s of processor time, and its files are smaller than those of its neighbours.
 _ENCODER = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p")

@@ -24,7 +24,8 @@ from engine.door.render import Progress, RenderRequest, Result
 from engine.errors import EngineUnavailable, SceneError, TroupeError
 from engine.scene.engine import EngineOptions
 from engine.scene.engines import ENGINES, find_engine
-from engine.scene.scene import Scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import scene_from_data
 
 PROTOCOL = 2
 

@@ -1,22 +1,19 @@
 """Which engines there are. An entry is the only line that a new one needs outside its own package.
 
-They are named, not imported: a scene asks its engine what lengths it can make, and an engine knows scenes. So a module
-is loaded when somebody asks for its engine.
+They are named, not imported: whoever reads a scene asks its engine what lengths it can make, and an engine knows
+scenes. So a module is loaded when somebody asks for its engine.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from engine.scene.engine import Engine
+from engine.scene.engine import Engine
 
 ENGINES = {  # by name: the module that has its `ENGINE`
     "draft": "engine.draft.engine",
     "a2": "engine.a2.engine",
 }
-DRAFT = "draft"  # what is used where nobody chose
 
 
 def find_engine(name: str) -> Engine:

@@ -22,8 +22,8 @@ from engine.disk import atomic
 from engine.disk.walk import RESERVED
 from engine.errors import PresetError
 from engine.scene.engine import whole_frames
-from engine.scene.engines import DRAFT
 from engine.scene.scene import (
+    DRAFT,
     MAX_CAST,
     MAX_PROMPT,
     Direction,

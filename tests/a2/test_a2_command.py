@@ -16,7 +16,7 @@ from engine.door import command
 from engine.door.render import Progress, RenderRequest, render
 from engine.errors import Stopped
 from engine.media.video import probe, read_scene
-from engine.scene.scene import load_scene
+from engine.scene.scene_file import load_scene
 from tests.tiny import GOLDEN, TINY
 
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -16,7 +16,8 @@ from engine.a2.packing import pack, share_slots, split_evenly
 from engine.a2.references import Canvas, cover, gather_references, letterbox
 from engine.errors import SceneError
 from engine.scene.cast import Member
-from engine.scene.scene import Scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import scene_from_data
 
 WHITE = (255, 255, 255)
 

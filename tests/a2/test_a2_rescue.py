@@ -24,7 +24,7 @@ from engine.errors import EngineUnavailable, Stopped
 from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import Shortage
 from engine.process.client import EngineDied, EngineProcess
-from engine.scene.scene import scene_to_json
+from engine.scene.scene_file import scene_to_json
 from tests.tiny import GOLDEN, OPTIONS, TRIO, a_scene, copy_of_tiny, golden, members_of
 
 SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"

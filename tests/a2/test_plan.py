@@ -20,7 +20,7 @@ from engine.a2.plan.plan import make_plan
 from engine.a2.plan.shapes import default_shapes, read_shapes
 from engine.a2.plan.speed import Speed
 from engine.memory.hardware import Fact, Hardware
-from engine.scene.scene import load_scene
+from engine.scene.scene_file import load_scene
 from engine.words import GIB
 
 GB = 2**30

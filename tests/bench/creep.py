@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from engine.a2.options import A2Options
 from engine.door.render import RenderRequest
 from engine.process.client import EngineProcess
-from engine.scene.scene import load_scene
+from engine.scene.scene_file import load_scene
 
 FIXTURES = ROOT / "tests/fixtures"
 CONFIG = {"num_attention_heads": 6, "attention_head_dim": 128, "ffn_dim": 3072, "num_layers": 8,

@@ -26,7 +26,8 @@ from PIL import Image
 from engine.draft.render import frames
 from engine.media.video import write_video
 from engine.scene.cast import Member
-from engine.scene.scene import Scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import scene_from_data
 
 REPEATS = 3
 FORMATS = ((832, 480), (480, 832), (640, 640))

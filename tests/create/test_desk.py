@@ -18,7 +18,8 @@ from app.create.library import Library
 from app.create.shoot import shoot, take_back
 from app.jobs.queue import JobQueue, QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
-from engine.scene.scene import MAX_CAST, MAX_SEED, load_scene, scene_from_data, scene_to_json
+from engine.scene.scene import MAX_CAST, MAX_SEED
+from engine.scene.scene_file import load_scene, scene_from_data, scene_to_json
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,8 @@ from engine import VERSION
 from engine.door import command
 from engine.door.render import render
 from engine.media.video import probe, read_metadata, read_scene
-from engine.scene.scene import Scene, scene_to_json
+from engine.scene.scene import Scene
+from engine.scene.scene_file import scene_to_json
 
 
 @pytest.fixture

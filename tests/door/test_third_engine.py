@@ -20,7 +20,7 @@ from engine.errors import SceneError
 from engine.media.video import read_frames, read_metadata
 from engine.process.client import EngineProcess
 from engine.scene.engines import ENGINES
-from engine.scene.scene import load_scene, scene_from_data
+from engine.scene.scene_file import load_scene, scene_from_data
 from tests.clips_room import Room
 from tests.door.stripes import Stripes
 from tests.live import OPEN, serving, upload

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from engine.draft.measure import bounding_box, measure
 from engine.draft.render import arrange, block, empty_stage, frames
 from engine.scene.cast import Member
-from engine.scene.scene import Placement, Scene, scene_from_data
+from engine.scene.scene import Placement, Scene
+from engine.scene.scene_file import scene_from_data
 
 FRAMES = [(832, 480), (480, 832), (640, 640)]
 

@@ -16,7 +16,8 @@ from engine.draft.engine import Draft
 from engine.draft.render import arrange, frames
 from engine.errors import Stopped
 from engine.scene.cast import Member
-from engine.scene.scene import CAMERAS, MOTIONS, Scene, scene_from_data
+from engine.scene.scene import CAMERAS, MOTIONS, Scene
+from engine.scene.scene_file import scene_from_data
 
 RED, GREEN = (220, 30, 30, 255), (40, 170, 80, 255)
 

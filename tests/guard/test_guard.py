@@ -31,7 +31,7 @@ from app.guard.redact import ALIAS, Redaction
 from app.guard.throttle import FREE, Throttle
 from app.guard.visitors import OWNER, Visitor
 from engine.errors import SceneError, TroupeError
-from engine.scene.scene import scene_from_data
+from engine.scene.scene_file import scene_from_data
 from tests.guests import API, LONG, PASSWORD, Guest, picture
 from tests.live import Live, chromium, serving
 

@@ -23,7 +23,8 @@ from engine.a2.options import A2Options
 from engine.door.render import Progress, RenderRequest, Result
 from engine.errors import DiskFull, Stopped, TroupeError, VideoError
 from engine.process.client import EngineClosed, EngineDied
-from engine.scene.scene import Scene, load_scene, scene_from_data
+from engine.scene.scene import Scene
+from engine.scene.scene_file import load_scene, scene_from_data
 from tests.waits import LONG, until
 
 

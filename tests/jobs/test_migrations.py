@@ -22,7 +22,7 @@ from app.jobs.status import OVER, QUEUED
 from app.jobs.store import JobRow, JobStore, StoreError, now, open_store
 from engine.a2.options import A2Options, Lora
 from engine.door.render import RenderRequest
-from engine.scene.scene import scene_from_data
+from engine.scene.scene_file import scene_from_data
 from tests.waits import LONG
 
 ROOT = Path(__file__).resolve().parents[2]

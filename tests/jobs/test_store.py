@@ -18,7 +18,7 @@ from app.jobs.records import JobRecord, row_of
 from app.jobs.store import Damaged, JobRow, JobStore, StoreError, now, open_store
 from engine.door.render import RenderRequest
 from engine.media.video import write_video
-from engine.scene.scene import scene_from_data, scene_to_json
+from engine.scene.scene_file import scene_from_data, scene_to_json
 
 SCENE = scene_from_data({"cast": [{"role": "object", "image": "cup.png"}], "prompt": "a cup",
                          "video": {"width": 96, "height": 64, "frames": 5}})  # fmt: skip

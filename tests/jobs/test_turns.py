@@ -13,7 +13,7 @@ from app.jobs.queue import JobQueue, QueueFull
 from app.jobs.turns import Asker, place_in_line
 from engine.door.render import RenderRequest, Result
 from engine.errors import Stopped
-from engine.scene.scene import scene_from_data
+from engine.scene.scene_file import scene_from_data
 
 LONG = 120.0  # seconds
 

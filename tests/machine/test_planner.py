@@ -17,7 +17,7 @@ from app.machine.settings import OwnerSettings
 from engine.a2.options import A2Options
 from engine.memory.hardware import Fact, Hardware
 from engine.scene.engines import find_engine
-from engine.scene.scene import scene_from_data
+from engine.scene.scene_file import scene_from_data
 from engine.words import GIB
 
 TINY = Path(__file__).resolve().parents[1] / "fixtures" / "a2_tiny"

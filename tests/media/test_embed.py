@@ -16,7 +16,8 @@ from engine.errors import VideoError
 from engine.media.embed import BOX, pack, unpack
 from engine.media.video import Metadata, probe, read_frames, read_scene, write_video
 from engine.scene.cast import Member
-from engine.scene.scene import Video, load_scene, scene_from_data
+from engine.scene.scene import Video
+from engine.scene.scene_file import load_scene, scene_from_data
 
 
 @pytest.fixture

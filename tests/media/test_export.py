@@ -11,7 +11,8 @@ from PIL import Image
 from engine.errors import DiskFull, Stopped, VideoError
 from engine.media.export import KINDS, export
 from engine.media.video import Metadata, probe, read_frames, read_metadata, write_video
-from engine.scene.scene import Video, scene_from_data
+from engine.scene.scene import Video
+from engine.scene.scene_file import scene_from_data
 
 FRAMES = 9
 

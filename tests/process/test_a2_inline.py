@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="the a2 engine's libraries are not installed
 
 from engine.door.render import RenderRequest
 from engine.process.inline import gpu_seconds
-from engine.scene.scene import load_scene
+from engine.scene.scene_file import load_scene
 from tests.tiny import GOLDEN, TINY, a_scene
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Spaces fork, and Windows cannot")
@@ -83,7 +83,7 @@ from pathlib import Path
 from engine.process.inline import InlineEngine
 from engine.a2.options import A2Options
 from engine.door.render import RenderRequest
-from engine.scene.scene import load_scene
+from engine.scene.scene_file import load_scene
 scene, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 options = A2Options(model=model, device="cpu", precision="fp32")
 whole = RenderRequest(load_scene(scene), scene.parent, out, poster=False, options=options)

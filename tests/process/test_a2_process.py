@@ -19,7 +19,7 @@ from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory.model_cache import ModelCache
 from engine.process.client import EngineDied, EngineProcess
-from engine.scene.scene import load_scene, scene_from_data
+from engine.scene.scene_file import load_scene, scene_from_data
 from tests.tiny import GOLDEN, OPTIONS, TINY, copy_of_tiny
 
 # A real worker that is killed after a run's second step is kept, once.

@@ -21,7 +21,7 @@ from engine.errors import EngineUnavailable, SceneError, Stopped, VideoError
 from engine.process import messages
 from engine.process.client import EngineClosed, EngineDied, EngineProcess, what_happened
 from engine.process.messages import EngineFault
-from engine.scene.scene import scene_to_json
+from engine.scene.scene_file import scene_to_json
 from tests.waits import until
 
 PATIENCE = 120.0  # seconds; only what is broken waits so long
@@ -169,7 +169,7 @@ import sys
 from pathlib import Path
 from engine.process.client import EngineProcess
 from engine.door.render import RenderRequest
-from engine.scene.scene import scene_from_json
+from engine.scene.scene_file import scene_from_json
 engine = EngineProcess()
 try:
     scene = scene_from_json(sys.stdin.read())
@@ -363,7 +363,7 @@ import sys
 from pathlib import Path
 from engine.process.client import EngineProcess
 from engine.door.render import RenderRequest
-from engine.scene.scene import scene_from_json
+from engine.scene.scene_file import scene_from_json
 scene = scene_from_json(sys.stdin.readline())
 engine = EngineProcess([sys.executable, "-c", {script!r}, {str(tmp_path / "happened")!r}])
 engine.start()

@@ -10,7 +10,8 @@ from PIL import Image
 from engine.errors import PresetError
 from engine.scene.engine import whole_frames
 from engine.scene.presets import FORMATS, FPS, Preset, Slot, direct, load_preset, load_presets, save_preset
-from engine.scene.scene import Direction, Element, Placement, scene_from_json, scene_to_json
+from engine.scene.scene import Direction, Element, Placement
+from engine.scene.scene_file import scene_from_json, scene_to_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = load_presets(ROOT / "presets")

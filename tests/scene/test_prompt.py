@@ -8,7 +8,7 @@ import pytest
 
 from engine.draft.direct import direct
 from engine.scene.prompt import find_names, folded, replace_names
-from engine.scene.scene import scene_from_data
+from engine.scene.scene_file import scene_from_data
 
 # names, prompt, what of it are mentions
 CASES = {

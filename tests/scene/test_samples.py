@@ -15,7 +15,7 @@ from app.create.tray import Tray
 from engine.errors import SceneError
 from engine.media.images import open_image
 from engine.scene.presets import load_presets
-from engine.scene.scene import load_scene
+from engine.scene.scene_file import load_scene
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SAMPLES = ASSETS / "samples"

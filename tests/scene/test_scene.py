@@ -22,18 +22,8 @@ from engine.errors import (
     TroupeError,
     VideoError,
 )
-from engine.scene.scene import (
-    CAMERAS,
-    MAX_CAST,
-    MOTIONS,
-    ROLES,
-    Scene,
-    label,
-    load_scene,
-    scene_from_data,
-    scene_from_json,
-    scene_to_json,
-)
+from engine.scene.scene import CAMERAS, MAX_CAST, MOTIONS, ROLES, Scene, label
+from engine.scene.scene_file import load_scene, scene_from_data, scene_from_json, scene_to_json
 
 CONTRACT = """{
   "version": 1,
