@@ -212,7 +212,7 @@ def test_one_reference_fits_the_shortest_clip():
 def test_the_canvases_and_the_checks_load_no_model_library(repo: Path):
     code = (
         "import sys; import engine.a2.references, engine.a2.files, engine.a2.options, engine.a2.recipe,"
-        "engine.door.render, engine.door.registry, engine.door.command;"
+        "engine.door.render, engine.a2.engine, engine.a2.plan.planner, engine.door.command;"
         "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)

@@ -282,8 +282,8 @@ def test_another_seed_gives_other_frames():
 
 def test_another_process_gives_the_same_frames():
     code = "from test_draft_render import busy_scene, digest; print(digest(*busy_scene()))"
-    tests = Path(__file__).resolve().parents[1]
-    search = f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]; "
+    here = Path(__file__).resolve().parent
+    search = f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}]; "
     run = subprocess.run([sys.executable, "-c", search + code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == digest(*busy_scene())
 
