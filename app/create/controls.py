@@ -8,11 +8,10 @@ import gradio as gr
 from gradio.components import Component
 
 from app.create.sheet import LORAS, SAMPLING, STRENGTH, Sheet, page_settings, settings_of
+from app.ui.markup import fill
 from engine.scene.engines import all_engines, find_engine
 from engine.scene.settings import Declared, declared, spelled
 
-# Notes above the controls of an accordion
-_NOTES = {"Faster, or another look": '<p class="tr-note">Each of these changes the picture.</p>'}
 _LORA_HELP = (
     '<p class="tr-note">A LoRA adds a trained style or subject. Put files made for Wan2.1 14B '
     "image-to-video (.safetensors) into the folder <b>loras</b> beside your clips and reload.</p>"
@@ -37,18 +36,17 @@ class Controls:
         self.box = gr.Accordion("Model settings", open=False)
         with self.box:
             numbers = [(key, each) for key, each in known.items() if key.startswith(f"{SAMPLING}.")]
-            for pair in (
-                numbers[i : i + 2] for i in range(0, len(numbers), 2)
-            ):  # three side by side would leave no room for what they mean
+            for i in range(0, len(numbers), 2):  # three side by side would leave no room for what they mean
                 with gr.Row():
-                    self._make(dict(pair))
+                    self._make(dict(numbers[i : i + 2]))
             own = {key: each for key, each in known.items() if key not in self.parts}
             self._make({key: each for key, each in own.items() if not each.setting.group})
             for title in dict.fromkeys(_groups()):
                 self.folds[title] = gr.Accordion(title, open=False)
                 with self.folds[title]:
-                    if note := _NOTES.get(title):
-                        gr.HTML(note)
+                    for engine in all_engines():
+                        if note := engine.options.notes.get(title):
+                            gr.HTML(fill('<p class="tr-note">{}</p>', note))
                     if title == _lora_group():
                         self._make_loras()
                     self._make({key: each for key, each in own.items() if each.setting.group == title})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -68,6 +69,7 @@ class A2Options(EngineOptions):
     """
 
     engine: ClassVar[str] = "a2"
+    notes: ClassVar[Mapping[str, str]] = {_FASTER: "Each of these changes the picture."}
 
     model: Annotated[  # a file name may hold what is no text
         str, SkipValidation, Setting(metavar="DIR", flag="the checkpoint's folder, or a hub id that is on this machine")
@@ -150,7 +152,7 @@ class A2Options(EngineOptions):
         ),
     ] = "native"  # fmt: skip
     scheduler: Annotated[  # None: unipc, with turbo euler
-        Literal["unipc", "euler"] | None, Setting(flag="default: unipc, with --turbo euler")
+        Literal["unipc", "euler"] | None, Setting(group=_FASTER, flag="default: unipc, with --turbo euler")
     ] = None  # fmt: skip
     cache: Path | None = None
 

@@ -43,11 +43,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for every setting that an engine has declared one for; what several have is one flag."""
     known: set[str] = set()
     for engine in all_engines():
-        group = parser.add_argument_group(f"for the {engine.name} engine")
+        groups: dict[str, argparse._ArgumentGroup] = {}
         for each in _flags_of(engine):
-            if each.name not in known:
-                known.add(each.name)
-                group.add_argument(_spelling(each), dest=each.name, default=None, help=each.setting.flag, **_how(each))
+            if each.name in known:
+                continue
+            known.add(each.name)
+            title = "" if each.setting.planned else each.setting.group  # here nothing is planned
+            if title not in groups:
+                heading = f"for the {engine.name} engine" + (f" ({title[0].lower()}{title[1:]})" if title else "")
+                groups[title] = parser.add_argument_group(heading, engine.options.notes.get(title))
+            groups[title].add_argument(
+                _spelling(each), dest=each.name, default=None, help=each.setting.flag, **_how(each)
+            )
 
 
 def _flags_of(engine: Engine) -> list[Declared]:

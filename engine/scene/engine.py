@@ -58,6 +58,7 @@ class EngineOptions:
     dataclass), whose fields are declared with `engine.scene.settings.Setting`."""
 
     engine: ClassVar[str] = ""  # whose they are
+    notes: ClassVar[Mapping[str, str]] = {}  # a sentence for a group of settings, by the group's title
 
     @property
     def written(self) -> tuple[Path, ...]:

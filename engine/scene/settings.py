@@ -111,8 +111,8 @@ class Declared:
     def _number(self, value: object, now: Any) -> Any:
         if not is_number(value):
             return now
-        low = self.lowest if self.above else self.low
-        value = value if low is None else max(value, low)
+        if self.low is not None and (value <= self.low if self.above else value < self.low):
+            value = self.lowest
         return self.kind(value if self.high is None else min(value, self.high))
 
 
