@@ -41,7 +41,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.fixture(autouse=True)
 def fresh(live: Live) -> None:
     """Nobody has asked for anything yet."""
-    live.guard.attempts, live.guard.rates = Throttle(), Rates(live.guard.limits)
+    live.guard.throttle, live.guard.rates = Throttle(), Rates(live.guard.limits)
 
 
 @pytest.fixture
@@ -477,10 +477,10 @@ def test_at_the_links_end_streams_that_are_open_end_too(tmp_path, monkeypatch):
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
-        until(lambda: live.guard.stays._open)
+        until(lambda: live.guard.streams._open)
         assert not ended.wait(0.2)
         live.guard.ends_at = time.time() - 1
-        live.guard.stays.end_all()
+        live.guard.streams.end_all()
         assert ended.wait(10)  # Gradio's next heartbeat is 15 seconds away
         assert owner.http.get("config").status_code == 200
         mia.http.close()

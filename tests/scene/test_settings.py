@@ -99,7 +99,7 @@ def test_every_flag_is_understood_and_its_default_is_to_say_nothing():
 
 def test_a_desk_of_an_earlier_version_has_its_settings_where_they_now_are(tmp_path):
     earlier = {"steps": 33, "guidance": 2, "flow_shift": 3.0, "turbo": True, "step_cache": False, "attention": "sage",
-               "precision": "int8", "offload": "", "resident": 3, "guidance_passes": "in turn", "prompt": "x"}  # fmt: skip
+               "precision": "int8", "offload": "", "resident": 3, "guidance_passes": "in turn"}  # fmt: skip
     desk = Desks(tmp_path).new()
     desk.sheet.settings = kept_settings(earlier)
     desk.put("engine", "a2")
