@@ -230,7 +230,7 @@ def test_pips_lines_become_bytes_and_words():
         def say(self, *words):
             heard.append(words)
 
-    teller = libraries._ProgressLine(Told())
+    teller = libraries._PipReader(Told())
     for line in (
         "Collecting torch<2.14,>=2.8 (from -r requirements-a2.txt (line 1))",
         "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (30 kB)",
