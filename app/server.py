@@ -35,13 +35,12 @@ from app.logs import ENGINE, keep_log, stop_log
 from app.machine.planner import Planner
 from engine import VERSION
 from engine.errors import TroupeError
-from engine.process.client import EngineProcess
+from engine.process.client import EngineProcess, EngineRunner
 from engine.surroundings import settle
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
-    from engine.process.inline import InlineEngine
 
 log = logging.getLogger("troupe.server")
 
@@ -103,7 +102,7 @@ class House:
     """The services behind the page: the job queue, the engine, the planner for this machine, and the log handler."""
 
     jobs: JobQueue
-    engine: EngineProcess | InlineEngine
+    engine: EngineRunner
     planner: Planner
     log: logging.Handler
     umask: int  # the process's own, restored on close
@@ -144,7 +143,7 @@ def _open_house(outputs: Path, umask: int) -> House:
     return House(jobs, engine, planner, handler, umask)
 
 
-def _engine_of(outputs: Path) -> EngineProcess | InlineEngine:
+def _engine_of(outputs: Path) -> EngineRunner:
     """Return the engine: a process of its own, or in this process on a ZeroGPU Space, which lends its GPU to functions
     only."""
     if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):

@@ -16,7 +16,7 @@ from typing import Any
 from app.jobs.folders import Folders, copy_pictures, settle
 from app.jobs.history import History
 from app.jobs.lock import FolderLock
-from app.jobs.records import SCENE, JobRecord, options_of, request_of, row_of, write_down
+from app.jobs.records import JobRecord, options_of, request_of, row_of, write_down
 from app.jobs.recovery import reconcile
 from app.jobs.runner import Job, RenderCall, Runner
 from app.jobs.status import (
@@ -161,10 +161,6 @@ class JobQueue(History):
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-
-    def scene_file(self, job_id: str, owner: str | None = None) -> Path:
-        """Return the path of a job's scene; its pictures are beside it. Raises TroupeError."""
-        return self._folder(self._mine(job_id, owner)) / SCENE
 
     def stop(self, job_id: object, wait: float = 0.5, owner: str | None = None) -> None:
         """Ask a job to stop and wait up to `wait` seconds for it; a waiting one ends at once. Its scene and the steps

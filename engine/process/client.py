@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from engine.children import command_of
 from engine.disk import atomic
@@ -39,6 +39,28 @@ class EngineDied(TroupeError):
 
 class EngineClosed(EngineDied):
     """Troupe is being closed. Not a fault of the job: it can be done after the next start."""
+
+
+class EngineRunner(Protocol):
+    """What makes the server's clips: a process of its own (`EngineProcess`), or, on a ZeroGPU Space, a function that is
+    lent a GPU (`engine.process.inline.InlineEngine`)."""
+
+    def start(self) -> None:
+        """Do ahead what can be done, so that the first job finds it done. Returns at once."""
+
+    def render(
+        self,
+        request: RenderRequest,
+        on_progress: Callable[[Progress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Make the clip, as `engine.door.render` does."""
+
+    def release(self) -> None:
+        """Give the loaded model's memory back, after the running job. Does not wait for it."""
+
+    def close(self) -> None:
+        """End what runs."""
 
 
 class EngineProcess:
