@@ -19,6 +19,7 @@ from engine.errors import SceneError
 from engine.scene.engines import ENGINES
 from engine.scene.presets import FORMATS
 from engine.scene.scene import DRAFT, MAX_CAST, MAX_PROMPT, MAX_SEED
+from engine.words import shown
 
 
 def add_endpoints(studio: Studio) -> None:
@@ -38,8 +39,8 @@ def add_endpoints(studio: Studio) -> None:
     ) -> dict[str, Any]:
         """Start a clip. Pictures are uploaded files; `names` names characters, objects and background in that order;
         `format` is 16:9, 9:16 or 1:1; `seed` is -1 for any; `engine` is draft or, where the model is installed, a2;
-        `settings` are the engine's own, by name, such as {"steps": 30, "turbo": true}. Returns {"job": id}: ask /job
-        with it."""
+        `settings` are the engine's own, by name, such as {"steps": 30, "step_cache": true}. Returns {"job": id}: ask
+        /job with it."""
         values = {"format": format, "seconds": seconds, "seed": seed, "engine": engine}
         _check(prompt=(prompt, str), characters=(characters, list), objects=(objects, list), names=(names or [], list),
                background=(background or {}, dict), format=(format, str), seconds=(seconds, float),
@@ -128,7 +129,7 @@ def _settings(engine: str, said: dict[str, Any], is_owner: bool) -> dict[str, An
         if each.setting.planned and not is_owner:
             raise SceneError(f"settings.{name}", "only the owner of this machine sets it", "Leave it out.")
         if not each.holds(value):
-            raise SceneError(f"settings.{name}", f"{str(value)[:60]} does not fit", each.range_said)
+            raise SceneError(f"settings.{name}", f"{shown(value)} does not fit", each.range_said(in_json=True))
         found[key] = value
     return found
 

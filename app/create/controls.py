@@ -56,27 +56,30 @@ class Controls:
         """All components that `updates` and `lora_updates` change, except the accordions."""
         return [*self.parts.values(), *self.loras, *self.strengths, *([self.lora_help] if self.loras else [])]
 
-    def updates(self, sheet: Sheet) -> dict[Any, Any]:
-        """Return every control's value from the sheet; those that the engine does not read are hidden."""
-        shown = settings_of(sheet.engine)
-        folds = {each.setting.group for each in shown.values()}
-        folds |= {_lora_group()} if takes_loras(sheet.engine) else set()
+    def updates(self, sheet: Sheet, own_machine: bool) -> dict[Any, Any]:
+        """Return every control's value from the sheet; those that the engine does not read are hidden, and from guests
+        those by which the machine's owner decides how it is used."""
+        shown = {key for key, each in settings_of(sheet.engine).items() if own_machine or not each.setting.planned}
+        folds = {page_settings()[key].setting.group for key in shown}
+        folds |= {_lora_group()} if takes_loras(sheet.engine) and own_machine else set()
         return {
             self.box: gr.update(visible=bool(shown)),
             **{fold: gr.update(visible=title in folds) for title, fold in self.folds.items()},
-            **{part: gr.update(value=_value(page_settings()[key], sheet.setting(key)), visible=key in shown)
+            **{part: gr.update(visible=key in shown, **_shown(page_settings()[key], sheet.setting(key)))
                for key, part in self.parts.items()},
         }  # fmt: skip
 
-    def lora_updates(self, sheet: Sheet, files: list[str]) -> dict[Any, Any]:
-        """Return the LoRAs' rows, with the files to choose from."""
+    def lora_updates(self, sheet: Sheet, files: list[str], own_machine: bool) -> dict[Any, Any]:
+        """Return the LoRAs' rows, with the files to choose from: the owner's, so guests see none."""
         if not self.loras:
             return {}
         choices = [("None", ""), *((name.removesuffix(".safetensors"), name) for name in files)]
-        updates: dict[Any, Any] = {self.lora_help: gr.update(visible=not files)}
+        updates: dict[Any, Any] = {self.lora_help: gr.update(visible=own_machine and not files)}
         for slot, (name, strength) in enumerate(zip(sheet.loras, sheet.strengths, strict=True)):
-            updates[self.loras[slot]] = gr.update(choices=choices, value=name if name in files else "")
-            updates[self.strengths[slot]] = strength
+            updates[self.loras[slot]] = gr.update(
+                choices=choices, value=name if name in files else "", visible=own_machine
+            )
+            updates[self.strengths[slot]] = gr.update(value=strength, visible=own_machine)
         return updates
 
     def _make(self, settings: dict[str, Declared]) -> None:
@@ -119,8 +122,12 @@ def _control(each: Declared) -> Component:
     return made
 
 
-def _value(each: Declared, value: Any) -> Any:
-    return spelled(value) if each.setting.control in ("radio", "dropdown") else value
+def _shown(each: Declared, value: Any) -> dict[str, Any]:
+    """Return how a control shows a value. A slider reaches down to one that a scene file may hold and it does not
+    offer."""
+    if each.setting.control == "slider":
+        return {"value": value, "minimum": min(each.lowest, value)}
+    return {"value": spelled(value) if each.setting.control in ("radio", "dropdown") else value}
 
 
 def _groups() -> list[str]:

@@ -87,6 +87,7 @@ class Desk:
     cards: list[Card] = field(default_factory=list)
     sheet: Sheet = field(default_factory=Sheet)
     undo: Undo | None = None
+    notice: str = ""  # what a person should know about how it was loaded; told once
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     previews: dict[str, tuple[int, Preview]] = field(default_factory=dict, repr=False)  # card id -> version, picture
     canvases: tuple[tuple[object, ...], Markup] = field(

@@ -30,6 +30,7 @@ from engine.scene.scene import ROLES, Element
 from engine.scene.scene_file import load_scene
 
 ID = re.compile(r"[0-9a-f]{32}")
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, SceneError)  # what _read raises
 _PASSING = "passing"  # a file that marks a desk of the API
 CARD_ID = re.compile(r"[0-9a-f]{12}")
 _RECENT = 100  # desks kept in memory: each call of the API makes one, and all of them are on disk
@@ -126,17 +127,30 @@ class Desks:
         try:
             data = json.loads((folder / "desk.json").read_text(encoding="utf-8"))
             desk.cards, desk.sheet = _read(data)
-            if data.get("undo"):
-                desk.undo = Undo(str(data["undo"]["what"]), *_read(data["undo"]))
         except FileNotFoundError:
             return desk
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, SceneError):  # set aside, never deleted
-            shutil.move(folder / "desk.json", folder / f"desk.damaged-{uuid.uuid4().hex[:8]}.json")
-            return Desk(desk_id, folder)
+        except _UNREADABLE:
+            return _set_aside(Desk(desk_id, folder))
+        with contextlib.suppress(*_UNREADABLE):  # what cannot be brought back costs nothing else
+            if data.get("undo"):
+                desk.undo = Undo(str(data["undo"]["what"]), *_read(data["undo"]))
         desk.cards = [card for card in desk.cards if _has_picture(desk, card)]
         if desk.undo and not all(_has_picture(desk, card) for card in desk.undo.cards):
             desk.undo = None
         return desk
+
+
+def _set_aside(desk: Desk) -> Desk:
+    """Move a desk's file that cannot be read and its pictures into a folder beside it, and leave an empty desk that
+    says so: the next save would delete pictures that no card names."""
+    aside = desk.folder / f"desk.damaged-{uuid.uuid4().hex[:8]}"
+    aside.mkdir()
+    for path in (desk.folder / "desk.json", *desk.folder.glob("*.png")):
+        shutil.move(path, aside / path.name)
+    desk.notice = (
+        f"What lay on this desk cannot be read. It is kept, pictures and all, in the desk's folder {aside.name}."
+    )
+    return desk
 
 
 def _is_older(folder: Path, seconds: float, passing: float) -> bool:

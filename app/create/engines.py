@@ -43,6 +43,11 @@ class Engines:
         self.planner = planner
         self._asked: dict[str, tuple[float, EngineOptions, str]] = {}
 
+    @property
+    def own_machine(self) -> bool:
+        """Whether whoever asks is the machine's owner."""
+        return self._is_owner()
+
     def lora_files(self) -> list[str]:
         """List the LoRA files in the owner's folder, by name; empty for guests."""
         if not self._is_owner():
@@ -190,6 +195,6 @@ def engine_updates(page: Any, desk: Desk, engines: Engines) -> dict[Any, Any]:
         page.plan: plan_html(plan) if plans else "",
         page.references_tab: gr.update(visible=engine.shows_references),
         page.references: references_html(desk),
-        **page.controls.updates(desk.sheet),
-        **page.controls.lora_updates(desk.sheet, engines.lora_files()),
+        **page.controls.updates(desk.sheet, engines.own_machine),
+        **page.controls.lora_updates(desk.sheet, engines.lora_files(), engines.own_machine),
     }

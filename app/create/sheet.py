@@ -76,8 +76,10 @@ class Sheet:
                 self.seed = int(_within(value, 0, MAX_SEED, self.seed))
             self.fresh_seed = value is not None
         elif name == "seconds":
-            self.seconds = _within(value, SECONDS[0], self.longest, self.seconds)
-            self._count_anew()
+            wanted = _within(value, SECONDS[0], self.longest, self.seconds)
+            if wanted != self.seconds:  # else it is a control that tells what it was just given
+                self.seconds = wanted
+                self._count_anew()
         elif name == "bpm":
             self.bpm = BPM.taken(value, self.bpm)
         elif name.startswith("strength_"):
@@ -193,7 +195,6 @@ class Sheet:
         known = self._has_shape() and self.quality in cutout.QUALITIES and self.camera in (None, *CAMERAS)
         numbers = (self.format == OWN or SECONDS[0] <= self.seconds <= SECONDS[1]) and BPM.holds(float(self.bpm))
         slots = len(self.loras) == len(self.strengths) == LORAS
-        slots = slots and all(page_settings()[key].holds(value) for key, value in self.settings.items())
         return known and numbers and slots and self.engine in ENGINES and 0 <= self.seed <= MAX_SEED
 
     def _has_shape(self) -> bool:
@@ -204,15 +205,17 @@ class Sheet:
 
 
 def kept_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings out of a saved sheet's JSON data: those that this version knows. Earlier versions saved them
-    among the sheet's own fields."""
+    """Read the settings out of a saved sheet's JSON data: those that this version knows and whose values it can use;
+    the others are at their default. Earlier versions saved them among the sheet's own fields."""
     found = {key: data[name] for name, key in _EARLIER.items() if name in data}
     if found:
-        found["a2.batched_guidance"] = {"together": True, "in turn": False}.get(data.get("guidance_passes", ""))
+        passes = data.get("guidance_passes")
+        found["a2.batched_guidance"] = True if passes == "together" else False if passes == "in turn" else None
         found |= {key: found[key] or None for key in ("a2.precision", "a2.offload") if key in found}
     kept = found | dict(data.get("settings") or {})
     known = page_settings()
-    return {key: _as_kind(known[key], value) for key, value in kept.items() if key in known}
+    typed = {key: _as_kind(known[key], value) for key, value in kept.items() if key in known}
+    return {key: value for key, value in typed.items() if known[key].holds(value)}
 
 
 _EARLIER = {
@@ -223,8 +226,10 @@ _EARLIER = {
 
 
 def _as_kind(each: Declared, value: Any) -> Any:
-    """Convert a value to the setting's type: JSON may have written a float without its fraction."""
-    return float(value) if each.kind is float and type(value) is int else value
+    """Convert a number to the setting's type: JSON may have a float without its fraction, or an integer with one."""
+    if each.kind is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    return int(value) if each.kind is int and type(value) is float and value.is_integer() else value
 
 
 def _is_near(value: object, number: int) -> bool:

@@ -33,6 +33,7 @@ def shoot(desk: Desk, jobs: JobQueue, options: EngineOptions | None = None, plan
     engine = find_engine(desk.sheet.engine)
     options = options or desk.sheet.options(own_machine=False)
     engine.available(options)
+    engine.check_options(options)
     files = _file_names(desk)
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed, files)
     slug = _slug(desk.sheet.prompt, 6) or "clip"

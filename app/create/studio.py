@@ -32,6 +32,7 @@ from app.jobs.status import DONE
 from app.ui.markup import fill, note
 from engine.errors import TroupeError
 from engine.scene.engines import find_engine
+from engine.words import plain_name
 
 SHAPING = ("format", "seconds", "engine")  # fields that redraw the stage, beside the settings that declare it
 
@@ -65,6 +66,9 @@ class Studio:
         ready = {self.page.prompt: prompt, self.page.opening: {"open": True}}
         if self.guard.is_owner() and (notice := self.jobs.take_notice()):
             gr.Warning(escape(notice))
+        if desk.notice:
+            gr.Warning(escape(desk.notice))
+            desk.notice = ""
         snap = self.jobs.snapshot(desk.sheet.job)
         has_clip = bool(snap and (snap.active or snap.state == DONE))
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
@@ -227,7 +231,7 @@ class Studio:
         desk = self.desks.get(desk_id)
         with desk.lock:
             self.library.keep(desk, title)
-        gr.Info(fill("Saved {}.", title.strip()))
+        gr.Info(fill("Saved {}.", plain_name(title).strip()))
         return {self.page.presets: self.library.strip(desk.sheet.preset), self.page.preset_name: ""}
 
     # -- the job ------------------------------------------------------------------------

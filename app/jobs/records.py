@@ -22,6 +22,7 @@ from engine.scene.prompt import folded
 from engine.scene.scene import Scene
 from engine.scene.scene_file import load_scene, scene_from_json, scene_to_json
 from engine.scene.settings import is_number
+from engine.words import plain_name
 
 SCENE, JOB_FILE, STATE, PREVIEW = "scene.json", "job.json", "run.safetensors", "preview.webp"
 _PLACES = ("scene", "root", "out", "members", "options")  # known from the folder; cut-outs are made again
@@ -131,11 +132,19 @@ def _papers(folder: Path, job_id: str) -> JobRecord:
     owner, created, options = data.get("owner"), data.get("created"), data.get("options")
     favourite, trashed = data.get("favourite") is True, data.get("trashed")
     trashed = trashed if isinstance(trashed, str) else ""
-    metrics = data.get("metrics")
-    metrics = {name: value for name, value in metrics.items() if is_number(value)} if isinstance(metrics, dict) else {}
+    metrics = _measured(data.get("metrics"))
     if isinstance(owner, str) and isinstance(created, str) and isinstance(options, dict):
         return JobRecord(job_id, owner, options, created, favourite, trashed, metrics)
     return JobRecord(job_id, "", {"confined": True}, now(), favourite, trashed, metrics)
+
+
+def _measured(data: Any) -> dict[str, float]:
+    """Return the metrics of a job.json that may have been edited: names that can be shown, and finite numbers."""
+    kept = {}
+    for name, value in data.items() if isinstance(data, dict) else ():
+        if is_number(value) and abs(value) < 1e300:
+            kept[plain_name(name)[:60]] = float(value)
+    return kept
 
 
 def _known(kind: type, data: dict[str, Any], but: tuple[str, ...]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,8 @@ from app.jobs.folders import Folders, drop_steps, is_complete, poster_of, tidy, 
 from app.jobs.records import may_go_on, read_back
 from app.jobs.status import DONE, INTERRUPTED, WAITING
 from app.jobs.store import JobRow, JobStore, now
+
+log = logging.getLogger("troupe.jobs")
 
 CLOSED = "Troupe was closed before this clip was finished."
 
@@ -39,8 +43,15 @@ def reconcile(store: JobStore, folders: Folders) -> None:
                 folders.accept(folder)
             elif folders.is_pending(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-            elif (lost := read_back(folder, job_id)) is not None:  # one in the trash counts as moved there now
-                _take_in(store, replace(lost, trashed=lost.trashed or (now() if in_trash else "")), folder)
+            else:
+                try:
+                    _take_in(store, folder, job_id, in_trash)
+                except (
+                    ValueError,
+                    TypeError,
+                    sqlite3.IntegrityError,
+                ) as error:  # one odd folder must not cost the rest
+                    log.warning("the job in %s is left out: %s: %s", folder.name, type(error).__name__, error)
 
 
 def _found(row: JobRow, folder: Path) -> dict[str, Any]:
@@ -55,7 +66,12 @@ def _found(row: JobRow, folder: Path) -> dict[str, Any]:
     return done_values(clip, poster_of(clip), row.elapsed) | {"error": ""}
 
 
-def _take_in(store: JobStore, row: JobRow, folder: Path) -> None:
+def _take_in(store: JobStore, folder: Path, job_id: str, in_trash: bool) -> None:
+    """Add a job that the store does not know; one whose folder is in the trash was moved there now at the latest."""
+    lost = read_back(folder, job_id)
+    if lost is None:
+        return
+    row = replace(lost, trashed=lost.trashed or (now() if in_trash else ""))
     clip = whole_clip(folder)
     if clip is None and not is_complete(folder):  # neither clip nor scene: left as it is
         return
@@ -77,5 +93,5 @@ def done_values(
     return {
         "state": DONE, "clip": clip.name, "poster": poster.name if poster else "", "seconds": seconds,
         "notices": json.dumps(list(notices)), "ended": now(), "remaining": None,
-        **({} if metrics is None else {"metrics": json.dumps(metrics)}),
+        **({} if metrics is None else {"metrics": json.dumps(metrics, allow_nan=False)}),
     }  # fmt: skip

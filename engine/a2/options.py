@@ -109,7 +109,10 @@ class A2Options(EngineOptions):
         ),
     ] = None  # fmt: skip
     save_latents: Annotated[
-        Path | None, Setting(metavar="FILE.safetensors", flag="keep the final denoised latents as well")
+        Path | None, Setting(
+            metavar="FILE.safetensors", flag="keep the final denoised latents as well",
+            refused="there are no latents to save",
+        ),
     ] = None  # fmt: skip
     state: Annotated[
         Path | None,
@@ -227,7 +230,7 @@ def check_speed(options: A2Options) -> None:
     if options.turbo and not any(lora.strength for lora in options.loras):
         raise EngineUnavailable(
             "turbo needs a step-distilled LoRA for Wan2.1 image-to-video",
-            "Name its file with --lora, or leave out --turbo.",
+            "Choose one (on the command line: --lora FILE), or leave turbo out.",
         )
     if options.turbo and options.step_cache:
         raise EngineUnavailable(

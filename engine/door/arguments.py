@@ -94,11 +94,11 @@ def options_of(arguments: argparse.Namespace, engine_name: str) -> EngineOptions
     for each in others.values():
         value = getattr(arguments, each.name)
         if value is not None and value not in each.setting.holds_anyway:
-            raise TroupeError(f"{_said(each, value)}: {engine.refuses_flags}", _elsewhere(each))
+            raise TroupeError(f"{_said(each, value)}: {each.setting.refused or engine.refuses_flags}", _elsewhere(each))
     said = {each: getattr(arguments, each) for each in own if getattr(arguments, each) not in (None, "")}
     for name, value in said.items():
         if own[name].kind in (int, float) and not own[name].holds(value):
-            raise TroupeError(f"{_said(own[name], value)} does not fit", own[name].range_said)
+            raise TroupeError(f"{_said(own[name], value)} does not fit", own[name].range_said())
     options = engine.options(**{each: _typed(own[each], value) for each, value in said.items()})
     engine.check_flags(options)
     return options

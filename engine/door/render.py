@@ -7,7 +7,9 @@ knows nothing of the engines behind it; an engine knows nothing of files, metada
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -268,9 +270,12 @@ def _measure(clip: Path, scene: Scene) -> tuple[tuple[tuple[str, float], ...], t
             value = metric.measure(clip, scene)
         except TroupeError as error:
             faults.append(f"{metric.title} was not measured: {error}")
-            continue
-        if value is not None:
-            found.append((metric.name, float(value)))
+        except Exception:  # a fault of the metric's own must not cost the clip
+            traceback.print_exc()
+            faults.append(f"{metric.title} was not measured: something went wrong inside Troupe.")
+        else:
+            if value is not None and math.isfinite(value):
+                found.append((metric.name, float(value)))
     return tuple(found), tuple(faults)
 
 

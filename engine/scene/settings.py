@@ -9,6 +9,7 @@ sent.
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -33,7 +34,8 @@ class Setting:
 
     On the command line: `flag` is the help of `--name` (empty: there is none), `flag_name` where it has another name,
     `metavar` what stands for its value; `parse` reads a value, and then the flag may be given several times.
-    `holds_anyway`: values that may be said to an engine that does not have it, since they are true of it all the same.
+    `holds_anyway`: values that may be said to an engine that does not have it, since they are true of it all the same;
+    `refused`: why such an engine refuses the others, where it is not the engine's usual reason.
     """
 
     label: str = ""
@@ -49,6 +51,7 @@ class Setting:
     metavar: str = ""
     parse: Callable[[str], Any] | None = None
     holds_anyway: tuple[Any, ...] = ()
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,15 @@ class Declared:
         """Return whether a value that was saved may be used."""
         return _is_same(self.taken(value, MISSING), value)
 
-    @property
-    def range_said(self) -> str:
-        """What may be chosen, as a sentence."""
+    def range_said(self, in_json: bool = False) -> str:
+        """Say what may be chosen, in a sentence; `in_json` for who writes values as JSON, where null leaves it open."""
         if self.choices or self.setting.choices:
-            return f"Use {' or '.join(repr(each) for each in self.offered)}."
+            return f"Use {' or '.join(json.dumps(each) for each in self.offered)}."
         if self.kind is bool:
             return "Use true or false."
-        ends = (
-            f"{'more than ' if self.above else ''}{self.low:g} to {self.high:g}"
-            if self.high is not None
-            else "a number"
-        )
-        return f"Use {ends}{', or null' if self.optional else ''}."
+        low = f"{'more than ' if self.above else ''}{self.low:g}" if self.low is not None else "a number"
+        ends = low if self.high is None else f"{low} to {self.high:g}"
+        return f"Use {ends}{', or null' if in_json and self.optional else ''}."
 
     @property
     def offered(self) -> tuple[Any, ...]:

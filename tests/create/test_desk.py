@@ -86,8 +86,39 @@ def test_a_desk_is_found_again_after_a_restart(desks, desk, picture):
 def test_a_damaged_desk_file_is_set_aside_and_named_and_a_new_desk_starts(desks, desk, picture):
     desk.add("character", picture())
     (desk.folder / "desk.json").write_text('{"cards": [{"id"')
-    assert again(desks, desk).cards == []
-    assert [path.name[:12] for path in desk.folder.glob("desk.damaged*")] == ["desk.damaged"]
+    found = again(desks, desk)
+    assert found.cards == []
+    (aside,) = desk.folder.glob("desk.damaged*")
+    assert aside.name in found.notice
+    found.put("prompt", "Mia waves.")  # which tidies up what no card needs
+    assert len(list(aside.glob("*.png"))) == 2
+    assert (aside / "desk.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken"),
+    [({"sampling.steps": -4, "sampling.guidance": float("nan"), "a2.turbo": "yes", "a2.attention": "magic"}, {}),
+     ({"sampling.flow_shift": 0.01}, {"flow_shift": 0.01}), ({"sampling.steps": 7.0}, {"steps": 7}),
+     ({"sampling.guidance": 4, "other.thing": [1]}, {"guidance": 4.0}), ({"sampling.steps": 10**400}, {})],
+)  # fmt: skip
+def test_a_setting_that_this_version_cannot_use_costs_nothing_but_itself(desks, desk, picture, settings, taken):
+    desk.add("character", picture())
+    tamper(desk, "sheet", "settings", settings)
+    found = again(desks, desk)
+    assert (len(found.cards), found.notice) == (1, "")
+    assert found.sheet.sampling == {"steps": 50, "guidance": 5.0, "flow_shift": 8.0} | taken
+
+
+def test_an_undo_that_cannot_be_read_costs_nothing_else(desks, desk, picture):
+    desk.add("character", picture())
+    desk.clear()
+    desk.add("object", picture("cup.png"))
+    file = desk.folder / "desk.json"
+    data = json.loads(file.read_text())
+    data["undo"]["sheet"]["seconds"] = 1e9
+    file.write_text(json.dumps(data))
+    found = again(desks, desk)
+    assert (len(found.cards), found.undo, found.notice) == (1, None, "")
 
 
 def test_a_lost_picture_takes_only_its_own_card(desks, desk, picture):
@@ -413,7 +444,7 @@ def test_a_background_of_the_same_name_keeps_the_name(desk, picture):
 
 @pytest.mark.parametrize(
     ("part", "field", "value"),
-    [("sheet", "prompt", "\ud800"), ("sheet", "steps", -4), ("sheet", "guidance", float("nan")),
+    [("sheet", "prompt", "\ud800"),
      ("cards", "motion", "fly"), ("cards", "name", "x" * 500), ("cards", "placement", {"x": 99, "y": 0, "scale": 1})],
 )  # fmt: skip
 def test_a_desk_that_no_clip_could_be_made_from_is_set_aside(desks, desk, picture, part, field, value):
@@ -474,6 +505,9 @@ def test_the_size_of_an_opened_clip_stays_until_another_format_is_chosen(desk, p
     assert views.format_choices(desk)[-1] == ("640×480, 30 fps", desk.sheet.format)
     desk.put("seconds", 2.0)
     assert views.video_of(desk) | {"trim_head": 0} == {**video, "frames": 61, "trim_head": 0}
+    made = views.video_of(desk)["frames"]
+    desk.put("seconds", desk.sheet.seconds)  # as a control does that tells what it was just given
+    assert views.video_of(desk)["frames"] == made
     desk.put("seconds", 60.0)  # at this rate a clip cannot be that long
     assert checked_scene(desk, views.video_of(desk), 1).video.frames == 961
     desk.put("format", "9:16")

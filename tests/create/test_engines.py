@@ -239,6 +239,20 @@ def test_what_does_not_go_together_is_said_before_generate(desk, model, loras, t
     assert "do not go together" in model.note(desk)
 
 
+def test_what_does_not_go_together_is_refused_before_a_job_is_made(desk, model, tmp_path):
+    pytest.importorskip("torch")
+    add(desk, tmp_path, "character", "Mia", "red")
+    desk.put("engine", "a2")
+    desk.put("a2.turbo", True)
+    board = JobQueue(tmp_path, lambda *_, **__: pytest.fail("it was rendered"))
+    try:
+        with pytest.raises(EngineUnavailable, match="step-distilled LoRA"):
+            shoot(desk, board, model.options(desk))
+        assert board.queue() == []
+    finally:
+        board.close()
+
+
 @pytest.mark.parametrize("odd", [None, [], "x" * 9999, float("inf"), {"a": 1}, True])
 def test_odd_values_from_a_page_do_no_harm(desk, odd, tmp_path):
     add(desk, tmp_path, "character", "Mia", "red")

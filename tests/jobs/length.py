@@ -15,7 +15,9 @@ class Length(Metric):
             return None
         if "explodes" in scene.prompt:
             raise VideoError("it cannot be counted", "Use fingers.")
-        return probe(clip).frames
+        if "stumbles" in scene.prompt:
+            raise ValueError("a fault of the metric's own")
+        return float("nan") if "vanishes" in scene.prompt else probe(clip).frames
 
     def said(self, value):
         return f"{value:.0f} frames"

@@ -65,8 +65,9 @@ def test_it_outlives_the_store_and_the_version_that_had_it(room, photo, tmp_path
 
 @pytest.mark.parametrize(
     ("prompt", "notices"),
-    [("Mia sleeps.", []), ("Mia explodes.", ["Length was not measured: it cannot be counted. Use fingers."])],
-)
+    [("Mia sleeps.", []), ("Mia explodes.", ["Length was not measured: it cannot be counted. Use fingers."]),
+     ("Mia vanishes.", []), ("Mia stumbles.", ["Length was not measured: something went wrong inside Troupe."])],
+)  # fmt: skip
 def test_what_cannot_be_measured_is_no_reason_to_lose_a_clip(room, photo, prompt, notices):
     job = room.clip(room.desk(photo, prompt))
     snap = room.jobs.snapshot(job)
@@ -74,7 +75,18 @@ def test_what_cannot_be_measured_is_no_reason_to_lose_a_clip(room, photo, prompt
     assert [each for each in snap.notices if "measured" in each] == notices
 
 
-@pytest.mark.parametrize("written", ["[1]", '{"length": "long"}', '{"length": null}', "3"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[1]",
+        '{"length": "long"}',
+        '{"length": null}',
+        "3",
+        '{"a": Infinity}',
+        '{"a": 1' + 400 * "0" + "}",
+        '{"\\ud800": 1}',
+    ],
+)
 def test_odd_metrics_in_a_folder_are_left_out(room, photo, tmp_path, written):
     folder = room.jobs.scene_file(room.clip(room.desk(photo))).parent
     data = json.loads((folder / "job.json").read_text()) | {"metrics": json.loads(written)}
@@ -86,5 +98,31 @@ def test_odd_metrics_in_a_folder_are_left_out(room, photo, tmp_path, written):
     try:
         again.be("owner")
         assert len(again.clips(again.desk(photo))) == 1
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"owner": "\ud800"},
+        {"options": {"engine": [1]}},
+        {"options": {"cache": float("nan")}},
+        {"options": {"engine": {}}},
+    ],
+)
+def test_one_odd_job_does_not_keep_the_others_from_being_taken_in(room, photo, tmp_path, odd):
+    desk = room.desk(photo)
+    first, _ = room.clip(desk), room.clip(desk)
+    folder = room.jobs.scene_file(first).parent
+    (folder / "job.json").write_text(json.dumps(json.loads((folder / "job.json").read_text()) | odd))
+    room.close()
+    for file in (tmp_path / "outputs").glob("jobs.sqlite*"):
+        file.unlink()
+    again = Room(tmp_path / "outputs")
+    try:
+        again.be("owner")
+        assert len(again.clips(again.desk(photo))) in (1, 2)
+        assert folder.is_dir()
     finally:
         again.close()

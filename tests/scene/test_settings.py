@@ -89,6 +89,39 @@ def test_every_setting_has_its_control_with_its_whole_range():
         assert Sampling.model_validate({name: number.kind(number.lowest)})
 
 
+def test_guests_see_no_control_that_would_do_nothing_for_them(tmp_path):
+    desk = Desks(tmp_path).new()
+    desk.put("engine", "a2")
+    with gr.Blocks():
+        controls = Controls()
+    for own_machine in (True, False):
+        shown = controls.updates(desk.sheet, own_machine) | controls.lora_updates(desk.sheet, [], own_machine)
+        for key in ("a2.precision", "a2.offload", "a2.resident_blocks", "a2.batched_guidance"):
+            assert shown[controls.parts[key]]["visible"] == own_machine
+        assert shown[controls.loras[0]]["visible"] == own_machine
+        assert shown[controls.parts["a2.turbo"]]["visible"]
+
+
+def test_a_control_reaches_down_to_what_a_scene_file_holds(tmp_path):
+    desk = Desks(tmp_path).new()
+    desk.put("sampling.flow_shift", 0.01)
+    assert desk.sheet.sampling["flow_shift"] == 0.01
+    with gr.Blocks():
+        controls = Controls()
+    shown = controls.updates(desk.sheet, True)[controls.parts["sampling.flow_shift"]]
+    assert (shown["value"], shown["minimum"]) == (0.01, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "in_json", "said"),
+    [("sampling.steps", True, "Use 1 to 200."), ("a2.resident_blocks", True, "Use 0 to 1000, or null."),
+     ("a2.resident_blocks", False, "Use 0 to 1000."), ("a2.batched_guidance", True, "Use null or true or false."),
+     ("a2.precision", True, 'Use null or "bf16" or "int8" or "fp8".')],
+)  # fmt: skip
+def test_what_may_be_chosen_is_said_as_it_is_written(key, in_json, said):
+    assert page_settings()[key].range_said(in_json) == said
+
+
 def test_every_flag_is_understood_and_its_default_is_to_say_nothing():
     arguments = vars(parse(["s.json", "-o", "o.mp4"]))
     for engine in all_engines():
