@@ -375,6 +375,12 @@ class Desk:
         card.version += 1
 
 
+def with_anyone(desk: Desk) -> Desk:
+    """Return the desk, or one with its sheet and a stand-in where it has no cast: for what does not depend on who it
+    is."""
+    return desk if desk.cards else Desk("", Path(), [Card("0" * 12, "object", "somebody")], desk.sheet)
+
+
 def checked_scene(desk: Desk, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> Scene:
     """Validate the desk's scene and return it. An object that is held keeps no place of its own. Raises SceneError."""
     scene = scene_from_data(desk.scene_data(video, seed, pictures))

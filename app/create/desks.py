@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
-from app.create.desk import Card, Desk, Undo, checked_scene
+from app.create.desk import Card, Desk, Undo, checked_scene, with_anyone
 from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene.scene import ROLES, Element
@@ -168,8 +168,7 @@ def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
     sheet = TypeAdapter(Sheet).validate_python(kept)
     if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
         raise ValueError("a value that this version does not know")
-    anyone = Card("0" * 12, "object", "somebody")  # so that the sheet of an empty desk is checked, too
-    checked_scene(Desk("", Path(), cards or [anyone], sheet), {}, sheet.seed)
+    checked_scene(with_anyone(Desk("", Path(), cards, sheet)), {}, sheet.seed)
     return cards, sheet
 
 

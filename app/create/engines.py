@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from app.create import views
 from app.create.controls import takes_loras
-from app.create.desk import Desk, checked_scene
+from app.create.desk import Desk, checked_scene, with_anyone
 from app.create.plan_view import plan_html
 from app.create.sheet import settings_of
 from app.machine.planner import Planner
@@ -108,7 +108,7 @@ class Engines:
         if at_odds := self._at_odds(desk):
             return message(each("<p>{}</p>", [f"{sentence(at_odds)}."]), "warn")
         try:
-            scene = checked_scene(desk, views.video_of(desk), desk.sheet.seed)
+            scene = checked_scene(with_anyone(desk), views.video_of(desk), desk.sheet.seed)
             remarks = engine.remarks(scene, self._chosen(desk))
         except TroupeError:
             return NOTHING

@@ -106,9 +106,10 @@ def test_the_seconds_asked_for_are_what_is_left_after_the_trim(desk):
 
 def test_a_clip_longer_than_the_model_was_trained_on_is_said(desk, model, tmp_path):
     pytest.importorskip("torch")
-    add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
     desk.put("seconds", 4.6)
+    assert "81 frames are made" in model.note(desk)  # before there is a cast
+    add(desk, tmp_path, "character", "Mia", "red")
     assert "trained on" not in model.note(desk)
     assert "81 frames are made" in model.note(desk)
     desk.put("seconds", 8.0)
