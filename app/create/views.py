@@ -11,7 +11,6 @@ from app.create.sheet import OWN
 from app.ui.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine.cutout import checkerboard
 from engine.draft.direct import hears
-from engine.draft.render import block, empty_stage
 from engine.errors import TroupeError
 from engine.media.images import cover
 from engine.scene.cast import Member
@@ -114,6 +113,8 @@ def stage_value(desk: Desk) -> dict[str, Any]:
     except TroupeError:
         return value
     if not desk.of_role("background"):
+        from engine.draft.render import empty_stage  # here, as below: the page opens without it
+
         value["background"] = data_url(shrunk(empty_stage(scene, members), STAGE_FRAME, STAGE_FRAME))
     for index, card in enumerate(desk.cards):
         if card.role == "background":
@@ -130,6 +131,8 @@ def stage_value(desk: Desk) -> dict[str, Any]:
 def _blocked(desk: Desk) -> tuple[Scene, list[Member], dict[int, Placement], list[int]]:
     """Return the scene, its cast with small pictures, everybody's place by index, and the order from back to front.
     Raises TroupeError."""
+    from engine.draft.render import block
+
     scene = checked_scene(desk, video_of(desk), desk.sheet.seed)
     members = [Member(each, _preview(desk, card).sketch) for each, card in zip(scene.cast, desk.cards, strict=True)]
     return scene, members, *block(scene, members)
