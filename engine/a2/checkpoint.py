@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.adapters import Fused
 from engine.a2.compute import Compute
+from engine.a2.plan.shapes import Shapes
 
 if TYPE_CHECKING:
     import torch
@@ -23,24 +24,41 @@ BLOCKS = {"transformer": "blocks.", "text_encoder": "encoder.block."}
 
 @dataclass
 class Checkpoint:
-    """Everything that is loaded, and what the person should know of it. `texts` keeps encoded prompts, newest last:
-    (512, dim) float32 on the CPU each. `fused` is what LoRAs have done to the transformer."""
+    """A checkpoint's components, as far as they are loaded (None: not now), and what the person should know of it.
+
+    `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each; `pictures` the same for what the
+    image encoder made of a cast. `fused` is what LoRAs have done to the transformer. `mapped` names the components
+    whose weights are views of files, `streams` those whose blocks stream. `cache` is where quantised weights are kept,
+    None for the usual folder.
+    """
 
     folder: Path
     compute: Compute
     tokenizer: Any
-    text_encoder: Any
     image_processor: Any
-    image_encoder: Any
-    vae: Any
-    transformer: Any
+    shapes: Shapes
+    text_encoder: Any = None
+    image_encoder: Any = None
+    vae: Any = None
+    transformer: Any = None
     notices: tuple[str, ...] = ()
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
+    pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     fused: Fused = field(default_factory=Fused)
-    streams: dict[str, Slabs] = field(default_factory=dict)  # by component
+    mapped: set[str] = field(default_factory=set)
+    streams: dict[str, Slabs] = field(default_factory=dict)
+    cache: Path | None = None
+
+    def drop(self, name: str) -> None:
+        """Free a component, wherever it is."""
+        if (slabs := self.streams.pop(name, None)) is not None:
+            slabs.close(restore=False)
+        setattr(self, name, None)
+        self.mapped.discard(name)
+        if name == "transformer":
+            self.fused = Fused()
 
     def close(self) -> None:
         """Free the transformer and the encoders. The VAE, the tokenizer and the image processor stay."""
-        for slabs in self.streams.values():
-            slabs.close(restore=False)
-        self.transformer = self.text_encoder = self.image_encoder = None
+        for name in ("transformer", "text_encoder", "image_encoder"):
+            self.drop(name)

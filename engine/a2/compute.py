@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.a2.options import A2Options
+from engine.a2.options import A2Options, Precision
 from engine.errors import EngineUnavailable
 from engine.memory.hardware import too_old
 from engine.memory.quantize import EightBit, check_quanto
@@ -17,29 +17,27 @@ if TYPE_CHECKING:
     import torch
 
 
+_SINGLE = 4  # bytes
+
+
 @dataclass(frozen=True)
 class Compute:
     """Where and how the model computes. `dtype` is the transformer's and the text encoder's; modules that their authors
     keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` is how these two's
-    weights are stored; None: in `dtype`. With `offload` "blocks" their blocks stream (engine/memory/slabs.py), all but
-    `resident_blocks` of the transformer's."""
+    weights are stored; None: in `dtype`."""
 
     device: torch.device
     dtype: torch.dtype
     quantised: EightBit | None = None
-    offload: str = "none"
-    resident_blocks: int = 0
+
+    @property
+    def precision(self) -> Precision:
+        """How the weights are stored, in a word."""
+        return self.quantised or ("fp32" if self.dtype.itemsize == _SINGLE else "bf16")
 
     def __str__(self) -> str:
         """Return what results depend on: hardly on the device, and not on where the weights wait."""
         return f"{self.quantised} {self.dtype}" if self.quantised else str(self.dtype)
-
-    @property
-    def home(self) -> torch.device:
-        """Where the components' weights wait: on the host where blocks stream, since the card lacks memory then."""
-        import torch
-
-        return torch.device("cpu") if self.offload == "blocks" else self.device
 
 
 def choose_compute(options: A2Options) -> Compute:
@@ -63,14 +61,25 @@ def choose_compute(options: A2Options) -> Compute:
         )
     if device.type == "cuda" and (why := _too_old(device)):
         raise EngineUnavailable(why, f"{USE_THE_DRAFT[:1].upper()}{USE_THE_DRAFT[1:]}.")
-    if options.precision in ("int8", "fp8"):
-        check_quanto(options.precision)
-        halves = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # bfloat16 in hardware
-        quantised, dtype = options.precision, torch.bfloat16 if halves else torch.float32
-    else:
-        precision = options.precision or ("fp32" if device.type == "cpu" else "bf16")
-        quantised, dtype = None, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return Compute(device, dtype, quantised, options.offload or "none", options.resident_blocks or 0)
+    halves = device.type == "cuda" and _has_bf16(device)
+    precision = options.precision or ("fp32" if device.type == "cpu" else "bf16" if halves else "int8")
+    if precision == "bf16" and device.type == "cuda" and not halves:
+        raise EngineUnavailable(
+            f"--precision bf16: {torch.cuda.get_device_name(device)} does not compute in it, and attention would need "
+            "hundreds of GB",
+            "Use --precision int8, or leave it out.",
+        )
+    if precision in ("int8", "fp8"):
+        check_quanto(precision)
+        return Compute(device, torch.bfloat16 if halves else torch.float32, precision)
+    return Compute(device, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Return whether a card has bfloat16 in hardware, as its attention kernels want it."""
+    import torch
+
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _too_old(device: torch.device) -> str:

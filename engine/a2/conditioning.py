@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
+from engine.a2.phases import PlannedPhase
+from engine.a2.plan.course import Component
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
-from engine.a2.streaming import turn
 from engine.errors import Stopped
 from engine.scene.scene import Scene, Video
 
@@ -19,7 +22,14 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-_TEXTS_KEPT = 16
+_KEPT = 16  # prompts, and casts
+
+Turn = Callable[[PlannedPhase, Component], contextlib.AbstractContextManager[None]]
+
+
+def _stays(_phase: PlannedPhase, _name: Component) -> contextlib.AbstractContextManager[None]:
+    """Bring nothing: all components are where they compute."""
+    return contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,11 @@ def condition(
     on_step: Callable[[int, int, str], None] | None = None,
     stop: Callable[[], bool] | None = None,
     tiled: bool = False,
+    turn: Turn = _stays,
 ) -> Conditioning:
     """Encode one to three canvases and the prompt. `on_step` gets (step, of, what) before each part. `tiled`: the VAE
-    encodes in tiles whatever the frame's size. Raises Stopped between the parts."""
+    encodes in tiles whatever the frame's size. `turn` brings a component for what is computed with it; none is brought
+    for a prompt or a cast that was encoded before. Raises Stopped between the parts."""
     import torch
 
     def begin(step: int, what: str) -> None:
@@ -68,18 +80,40 @@ def condition(
         generator = torch.Generator("cpu").manual_seed(scene.sampling.seed)
         noise = torch.randn(latent_shape(scene.video), generator=generator, dtype=torch.float32)
         begin(0, "prompt")
-        with turn(checkpoint, "text_encoder"):
-            prompt = encode_text(checkpoint, scene.prompt)
-            negative = encode_text(checkpoint, scene.negative_prompt) if guided else None
+        prompts = [scene.prompt, scene.negative_prompt] if guided else [scene.prompt]
+        texts = [checkpoint.texts.get(clean(prompt)) for prompt in prompts]
+        if any(text is None for text in texts):
+            with turn("prompt", "text_encoder"):
+                texts = [encode_text(checkpoint, prompt) for prompt in prompts]
         begin(1, "references")
-        with turn(checkpoint, "image_encoder"):
-            image_embeds = encode_semantic(checkpoint, [canvas.semantic for canvas in canvases])
+        cast = _digest(canvases)
+        if cast not in checkpoint.pictures:
+            with turn("references", "image_encoder"):
+                remember(checkpoint.pictures, cast, encode_semantic(checkpoint, [each.semantic for each in canvases]))
+        image_embeds = checkpoint.pictures[cast]
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
-        with turn(checkpoint, "vae"):
+        with turn("references", "vae"):
             spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
+    prompt, negative = [*texts, None][:2]
+    assert prompt is not None
     return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
+
+
+def remember(kept: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> None:
+    """Keep what was encoded, newest last; the oldest goes."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > _KEPT:
+        del kept[next(iter(kept))]
+
+
+def _digest(canvases: Sequence[Canvas]) -> str:
+    digest = hashlib.sha256()
+    for canvas in canvases:
+        digest.update(canvas.semantic.tobytes())
+    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------
@@ -105,12 +139,11 @@ def encode_text(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
         return_tensors="pt",
     )
     device, mask = checkpoint.compute.device, tokens.attention_mask
-    read = checkpoint.text_encoder(tokens.input_ids.to(device), mask.to(device)).last_hidden_state
+    encoder, table = checkpoint.text_encoder, checkpoint.text_encoder.get_input_embeddings()
+    words = table(tokens.input_ids.to(table.weight.device)).to(device)  # the table may be on the host
+    read = encoder(inputs_embeds=words, attention_mask=mask.to(device)).last_hidden_state
     states: torch.Tensor = read.float().cpu() * mask.to(torch.float32)[..., None]
-    del read
-    checkpoint.texts[text] = states
-    while len(checkpoint.texts) > _TEXTS_KEPT:
-        del checkpoint.texts[next(iter(checkpoint.texts))]
+    remember(checkpoint.texts, text, states)
     return states
 
 

@@ -127,7 +127,7 @@ class A2(Engine):
         from engine.a2 import recipe
 
         check_installed()
-        cache.fetch(recipe.weights_of(options), lambda: recipe.load(options))
+        cache.fetch(recipe.weights_of(options), lambda: recipe.preload(options))
 
     def shoot(self, scene: Scene, members: Sequence[Member], context: RunContext) -> Footage:
         from engine.a2 import recipe, rescue

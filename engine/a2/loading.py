@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.adapters import Fused, check_loras, identity, read_loras, refit
+from engine.a2.adapters import Adapters, adapters_of, check_loras, refit
 from engine.a2.checkpoint import BLOCKS, Checkpoint
 from engine.a2.compute import Compute, quiet
 from engine.a2.files import COMPONENTS, read_checkpoint
 from engine.a2.geometry import CONDITION_CHANNELS, LATENT_CHANNELS
-from engine.a2.streaming import STREAMED, open_streams
+from engine.a2.plan.shapes import shapes_from
 from engine.errors import EngineUnavailable, StopCheck, Stopped
 from engine.memory.cache import cache_folder
-from engine.memory.loading import Alter, Quantisation, load_quantised
+from engine.memory.loading import Quantisation, load_plain, load_quantised
 from engine.memory.shortage import is_shortage
 from engine.memory.weights import ComponentFiles, check_shapes, missing_tensors
 from engine.scene.engine import Lora
@@ -25,8 +25,29 @@ if TYPE_CHECKING:
     import torch
 
 _ALIGNMENT = 64  # bytes; PyTorch's own allocator on a processor
+_MOSTLY = 0.05  # of a component's bytes: so few may be in memory where the others are views of a file
 
 OnLoad = Callable[[int, int, str], None]  # step, of, the component's name
+
+
+def open_checkpoint(
+    folder: Path, compute: Compute, loras: Sequence[Lora] = (), cache: Path | None = None
+) -> Checkpoint:
+    """Open a diffusers folder and load what is small: no component yet. `cache` is where quantised weights are kept,
+    None for the usual folder.
+
+    Raises EngineUnavailable, which names the file that is missing, cut off or of another model.
+    """
+    weights = read_checkpoint(folder)
+    check_loras(loras, weights["transformer"])  # a wrong file should be told of before the minutes of loading
+    for name in COMPONENTS:
+        _check_config(name, weights[name].config)
+    kinds, small = _kinds(), {}
+    for name in ("tokenizer", "image_processor"):
+        with _naming(name), quiet():
+            small[name] = kinds[name].from_pretrained(folder / name, local_files_only=True)
+    shapes = shapes_from({name: part.config for name, part in weights.items()})
+    return Checkpoint(folder, compute, **small, shapes=shapes, cache=cache)
 
 
 def load_checkpoint(
@@ -37,71 +58,70 @@ def load_checkpoint(
     loras: Sequence[Lora] = (),
     cache: Path | None = None,
 ) -> Checkpoint:
-    """Load a diffusers folder. `on_load` is called before each component, now and then while one is quantised, and once
-    at the end. `loras` are fused into the transformer's weights while they are still floats. `cache` is where quantised
-    weights are kept, None for the usual folder; those with LoRAs are not kept: there would be 15 GB for each mixture.
+    """Open a diffusers folder and load all of it to where it is computed. `on_load` is called before each component,
+    now and then while one is quantised, and once at the end. `loras` change the transformer.
 
     Raises Stopped, or EngineUnavailable, which names the file that is missing, cut off or of another model.
     """
-    import torch
-
-    weights = read_checkpoint(folder)
-    check_loras(loras, weights["transformer"])  # a wrong file should be told of before the minutes of loading
-    kinds = _kinds()
-    parts: dict[str, Any] = {}
-    notices: list[str] = []
-    fused = Fused()
-    for step, name in enumerate(COMPONENTS):
-        if stop is not None and stop():
-            raise Stopped
-        if on_load is not None:
-            on_load(step, len(COMPONENTS), name)
-        _check_config(name, weights[name].config)
-        with _naming(name):
-            hollow, home = _hollow(kinds[name], weights[name]), compute.home
-            if compute.quantised and name in BLOCKS:
-                fused, alter = _fusing(loras, weights[name]) if name == "transformer" else (fused, None)
-                how = Quantisation(compute.quantised, BLOCKS[name], compute.dtype, home, cache or cache_folder(), alter)
-                notices += load_quantised(hollow, weights[name], how, _in_percent(on_load, step, name), stop)
-                parts[name] = hollow.eval().requires_grad_(False)
-            else:
-                dtype = torch.float32 if name in ("vae", "image_encoder") else compute.dtype
-                parts[name] = _load(kinds[name], weights[name], dtype).to(home)
-                if compute.device.type == "cpu" and not (compute.offload == "blocks" and name in STREAMED):
-                    _align(parts[name])
-    with _naming("tokenizer"), quiet():
-        parts["tokenizer"] = kinds["tokenizer"].from_pretrained(folder / "tokenizer", local_files_only=True)
-    with _naming("image_processor"), quiet():
-        parts["image_processor"] = kinds["image_processor"].from_pretrained(
-            folder / "image_processor", local_files_only=True
-        )
-    checkpoint = Checkpoint(folder, compute, **parts, notices=tuple(notices), fused=fused)
-    use_loras(checkpoint, loras)
-    checkpoint.streams = open_streams(parts, compute, stop)
+    checkpoint = open_checkpoint(folder, compute, loras, cache)
+    for name in COMPONENTS:
+        load_component(checkpoint, name, compute.device, on_load, stop)
+        align(checkpoint, name)
+    use_loras(checkpoint, adapters_of(loras))
     if on_load is not None:
         on_load(len(COMPONENTS), len(COMPONENTS), "")
     return checkpoint
 
 
-def use_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
-    """Fuse exactly these into the transformer's weights, in place of others. Raises ValueError where the weights are
-    quantised (other LoRAs mean loading anew), and EngineUnavailable, which names the file."""
-    if checkpoint.fused.loras == identity(loras):
+def load_component(
+    checkpoint: Checkpoint, name: str, device: torch.device, on_load: OnLoad | None = None,
+    stop: StopCheck | None = None,
+) -> None:  # fmt: skip
+    """Load a component to a device. On the host, weights that are stored as they are computed with stay in the mapped
+    file. Raises what `load_checkpoint` raises."""
+    import torch
+
+    if stop is not None and stop():
+        raise Stopped
+    step, compute = COMPONENTS.index(name), checkpoint.compute
+    if on_load is not None:
+        on_load(step, len(COMPONENTS), name)
+    weights, kind = read_checkpoint(checkpoint.folder)[name], _kinds()[name]
+    with _naming(name):
+        hollow = _hollow(kind, weights)
+        if name not in BLOCKS:
+            setattr(checkpoint, name, _load(kind, weights, torch.float32).to(device))
+            return
+        if compute.quantised:
+            folder = checkpoint.cache or cache_folder()
+            how = Quantisation(compute.quantised, BLOCKS[name], compute.dtype, device, folder)
+            loaded = load_quantised(hollow, weights, how, _in_percent(on_load, step, name), stop)
+        else:
+            loaded = load_plain(hollow, weights, compute.dtype, device, stop)
+    setattr(checkpoint, name, hollow.eval().requires_grad_(False))
+    checkpoint.notices = tuple(dict.fromkeys((*checkpoint.notices, *loaded.notices)))
+    if device.type == "cpu" and loaded.in_memory < _MOSTLY * weights.bytes:
+        checkpoint.mapped.add(name)
+
+
+def align(checkpoint: Checkpoint, name: str) -> None:
+    """Copy weights that lie at unaligned addresses of a mapped file, where the processor computes with them: its matrix
+    product rounds differently there, and streamed blocks, which lie aligned, would not give the same numbers."""
+    for parameter in getattr(checkpoint, name).parameters():
+        plain = not hasattr(parameter, "_scale")  # quantised ones are computed with as aligned copies
+        if plain and parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT:
+            parameter.data = parameter.data.clone()
+    if not checkpoint.compute.quantised:
+        checkpoint.mapped.discard(name)
+
+
+def use_loras(checkpoint: Checkpoint, adapters: Adapters, beside: bool = False) -> None:
+    """Let exactly these LoRAs change the transformer, which must not stream now, in place of others. `beside`: they
+    compute beside the weights, which stay as they are. Raises EngineUnavailable, which names the file."""
+    if checkpoint.fused.loras == adapters.identity:
         return
-    if checkpoint.compute.quantised:
-        raise ValueError("this checkpoint was quantised with other LoRAs")
-    weights, slabs = read_checkpoint(checkpoint.folder)["transformer"], checkpoint.streams.get("transformer")
-    with slabs.changing() if slabs is not None else contextlib.nullcontext():
-        checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, loras)
-
-
-def _fusing(loras: Sequence[Lora], weights: ComponentFiles) -> tuple[Fused, Alter | None]:
-    """Return what the LoRAs will have done, and the function that does it to every tensor that is read; None where
-    there are no LoRAs."""
-    if not identity(loras):
-        return Fused(), None
-    changes = read_loras(loras, {name: shape for name, (shape, _) in weights.tensors.items()})
-    return Fused(identity(loras), tuple(changes.names), tuple(changes.left_out)), changes.fused
+    weights, how = read_checkpoint(checkpoint.folder)["transformer"], checkpoint.compute.quantised or beside
+    checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, adapters, how)
 
 
 def _kinds() -> dict[str, Any]:
@@ -173,14 +193,6 @@ def _load(kind: Any, weights: ComponentFiles, dtype: torch.dtype) -> Any:
     if report["missing_keys"]:
         raise missing_tensors(weights, sorted(report["missing_keys"]))
     return module.eval().requires_grad_(False)
-
-
-def _align(module: Any) -> None:
-    """Copy parameters that lie at unaligned addresses of a memory-mapped file: a processor's matrix product rounds
-    differently there, and streamed blocks, which lie aligned, would not give the same numbers."""
-    for parameter in module.parameters():
-        if parameter.data_ptr() % _ALIGNMENT:
-            parameter.data = parameter.data.clone()
 
 
 @contextlib.contextmanager

@@ -45,10 +45,7 @@ class Changes:
 
     def fused(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """Compute the changed parameter, float32 on the weight's device; return the weight itself where nothing changes
-        it.
-
-        A loader that streams or quantises calls this with every tensor that it reads, before anything else.
-        """
+        it."""
         if name not in self.pairs and name not in self.differences:
             return weight
         total = weight.detach().float().clone()
@@ -57,6 +54,14 @@ class Changes:
         for difference, factor in self.differences.get(name, ()):
             total.add_(difference.to(total.device).float(), alpha=factor)
         return total
+
+    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what all pairs of a parameter amount to, as one: down (ranks, in) and up (out, ranks), float32."""
+        import torch
+
+        pairs = self.pairs[name]
+        down = torch.cat([down.float() for down, _, _ in pairs])
+        return down, torch.cat([up.float() * factor for _, up, factor in pairs], dim=1)
 
 
 class _Unknown(ValueError):

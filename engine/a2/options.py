@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -59,9 +59,11 @@ class A2Options(EngineOptions):
     text encoder are quantised, and what is computed with them is bf16, on the CPU fp32; `cache` is the folder that
     keeps the quantised weights, None for the user's cache folder.
 
-    These save memory and cost a little time: the transformer works on `chunk` tokens at a time, the decoder on tiles of
-    `tile` latent pixels (0: all at once, as far as frames are not large); with `encode_tiled` the encoder works in
-    tiles, too, which changes the picture a little.
+    These save memory and cost a little time: the transformer works on `chunk` tokens at a time (0: on all), the decoder
+    on tiles of `tile` latent pixels (0: on whole frames; None: on tiles where frames are large); with `encode_tiled`
+    the encoder works in tiles, too, which changes the picture a little. Streamed blocks wait on the `host`, "pinned"
+    unless it says otherwise: all of them, or `in_memory` of them, and the others in the file. `together`: all
+    components stay loaded (None: unless blocks stream); otherwise each is loaded for its turn.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
@@ -122,8 +124,11 @@ class A2Options(EngineOptions):
     ] = None  # fmt: skip
     preview: Path | None = None
     chunk: int = 0
-    tile: int = 0
+    tile: int | None = None
     encode_tiled: bool = False
+    host: Literal["pinned", "pageable", "mapped"] | None = None
+    in_memory: int | None = None
+    together: bool | None = None
     loras: Annotated[
         tuple[Lora, ...],
         Setting(
@@ -172,17 +177,13 @@ class A2Options(EngineOptions):
         return replace(self, state=state, preview=preview)
 
 
-# These may change from run to run. All others decide what is loaded, and how.
-_OF_A_RUN = (
-    "scheduler", "batched_guidance", "save_latents", "state", "preview", "chunk", "tile", "encode_tiled", "turbo",
-    "step_cache", "attention",
-)  # fmt: skip
+# These decide what is loaded. All others may change from run to run.
+_OF_THE_MODEL = ("model", "device", "precision", "cache")
 
 
 def of_the_model(options: A2Options) -> A2Options:
     """Return the options without those that may change from run to run: equal where one loaded model serves both."""
-    kept = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OF_A_RUN}
-    return A2Options(**kept | {"offload": options.offload or "none", "resident_blocks": options.resident_blocks or 0})
+    return A2Options(**{name: getattr(options, name) for name in _OF_THE_MODEL})
 
 
 def check_installed() -> None:

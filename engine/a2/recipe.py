@@ -6,29 +6,37 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.a2 import attention, step_cache
+from engine.a2.adapters import NO_ADAPTERS, Adapters, adapters_of
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.chunking import chunked
 from engine.a2.compute import Compute, choose_compute
-from engine.a2.conditioning import Conditioning, condition, too_long
+from engine.a2.conditioning import Conditioning, condition
 from engine.a2.decoding import decode
 from engine.a2.files import find_checkpoint
-from engine.a2.geometry import size_of_latents
-from engine.a2.loading import load_checkpoint, use_loras
+from engine.a2.geometry import ClipSize, size_of, size_of_latents
+from engine.a2.loading import open_checkpoint
+from engine.a2.moving import ComponentMover, settings_of
+from engine.a2.notices import notices_of
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.phases import PhaseName, where
+from engine.a2.plan.course import COMPONENTS, Course
 from engine.a2.plan.fallbacks import tiling_of
+from engine.a2.plan.sizes import ComponentSizes
 from engine.a2.preview import LivePreview
 from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
-from engine.a2.streaming import step_aside, turn
 from engine.disk.walk import files_below
+from engine.memory.card import claim
+from engine.memory.host import physical_memory
+from engine.memory.ledger import Ledger
 from engine.memory.shortage import Shortage, is_shortage, measure
 from engine.scene.cast import Member
 from engine.scene.scene import Scene
@@ -61,8 +69,8 @@ class Shot:
 @dataclass
 class Attempt:
     """How far a clip is, for another attempt after one that ran out of memory: the phase, and the run once there is
-    one. `asked` are the options that what is kept on disk belongs to. `alone`: keep the transformer off the device
-    while other components run, even if resident blocks must be moved to the host. `remark` is told with every step."""
+    one. `asked` are the options that what is kept on disk belongs to. `alone`: whoever computes has the memory to
+    itself. `remark` is told with every step."""
 
     asked: A2Options
     phase: PhaseName = "loading"
@@ -74,6 +82,13 @@ class Attempt:
     def step(self) -> int:
         """The step that is being made."""
         return self.begun[0].step + 1 if self.begun is not None else 0
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Be in the phase of loading until exit; an error leaves it at that."""
+        before, self.phase = self.phase, "loading"
+        yield
+        self.phase = before
 
 
 def shoot(
@@ -92,37 +107,81 @@ def shoot(
     """
     attempt = attempt or Attempt(options)
     asked, scene = scene, as_run(scene, options)
-    checkpoint = loaded or load(options, callbacks)
+    checkpoint = loaded or load(options)
     with _memory(checkpoint.compute, attempt), contextlib.ExitStack() as ours:
         if loaded is None:
             ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
-        use_loras(checkpoint, options.loras)
-        attention.set_attention(checkpoint.transformer, options.attention)
+        adapters = adapters_of(options.loras)
+        course = _course(checkpoint, size_of(scene), options, callbacks, attempt, adapters)
+        with attempt.loading():
+            course.bring_all()
+        making = _Making(checkpoint, scene, options, callbacks, attempt, course)
         canvases = gather_references(scene, members)
-        run, conditioning, keep = _start(checkpoint, scene, canvases, options, callbacks, attempt)
+        belongs = _belongs(checkpoint, scene, canvases, attempt.asked, adapters)
+        run, conditioning = making.begin(canvases, belongs)
         attempt.phase = "sampling"
-        guidance = Guidance(scene.sampling.guidance, bool(options.batched_guidance))
-        callbacks.tell("sampling", run.step, run.steps, attempt.remark)
+        with course.turn("sampling", "transformer"):
+            latents = making.sample(run, conditioning, belongs)
+            notices = notices_of(checkpoint, asked, scene, options, run)
+    attempt.phase = "decoding"
+    if options.save_latents is not None:
+        save_latents(options.save_latents, latents)
+    head = scene.video.trim_head
+    return Shot(latents, frames(checkpoint, latents, options, head, callbacks.stop), scene.video.frames - head, notices)
+
+
+@dataclass
+class _Making:
+    """One attempt at a scene's latents."""
+
+    checkpoint: Checkpoint
+    scene: Scene
+    options: A2Options
+    callbacks: Callbacks
+    attempt: Attempt
+    course: Course
+
+    def begin(self, canvases: Sequence[Canvas], belongs: str) -> tuple[Run, Conditioning]:
+        """Return the run that an earlier attempt has begun, or the one that was kept on disk, or a new one; with its
+        conditioning."""
+        options, sampling, device = self.options, self.scene.sampling, self.checkpoint.compute.device
+        if self.attempt.begun is None and options.state is not None:
+            self.attempt.begun = load_run(options.state, sampling, options.solver, belongs, device)
+        if self.attempt.begun is None:
+            conditioning = condition(
+                self.checkpoint, self.scene, canvases, self._tell, self.callbacks.stop, options.encode_tiled,
+                self.course.turn,
+            )  # fmt: skip
+            run = begin(conditioning, sampling, options.solver, device, options.step_cache)
+            self.attempt.begun = run, conditioning
+        return self.attempt.begun
+
+    def sample(self, run: Run, conditioning: Conditioning, belongs: str) -> torch.Tensor:
+        """Take the run to its end; return the latents. Every step is kept on disk, where that is asked."""
+        options, callbacks, transformer = self.options, self.callbacks, self.checkpoint.transformer
+        attention.set_attention(transformer, options.attention)
+        guidance = Guidance(self.scene.sampling.guidance, bool(options.batched_guidance))
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
+        callbacks.tell("sampling", run.step, run.steps, self.attempt.remark)
 
         def on_step(step: Step) -> None:
-            keep()
+            if options.state is not None:
+                save_run(options.state, run, conditioning, options.solver, belongs)
             if live is not None:
                 live.after_step(step.clean)
             if callbacks.on_step is not None:
                 callbacks.on_step(step)
-            callbacks.tell("sampling", step.step, step.of, attempt.remark)
+            callbacks.tell("sampling", step.step, step.of, self.attempt.remark)
 
-        with chunked(checkpoint.transformer, options.chunk):
+        with chunked(transformer, options.chunk):
             try:
-                latents = sample(checkpoint.transformer, conditioning, run, guidance, on_step, callbacks.stop)
+                return sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
             except NotFinite as error:
                 raise NotFinite(error.step, _suspects(options)) from None
-    attempt.phase = "decoding"
-    if options.save_latents is not None:
-        save_latents(options.save_latents, latents)
-    head, notices = scene.video.trim_head, _notices(checkpoint, asked, scene, options, run)
-    return Shot(latents, frames(checkpoint, latents, options, head, callbacks.stop), scene.video.frames - head, notices)
+
+    def _tell(self, step: int, of: int, what: str) -> None:
+        self.attempt.phase = "prompt" if what == "prompt" else "references"
+        self.callbacks.tell("conditioning", step, of, what)
 
 
 def _suspects(options: A2Options) -> list[str]:
@@ -133,26 +192,52 @@ def _suspects(options: A2Options) -> list[str]:
 
 
 def frames(
-    checkpoint: Checkpoint, latents: torch.Tensor, options: A2Options, skip: int, stop: Callable[[], bool] | None = None
-) -> Generator[np.ndarray]:
+    checkpoint: Checkpoint, latents: torch.Tensor, options: A2Options, skip: int,
+    stop: Callable[[], bool] | None = None, alone: bool = False,
+) -> Generator[np.ndarray]:  # fmt: skip
     """Decode, and yield all frames but the first `skip`: the references leak into a clip's head. It is decoded all the
-    same, since the VAE looks back at it.
+    same, since the VAE looks back at it. `alone` is the attempt's.
 
     Raises Shortage, or Stopped.
     """
-    tiling = tiling_of(options, size_of_latents(latents.shape), checkpoint.compute.device.type != "cpu")
-    with _memory(checkpoint.compute, Attempt(options, "decoding")), turn(checkpoint, "vae"):
-        for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
-            if index >= skip:
-                yield frame
+    clip, attempt = size_of_latents(latents.shape), Attempt(options, "decoding", alone=alone)
+    tiling = tiling_of(options, clip, checkpoint.compute.device.type != "cpu")
+    with _memory(checkpoint.compute, attempt):
+        course = _course(checkpoint, clip, options, Callbacks(stop=stop), attempt)
+        with course.turn("decoding", "vae"):
+            for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
+                if index >= skip:
+                    yield frame
 
 
-def load(options: A2Options, callbacks: Callbacks = Callbacks()) -> Checkpoint:
-    """Load the model as the options say. Raises Shortage or another EngineUnavailable, or Stopped."""
+def load(options: A2Options) -> Checkpoint:
+    """Open the model as the options say; its components are loaded when they are needed. Raises Shortage or another
+    EngineUnavailable."""
     compute = choose_compute(options)
     with _memory(compute, Attempt(options)):
-        folder, tell = find_checkpoint(options.model), lambda *how: callbacks.tell("loading", *how)
-        return load_checkpoint(folder, compute, tell, callbacks.stop, options.loras, options.cache)
+        return open_checkpoint(find_checkpoint(options.model), compute, options.loras, options.cache)
+
+
+def preload(options: A2Options, callbacks: Callbacks = Callbacks()) -> Checkpoint:
+    """Load all of the model, if it is to stay. Raises Shortage or another EngineUnavailable, or Stopped."""
+    checkpoint, attempt = load(options), Attempt(options)
+    with _memory(checkpoint.compute, attempt):
+        _course(checkpoint, ClipSize(), options, callbacks, attempt, adapters_of(options.loras)).bring_all()
+    return checkpoint
+
+
+def _course(
+    checkpoint: Checkpoint, clip: ClipSize, options: A2Options, callbacks: Callbacks, attempt: Attempt,
+    adapters: Adapters = NO_ADAPTERS,
+) -> Course:  # fmt: skip
+    """Return the course of a clip with this checkpoint, within what is free here now."""
+    settings = settings_of(options, checkpoint, clip, adapters)
+    on_load = partial(callbacks.tell, "loading")
+    mover = ComponentMover(checkpoint, settings, adapters, on_load, callbacks.stop, attempt.loading)
+    (_, free), device = physical_memory(), checkpoint.compute.device
+    host = free[0] + sum(mover.held(name).host for name in COMPONENTS) if free[0] is not None else None
+    sizes = ComponentSizes(checkpoint.shapes, clip, settings)
+    return Course(Ledger(claim(device), host), mover, sizes, settings.together, attempt.alone)
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:
@@ -162,38 +247,9 @@ def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int
     return of_the_model(options), tuple(files)
 
 
-def _start(
-    checkpoint: Checkpoint,
-    scene: Scene,
-    canvases: Sequence[Canvas],
-    options: A2Options,
-    callbacks: Callbacks,
-    attempt: Attempt,
-) -> tuple[Run, Conditioning, Callable[[], None]]:
-    """Begin a run or load the one that was kept; return it, its conditioning, and a function that keeps it."""
-    state, device, solver = options.state, checkpoint.compute.device, options.solver
-    belongs = _belongs(checkpoint, scene, canvases, attempt.asked)
-    if attempt.begun is None and state is not None:
-        attempt.begun = load_run(state, scene.sampling, solver, belongs, device)
-    if attempt.begun is None:
-
-        def tell(step: int, of: int, what: str) -> None:
-            attempt.phase = "prompt" if what == "prompt" else "references"
-            callbacks.tell("conditioning", step, of, what)
-
-        step_aside(checkpoint, attempt.alone)
-        conditioning = condition(checkpoint, scene, canvases, tell, callbacks.stop, options.encode_tiled)
-        attempt.begun = begin(conditioning, scene.sampling, solver, device, options.step_cache), conditioning
-    run, conditioning = attempt.begun
-
-    def keep() -> None:
-        if state is not None:
-            save_run(state, run, conditioning, solver, belongs)
-
-    return run, conditioning, keep
-
-
-def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options) -> str:
+def _belongs(
+    checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], options: A2Options, adapters: Adapters
+) -> str:
     """Compute what a run on disk belongs to: another model, LoRA, cache or attention would not end on the same latents.
     How guidance is batched changes them by rounding only, and a run that lacks memory goes on without: it counts only
     with the step cache."""
@@ -203,7 +259,7 @@ def _belongs(checkpoint: Checkpoint, scene: Scene, canvases: Sequence[Canvas], o
         _identity(checkpoint.folder),
         checkpoint.compute,
         options.solver,
-        checkpoint.fused.loras,
+        adapters.identity,
         (step_cache.facts(), bool(options.batched_guidance)) if options.step_cache else "",
         options.attention,
     )
@@ -213,34 +269,6 @@ def _identity(folder: Path) -> list[tuple[str, int]]:
     """Identify a checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than
     it saves."""
     return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.glob("*/*.safetensors"))
-
-
-def _notices(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
-    """List what the person should know: above all, everything that changes the picture."""
-    of_streams = (notice for slabs in checkpoint.streams.values() for notice in slabs.notices)
-    told = list(dict.fromkeys((*checkpoint.notices, *of_streams)))
-    if too_long(checkpoint, scene.prompt):
-        told.append("The prompt is longer than the model reads (512 tokens): its end was left out.")
-    for lora in options.loras:
-        if lora.strength:
-            told.append(f"LoRA {lora.path.name} at strength {lora.strength:g}: changes the picture.")
-    told += [f"Of {left_out} was left out: it does not fit this model." for left_out in checkpoint.fused.left_out]
-    if options.turbo:
-        used, wanted = scene.sampling, asked.sampling
-        told.append(
-            f"Turbo: {used.steps} steps, guidance {used.guidance:g} and flow shift {used.flow_shift:g} instead of "
-            f"{wanted.steps}, {wanted.guidance:g} and {wanted.flow_shift:g}. Changes the picture: expect less motion, "
-            "and less difference between seeds. The negative prompt is not used."
-        )
-    elif options.solver != "unipc":
-        told.append(f"Scheduler {options.solver} instead of unipc: changes the picture.")
-    if run.cache is not None and run.cache.reused:
-        told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
-    if effect := attention.effect(options.attention):
-        told.append(effect)
-    if options.encode_tiled:
-        told.append("To save memory the cast was encoded in tiles: changes the picture a little.")
-    return tuple(told)
 
 
 @contextlib.contextmanager

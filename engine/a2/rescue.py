@@ -15,10 +15,9 @@ from engine.a2.geometry import size_of
 from engine.a2.options import A2Options
 from engine.a2.phases import PHASES, PhaseName
 from engine.a2.plan.fallbacks import RUNGS, Way, next_way
-from engine.a2.streaming import step_aside
 from engine.errors import EngineUnavailable
 from engine.memory.model_cache import ModelCache
-from engine.memory.shortage import Shortage, give_back, is_shortage
+from engine.memory.shortage import Shortage, give_back
 from engine.scene.cast import Member
 from engine.scene.scene import Scene
 
@@ -38,7 +37,7 @@ def shoot(
     while True:
         now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark
         try:
-            checkpoint = cache.fetch(recipe.weights_of(now), partial(recipe.load, now, callbacks))
+            checkpoint = cache.fetch(recipe.weights_of(now), partial(recipe.load, now))
             shot = recipe.shoot(scene, members, now, callbacks, checkpoint, attempt)
             break
         except Shortage as error:
@@ -48,21 +47,19 @@ def shoot(
             run.cache.whole.clear()  # passes may be computed in another way from now on
         descent.step_down(shortage, *((run.step, run.steps) if run is not None else (0, 1)))
     descent.notices[:0] = shot.notices
-    frames = _frames(descent, checkpoint, shot, scene.video.trim_head, cache)
+    frames = _frames(descent, checkpoint, shot, scene.video.trim_head)
     return replace(shot, frames=frames, notices=descent.notices)
 
 
-def _frames(
-    descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int, cache: ModelCache
-) -> Generator[np.ndarray]:
+def _frames(descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int) -> Generator[np.ndarray]:
     """Yield all frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was
     yielded."""
     given = 0
     while True:
-        _make_room(descent.way, checkpoint, cache)
-        options, stop = descent.way.options, descent.callbacks.stop
+        options, stop, alone = descent.way.options, descent.callbacks.stop, descent.way.alone
         try:
-            with contextlib.closing(recipe.frames(checkpoint, shot.latents, options, head + given, stop)) as frames:
+            frames = recipe.frames(checkpoint, shot.latents, options, head + given, stop, alone)
+            with contextlib.closing(frames):
                 for frame in frames:
                     given += 1
                     yield frame
@@ -108,20 +105,6 @@ class _Descent:
         elif options.state is not None and shortage.step > 1:
             remedy += f". {shortage.step - 1} steps are kept"
         return EngineUnavailable(problem, f"{remedy}.")
-
-
-def _make_room(way: Way, checkpoint: Checkpoint, cache: ModelCache) -> None:
-    """Free memory for decoding: park the transformer on the host if it streams; unload the model where that fails, or
-    where it does not stream and `way.alone` is set."""
-    if way.alone and not checkpoint.streams:
-        cache.release()  # the checkpoint keeps its VAE
-        return
-    try:
-        step_aside(checkpoint, way.alone)
-    except Exception as error:
-        if not is_shortage(error):
-            raise
-        cache.release()
 
 
 def _on_card(options: A2Options) -> bool:

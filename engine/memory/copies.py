@@ -2,6 +2,7 @@
 
 The two have the same methods, and nothing else in this package knows which device it is:
 
+reads_anything               whether the device reads any memory by itself, pinned or not
 allocate(n)                  n bytes on the device
 allocate_host(n)             n bytes on the host, which `pin` can pin
 pin(host) -> bool            let the device read them by itself; False: refused, and they stay as they are
@@ -36,6 +37,8 @@ def copies_for(device: torch.device) -> PlainCopies | CudaCopies:
 
 class PlainCopies:
     """Copies that are done when the call returns."""
+
+    reads_anything = True
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -80,6 +83,8 @@ class CudaCopies:
     Host memory is allocated as usual and then registered: PyTorch's own pinned allocator rounds up to a power of two
     (of 385 MB a block it would make 512) and never gives back what it once had.
     """
+
+    reads_anything = False
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
         self.device = device

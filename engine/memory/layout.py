@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+Piece = tuple[int, torch.Tensor]  # the byte of a buffer where it begins, and its bytes, uint8
 
 ALIGNMENT = 256  # bytes; what CUDA's own allocator promises, and kernels that load vectors rely on
 
@@ -52,7 +54,9 @@ class _Leaf:
         return tensor
 
     def put(self, tensor: torch.Tensor, trained: bool = False) -> None:
-        value = tensor if self.trained is None else torch.nn.Parameter(tensor, trained)
+        value = tensor
+        if self.trained is not None and not isinstance(tensor, torch.nn.Parameter):
+            value = torch.nn.Parameter(tensor, trained)
         for table, name in self.places:
             table[name] = value
 
@@ -76,6 +80,22 @@ class Layout:
         """Replace every tensor by a view of `buffer`, whatever that holds."""
         for leaf in self.leaves:
             leaf.put(_build(leaf.spec, lambda plain: plain.view(buffer)))
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return the tensors as they are in the modules now, for `put_back` and `pieces`."""
+        return tuple(leaf.get() for leaf in self.leaves)
+
+    def put_back(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Give the modules tensors that `tensors` returned."""
+        for leaf, tensor in zip(self.leaves, tensors, strict=True):
+            leaf.put(tensor, bool(leaf.trained))
+
+    def pieces(self, tensors: Sequence[torch.Tensor]) -> list[Piece]:
+        """Return the bytes of tensors that `tensors` returned, and where in a buffer they belong. Copies none that lie
+        as they will lie there."""
+        return [
+            piece for leaf, tensor in zip(self.leaves, tensors, strict=True) for piece in _pieces(leaf.spec, tensor)
+        ]
 
     def unpack(self, home: torch.Tensor) -> None:
         """Copy every tensor out of `home` into an ordinary one on the host: the opposite of `pack`."""
@@ -124,6 +144,17 @@ def _write(spec: _Plain | _Wrapped, tensor: torch.Tensor, buffer: torch.Tensor) 
             _write(part, getattr(tensor, name), buffer)
     elif (view := spec.view(buffer)).data_ptr() != tensor.data_ptr() or view.device != tensor.device:
         view.copy_(tensor)
+
+
+def _pieces(spec: _Plain | _Wrapped, tensor: torch.Tensor) -> Iterator[Piece]:
+    if isinstance(spec, _Wrapped):
+        for name, part in spec.parts.items():
+            yield from _pieces(part, getattr(tensor, name))
+        return
+    if tensor.stride() != spec.stride:  # it has gaps; in a buffer it has none
+        tensor = tensor.contiguous()
+    if spec.nbytes:
+        yield spec.start, tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _build(spec: _Plain | _Wrapped, make: Callable[[_Plain], torch.Tensor]) -> torch.Tensor:

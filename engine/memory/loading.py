@@ -1,11 +1,12 @@
-"""Loads a component with quantised weights, one tensor at a time from the checkpoint's shards, so that the float model
-is never in memory; from the second time on they are memory-mapped from the cache file that the first has written."""
+"""Loads a component's weights, one tensor at a time from the checkpoint's shards, so that the model is never in memory
+twice. Quantised ones are memory-mapped from the second time on, from the cache file that the first has written; floats
+that are stored as they are computed with, from the shards themselves."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import StopCheck, Stopped
 from engine.memory.cache import CacheFile, Layout, Unusable, Unwritable, identify, make_cache_file
 from engine.memory.quantize import EightBit, as_weight, quantise, quantised_weights, stored_type
-from engine.memory.weights import ComponentFiles, missing_tensors
+from engine.memory.weights import ComponentFiles, missing_tensors, read_places
 
 if TYPE_CHECKING:
     import torch
@@ -23,24 +24,27 @@ DATA, SCALE = "._data", "._scale"  # what a quantised weight's two tensors are c
 _CHECKERS = 4
 
 OnShare = Callable[[float], None]  # how much of the work is done, up to 1
-Alter = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
 class Quantisation:
     """How to quantise. `blocks` is the prefix of the names in a block; `device` is where the weights go, `cache` the
-    folder that keeps them for the next time.
-
-    `alter` gets a tensor's name in the checkpoint and the tensor while it is still floats, and returns one of the same
-    shape: a LoRA that is fused. Altered weights are not cached: there would be a copy of the model for every mixture.
-    """
+    folder that keeps them for the next time."""
 
     precision: EightBit
     blocks: str
     dtype: torch.dtype
     device: torch.device
     cache: Path
-    alter: Alter | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came of loading: notices for the person, and the bytes of the weights that take memory of their own on the
+    host; the others are views of mapped files."""
+
+    notices: tuple[str, ...] = ()
+    in_memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,17 @@ def load_quantised(
     how: Quantisation,
     on_share: OnShare = lambda _: None,
     stop: StopCheck | None = None,
-) -> tuple[str, ...]:
-    """Load the weights into a module on the meta device, the blocks' linear ones quantised; return notices for the
-    person.
+) -> Loaded:
+    """Load the weights into a module on the meta device, the blocks' linear ones quantised.
 
     The module stays as it is: only its parameters change, a quantised one to a quanto `WeightQBytesTensor`. Raises
     Stopped between two tensors, and EngineUnavailable where the shards lack one.
     """
     component = weights.folder.name
-    targets = _targets(hollow, weights, how)
+    targets = _targets(hollow, weights, how.dtype, quantised_weights(hollow, how.blocks))
     kind = (component, how.precision, {"torch.float32": "fp32", "torch.bfloat16": "bf16"}[str(how.dtype)])
     file = make_cache_file(how.cache, identify(weights), kind, _layout(targets, how))
-    called, notices, stored = component.replace("_", " "), [], None
-    if how.alter is not None:
-        _fill(hollow, targets, _in_memory(file, _stream(targets, weights, how, on_share, stop)), how)
-        return ()
+    called, notices, stored, kept = component.replace("_", " "), [], None, ""
     try:
         if (sums := file.check()) is not None:
             stored = _mapped(file, sums, on_share, stop)
@@ -83,19 +83,67 @@ def load_quantised(
     if stored is None:
         stored, kept = _make(file, lambda: _stream(targets, weights, how, on_share, stop))
         notices += [f"The {how.precision} copy of the model's {called} was not kept ({kept}): {_COSTS}"] if kept else []
+    in_memory = sum(tensor.nbytes for tensor in stored.values()) if kept and how.device.type == "cpu" else 0
     _fill(hollow, targets, stored, how)
-    return tuple(notices)
+    return Loaded(tuple(notices), in_memory)
+
+
+def load_plain(
+    hollow: torch.nn.Module,
+    weights: ComponentFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+    stop: StopCheck | None = None,
+) -> Loaded:
+    """Load the weights as floats of `dtype` (but those that their authors keep in float32) into a module on the meta
+    device. On the host, what is stored in its type stays in the mapped file. Raises Stopped between two tensors, and
+    EngineUnavailable where the shards lack one."""
+    targets, in_memory = _targets(hollow, weights, dtype), 0
+    shards = {path: _Shard(path) for path in {path for _, path in weights.tensors.values()}}
+    for target in targets:
+        if stop is not None and stop():
+            raise Stopped
+        tensor = shards[weights.tensors[target.source][1]].tensor(target.source)
+        mapped, there = tensor.data_ptr(), tensor.to(device, target.dtype)
+        if device.type == "cpu" and there.data_ptr() != mapped:
+            in_memory += there.nbytes
+        _put(hollow, target, there)
+    _buffers_to(hollow, device)
+    return Loaded((), in_memory)
+
+
+class _Shard:
+    """A safetensors file, mapped into memory by torch, whatever the safetensors library would do."""
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        self._places, size = read_places(path), path.stat().st_size
+        self._whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor as a view of the file, or as a copy where it lies at an odd address there."""
+        import torch
+
+        code, shape, (begin, end) = self._places[name]
+        dtype, raw = _TYPES[code], self._whole[begin:end]
+        dtype = getattr(torch, dtype)
+        if begin % dtype.itemsize:
+            raw = raw.clone()
+        tensor: torch.Tensor = raw.view(dtype).view(shape)
+        return tensor
 
 
 _COSTS = "the model takes as long to load the next time."
 
 
-def _targets(hollow: torch.nn.Module, weights: ComponentFiles, how: Quantisation) -> list[_Target]:
+def _targets(
+    hollow: torch.nn.Module, weights: ComponentFiles, floats: torch.dtype, quantised: Collection[str] = ()
+) -> list[_Target]:
     """List the module's tensors in the order in which the shards hold them. A tensor that the module uses twice is one.
     Raises EngineUnavailable where the shards lack one."""
     import torch
 
-    quantised = quantised_weights(hollow, how.blocks)
     names: dict[int, list[str]] = {}
     tensors = hollow.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
@@ -106,7 +154,7 @@ def _targets(hollow: torch.nn.Module, weights: ComponentFiles, how: Quantisation
     targets, order = [], {name: i for i, name in enumerate(weights.tensors)}
     for each in names.values():
         source = min((name for name in each if name in order), key=order.__getitem__)
-        dtype = torch.float32 if _stays_float32(hollow, each[0]) else how.dtype
+        dtype = torch.float32 if _stays_float32(hollow, each[0]) else floats
         targets.append(_Target(tuple(each), source, tuple(tensors[source].shape), dtype, source in quantised))
     return sorted(targets, key=lambda target: order[target.source])
 
@@ -130,6 +178,10 @@ def _layout(targets: list[_Target], how: Quantisation) -> Layout:
     return layout
 
 
+_TYPES = {  # safetensors' words for what checkpoints hold
+    "F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16", "I64": "int64", "I32": "int32",
+    "I8": "int8", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn",
+}  # fmt: skip
 _CODES = {
     "torch.float32": "F32",
     "torch.bfloat16": "BF16",
@@ -152,8 +204,6 @@ def _stream(
             raise Stopped
         with safe_open(str(weights.tensors[target.source][1]), "pt") as shard:
             tensor = shard.get_tensor(target.source)
-        if how.alter is not None:
-            tensor = how.alter(target.source, tensor)
         name = target.names[0]
         if target.quantised:
             data, scale = quantise(tensor, how.precision, how.dtype)
@@ -181,17 +231,7 @@ def _make(
                 del tensor
         return _open(file), ""
     except Unwritable as why:
-        return _in_memory(file, stream()), str(why)
-
-
-def _in_memory(file: CacheFile, stream: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    import torch
-
-    stored = _views(file, torch.empty(file.bytes, dtype=torch.uint8))  # one allocation: many would fragment memory
-    for name, tensor in stream:
-        stored[name].copy_(tensor)
-        del tensor
-    return stored
+        return dict(stream()), str(why)  # one by one, so that each can be freed as soon as it is copied elsewhere
 
 
 def _mapped(
@@ -239,22 +279,30 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def _fill(hollow: torch.nn.Module, targets: list[_Target], stored: dict[str, torch.Tensor], how: Quantisation) -> None:
-    import torch
-
     for target in targets:
         name = target.names[0]
         parts = [stored.pop(name + end).to(how.device) for end in ((DATA, SCALE) if target.quantised else ("",))]
-        tensor = as_weight(parts[0], parts[1], how.precision) if target.quantised else parts[0]
-        for each in target.names:
-            owner, _, last = each.rpartition(".")
-            module = hollow.get_submodule(owner)
-            if last in module._buffers:
-                module._buffers[last] = tensor
-            elif isinstance(tensor, torch.nn.Parameter):
-                module._parameters[last] = tensor
-            else:
-                tensor = module._parameters[last] = torch.nn.Parameter(tensor, requires_grad=False)
+        _put(hollow, target, as_weight(parts[0], parts[1], how.precision) if target.quantised else parts[0])
+    _buffers_to(hollow, how.device)
+
+
+def _put(hollow: torch.nn.Module, target: _Target, tensor: torch.Tensor) -> None:
+    """Give the module a tensor under all of its names; one that is tied stays so."""
+    import torch
+
+    for each in target.names:
+        owner, _, last = each.rpartition(".")
+        module = hollow.get_submodule(owner)
+        if last in module._buffers:
+            module._buffers[last] = tensor
+            continue
+        if not isinstance(tensor, torch.nn.Parameter):
+            tensor = torch.nn.Parameter(tensor, requires_grad=False)
+        module._parameters[last] = tensor
+
+
+def _buffers_to(hollow: torch.nn.Module, device: torch.device) -> None:
     for module in hollow.modules():
         for last, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[last] = buffer.to(how.device)
+                module._buffers[last] = buffer.to(device)

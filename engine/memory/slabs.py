@@ -1,10 +1,11 @@
 """Transformer blocks that stream through the device's memory: two slots, and copies that overlap with the computing.
 
-Every block's tensors lie in one slab on the host, so that a block is one copy. The device has two slots of a block's
-size, and a block's tensors are views of its slot from the beginning to the end: nothing is allocated and nothing is
-pointed elsewhere while the model runs. Whenever a block is done, its slot is refilled with the block that uses the slot
-next; after the last blocks these are the first ones of the next forward. Two events a slot say when it is filled
-(`ready`) and when it may be overwritten (`free`); the device waits for them, the host does not.
+A block's bytes wait in a slab on the host, so that it is one copy, or in the mapped file that they were read from
+(homes.py). The device has two slots of a block's size, and a block's tensors are views of its slot from the beginning
+to the end: nothing is allocated and nothing is pointed elsewhere while the model runs. Whenever a block is done, its
+slot is refilled with the block that uses the slot next; after the last blocks these are the first ones of the next
+forward. Two events a slot say when it is filled (`ready`) and when it may be overwritten (`free`); the device waits for
+them, the host does not.
 
 Blocks may be left out or come in any order, as step caches do it: what a slot does not hold is fetched when it is
 needed.
@@ -20,12 +21,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engine.memory.copies import CudaCopies, PlainCopies, copies_for
+from engine.memory.homes import IN_MEMORY, Home, Waiting
 from engine.memory.layout import Layout, lay_out
 from engine.memory.staging import Staging
 from engine.memory.streamed import Streamed, check_unwrapped
@@ -50,27 +52,19 @@ class _Slot:
     passage: Future[None] | None = None  # a copy that goes through the staging thread
 
 
-@dataclass(frozen=True)
-class _Home:
-    """Where a block's bytes stay: on the host, or, if it is resident and not parked, on the device."""
-
-    layout: Layout
-    buffer: torch.Tensor
-    pinned: bool = True
-
-
 class Slabs:
     """A model whose blocks stream; everything else in it is moved to the device.
 
     `blocks` is the model's list of them, such as WanTransformer3DModel.blocks; they may differ in size, and may be
-    quantised. `resident` of them stay on the device. `on_block` is called before each block is packed, and may raise.
+    quantised. `resident` of them stay on the device; `waiting` says where the others wait. `on_block` is called before
+    each block is packed, and may raise.
 
-    Weights are changed (a LoRA is fused, say) before this is opened, or inside `changing()`: what is written to a view
-    of a slot is lost with the next copy. A step cache is put on the blocks after it. Where opening fails, the model is
-    left without weights. One thread at a time may run the model.
+    Weights are changed (a LoRA is fused, say) before this is opened: what is written to a view of a slot is lost with
+    the next copy. A step cache is put on the blocks after it. Where opening fails, the model is left without weights.
+    One thread at a time may run the model.
 
-    `notices` is what the person should know; `device_bytes` and `host_bytes` are what weights take there, unless it is
-    `parked`.
+    `notices` is what the person should know; `device_bytes` and `host_bytes` are what weights take there now: mapped
+    files do not count.
     """
 
     def __init__(
@@ -80,32 +74,34 @@ class Slabs:
         copies: PlainCopies | CudaCopies,
         resident: int = 0,
         on_block: OnBlock | None = None,
+        waiting: Waiting = IN_MEMORY,
     ) -> None:
         if resident < 0:
             raise ValueError(f"{resident} resident blocks")
         for index, block in enumerate(blocks):
             check_unwrapped(index, block)
-        self._copies = copies
+        self._copies, self.waiting = copies, waiting
         self._forwards: list[tuple[torch.nn.Module, Streamed]] = []
-        self._homes: dict[int | None, _Home] = {}  # None: what is not in a block
+        self._homes: list[Home] = []  # of the blocks
+        self._rest: Home | None = None  # what is in none of them
         self._slots: list[_Slot] = []
         self._slot_of: dict[int, _Slot] = {}  # by a block that streams
         self._staging: Staging | None = None
         self._hook: Any = None
-        self._open, self.parked = True, False
+        self._refused = False  # the system: to pin more
+        self._open, self.parked, self._lent = True, False, False
         self.resident = interleave(len(blocks), resident)
-        streamed = [index for index in range(len(blocks)) if index not in self.resident]
         try:
             with torch.inference_mode(False), torch.no_grad():
                 layouts = [lay_out(block.modules()) for block in blocks]
-                self._make_slots(layouts, streamed)
-                self._keep(None, _outside(model, blocks))
+                self._make_ring()
+                self._make_slots([layout.nbytes for layout in layouts])
+                self._rest = self._stay(_outside(model, blocks, waiting.elsewhere))
                 for index, layout in enumerate(layouts):
                     if on_block is not None:
                         on_block(index, len(layouts))
-                    self._keep(index, layout)
-            for index in streamed:
-                block = blocks[index]
+                    self._homes.append(self._stay(layout) if index in self.resident else self._wait(index, layout))
+            for index, block in enumerate(blocks):
                 block.forward = Streamed(self.in_place, index, block.forward)
                 self._forwards.append((block, block.forward))
             self._fill()
@@ -113,10 +109,6 @@ class Slabs:
         except BaseException:
             self.close(restore=False)
             raise
-        self.notices = self._say(len(blocks))
-        self.host_bytes = sum(self._homes[index].layout.nbytes for index in streamed)
-        kept = sum(home.layout.nbytes for home in self._homes.values()) - self.host_bytes
-        self.device_bytes = kept + sum(slot.buffer.numel() for slot in self._slots)
 
     def __enter__(self) -> Slabs:
         return self
@@ -139,74 +131,156 @@ class Slabs:
             forward.in_place = None
             if block.forward is forward:
                 del block.forward
-        while self._homes:
-            self._leave_home(*self._homes.popitem(), restore)
-        self._slots, self._slot_of, self._forwards = [], {}, []
+        with torch.inference_mode(False), torch.no_grad():
+            for home in self._all_homes():
+                home.leave(self._copies, restore)
+        self._homes, self._rest, self._slots, self._slot_of, self._forwards = [], None, [], {}, []
         self._copies.close()
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Make every weight changeable, those of streamed blocks on the host; on exit copy the blocks to the device
-        again. Shapes and types must stay, and the model must not run meanwhile."""
-        self.unpark()
-        self._settle()
-        streamed = [(slot, self._homes[index]) for index, slot in self._slot_of.items()]
-        for _, home in streamed:
-            home.layout.show(home.buffer)
-        try:
-            yield
-        finally:
-            with torch.inference_mode(False), torch.no_grad():
-                for slot, home in streamed:
-                    home.layout.pack(home.buffer, slot.buffer)
-            self._fill()
+    @property
+    def device_bytes(self) -> int:
+        kept = sum(home.kept.numel() for home in self._all_homes() if home.kept is not None)
+        return kept + sum(slot.buffer.numel() for slot in self._slots)
+
+    @property
+    def host_bytes(self) -> int:
+        slabs = sum(home.slab.numel() for home in self._all_homes() if home.slab is not None)
+        return slabs + (self._staging.nbytes if self._staging is not None else 0)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        paged = sum(home.slab is not None and not home.pinned for home in self._homes)
+        if not paged or not self._refused:
+            return ()
+        return (
+            f"{paged} of the model's {len(self._homes)} blocks take a detour through a small buffer, which can be"
+            " slower: there is no more memory here that the card may read by itself. Closing other programs can help.",
+        )
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Making room for others, between two forwards
+
+    def lend(self, nbytes: int) -> int:
+        """Free at least so many bytes of the device, as far as resident blocks that are on disk, too, hold them; return
+        how many are free now. They come back with the next forward."""
+        freed = 0
+        if self.waiting.on_disk and not self.parked:
+            for index in reversed(self.resident):
+                if freed >= nbytes:
+                    break
+                freed += self._homes[index].give_up()
+        if freed:
+            self._lent = True
+            self._copies.give_back()
+        return freed
 
     def park(self) -> None:
         """Free the device's memory for other components. What does not stream moves to the host, and takes memory
-        there, until the model runs again. Where that memory cannot be allocated, the error is raised and everything
-        stays as it was."""
+        there (unless it is on disk), until the model runs again. Where that memory cannot be allocated, the error is
+        raised and everything stays as it was."""
         if not self._open or self.parked:
             return
         self._settle()
         with torch.inference_mode(False), torch.no_grad():
-            self._move(self._copies.allocate_host)
+            self._make_slabs([home for home in self._all_homes() if home.kept is not None and home.origin is None])
+            for home in self._all_homes():
+                home.give_up()
             for slot in self._slots:
                 slot.buffer = slot.buffer.new_empty(0)
             for index in self._slot_of:
                 self._homes[index].layout.hollow()
-        self.parked = True
+        self.parked, self._lent = True, False
         self._copies.give_back()
 
     def unpark(self) -> None:
         """Allocate the device's memory again and move back what was there; the model's forward does it by itself."""
-        if not self.parked:
+        if not (self.parked or self._lent):
             return
         with torch.inference_mode(False), torch.no_grad():
-            room = [self._copies.allocate(self._slot_size) for _ in self._slots]
-            self._move(self._copies.allocate)
-            for slot, buffer in zip(self._slots, room, strict=True):
+            slots = [self._copies.allocate(self._slot_size) for _ in self._slots] if self.parked else []
+            staying = [self._homes[index] for index in self.resident] + ([self._rest] if self._rest else [])
+            self._keep([home for home in staying if home.kept is None])
+            for slot, buffer in zip(self._slots, slots, strict=False):
                 slot.buffer = buffer
                 self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
-            for index, slot in self._slot_of.items():
-                self._homes[index].layout.show(slot.buffer)
-        self.parked = False
+            if slots:
+                for index, slot in self._slot_of.items():
+                    self._homes[index].layout.show(slot.buffer)
+        self.parked = self._lent = False
         self._fill()
 
-    def _move(self, allocate: Callable[[int], torch.Tensor]) -> None:
-        """Move what does not stream into newly allocated buffers, all of it or nothing."""
-        kept = {index: home for index, home in self._homes.items() if index not in self._slot_of}
-        there = {index: allocate(home.layout.nbytes) for index, home in kept.items()}
-        for index, home in kept.items():
-            buffer = there.pop(index)
-            buffer[: home.layout.nbytes].copy_(home.buffer[: home.layout.nbytes])
-            home.layout.show(buffer)
-            self._homes[index] = replace(home, buffer=buffer)
+    def rearrange(self, resident: int, waiting: Waiting | None = None) -> None:
+        """Let another number of blocks stay on the device, or the others wait elsewhere. The model must not run
+        meanwhile."""
+        wanted, waiting = interleave(len(self._homes), resident), waiting or self.waiting
+        if wanted == self.resident and waiting == self.waiting:
+            return
+        self._settle()
+        self.waiting = waiting
+        self._make_ring()
+        with torch.inference_mode(False), torch.no_grad():
+            leaving = [index for index in self.resident if index not in wanted]
+            self._make_slabs([self._homes[index] for index in leaving if self._homes[index].origin is None])
+            for index in leaving:
+                self._homes[index].give_up()
+            self._slots, self._slot_of, self.resident = [], {}, wanted
+            self._copies.give_back()
+            self._make_slots([home.nbytes for home in self._homes])
+            for index, home in enumerate(self._homes):
+                if index in wanted:
+                    self._keep([home] if home.kept is None else [])
+                if index in wanted or (index not in self._in_slabs and home.origin is not None):
+                    home.drop_slab(self._copies)
+            for index in self._slot_of:
+                home = self._homes[index]
+                self._make_slabs([home] if index in self._in_slabs else [])
+                self._pin(home)
+                home.layout.show(self._slot_of[index].buffer)
+        self.parked = self._lent = False
+        self._keep_rest()
+        self._fill()
+
+    def _keep_rest(self) -> None:
+        if self._rest is not None and self._rest.kept is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self._keep([self._rest])
+
+    def _make_slabs(self, homes: Sequence[Home]) -> None:
+        """Put these into slabs, all of them or none."""
+        made: list[Home] = []
+        try:
+            for home in homes:
+                if home.slab is None:
+                    home.make_slab(self._copies)
+                    made.append(home)
+        except BaseException:
+            for home in made:
+                home.drop_slab(self._copies)
+            raise
+
+    def _keep(self, homes: Sequence[Home]) -> None:
+        """Bring these to the device, where they stay, all of them or none."""
+        there = [self._copies.allocate(home.nbytes) for home in homes]
+        for home, buffer in zip(homes, there, strict=True):
+            home.keep(buffer)
+            if home.slab is not None and not home.pinned:
+                home.drop_slab(self._copies)
+
+    def _all_homes(self) -> list[Home]:
+        return self._homes + ([self._rest] if self._rest is not None else [])
 
     # ------------------------------------------------------------------------------------------------------------------
     # Opening
 
-    def _make_slots(self, layouts: Sequence[Layout], streamed: Sequence[int]) -> None:
-        self._slot_size = max((layouts[index].nbytes for index in streamed), default=0)
+    def _make_ring(self) -> None:
+        """Have the buffers through which blocks go that the card cannot read by itself, before anything is pinned."""
+        reads = self._copies.reads_anything or (self.waiting.host == "pinned" and self.waiting.in_memory is None)
+        if not reads and self._staging is None:
+            self._staging = Staging(self._copies)
+
+    def _make_slots(self, sizes: Sequence[int]) -> None:
+        streamed = [index for index in range(len(sizes)) if index not in self.resident]
+        self._slot_size = max((sizes[index] for index in streamed), default=0)
         self._slots = [
             _Slot(self._copies.allocate(self._slot_size), self._copies.event(), self._copies.event())
             for _ in streamed[:2]
@@ -214,45 +288,43 @@ class Slabs:
         for slot in self._slots:
             self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
         self._slot_of = {index: self._slots[rank % 2] for rank, index in enumerate(streamed)}
+        self._in_slabs = {streamed[rank] for rank in interleave(len(streamed), self._room_for(len(streamed)))}
         self._next: dict[int, int] = {}  # the block that uses a block's slot after it
         for first in range(len(self._slots)):
             users = streamed[first::2]
             self._next.update(zip(users, [*users[1:], users[0]], strict=True))
 
-    def _keep(self, index: int | None, layout: Layout) -> None:
-        """Pack a block (None: what is outside all of them) into the buffer where it stays: on the device, or, where it
-        streams, on the host, pinned if possible."""
-        slot = None if index is None else self._slot_of.get(index)
-        if slot is None:
-            buffer = self._copies.allocate(layout.nbytes)
-            self._homes[index] = _Home(layout, buffer)
-            layout.pack(buffer, buffer)
+    def _room_for(self, streamed: int) -> int:
+        """Return how many of so many streamed blocks wait in memory; the others in the file."""
+        if not self.waiting.on_disk or self.waiting.in_memory is None:
+            return 0 if self.waiting.on_disk and self.waiting.host == "mapped" else streamed
+        return 0 if self.waiting.host == "mapped" else min(streamed, self.waiting.in_memory)
+
+    def _stay(self, layout: Layout) -> Home:
+        """Pack modules into a buffer on the device, where they stay."""
+        home, buffer = Home(layout, self.waiting.on_disk), self._copies.allocate(layout.nbytes)
+        layout.pack(buffer, buffer)
+        home.kept = buffer
+        return home
+
+    def _wait(self, index: int, layout: Layout) -> Home:
+        """Put a block where it waits, and show it in its slot."""
+        home, slot = Home(layout, self.waiting.on_disk), self._slot_of[index].buffer
+        if index not in self._in_slabs:
+            layout.show(slot)
+            return home
+        home.slab = self._copies.allocate_host(layout.nbytes)
+        layout.pack(home.slab, slot)
+        self._pin(home)
+        return home
+
+    def _pin(self, home: Home) -> None:
+        """Let the card read a slab by itself, until the system refuses that."""
+        if home.slab is None or home.pinned or self._refused or self.waiting.host != "pinned":
             return
-        buffer = self._copies.allocate_host(layout.nbytes)
-        self._homes[index] = _Home(layout, buffer, pinned=False)
-        layout.pack(buffer, slot.buffer)
-        if self._staging is None:
-            if self._copies.pin(buffer):
-                self._homes[index] = _Home(layout, buffer)
-            else:
-                self._staging = Staging(self._copies)
-
-    def _leave_home(self, index: int | None, home: _Home, restore: bool) -> None:
-        if restore:
-            with torch.inference_mode(False), torch.no_grad():
-                home.layout.unpack(home.buffer)
-        else:
-            home.layout.hollow()
-        self._copies.unpin(home.buffer)
-
-    def _say(self, blocks: int) -> tuple[str, ...]:
-        paged = sum(not home.pinned for home in self._homes.values())
-        if not paged:
-            return ()
-        return (
-            f"{paged} of the model's {blocks} blocks take a detour through a small buffer, which can be slower: there"
-            " is no more memory here that the card may read by itself. Closing other programs can help.",
-        )
+        home.pinned = self._copies.pin(home.slab)
+        if not home.pinned:
+            self._refused, self._staging = True, self._staging or Staging(self._copies)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Running
@@ -260,8 +332,11 @@ class Slabs:
     @contextlib.contextmanager
     def in_place(self, index: int) -> Iterator[None]:
         """Wait until block `index` is in its slot; on exit mark the slot free and prefetch the block that uses it next.
-        Raises RuntimeError where another block computes in the slot."""
-        slot = self._slot_of[index]
+        Does nothing for a block that stays. Raises RuntimeError where another block computes in the slot."""
+        slot = self._slot_of.get(index)
+        if slot is None:
+            yield
+            return
         if slot.computing is not None:
             raise RuntimeError(f"block {index} was called while block {slot.computing} computes in the same slot")
         self._load(index)
@@ -295,12 +370,14 @@ class Slabs:
         if slot.passage is not None and not slot.passage.cancel():  # a block that was skipped meanwhile
             self._arrive(slot)
         slot.holds, slot.passage = None, None
-        target = slot.buffer[: home.layout.nbytes]
-        if home.pinned or self._staging is None:
-            self._copies.copy(target, home.buffer, slot.free)
+        target, pieces = slot.buffer[: home.nbytes], home.pieces()
+        if home.pinned or self._copies.reads_anything:
+            for start, piece in pieces:
+                self._copies.copy(target[start : start + piece.numel()], piece, slot.free)
             self._copies.mark_copied(slot.ready)
         else:
-            slot.passage = self._staging.submit(target, home.buffer, slot.free, slot.ready)
+            assert self._staging is not None
+            slot.passage = self._staging.submit(target, pieces, slot.free, slot.ready)
         slot.holds = index
 
     def _arrive(self, slot: _Slot) -> None:
@@ -324,11 +401,12 @@ def stream_blocks(
     device: torch.device,
     resident: int = 0,
     on_block: OnBlock | None = None,
+    waiting: Waiting = IN_MEMORY,
 ) -> Slabs:
     """Stream a model's blocks to `device`; see Slabs."""
-    return Slabs(model, blocks, copies_for(device), resident, on_block)
+    return Slabs(model, blocks, copies_for(device), resident, on_block, waiting)
 
 
-def _outside(model: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> Layout:
-    inside = {id(module) for block in blocks for module in block.modules()}
+def _outside(model: torch.nn.Module, blocks: Sequence[torch.nn.Module], elsewhere: Sequence[torch.nn.Module]) -> Layout:
+    inside = {id(module) for part in (*blocks, *elsewhere) for module in part.modules()}
     return lay_out(module for module in model.modules() if id(module) not in inside)

@@ -75,6 +75,19 @@ def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def read_places(path: Path) -> dict[str, tuple[str, tuple[int, ...], tuple[int, int]]]:
+    """Read each tensor's type (safetensors' word), shape, and the bytes of the file where it begins and ends. The file
+    is known to be whole (`read_shapes`)."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {
+        name: (entry["dtype"], tuple(entry["shape"]), tuple(8 + length + offset for offset in entry["data_offsets"]))
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
 def check_shapes(weights: ComponentFiles, expected: dict[str, tuple[int, ...]]) -> None:
     """Compare the tensors' shapes with what the component's config asks for. Raises EngineUnavailable, which names the
     file."""

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from safetensors.torch import save_file
 
-from engine.a2.adapters import check_loras, read_loras
+from engine.a2.adapters import adapters_of, check_loras, read_loras
 from engine.a2.files import read_checkpoint
 from engine.a2.loading import use_loras
 from engine.a2.options import Lora, check_speed
@@ -61,7 +61,11 @@ def weights():
 @pytest.fixture(autouse=True)
 def nothing_left_in(checkpoint):
     yield
-    use_loras(checkpoint, ())
+    use(checkpoint, ())
+
+
+def use(checkpoint, loras, **how) -> None:
+    use_loras(checkpoint, adapters_of(loras), **how)
 
 
 def matrices(layers, seed=0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -128,7 +132,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], wi
 def test_every_layout_gives_the_weights_of_the_formula(checkpoint, tmp_path, layout, alpha):
     layers = LAYERS if layout in ("bare",) else LAYERS + OUTSIDE
     before = state_of(checkpoint)
-    use_loras(checkpoint, [Lora(put(tmp_path, in_layout(layout, layers, alpha=alpha)), 0.7)])
+    use(checkpoint, [Lora(put(tmp_path, in_layout(layout, layers, alpha=alpha)), 0.7)])
     wanted = dense(before, (matrices(layers), 0.7 * (alpha or RANK) / RANK))
     assert_same(state_of(checkpoint), wanted)
 
@@ -136,7 +140,7 @@ def test_every_layout_gives_the_weights_of_the_formula(checkpoint, tmp_path, lay
 @pytest.mark.parametrize("layout", ["diffusers", "distill", "kohya"])
 def test_a_file_that_trains_a_few_layers_only_is_taken(checkpoint, tmp_path, layout):
     few, before = [LAYERS[13], LAYERS[20]], state_of(checkpoint)
-    use_loras(checkpoint, [Lora(put(tmp_path, in_layout(layout, few, alpha=RANK)))])
+    use(checkpoint, [Lora(put(tmp_path, in_layout(layout, few, alpha=RANK)))])
     assert_same(state_of(checkpoint), dense(before, (matrices(few), 1.0)))
 
 
@@ -144,7 +148,7 @@ def test_peft_s_own_settings_in_the_file_count(checkpoint, tmp_path):
     before = state_of(checkpoint)
     settings = {"transformer.lora_alpha": 8, "transformer.r": RANK, "transformer.alpha_pattern": {"attn1.to_q": 1}}
     path = put(tmp_path, in_layout("diffusers", LAYERS), lora_adapter_metadata=json.dumps(settings))
-    use_loras(checkpoint, [Lora(path)])
+    use(checkpoint, [Lora(path)])
     pairs = matrices(LAYERS)
     special = {name: pair for name, pair in pairs.items() if name.endswith("attn1.to_q")}
     others = {name: pair for name, pair in pairs.items() if name not in special}
@@ -169,7 +173,7 @@ def test_the_differences_of_step_distilled_files_are_put_in_too(checkpoint, tmp_
     }
     changes = {theirs: torch.randn(before[ours].shape, generator=rng) for theirs, ours in places.items()}
     file = {f"diffusion_model.{name}": tensor for name, tensor in changes.items()} | in_layout("distill", LAYERS)
-    use_loras(checkpoint, [Lora(put(tmp_path, file), 0.5)])
+    use(checkpoint, [Lora(put(tmp_path, file), 0.5)])
     wanted = dense(before, (matrices(LAYERS), 0.5))
     for theirs, ours in places.items():
         wanted[ours] = wanted[ours] + 0.5 * changes[theirs]
@@ -188,9 +192,9 @@ def test_two_add_up_and_strength_zero_changes_nothing(checkpoint, tmp_path):
     before = state_of(checkpoint)
     first = put(tmp_path, in_layout("diffusers", LAYERS, seed=1), "a.safetensors")
     second = put(tmp_path, in_layout("kohya", LAYERS[:14], seed=2, alpha=2), "b.safetensors")
-    use_loras(checkpoint, [Lora(first, 0.0)])
+    use(checkpoint, [Lora(first, 0.0)])
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(checkpoint).items())
-    use_loras(checkpoint, [Lora(first, 0.8), Lora(second, -0.5)])
+    use(checkpoint, [Lora(first, 0.8), Lora(second, -0.5)])
     wanted = dense(before, (matrices(LAYERS, 1), 0.8), (matrices(LAYERS[:14], 2), -0.5 * 2 / RANK))
     assert_same(state_of(checkpoint), wanted)
 
@@ -199,9 +203,9 @@ def test_two_add_up_and_strength_zero_changes_nothing(checkpoint, tmp_path):
 def test_taken_out_the_weights_are_bit_for_bit_the_checkpoint_s(tmp_path, precision):
     model = tiny(precision)
     before = state_of(model)
-    use_loras(model, [Lora(put(tmp_path, in_layout("diffusers", LAYERS + OUTSIDE)))])
+    use(model, [Lora(put(tmp_path, in_layout("diffusers", LAYERS + OUTSIDE)))])
     assert any(not torch.equal(tensor, before[name]) for name, tensor in state_of(model).items())
-    use_loras(model, ())
+    use(model, ())
     after = state_of(model)
     assert all(torch.equal(tensor, before[name]) and tensor.dtype == before[name].dtype
                for name, tensor in after.items())  # fmt: skip
@@ -211,7 +215,7 @@ def test_bf16_weights_are_rounded_once_from_the_sum_of_all(tmp_path):
     model, layers = tiny("bf16"), LAYERS[:1]
     before = state_of(model)
     files = [put(tmp_path, in_layout("diffusers", layers, seed), f"{seed}.safetensors") for seed in range(3)]
-    use_loras(model, [Lora(path, 0.01) for path in files])
+    use(model, [Lora(path, 0.01) for path in files])
     wanted = dense({name: t.float() for name, t in before.items()}, *((matrices(layers, s), 0.01) for s in range(3)))
     key = f"{layers[0][1]}.weight"
     assert torch.equal(state_of(model)[key], wanted[key].to(torch.bfloat16))
@@ -309,11 +313,11 @@ def test_a_good_file_that_begins_like_a_pickle_is_taken(weights, tmp_path):
 
 def test_a_refused_file_leaves_the_model_as_it_was(checkpoint, tmp_path):
     good = Lora(put(tmp_path, in_layout("comfy", LAYERS)))
-    use_loras(checkpoint, [good])
+    use(checkpoint, [good])
     before = state_of(checkpoint)
     bad = Lora(put(tmp_path, {"model.weight": torch.ones(2)}, "bad.safetensors"))
     with pytest.raises(EngineUnavailable):
-        use_loras(checkpoint, [good, bad])
+        use(checkpoint, [good, bad])
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(checkpoint).items())
 
 

@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 from safetensors.torch import load_file
 
 from engine.a2 import conditioning, decoding, loading, rescue
-from engine.a2.recipe import Callbacks
+from engine.a2.recipe import Callbacks, weights_of
 from engine.door import command
 from engine.door.render import Progress, RenderRequest, render
 from engine.errors import EngineUnavailable, Stopped
@@ -90,7 +90,7 @@ def test_loading_goes_on_with_blocks_that_stream(cache, on_card, hungry):
     scene = a_scene(TRIO)
     whole, frames = shoot(cache, scene)
     cache.release()
-    hungry(loading, "open_streams", lambda parts, compute, *_: compute.offload == "blocks")
+    failed = hungry(loading, "load_plain", lambda *_: bool(failed))
     shot, shown = shoot(cache, scene)
     assert torch.equal(shot.latents, whole.latents)
     assert same(shown, frames)
@@ -101,6 +101,7 @@ def test_loading_goes_on_with_blocks_that_stream(cache, on_card, hungry):
 def test_the_prompt_is_read_while_the_transformer_steps_aside(cache, on_card, hungry):
     scene, options = a_scene(TRIO, prompt="Somebody new."), replace(OPTIONS, offload="blocks", resident_blocks=2)
     whole, _ = shoot(ModelCache(), scene)
+    shoot(cache, a_scene(TRIO), options)  # the transformer is there now
     failed = hungry(conditioning, "encode_text", lambda model, _: model.streams["transformer"].parked)
     shot, _ = shoot(cache, scene, options)
     assert len(failed) == 1
@@ -147,7 +148,7 @@ def test_more_streaming_gives_the_same_latents_bit_for_bit(cache, on_card, hungr
     scene, seen = a_scene(TRIO), Seen()
     whole, frames = shoot(cache, scene, before)
     failed = starve_blocks(hungry, 8, lambda _: bool(failed))
-    shot, shown = shoot(cache, scene, before, seen)
+    shot, shown = shoot(ModelCache(), scene, before, seen)  # blocks that stream already keep the forward they found
     assert seen.steps == [1, 2, 3]
     assert torch.equal(shot.latents, whole.latents)
     assert same(shown, frames)
@@ -182,7 +183,8 @@ def test_decoding_goes_on_in_tiles_and_no_frame_comes_twice(cache, hungry, after
 def test_before_the_last_attempt_at_decoding_the_model_is_let_go(cache, hungry):
     scene = a_scene(TRIO)
     _, frames = shoot(cache, scene)
-    failed = hungry(decoding, "_enlarge", lambda *_: cache.is_empty)
+    model = cache.fetch(weights_of(OPTIONS), pytest.fail)
+    failed = hungry(decoding, "_enlarge", lambda *_: model.transformer is None and model.text_encoder is None)
     shot, shown = shoot(cache, scene)
     assert len(failed) == 1
     assert same(shown, frames)

@@ -75,8 +75,11 @@ def test_plans_stay_within_the_machine(vram, ram):
 def test_little_memory_reads_blocks_from_disk_and_promises_no_time():
     plan = make_plan(hardware(7.6, 12), ClipSize(), speed=SPEED)
     assert plan.fits
-    assert plan.settings.host == "mapped"
+    assert plan.settings.in_memory < plan.settings.streamed
     assert plan.seconds is None
+    least = make_plan(hardware(7.6, 5), ClipSize(416, 240), speed=SPEED)
+    assert least.fits, least.sentence()
+    assert least.settings.in_memory < 3
 
 
 def test_more_than_can_be_pinned_is_not_pinned():

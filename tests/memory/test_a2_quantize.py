@@ -22,6 +22,7 @@ from safetensors import safe_open
 from engine.a2 import loading
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
+from engine.a2.adapters import adapters_of
 from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, Lora
 from engine.a2.recipe import shoot
@@ -204,25 +205,49 @@ def test_loading_tells_how_far_and_can_be_stopped_between_tensors(tmp_path):
     assert [name.split("-")[0] for name in files(tmp_path)] == ["text_encoder"]
 
 
-def test_loras_are_fused_before_the_weights_are_quantised_and_no_mixture_is_kept(tmp_path):
+def test_loras_compute_beside_quantised_weights_and_come_out_again(tmp_path):
     from safetensors.torch import save_file
 
-    shape = tiny().transformer.get_parameter(TO_Q).shape
-    down, up = torch.ones(1, shape[1]), torch.ones(shape[0], 1)
+    plain = load(tmp_path)
+    shape, before, kept = plain.transformer.get_parameter(TO_Q).shape, outputs(plain), files(tmp_path)
+    rng = torch.Generator().manual_seed(1)
+    down, up = torch.randn(4, shape[1], generator=rng), torch.randn(shape[0], 4, generator=rng)
     name = "transformer." + TO_Q.removesuffix(".weight")
-    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, tmp_path / "lora.safetensors")
+    tensors = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    tensors["diffusion_model.blocks.1.ffn.0.diff_b"] = torch.randn(96, generator=rng)
+    tensors["diffusion_model.blocks.1.ffn.0.diff"] = torch.randn(96, 48, generator=rng)
+    save_file(tensors, tmp_path / "lora.safetensors")
     lora = Lora(tmp_path / "lora.safetensors", 0.5)
-    plain = load(tmp_path).transformer.get_parameter(TO_Q).dequantize()
-    kept = files(tmp_path)
-    mixed = load(tmp_path, loras=(lora,))
-    assert torch.allclose(mixed.transformer.get_parameter(TO_Q).dequantize(), plain + 0.5, atol=0.01)
-    assert [name for name in files(tmp_path) if not name.startswith("lora")] == [
-        name for name in kept if not name.startswith("lora")
-    ]
-    again = load(tmp_path, loras=(lora,))
-    assert torch.equal(outputs(again), outputs(mixed))
-    with pytest.raises(ValueError, match="other LoRAs"):
-        use_loras(mixed, ())
+    weight = plain.transformer.get_parameter(TO_Q)
+    use_loras(plain, adapters_of([lora]))
+    assert plain.transformer.get_parameter(TO_Q) is weight  # still a view of the file that serves every mixture
+    mixed = outputs(plain)
+    floats = tiny()
+    use_loras(floats, adapters_of([lora]))
+    expected = outputs(floats)
+    assert (mixed - expected).abs().max() < 0.1 * (mixed - before).abs().max()
+    assert [each for each in files(tmp_path) if not each.startswith("lora")] == kept
+    assert torch.equal(outputs(load(tmp_path, loras=(lora,))), mixed)
+    use_loras(plain, adapters_of([]))
+    assert torch.equal(outputs(plain), before)
+
+
+def test_a_lora_beside_the_weights_adds_what_the_formula_says(tmp_path):
+    from safetensors.torch import save_file
+
+    name = "transformer." + TO_Q.removesuffix(".weight")
+    files_, layer = [], tiny().transformer.get_submodule(TO_Q.removesuffix(".weight"))
+    for seed, rank in ((1, 2), (2, 5)):
+        rng = torch.Generator().manual_seed(seed)
+        pair = {"lora_A": torch.randn(rank, 48, generator=rng), "lora_B": torch.randn(48, rank, generator=rng)}
+        save_file({f"{name}.{key}.weight": value for key, value in pair.items()}, tmp_path / f"{seed}.safetensors")
+        files_.append((Lora(tmp_path / f"{seed}.safetensors", 0.3 * seed), pair))
+    checkpoint, x = tiny(), torch.randn(2, 7, 48)
+    use_loras(checkpoint, adapters_of([lora for lora, _ in files_]), beside=True)
+    changed = checkpoint.transformer.get_submodule(TO_Q.removesuffix(".weight"))
+    expected = layer(x) + sum(lora.strength * x @ (pair["lora_B"] @ pair["lora_A"]).T for lora, pair in files_)
+    assert torch.equal(changed.weight, layer.weight)
+    assert torch.allclose(changed(x), expected, atol=1e-4)
 
 
 def test_without_the_library_one_line_says_so(monkeypatch):

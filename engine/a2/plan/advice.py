@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from engine.a2.geometry import ClipSize
 from engine.a2.phases import PHASES
-from engine.a2.plan.choose import Budget, Overrides, choose
+from engine.a2.plan.choose import Budget, Overrides, choose, first_that_fits
 from engine.a2.plan.settings import RunSettings
-from engine.a2.plan.stages import PhaseNeed, PlannedClip, phase_needs
+from engine.a2.plan.stages import PhaseNeed, PlannedClip
 from engine.words import GIB
 
 _MIN_SIDE = 256  # pixels; below it no one would want the clip
@@ -30,7 +30,7 @@ def problems_of(
         found.append(
             f"{PHASES[host.name].doing} needs {_up(host.ram)} GB of memory, {budget.ram / GIB:.1f} GB are free"
         )
-    disk = download + (sum(stage.disk for stage in stages) if settings.host == "mapped" else 0)
+    disk = download + (sum(stage.disk for stage in stages) if settings.from_disk else 0)
     if budget.disk is not None and disk > budget.disk:
         found.append(f"the model needs {_up(disk)} GB of disk, {budget.disk / GIB:.1f} GB are free")
     return found
@@ -81,8 +81,7 @@ def _smaller(clip: ClipSize) -> Iterator[ClipSize]:
 
 
 def _runs(planned: PlannedClip, budget: Budget, overrides: Overrides) -> bool:
-    stages = phase_needs(replace(planned, speed=None), choose(planned, budget, overrides))
-    return all(stage.vram <= budget.vram and stage.ram <= budget.ram for stage in stages)
+    return first_that_fits(replace(planned, speed=None), budget, overrides) is not None
 
 
 def _up(size: int) -> str:

@@ -8,9 +8,11 @@ from typing import Literal
 
 from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, Tiling, tiling_for
 from engine.a2.options import Precision
-from engine.a2.plan.settings import RunSettings, block_bytes
-from engine.a2.plan.stages import SLOTS, PhaseNeed, PlannedClip, phase_needs
+from engine.a2.plan.settings import RunSettings, block_bytes, number_bytes
+from engine.a2.plan.sizes import RING, SLOTS
+from engine.a2.plan.stages import PhaseNeed, PlannedClip, phase_needs
 from engine.memory.hardware import Fact, Hardware
+from engine.memory.ledger import Held
 
 CHUNK = 4096  # tokens; large enough to keep a card busy
 _SMALL_CHUNK = 1024  # tokens; where nothing else helps
@@ -37,7 +39,8 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes available now. Unknown values count as 0; an unknown `disk` is None, and is not checked."""
+    """Bytes available now. Unknown values count as 0; an unknown `disk` is None, and is not checked. `bf16`: whether
+    the card computes in it."""
 
     device: Literal["cuda", "cpu"]
     vram: int
@@ -46,6 +49,11 @@ class Budget:
     ram_total: int
     pinned: int
     disk: int | None
+    bf16: bool = True
+
+    @property
+    def limits(self) -> Held:
+        return Held(self.vram, self.ram)
 
 
 def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
@@ -56,7 +64,8 @@ def budget_of(hardware: Hardware, overrides: Overrides) -> Budget:
     ram = _known(hardware.ram_free, hardware.ram_total) or 0
     pinned = min(_known(hardware.pinned_limit, hardware.ram_free, hardware.ram_total) or 0, ram)
     disk = _known(hardware.disk_free)
-    return Budget(device, vram if device == "cuda" else 0, vram_total, ram, ram_total, pinned, disk)
+    bf16 = hardware.bf16.value is not False  # where nobody knows, most cards have it
+    return Budget(device, vram if device == "cuda" else 0, vram_total, ram, ram_total, pinned, disk, bf16)
 
 
 def _known(*facts: Fact) -> int | None:
@@ -66,17 +75,31 @@ def _known(*facts: Fact) -> int | None:
 
 def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSettings:
     """Choose the settings to run with; where nothing fits, those that need least."""
-    for settings in _candidates(planned, budget, overrides):
-        if _fits(planned, settings, budget, "sampling") and _fits(planned, settings, budget, "prompt"):
-            break
-    settings = _with_encoder(planned, settings, budget, overrides)
-    settings = _with_decoder(planned, settings, budget, overrides)
+    planned = replace(planned, speed=None)
+    settings = first_that_fits(planned, budget, overrides)
+    if settings is None:
+        *_, least = _candidates(planned, budget, overrides)
+        settings = _completed(planned, least, budget, overrides)
     together = replace(settings, together=True, offload="none")
-    if settings.offload == "none" and overrides.together is not False and all(
-        _fits(planned, together, budget, stage.name) for stage in phase_needs(planned, together)
-    ):  # fmt: skip
+    if settings.offload == "none" and overrides.together is not False and _fits(planned, together, budget):
         return together
     return replace(settings, together=bool(overrides.together))
+
+
+def first_that_fits(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSettings | None:
+    """Return the best settings that fit at every stage; None where none do."""
+    for settings in _candidates(planned, budget, overrides):
+        if _fits(planned, settings, budget, "prompt", "sampling"):
+            settings = _completed(planned, settings, budget, overrides)
+            if _fits(planned, settings, budget):
+                return settings
+    return None
+
+
+def _completed(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
+    settings = _with_encoder(planned, settings, budget, overrides)
+    settings = _with_decoder(planned, settings, budget, overrides)
+    return _with_memory(planned, settings, budget, overrides)
 
 
 def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> Iterator[RunSettings]:
@@ -94,18 +117,22 @@ def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> I
     if budget.device != "cpu" and overrides.offload != "none":
         base = _resident(planned, budget, overrides, precisions[-1], chunks[-1])
         streaming = _streaming(planned, base, budget, overrides)
+        small = replace(
+            streaming, resident=0, streamed=planned.shapes.transformer.layers, batched=bool(overrides.batched_guidance),
+            chunk=_SMALL_CHUNK if overrides.chunk is None else overrides.chunk,
+        )  # fmt: skip
         yield streaming
         if overrides.resident_blocks is None:
-            yield replace(
-                streaming, resident=0, batched=bool(overrides.batched_guidance),
-                chunk=_SMALL_CHUNK if overrides.chunk is None else overrides.chunk,
-            )  # fmt: skip
+            yield small
 
 
 def _precisions(budget: Budget) -> tuple[Precision, ...]:
     """Return the precisions to try, the best first. fp8 is not among them: with a scale a row, int8 keeps more of a
-    weight, and both are widened to compute."""
-    return ("fp32", "bf16", "int8") if budget.device == "cpu" else ("bf16", "int8")
+    weight, and both are widened to compute. Neither is bf16 on a card that does not have it: attention would fall back
+    to matrices of all tokens by all tokens."""
+    if budget.device == "cpu":
+        return "fp32", "bf16", "int8"
+    return ("bf16", "int8") if budget.bf16 else ("int8",)
 
 
 def _resident(
@@ -115,36 +142,25 @@ def _resident(
     few = budget.device != "cpu" and planned.clip.guided and planned.clip.tokens <= _BATCH_BELOW
     batched = few if overrides.batched_guidance is None else overrides.batched_guidance
     return RunSettings(
-        device=budget.device, precision=precision, offload="none", resident=planned.shapes.transformer.layers,
-        host="none", batched=batched, chunk=chunk, tiling=None, encode_tiled=False,
-        together=False,
+        device=budget.device, precision=precision, number=number_bytes(precision, budget.device, budget.bf16),
+        offload="none", resident=planned.shapes.transformer.layers, host="none", batched=batched, chunk=chunk,
+        tiling=None, encode_tiled=False, together=False, step_cache=planned.step_cache, adapters=planned.adapters,
     )  # fmt: skip
 
 
 def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
-    """Return settings with as many resident blocks as the card holds, and the best place for the others that the memory
-    allows."""
-    settings = replace(base, offload="blocks", resident=0, host="pinned")
+    """Return settings with as many resident blocks as the card holds."""
+    settings = replace(base, offload="blocks", resident=0, host="mapped")
     weights, layers = planned.shapes.transformer.weights, planned.shapes.transformer.layers
     if overrides.resident_blocks is not None:
         resident = min(max(overrides.resident_blocks, 0), layers)
     else:
-        spare = budget.vram - _stage(planned, settings, "sampling").vram
+        spare = budget.vram - _stage(planned, settings, budget, "sampling").vram
         # Rounding and the allocator's slack are not in this sum: compare with the stage itself, as it is checked later.
-        resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base.precision)))
-        while resident and _stage(planned, replace(settings, resident=resident), "sampling").vram > budget.vram:
+        resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base)))
+        while resident and _stage(planned, replace(settings, resident=resident), budget, "sampling").vram > budget.vram:
             resident -= 1
-    settings = replace(settings, resident=resident)
-    if overrides.host:
-        return replace(settings, host=overrides.host)
-    for host in ("pinned", "pageable"):
-        settings = replace(settings, host=host)
-        waiting = (layers - resident) * block_bytes(weights, settings.precision)
-        if host == "pinned" and waiting > budget.pinned:
-            continue
-        if all(_stage(planned, settings, name).ram <= budget.ram for name in ("prompt", "sampling")):
-            return settings
-    return replace(settings, host="mapped")
+    return replace(settings, resident=resident, streamed=layers - resident)
 
 
 def _with_encoder(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
@@ -171,10 +187,38 @@ def _with_decoder(planned: PlannedClip, settings: RunSettings, budget: Budget, o
     return found
 
 
-def _stage(planned: PlannedClip, settings: RunSettings, name: str) -> PhaseNeed:
-    return next(stage for stage in phase_needs(replace(planned, speed=None), settings) if stage.name == name)
+def _with_memory(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
+    """Let as many of the streamed blocks wait in memory as there is room for, at every stage; where all of these can be
+    pinned they are, since copies from there are fastest."""
+    if settings.offload != "blocks" or overrides.host == "mapped":
+        return settings
+    weights = planned.shapes.transformer.weights
+    block, waiting = block_bytes(weights, settings), weights.blocks - settings.resident
+    settings = replace(settings, host=overrides.host or "pinned", in_memory=waiting)
+    if overrides.host:
+        return settings
+    lack = max(need.ram for need in phase_needs(planned, settings, budget.limits)) - budget.ram
+    if lack > 0:
+        lack += RING
+        settings = replace(settings, in_memory=max(0, waiting + -lack // block))
+    if not settings.in_memory:
+        return replace(settings, host="mapped")
+    return settings if settings.in_memory * block <= budget.pinned else _pageable(planned, settings, budget)
 
 
-def _fits(planned: PlannedClip, settings: RunSettings, budget: Budget, name: str) -> bool:
-    stage = _stage(planned, settings, name)
-    return stage.vram <= budget.vram and stage.ram <= budget.ram
+def _pageable(planned: PlannedClip, settings: RunSettings, budget: Budget) -> RunSettings:
+    """Return the settings with blocks in ordinary memory: more than can be pinned. The ring takes memory, too."""
+    settings = replace(settings, host="pageable")
+    if not _fits(planned, settings, budget):
+        settings = replace(settings, in_memory=settings.in_memory - 1)
+    return settings if settings.in_memory else replace(settings, host="mapped")
+
+
+def _stage(planned: PlannedClip, settings: RunSettings, budget: Budget, name: str) -> PhaseNeed:
+    return next(stage for stage in phase_needs(planned, settings, budget.limits) if stage.name == name)
+
+
+def _fits(planned: PlannedClip, settings: RunSettings, budget: Budget, *names: str) -> bool:
+    """Return whether these stages fit, or, without names, all of them do."""
+    needs = phase_needs(planned, settings, budget.limits)
+    return all(need.vram <= budget.vram and need.ram <= budget.ram for need in needs if not names or need.name in names)

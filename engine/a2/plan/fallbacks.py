@@ -23,9 +23,8 @@ SMALLEST_TILE = _OVERLAP + 8
 
 @dataclass(frozen=True)
 class Way:
-    """How a clip is made now. `on_card`: it is computed on a card, so weights may wait on the host. `alone`: free the
-    transformer's device memory for the other components. Streamed models are parked on the host; others are unloaded
-    before decoding."""
+    """How a clip is made now. `on_card`: it is computed on a card, so weights may wait on the host. `alone`: whoever
+    computes has the memory to itself."""
 
     options: A2Options
     clip: ClipSize
@@ -50,9 +49,11 @@ def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | N
 def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | None:
     """Return the tiles in which frames are decoded; None: whole frames. On a card, the caches of tiles that are not
     being worked on are parked on the host where `options.tile` is set."""
-    if not options.tile:
+    if options.tile is None:
         _, height, width = clip.latent
         return tiling_for(height, width)
+    if options.tile == 0:
+        return None
     return Tiling(max(options.tile, SMALLEST_TILE), _OVERLAP, on_card)
 
 
@@ -91,7 +92,7 @@ def _streaming(way: Way) -> Iterator[tuple[Way, str]]:
     """Yield the change to fewer blocks on the card: copies overlap with the computing, and no resident block is worth a
     clip that fails."""
     if way.on_card and way.options.offload != "blocks":
-        streaming = replace(way.options, offload="blocks", resident_blocks=0)
+        streaming = replace(way.options, offload="blocks", resident_blocks=0, together=False)
         yield _with(way, streaming), "the model's blocks brought one by one"
     elif way.on_card and way.options.resident_blocks:
         yield _with(way, replace(way.options, resident_blocks=0)), "no block of the model staying on the card"

@@ -50,6 +50,17 @@ def _of_ffn(shape: Transformer, each: int) -> int:
     return 4 * each * shape.dim + 2 * each * shape.ffn
 
 
+def cache_bytes(shape: Transformer, clip: ClipSize, each: int) -> int:
+    """Compute what the step cache keeps between two steps: of each pass three hidden states, the first block's output,
+    what it added and what the others did (diffusers' first-block cache)."""
+    return (2 if clip.guided else 1) * 3 * clip.tokens * shape.dim * each
+
+
+def rope_bytes(shape: Transformer) -> int:
+    """Compute the table of rotary embeddings: cosines and sines of 1024 positions, float32."""
+    return 2 * 1024 * (shape.dim // shape.heads) * _FLOAT
+
+
 def sampling_bytes(clip: ClipSize) -> int:
     """Compute what a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
     frames, height, width = clip.latent

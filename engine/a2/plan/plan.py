@@ -18,7 +18,7 @@ from engine.a2.plan.choose import Budget, Overrides, budget_of, choose
 from engine.a2.plan.settings import RunSettings, blocks_bytes
 from engine.a2.plan.shapes import Shapes, default_shapes
 from engine.a2.plan.speed import Speed
-from engine.a2.plan.stages import PhaseNeed, PlannedClip, component_bytes, phase_needs
+from engine.a2.plan.stages import PhaseNeed, PlannedClip, phase_needs, released_bytes
 from engine.memory.hardware import Hardware
 from engine.scene.engine import MemoryBars
 from engine.words import GIB
@@ -122,7 +122,7 @@ def make_plan(
     planned, overrides = PlannedClip(shapes or default_shapes(), clip, speed), overrides or Overrides()
     budget = budget_of(hardware, overrides)
     settings = choose(planned, budget, overrides)
-    stages = phase_needs(planned, settings)
+    stages = phase_needs(planned, settings, budget.limits)
     download = 0 if planned.shapes.file_bytes is not None else _released_bytes(planned.shapes)
     problems = problems_of(planned, settings, stages, budget, download) + impossible(planned, settings, overrides)
     remedies = changes_that_fit(planned, budget, overrides, stages) if problems else ()
@@ -147,7 +147,7 @@ def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides
 def _released_bytes(shapes: Shapes) -> int:
     """Compute what is downloaded: bf16, the image encoder and the VAE in float32. Other files of the same model may be
     larger."""
-    return sum(component_bytes(shapes, "bf16").values())
+    return sum(released_bytes(shapes).values())
 
 
 def _choices(
@@ -157,8 +157,8 @@ def _choices(
     transformer = planned.shapes.transformer
     forced = {name for name, value in asdict(overrides).items() if value is not None}
     own = "you chose it"
-    size = blocks_bytes(transformer.weights, settings.precision)
-    full = component_bytes(planned.shapes, "bf16")["transformer"]
+    size = blocks_bytes(transformer.weights, settings.precision, settings.number)
+    full = released_bytes(planned.shapes)["transformer"]
 
     def line(name: str, value: Any, why: str) -> Choice:
         mine = name in forced
@@ -173,7 +173,8 @@ def _choices(
     where = f"the blocks take {size / GIB:.1f} GB, and {budget.vram / GIB:.1f} GB are free"
     yield line("offload", settings.offload, where if streams else "the whole model fits")
     yield line("resident_blocks", settings.resident, "as many as fit" if streams else "all")
-    yield line("host", settings.host, {
+    some = f"{settings.in_memory} of {settings.streamed} blocks wait in memory, the others are read from disk: "
+    yield line("host", settings.host, some * (0 < settings.in_memory < settings.streamed) + {
         "none": "nothing waits", "pinned": "there is memory for it, and copies from it are fastest",
         "pageable": "more than can be pinned",
         "mapped": f"{budget.ram / GIB:.1f} GB of memory are free: read from disk",

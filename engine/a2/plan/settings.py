@@ -9,15 +9,21 @@ from engine.a2.geometry import Tiling
 from engine.a2.options import Precision
 from engine.a2.plan.shapes import ParameterCount
 
+PADDING = 64 * 256  # bytes a block: its tensors begin at multiples of 256 where it streams
+
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run. `host` is where the blocks wait that are not resident; `chunk`: tokens at a time, 0: all; `tiling` is
-    the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`: all components stay loaded, not each in turn.
+    """How to run. `number` is the bytes of a number that the transformer and the text encoder compute with; `host` is
+    where the `streamed` blocks wait that are not resident: `in_memory` of them in memory, the others in the file;
+    `chunk`: tokens at a time, 0: all; `tiling` is the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`:
+    all components stay loaded, not each in turn; `step_cache`: what it keeps counts; `adapters`: bytes of LoRAs that
+    compute beside the weights.
     """
 
     device: str
     precision: Precision
+    number: int
     offload: Literal["none", "blocks"]
     resident: int
     host: Literal["none", "pinned", "pageable", "mapped"]
@@ -26,23 +32,43 @@ class RunSettings:
     tiling: Tiling | None
     encode_tiled: bool
     together: bool
+    streamed: int = 0
+    in_memory: int = 0
+    step_cache: bool = False
+    adapters: int = 0
+
+    @property
+    def from_disk(self) -> bool:
+        """Whether some of the transformer's blocks are read from the disk each time."""
+        return self.host != "none" and self.in_memory < self.streamed
+
+    @property
+    def quantised(self) -> bool:
+        return self.precision in ("int8", "fp8")
 
 
-def number_bytes(precision: Precision) -> int:
-    """Return the bytes of one number that is computed with."""
+def number_bytes(precision: Precision, device: str, bf16: bool = True) -> int:
+    """Return the bytes of one number that is computed with. `bf16`: the card has it; without, and on a processor,
+    8-bit weights are computed with in float32."""
+    if precision in ("int8", "fp8"):
+        return 2 if device != "cpu" and bf16 else 4
     return 4 if precision == "fp32" else 2
 
 
-def blocks_bytes(weights: ParameterCount, precision: Precision) -> int:
+def blocks_bytes(weights: ParameterCount, precision: Precision, number: int) -> int:
     """Compute the bytes of all blocks of a component that may be quantised."""
-    each = number_bytes(precision)
-    linear = weights.linear + weights.rows * each if precision in ("int8", "fp8") else weights.linear * each
-    return linear + weights.small * each
+    linear = weights.linear + weights.rows * number if precision in ("int8", "fp8") else weights.linear * number
+    return linear + weights.small * number + weights.single * (4 - number)
 
 
-def block_bytes(weights: ParameterCount, precision: Precision) -> int:
-    return -(-blocks_bytes(weights, precision) // weights.blocks)
+def block_bytes(weights: ParameterCount, settings: RunSettings) -> int:
+    return -(-blocks_bytes(weights, settings.precision, settings.number) // weights.blocks) + PADDING
 
 
-def weight_bytes(weights: ParameterCount, precision: Precision) -> int:
-    return blocks_bytes(weights, precision) + weights.outside * number_bytes(precision)
+def outside_bytes(weights: ParameterCount, number: int) -> int:
+    """Compute the bytes of what is before and after the blocks."""
+    return weights.outside * number + weights.single_outside * (4 - number)
+
+
+def weight_bytes(weights: ParameterCount, precision: Precision, number: int) -> int:
+    return blocks_bytes(weights, precision, number) + outside_bytes(weights, number)

@@ -35,7 +35,8 @@ class ParameterCount:
     """Numbers of parameters. `linear`: those of the blocks' linear layers, which int8 and fp8 halve; `rows`: these
     layers' outputs, each of which has a scale then; `small`: the rest of the blocks; all three of `blocks` blocks
     together. `outside`: parameters before and after the blocks; `table`: those of them in the token embedding, which
-    costs memory but no matmul."""
+    costs memory but no matmul. `single` of the small ones and `single_outside` of those outside are float32 whatever
+    the rest is."""
 
     linear: int
     rows: int
@@ -43,6 +44,8 @@ class ParameterCount:
     outside: int
     blocks: int = 1
     table: int = 0
+    single: int = 0
+    single_outside: int = 0
 
     @property
     def count(self) -> int:
@@ -134,7 +137,12 @@ def _transformer(config: Mapping[str, Any]) -> Transformer:
     embed = text * dim + dim * dim + 2 * dim + image * image + image * dim + 3 * image + 3 * dim
     ends = config["in_channels"] * patch * dim + dim + dim * config["out_channels"] * patch
     outside = time + embed + ends + config["out_channels"] * patch + 2 * dim
-    weights = ParameterCount(layers * linear, layers * rows, layers * small, outside, layers)
+    single = 6 * dim + 2 * dim  # the modulation and the layer norm
+    first = config["freq_dim"] * dim + dim * dim + 2 * dim + 2 * image + 2 * dim  # the time's embedding, two norms
+    weights = ParameterCount(
+        layers * linear, layers * rows, layers * small, outside, layers,
+        single=layers * single, single_outside=first + 2 * dim,
+    )  # fmt: skip
     return Transformer(layers, dim, heads, ffn, text, image, config["in_channels"], weights)
 
 

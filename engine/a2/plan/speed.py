@@ -30,7 +30,7 @@ class Speed:
 def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float | None:
     """Estimate a stage's seconds without loading, which no calibration foresees. None where the blocks come from a
     disk, whose speed depends on what the system keeps of it in memory."""
-    if settings.host == "mapped" and name in ("prompt", "sampling"):
+    if settings.from_disk and name == "sampling":
         return None
     seconds = {"prompt": _text, "references": _references, "sampling": _denoise, "decoding": _decode}[name]
     return seconds(shapes, clip, settings, speed) * speed.corrections.get(name, 1.0)
@@ -40,7 +40,11 @@ def _text(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -
     linear = shapes.text.weights.linear
     compute = 2 * TEXT_TOKENS * linear / speed.matmul + _widening(linear, settings, speed)
     prompts = 2 if clip.guided else 1
-    return prompts * max(compute, _copying(shapes.text.weights, 0, settings, speed))
+    if settings.offload == "none" or speed.pageable is None:
+        return prompts * compute
+    # From the mapped file, and through a small buffer: it is used once, and is not worth memory of its own.
+    copying = shapes.text.weights.blocks * block_bytes(shapes.text.weights, settings) / speed.pageable
+    return prompts * max(compute, copying)
 
 
 def _references(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
@@ -84,7 +88,7 @@ def _copying(weights: ParameterCount, resident: int, settings: RunSettings, spee
     rate = speed.pageable if settings.host == "pageable" else speed.copy
     if settings.offload == "none" or rate is None:
         return 0.0
-    return (weights.blocks - resident) * block_bytes(weights, settings.precision) / rate
+    return (weights.blocks - resident) * block_bytes(weights, settings) / rate
 
 
 def decoder_operations(vae: Vae) -> int:

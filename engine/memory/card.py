@@ -1,0 +1,35 @@
+"""How much of a card this process may use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_SPARE = 100 * 2**20  # bytes: what others take between two looks
+
+
+def claim(device: torch.device) -> int | None:
+    """Limit this process to what is free on the card or its own already, and return how many bytes that is; None
+    without a card. Beyond it PyTorch raises its out-of-memory error, on every system: without a limit, drivers for
+    Windows and WSL put what does not fit into the computer's memory instead, and everything takes ten times as long."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = min(total, max(0, free + torch.cuda.memory_reserved(device) - _SPARE))
+    torch.cuda.set_per_process_memory_fraction(allowed / total, device)
+    return allowed
+
+
+def reserved_bytes() -> int:
+    """Return what this process's tensors hold of the cards, with what PyTorch keeps for the next ones; 0 where torch is
+    not loaded. Never loads it."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return 0
+    return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
