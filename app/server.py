@@ -132,7 +132,8 @@ def _open_house(outputs: Path, umask: int) -> House:
     _prepare_folders(outputs)
     handler = keep_log(outputs / "logs")
     try:
-        engine, planner = _engine_of(outputs), Planner(outputs)
+        engine = _engine_of(outputs)
+        planner = Planner(outputs, engine.holds)
         jobs = JobQueue(outputs, planner.learning(engine.render))
     except BaseException:
         stop_log(handler)

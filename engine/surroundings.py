@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def settle() -> None:
     folder is known (a number for a user, as in a container), they get one of the user's own among the temporary
     folders, if it can be had."""
     silence()
+    _let_segments_grow()
     if home() is None and (spare := spare_folder()) is not None:
         os.environ["USERPROFILE" if os.name == "nt" else "HOME"] = str(spare)
 
@@ -35,6 +37,20 @@ def silence() -> None:
     """Switch off the libraries' telemetry, where the person has not set it."""
     for name, value in _SILENT.items():
         os.environ.setdefault(name, value)
+
+
+def _let_segments_grow() -> None:
+    """Let PyTorch enlarge what it has of a card instead of taking another piece: blocks, activations and the VAE's
+    tensors come and go in sizes that fit badly into each other's gaps. Linux only; what the person has set stays. The
+    variable was renamed in torch 2.9, and under its old name it is complained of."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in names):
+        return
+    with contextlib.suppress(PackageNotFoundError, ValueError):
+        major, minor = (int(part) for part in version("torch").split(".")[:2])
+        os.environ[names[(major, minor) < (2, 9)]] = "expandable_segments:True"
 
 
 def home() -> Path | None:

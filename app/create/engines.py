@@ -92,11 +92,12 @@ class Engines:
         return _not_ready(engine) if said and not self._is_owner() else said
 
     def can_shoot(self, desk: Desk) -> bool:
-        """Return whether Generate would work with the engine that this desk has chosen."""
+        """Return whether Generate would work with the engine that this desk has chosen. What other programs hold now
+        is no reason against it: a clip waits for its turn, and they may end."""
         if not desk.cards or self.missing(_engine_of(desk)) or self._at_odds(desk):
             return False
         plan = self.plan(desk)
-        return plan is None or plan.fits or self._insists(desk)
+        return plan is None or plan.possible or self._insists(desk)
 
     def note(self, desk: Desk) -> Markup:
         """Draw what a person should know before pressing Generate."""

@@ -24,11 +24,14 @@ RenderCall = Callable[..., Result]
 
 
 class Planner:
-    """Plans clips for this machine. `folder` is where clips go; its disk is part of the hardware."""
+    """Plans clips for this machine. `folder` is where clips go; its disk is part of the hardware. `holds` returns the
+    bytes that our own engine holds of card and memory, which the next clip can have; None where clips are not made on
+    this machine, and then nothing is planned."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, holds: Callable[[], tuple[int, int] | None] = lambda: (0, 0)) -> None:
+        self._folder, self._holds = folder, holds
         self._hardware: Hardware | None = None
+        self._own = (0, 0)  # what our own engine held of card and memory then
         self._asked, self._lock = float("-inf"), threading.Lock()
         self._known = threading.Event()
         self._planners: dict[str, EnginePlanner | None] = {}
@@ -59,10 +62,13 @@ class Planner:
     def plan(self, engine: Engine, scene: Scene, options: EngineOptions) -> RunPlan | None:
         """Return how this machine would make a clip; None while the hardware is not known, or where the engine has no
         planner."""
+        from engine.memory.hardware import counting_as_free
+
         planner = self._planner_of(engine)
         hardware = self.hardware() if planner is not None else None
         if planner is None or hardware is None:
             return None
+        hardware = counting_as_free(hardware, self._own)
         asked = (engine.name, hardware, scene, options)
         at, known, plan = self._last
         if known != asked or time.monotonic() - at > _AGAIN:  # one click asks for it several times
@@ -97,12 +103,16 @@ class Planner:
     def _ask(self) -> None:
         from engine.memory.hardware import ask_hardware
 
-        self._hardware = ask_hardware(self._folder)
+        before = self._holds() or (0, 0)
+        hardware = ask_hardware(self._folder)
+        after = self._holds() or (0, 0)  # it may have loaded or let go meanwhile: the less is sure
+        self._own = min(before[0], after[0]), min(before[1], after[1])
+        self._hardware = hardware
         self._known.set()
 
     def _planner_of(self, engine: Engine) -> EnginePlanner | None:
         """Return the engine's planner: one instance each, since it caches what it has read."""
         with self._lock:
             if engine.name not in self._planners:
-                self._planners[engine.name] = engine.planner()
+                self._planners[engine.name] = engine.planner() if self._holds() is not None else None
             return self._planners[engine.name]

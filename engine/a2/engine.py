@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.geometry import TRAINED_FRAMES, frames_for, size_of
@@ -120,6 +121,11 @@ class A2(Engine):
         from engine.a2.plan.planner import A2Planner
 
         return A2Planner()
+
+    def planned(self, scene: Scene, options: A2Options, folder: Path) -> A2Options:
+        from engine.a2.plan.here import planned_here
+
+        return planned_here(scene, options, folder)
 
     # -- the work ----------------------------------------------------------------------
 

@@ -57,7 +57,8 @@ def frames_for(seconds: float, fps: int, trim_head: int) -> int:
 
 @dataclass(frozen=True)
 class ClipSize:
-    """What is to be made. `references` is how many pictures the model sees, up to 3."""
+    """What is to be made. `references` is how many pictures the model sees, up to 3; `step_cache`: with what it keeps;
+    `adapters`: the bytes of LoRAs that change the model."""
 
     width: int = 832
     height: int = 480
@@ -65,6 +66,8 @@ class ClipSize:
     steps: int = 50
     guidance: float = 5.0
     references: int = MAX_REFERENCES
+    step_cache: bool = False
+    adapters: int = 0
 
     @property
     def latent(self) -> tuple[int, int, int]:

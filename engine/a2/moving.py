@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STREAMED: tuple[Component, ...] = ("text_encoder", "transformer")
 
 
-def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize, adapters: Adapters) -> RunSettings:
+def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize) -> RunSettings:
     """Return how the options run a clip, in the plan's words."""
     compute, layers = checkpoint.compute, checkpoint.shapes.transformer.layers
     streams, on_card = options.offload == "blocks", compute.device.type != "cpu"
@@ -43,7 +43,6 @@ def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize, adap
         batched=bool(options.batched_guidance), chunk=options.chunk, tiling=tiling_of(options, clip, on_card),
         encode_tiled=options.encode_tiled, together=together and not streams, streamed=layers - resident,
         in_memory=waiting if options.in_memory is None else min(waiting, options.in_memory),
-        step_cache=options.step_cache, adapters=adapters.bytes,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ from engine.disk.walk import files_below
 from engine.memory.card import claim
 from engine.memory.host import physical_memory
 from engine.memory.ledger import Ledger
-from engine.memory.shortage import Shortage, is_shortage, measure
+from engine.memory.shortage import Shortage, give_back, is_shortage, measure
 from engine.scene.cast import Member
 from engine.scene.scene import Scene
 
@@ -123,6 +123,8 @@ def shoot(
         with course.turn("sampling", "transformer"):
             latents = making.sample(run, conditioning, belongs)
             notices = notices_of(checkpoint, asked, scene, options, run)
+        if run.cache is not None:
+            give_back()  # the hooks that kept hidden states refer to each other
     attempt.phase = "decoding"
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
@@ -231,7 +233,8 @@ def _course(
     adapters: Adapters = NO_ADAPTERS,
 ) -> Course:  # fmt: skip
     """Return the course of a clip with this checkpoint, within what is free here now."""
-    settings = settings_of(options, checkpoint, clip, adapters)
+    settings = settings_of(options, checkpoint, clip)
+    clip = replace(clip, step_cache=options.step_cache, adapters=adapters.bytes)
     on_load = partial(callbacks.tell, "loading")
     mover = ComponentMover(checkpoint, settings, adapters, on_load, callbacks.stop, attempt.loading)
     (_, free), device = physical_memory(), checkpoint.compute.device

@@ -120,6 +120,7 @@ def _run(arguments: argparse.Namespace, stop: StopCheck) -> int:
         embed_scene=not arguments.no_metadata,
         poster=False,  # one file was asked for
         options=options,
+        plan=True,
     )
     teller = _ProgressLine(request.made_by)
     try:

@@ -37,7 +37,8 @@ class RenderRequest:
     (a scene from a stranger). `engine` overrides the scene's own. `members` are cut-outs already in hand, one for each
     of the scene's cast in its order; then nothing is opened or cut out. `quality` and `cache` are `engine.cutout`'s.
     Without `embed_scene` the clip does not tell its scene or prompt. `poster` saves a picture beside the clip.
-    `options` say how to run the engine, and are of its kind; None: as it runs by default.
+    `options` say how to run the engine, and are of its kind; None: as it runs by default. With `plan`, what they leave
+    open is decided for this machine as it is now; a page does that before.
     """
 
     scene: Scene
@@ -51,6 +52,7 @@ class RenderRequest:
     confined: bool = False
     poster: bool = True
     options: EngineOptions | None = None
+    plan: bool = False
 
     @property
     def made_by(self) -> Engine:
@@ -108,6 +110,8 @@ def render(
     scene = _with_engine(request.scene, request.engine)
     engine.check(scene, options)
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
+    if request.plan:
+        options = engine.planned(scene, options, request.out.parent)
     members, notices = _cast(request, scene, clock, stop)
     footage = engine.shoot(scene, members, RunContext(options, clock.tell, stop, cache or ModelCache()))
     clock.tell(footage.stage, 0, footage.count)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+CONTEXT = 600 * 2**20  # bytes: the driver's own and the kernels', beside all tensors. An allowance, not a measurement
 
 _SPARE = 100 * 2**20  # bytes: what others take between two looks
 
@@ -24,12 +26,12 @@ def claim(device: torch.device) -> int | None:
     return allowed
 
 
-def reserved_bytes() -> int:
-    """Return what this process's tensors hold of the cards, with what PyTorch keeps for the next ones; 0 where torch is
-    not loaded. Never loads it."""
+def own_bytes() -> int:
+    """Return what this process holds of the cards: its tensors, what PyTorch keeps for the next ones, and the driver's
+    context. 0 where no card is in use. Never loads torch."""
     import sys
 
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return 0
-    return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
+    return CONTEXT + sum(int(torch.cuda.memory_reserved(index)) for index in range(torch.cuda.device_count()))

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ class Hardware:
         return self.device.value not in (None, "cpu")
 
 
-def read_hardware(folder: Path | None = None) -> Hardware:
-    """Read what this machine has now. Imports torch where it is installed. `folder` is where weights and clips go: the
-    free space is that of its disk."""
-    card = _card_of_torch() if importlib.util.find_spec("torch") else _card_without_torch(_NO_TORCH)
+def read_hardware(folder: Path | None = None, index: int = 0) -> Hardware:
+    """Read what this machine has now, with the card of that number. Imports torch where it is installed. `folder` is
+    where weights and clips go: the free space is that of its disk."""
+    card = _card_of_torch(index) if importlib.util.find_spec("torch") else _card_without_torch(_NO_TORCH)
     return _with_host(card, folder)
 
 
@@ -89,6 +89,17 @@ def hardware_from_dict(data: dict[str, Any]) -> Hardware:
     return Hardware(**{name: Fact(**data[name]) for name in Hardware.__dataclass_fields__})
 
 
+def counting_as_free(hardware: Hardware, own: tuple[int, int]) -> Hardware:
+    """Return the hardware with what our own engine holds, bytes of card and memory, counted as free: the next clip has
+    it."""
+    card, host = hardware.vram_free, hardware.ram_free
+    if own[0] and isinstance(card.value, int) and isinstance(hardware.vram_total.value, int):
+        card = Fact(min(hardware.vram_total.value, card.value + own[0]), f"{card.why}; with what our own model holds")
+    if own[1] and isinstance(host.value, int) and isinstance(hardware.ram_total.value, int):
+        host = Fact(min(hardware.ram_total.value, host.value + own[1]), f"{host.why}; with what our own model holds")
+    return replace(hardware, vram_free=card, ram_free=host)
+
+
 def _with_host(card: dict[str, Fact], folder: Path | None) -> Hardware:
     total, free = physical_memory()
     return Hardware(
@@ -102,13 +113,13 @@ def _with_host(card: dict[str, Fact], folder: Path | None) -> Hardware:
 # The card
 
 
-def _card_of_torch() -> dict[str, Fact]:
+def _card_of_torch(index: int) -> dict[str, Fact]:
     try:
         import torch
 
         version = Fact(torch.__version__, "installed")
         if torch.cuda.is_available():
-            return {**_cuda(torch), "torch": version}
+            return {**_cuda(torch, index), "torch": version}
         for kind in ("xpu", "mps"):
             library = torch.xpu if kind == "xpu" and hasattr(torch, "xpu") else getattr(torch.backends, kind, None)
             if library is not None and library.is_available():
@@ -169,8 +180,8 @@ def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
     )
 
 
-def _cuda(torch: Any) -> dict[str, Fact]:
-    properties = torch.cuda.get_device_properties(0)
+def _cuda(torch: Any, index: int) -> dict[str, Fact]:
+    properties = torch.cuda.get_device_properties(index)
     generation = (properties.major, properties.minor)
     if why := too_old(torch, properties.name, generation):
         return {**_processor_only(why), "name": Fact(properties.name, "torch")}
@@ -178,7 +189,7 @@ def _cuda(torch: Any) -> dict[str, Fact]:
     if seen is not None:  # asked from outside: torch's own context takes some hundred MB of what it counts as free
         free = Fact(seen[2], "nvidia-smi")
     else:
-        free = Fact(torch.cuda.mem_get_info(0)[0], "torch, which itself takes some hundred MB")
+        free = Fact(torch.cuda.mem_get_info(index)[0], "torch, which itself takes some hundred MB")
     level = f"compute capability {generation[0]}.{generation[1]}"
     return {
         "device": Fact("cuda", "torch sees a card"),

@@ -10,6 +10,7 @@ Reading = tuple[int | None, str]  # bytes, and where they are from or why they a
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_STATUS = Path("/proc/self/status")
 _UNLIMITED = 2**60  # version 1 says "no limit" with a number of about this size
 
 
@@ -32,6 +33,23 @@ def physical_memory(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> tu
         if free[0] is None or left < free[0]:
             free = (left, "what the container's limit leaves")
     return total, free
+
+
+def own_bytes(status: Path = _STATUS) -> int:
+    """Return what this process holds of the memory, without mapped files, which the system can have back; 0 where that
+    cannot be read."""
+    try:
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import psutil
+
+        return int(psutil.Process().memory_full_info().uss)
+    except (ImportError, OSError, RuntimeError, psutil.Error):
+        return 0
 
 
 def container_limits(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> Iterator[tuple[int, int]]:

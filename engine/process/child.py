@@ -28,14 +28,15 @@ if sys.platform == "win32":
 class Child:
     """Starts `command`; what it writes to stderr is added to the file `log` (None: to our own stderr).
 
-    `is_greeted`: it has said who it is. `busy`: it has a job. `fault`: why it had to be ended, where it did not end by
-    itself. Raises OSError where it cannot be started.
+    `is_greeted`: it has said who it is. `busy`: it has a job. `holds`: what it said last that it holds of card and
+    memory. `fault`: why it had to be ended, where it did not end by itself. Raises OSError where it cannot be started.
     """
 
     def __init__(self, command: Sequence[str], log: Path | None) -> None:
         self.is_greeted = self.busy = self._is_buried = False
         self._burying = threading.Lock()
         self.fault = ""
+        self.holds = 0, 0
         self._process = _start(command, log)
         self.pid = self._process.pid
         self._inbox: queue.SimpleQueue[messages.FromEngine] = queue.SimpleQueue()
@@ -123,7 +124,10 @@ class Child:
                 if not line.endswith(b"\n"):  # it ended in the middle of a word
                     return
                 try:
-                    self._inbox.put(messages.read(line, messages.FromEngine))
+                    message = messages.read(line, messages.FromEngine)
+                    if isinstance(message, messages.Alive):
+                        self.holds = message.card, message.host
+                    self._inbox.put(message)
                 except messages.ChannelError as error:
                     self.fault = f"the engine's process said what is not understood ({error})"
                     return

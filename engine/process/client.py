@@ -59,6 +59,10 @@ class EngineRunner(Protocol):
     def release(self) -> None:
         """Give the loaded model's memory back, after the running job. Does not wait for it."""
 
+    def holds(self) -> tuple[int, int] | None:
+        """Return the bytes that it holds of this machine's card and memory, which the next clip can have; None where
+        clips are made on a card that is only lent, and nothing can be planned here."""
+
     def close(self) -> None:
         """End what runs."""
 
@@ -115,6 +119,11 @@ class EngineProcess:
         with self._guard:
             if self._child is not None:
                 self._child.send(messages.Release())
+
+    def holds(self) -> tuple[int, int]:
+        """Return the bytes that the process said last that it holds of card and memory."""
+        with self._guard:
+            return self._child.holds if self._child is not None and self._child.is_alive() else (0, 0)
 
     def close(self, patience: float = 3.0) -> None:
         """End the process, by force after `patience` seconds. A running job ends with EngineClosed."""

@@ -81,6 +81,9 @@ class InlineEngine:
     def release(self) -> None:
         """Do nothing: the Space takes the memory back by itself."""
 
+    def holds(self) -> None:
+        """Return None: the card is only lent, and this machine has none that a clip could be planned for."""
+
     def close(self, patience: float = 0.0) -> None:
         """Do nothing: there is no process to end."""
 

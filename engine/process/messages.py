@@ -27,7 +27,7 @@ from engine.scene.engines import ENGINES, find_engine
 from engine.scene.scene import Scene
 from engine.scene.scene_file import scene_from_data
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 class ChannelError(Exception):
@@ -87,7 +87,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Alive:
-    """There is nothing to tell, but the interpreter still runs."""
+    """The interpreter still runs, and holds so many bytes of the card and of the memory."""
+
+    card: int = 0
+    host: int = 0
 
 
 @dataclass(frozen=True)

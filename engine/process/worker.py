@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from engine.door.render import render
 from engine.errors import EngineUnavailable, Stopped, TroupeError
+from engine.memory import card, host
 from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import is_poisoned
 from engine.process.messages import (
@@ -98,12 +99,14 @@ class Worker:
             if isinstance(order, Release):
                 self._cache.release()
                 self._say(Released())
+                self._say(_alive())
             else:
                 sound = perform(order, self._say, partial(self._is_unwanted, order.job), self._cache)
                 self._busy.clear()
                 self._unwanted.discard(order.job)
                 if not sound:
                     break
+                self._say(_alive())
         self._left.set()
 
     def _next(self) -> RenderOrder | Release | None:
@@ -112,6 +115,7 @@ class Worker:
                 return self._orders.get(timeout=self._idle)
             except queue.Empty:
                 self._cache.release()
+                self._say(_alive())
 
     def _is_unwanted(self, job: int) -> bool:
         return job in self._unwanted or self._leaving.is_set()
@@ -153,7 +157,12 @@ class Worker:
         interpreter stands still."""
         while not self._left.wait(_BEAT):
             if self._busy.is_set():
-                self._say(Alive())
+                self._say(_alive())
+
+
+def _alive() -> Alive:
+    """Say that this process lives, and what it holds: whoever plans the next clip counts that as free."""
+    return Alive(card.own_bytes(), host.own_bytes())
 
 
 def main(argv: Sequence[str]) -> int:

@@ -118,7 +118,11 @@ class RunPlan(Protocol):
 
     @property
     def fits(self) -> bool:
-        """Whether this machine can do it."""
+        """Whether this machine can do it with what is free now."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be tried: it fits, or would with nothing else running here."""
 
     def sentence(self) -> str:
         """Return the plan in one line for a person."""
@@ -244,6 +248,11 @@ class Engine:
     def planner(self) -> EnginePlanner | None:
         """Return a planner of its clips for a machine; None where they run in the same way anywhere."""
         return None
+
+    def planned(self, scene: Scene, options: Any, folder: Path) -> Any:
+        """Return the options with what they leave open decided for this machine, as it is now; `folder` is where the
+        clip goes. Raises EngineUnavailable where it cannot be done here."""
+        return options
 
     # -- the work ----------------------------------------------------------------------
 

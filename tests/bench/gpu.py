@@ -36,8 +36,8 @@ from engine.a2.geometry import ClipSize
 from engine.a2.plan.choose import Overrides
 from engine.a2.plan.plan import make_plan
 from engine.a2.plan.shapes import DEFAULT_CONFIGS
-from engine.a2.plan.stages import CONTEXT
 from engine.a2.sampling import Guidance, begin, sample
+from engine.memory.card import CONTEXT
 from engine.memory.hardware import Fact, read_hardware
 from engine.memory.loading import _stays_float32
 from engine.memory.quantize import as_weight, quantised_weights, stored_type

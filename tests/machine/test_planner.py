@@ -129,10 +129,50 @@ def test_an_unknown_machine_is_no_reason_to_stop(desk, tmp_path):
     assert model.options(desk).offload is None
 
 
-def test_a_plan_that_does_not_fit_changes_nothing(tmp_path):
+def test_where_nothing_fits_what_needs_least_is_applied(tmp_path):
     plan = Machine(tmp_path, machine(1, 2)).plan(find_engine("a2"), a_scene(), A2Options())
     assert not plan.fits
-    assert plan.applied(A2Options()) == A2Options()
+    assert not plan.possible
+    options = plan.applied(A2Options())
+    assert (options.precision, options.offload, options.resident_blocks, options.host) == ("int8", "blocks", 0, "mapped")
+
+
+def test_what_others_hold_now_is_said_and_is_no_reason_to_refuse_a_clip(desk, tmp_path):
+    free = machine(12, 32)
+    taken = replace(free, vram_free=Fact(2 * GIB, "a game runs"))
+    pytest.importorskip("torch")
+    model = model_on(taken, tmp_path)
+    plan = model.plan(desk)
+    assert (plan.fits, plan.possible) == (False, True)
+    assert "2.0 GB are free" in plan.sentence()
+    assert "can be tried all the same" in plan.sentence()
+    monster = model_on(machine(2, 4), tmp_path)
+    assert not monster.plan(desk).possible
+
+
+@pytest.mark.parametrize(("vram", "ram", "held"), [
+    (24, 32, (round(15.5 * GIB), round(2.5 * GIB))), (12, 32, (round(10.4 * GIB), round(9.5 * GIB))),
+    (141, 256, (round(46 * GIB), 2 * GIB)),
+])  # fmt: skip
+def test_the_second_clip_is_planned_like_the_first(tmp_path, monkeypatch, vram, ram, held):
+    """What our own engine holds is not missing: neither after a clip nor while one is made."""
+    first = Machine(tmp_path, machine(vram, ram)).plan(find_engine("a2"), a_scene(), A2Options())
+    left = replace(
+        machine(vram, ram), vram_free=Fact(vram * GIB - held[0], "a test"), ram_free=Fact(ram * GIB - held[1], "a test")
+    )
+    monkeypatch.setattr("engine.memory.hardware.ask_hardware", lambda folder: left)
+    planner = Planner(tmp_path, lambda: held)
+    assert planner.hardware(120).vram_free.value == vram * GIB - held[0]  # the Models tab shows what is
+    second = planner.plan(find_engine("a2"), a_scene(), A2Options())
+    assert second.settings == first.settings
+    assert second.applied(A2Options()) == first.applied(A2Options())
+
+
+def test_nothing_is_planned_where_the_card_is_only_lent(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.memory.hardware.ask_hardware", lambda folder: machine(0, 16))
+    planner = Planner(tmp_path, lambda: None)
+    assert not planner.plans(find_engine("a2"))
+    assert planner.plan(find_engine("a2"), a_scene(), A2Options()) is None
 
 
 def test_the_machine_is_asked_in_the_background_and_not_too_often(tmp_path, monkeypatch):

@@ -20,9 +20,9 @@ pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (r
 from safetensors import safe_open
 
 from engine.a2 import loading
+from engine.a2.adapters import adapters_of
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
-from engine.a2.adapters import adapters_of
 from engine.a2.loading import load_checkpoint, use_loras
 from engine.a2.options import A2Options, Lora
 from engine.a2.recipe import shoot

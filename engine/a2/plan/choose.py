@@ -81,7 +81,7 @@ def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSet
         *_, least = _candidates(planned, budget, overrides)
         settings = _completed(planned, least, budget, overrides)
     together = replace(settings, together=True, offload="none")
-    if settings.offload == "none" and overrides.together is not False and _fits(planned, together, budget):
+    if not settings.streamed and overrides.together is not False and _fits(planned, together, budget):
         return together
     return replace(settings, together=bool(overrides.together))
 
@@ -138,19 +138,19 @@ def _precisions(budget: Budget) -> tuple[Precision, ...]:
 def _resident(
     planned: PlannedClip, budget: Budget, overrides: Overrides, precision: Precision, chunk: int
 ) -> RunSettings:
-    """Return settings with which no block streams."""
+    """Return settings with which no block of the transformer streams; on a card, components take turns."""
     few = budget.device != "cpu" and planned.clip.guided and planned.clip.tokens <= _BATCH_BELOW
     batched = few if overrides.batched_guidance is None else overrides.batched_guidance
     return RunSettings(
         device=budget.device, precision=precision, number=number_bytes(precision, budget.device, budget.bf16),
-        offload="none", resident=planned.shapes.transformer.layers, host="none", batched=batched, chunk=chunk,
-        tiling=None, encode_tiled=False, together=False, step_cache=planned.step_cache, adapters=planned.adapters,
+        offload="none" if budget.device == "cpu" else "blocks", resident=planned.shapes.transformer.layers, host="none",
+        batched=batched, chunk=chunk, tiling=None, encode_tiled=False, together=False,
     )  # fmt: skip
 
 
 def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
     """Return settings with as many resident blocks as the card holds."""
-    settings = replace(base, offload="blocks", resident=0, host="mapped")
+    settings = replace(base, resident=0, host="mapped")
     weights, layers = planned.shapes.transformer.weights, planned.shapes.transformer.layers
     if overrides.resident_blocks is not None:
         resident = min(max(overrides.resident_blocks, 0), layers)
@@ -190,7 +190,7 @@ def _with_decoder(planned: PlannedClip, settings: RunSettings, budget: Budget, o
 def _with_memory(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:
     """Let as many of the streamed blocks wait in memory as there is room for, at every stage; where all of these can be
     pinned they are, since copies from there are fastest."""
-    if settings.offload != "blocks" or overrides.host == "mapped":
+    if not settings.streamed or overrides.host == "mapped":
         return settings
     weights = planned.shapes.transformer.weights
     block, waiting = block_bytes(weights, settings), weights.blocks - settings.resident

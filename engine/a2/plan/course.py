@@ -1,6 +1,6 @@
 """Which components are on the card at each stage of a clip, and what leaves for them: decided here, once.
 
-The engine goes through a course with tensors (engine.a2.movers), the plan without (rehearsal.py). Both write what they
+The engine goes through a course with tensors (engine/a2/moving.py), the plan without (stages.py). Both write what they
 hold into a ledger, and both let go of what the ledger says there is no room for: so a plan is a run on paper.
 
 Text encoder and image encoder are used and dropped: once a clip at most, and their weights are mapped from a file. The
@@ -30,7 +30,7 @@ TURNS: tuple[tuple[PlannedPhase, Component], ...] = (
 )  # fmt: skip
 
 
-class Mover(Protocol):
+class Carrier(Protocol):
     """What brings components and lets them go. Every act returns what the component holds after it."""
 
     def held(self, name: Component) -> Held:
@@ -75,11 +75,11 @@ class Course:
     """Takes a clip's components through their turns. `together`: all of them stay where they compute. `alone`: whoever
     computes has the card to itself, since memory ran out although there should have been enough."""
 
-    def __init__(self, ledger: Ledger, mover: Mover, sizes: Sizes, together: bool, alone: bool = False) -> None:
+    def __init__(self, ledger: Ledger, carrier: Carrier, sizes: Sizes, together: bool, alone: bool = False) -> None:
         self.ledger, self.alone = ledger, alone
-        self._mover, self._sizes, self._together = mover, sizes, together
+        self._carrier, self._sizes, self._together = carrier, sizes, together
         for name in COMPONENTS:
-            ledger.enter(name, mover.held(name))
+            ledger.enter(name, carrier.held(name))
 
     def bring_all(self) -> None:
         """Load all components, where they stay together."""
@@ -111,32 +111,32 @@ class Course:
         if self._together:
             return
         if name in _DROPPED:
-            self.ledger.enter(name, self._mover.drop(name))
+            self.ledger.enter(name, self._carrier.drop(name))
         elif name != "transformer":
-            self.ledger.enter(name, self._mover.aside(name))
+            self.ledger.enter(name, self._carrier.aside(name))
 
     def _bring(self, name: Component, fewer: int) -> None:
         if self.ledger.held(name):
-            self.ledger.enter(name, self._mover.bring(name, fewer))
+            self.ledger.enter(name, self._carrier.bring(name, fewer))
             return
         with self.ledger.during(_LOADING, self._sizes.loading(name)):
-            self.ledger.enter(name, self._mover.bring(name, fewer))
+            self.ledger.enter(name, self._carrier.bring(name, fewer))
 
     def _make_room(self, name: Component, wanted: Held) -> None:
         """Let go of what does not compute now, the cheapest to bring again first, until there is room."""
-        ledger, mover = self.ledger, self._mover
+        ledger, carrier = self.ledger, self._carrier
         if self.alone:
             for other in COMPONENTS:
                 if other not in (name, "vae") and ledger.held(other):
-                    ledger.enter(other, mover.drop(other) if self._together else mover.aside(other))
+                    ledger.enter(other, carrier.drop(other) if self._together else carrier.aside(other))
         if self._together or name == "transformer" or not ledger.held("transformer"):
             return
         if lack := ledger.lack(wanted).card:
-            ledger.enter("transformer", mover.lend("transformer", lack))
+            ledger.enter("transformer", carrier.lend("transformer", lack))
             if ledger.lack(wanted).card:
-                ledger.enter("transformer", mover.aside("transformer"))
+                ledger.enter("transformer", carrier.aside("transformer"))
         if self._sizes.reloads and ledger.lack(wanted).host:
-            ledger.enter("transformer", mover.drop("transformer"))
+            ledger.enter("transformer", carrier.drop("transformer"))
 
     def _too_many(self, name: Component, wanted: Held) -> int:
         """Return how many of the transformer's resident blocks there is no room for."""

@@ -72,9 +72,17 @@ def sampling_bytes(clip: ClipSize) -> int:
 
 
 def text_bytes(shape: TextEncoder, each: int) -> int:
-    """Compute the peak for one prompt of 512 tokens: the attention's bias, before and after the mask is added, and
-    seven hidden states."""
-    return 2 * shape.heads * TEXT_TOKENS**2 * each + 7 * TEXT_TOKENS * shape.dim * each
+    """Compute the peak for one prompt of 512 tokens: the attention's bias, its scores and their softmax (where it is
+    fused, one of the three less), and seven hidden states."""
+    return 3 * shape.heads * TEXT_TOKENS**2 * each + 7 * TEXT_TOKENS * shape.dim * each
+
+
+def conditioning_bytes(text: TextEncoder, image: ImageEncoder, clip: ClipSize) -> int:
+    """Compute what a run keeps on the host from the encoders on: noise, condition, and what prompts and pictures became;
+    float32. Twice, since what was encoded is kept for the next clip, too."""
+    frames, height, width = clip.latent
+    latents = frames * height * width * (16 + 20)
+    return 2 * _FLOAT * (latents + 2 * TEXT_TOKENS * text.dim + clip.references * image.tokens * image.dim)
 
 
 def image_bytes(shape: ImageEncoder, references: int) -> int:

@@ -14,7 +14,7 @@ from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.a2.phases import PHASES
 from engine.a2.plan.advice import changes_that_fit, problems_of
-from engine.a2.plan.choose import Budget, Overrides, budget_of, choose
+from engine.a2.plan.choose import Budget, Overrides, budget_of, choose, first_that_fits
 from engine.a2.plan.settings import RunSettings, blocks_bytes
 from engine.a2.plan.shapes import Shapes, default_shapes
 from engine.a2.plan.speed import Speed
@@ -23,6 +23,7 @@ from engine.memory.hardware import Hardware
 from engine.scene.engine import MemoryBars
 from engine.words import GIB
 
+_OURS = 0.92  # of card and memory: what the system and its desktop leave
 _LARGE = 4 * GIB  # of memory: models of that size are not for processors
 _DAYS = "Without a graphics card such a clip takes days: use the draft, or a machine with a card"
 
@@ -39,8 +40,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """`problems` say in numbers what does not fit, `remedies` what would; both are empty where all does. `download` is
-    the bytes that the model takes on the disk where it is not there yet."""
+    """`problems` say in numbers what does not fit, `remedies` what would; both are empty where all does. `possible`: it
+    fits, or would if nothing else held memory here. `download` is the bytes that the model takes on the disk where it
+    is not there yet."""
 
     settings: RunSettings
     choices: tuple[Choice, ...]
@@ -50,6 +52,7 @@ class Plan:
     download: int
     problems: tuple[str, ...]
     remedies: tuple[str, ...]
+    possible: bool
 
     @property
     def fits(self) -> bool:
@@ -73,12 +76,14 @@ class Plan:
         """Say in one line, for a person, whether it fits, how it is run and why."""
         if not self.fits:
             remedy = f". It would fit {' or '.join(self.remedies)}" if self.remedies else ""
+            if self.possible:
+                remedy += ". It can be tried all the same: it fits if other programs give memory back"
             return f"does not fit: {'; '.join(self.problems)}{remedy}"
         card = self.settings.device != "cpu"
         used, size = (self.vram, self.budget.vram_total) if card else (self.ram, self.budget.ram_total)
         words = [f"{used / GIB:.1f} of {round(size / GIB, 1):g} GB{'' if card else ' of memory'}", _time(self.seconds)]
         words.append(self.settings.precision)
-        if self.settings.offload == "blocks":
+        if self.settings.streamed:
             words.append(f"{self.settings.resident} of {self.blocks} blocks resident")
         why = next(choice.why for choice in self.choices if choice.name == "offload")
         return f"fits: {', '.join(words)}, because {why}"
@@ -97,16 +102,15 @@ class Plan:
         return {**asdict(self), **sums, "sentence": self.sentence()}
 
     def applied(self, options: A2Options) -> A2Options:
-        """Return the options with what the plan has chosen; unchanged where the plan does not fit."""
-        if not self.fits:
-            return options
+        """Return the options with what the plan has chosen: where it does not fit, what needs least."""
         chosen = self.settings
-        # Only with offload "blocks" do the components take turns on the card, even where all blocks are resident.
-        blocks = chosen.device != "cpu" and (chosen.offload == "blocks" or not chosen.together)
+        blocks = chosen.offload == "blocks"
         return replace(
-            options, precision=chosen.precision, offload="blocks" if blocks else "none",
-            batched_guidance=chosen.batched, resident_blocks=chosen.resident if blocks else None, chunk=chosen.chunk,
+            options, precision=chosen.precision, offload=chosen.offload, batched_guidance=chosen.batched,
+            resident_blocks=chosen.resident if blocks else None, chunk=chosen.chunk, together=chosen.together,
             encode_tiled=chosen.encode_tiled, tile=chosen.tiling.tile if chosen.tiling else 0,
+            host=None if chosen.host == "none" else chosen.host,
+            in_memory=chosen.in_memory if chosen.streamed else None,
         )  # fmt: skip
 
 
@@ -124,14 +128,27 @@ def make_plan(
     settings = choose(planned, budget, overrides)
     stages = phase_needs(planned, settings, budget.limits)
     download = 0 if planned.shapes.file_bytes is not None else _released_bytes(planned.shapes)
-    problems = problems_of(planned, settings, stages, budget, download) + impossible(planned, settings, overrides)
+    problems = problems_of(planned, settings, stages, budget, download) + impossible(planned, budget, overrides)
     remedies = changes_that_fit(planned, budget, overrides, stages) if problems else ()
     choices = tuple(_choices(planned, settings, budget, overrides, hardware))
     blocks = planned.shapes.transformer.layers
-    return Plan(settings, choices, stages, budget, blocks, download, tuple(problems), tuple(remedies))
+    possible = not problems or _fits_alone(planned, budget, overrides, download)
+    return Plan(settings, choices, stages, budget, blocks, download, tuple(problems), tuple(remedies), possible)
 
 
-def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides) -> list[str]:
+def _fits_alone(planned: PlannedClip, budget: Budget, overrides: Overrides, download: int) -> bool:
+    """Return whether it would fit if nothing but the system itself held memory."""
+    if impossible(planned, budget, overrides) or (budget.disk is not None and download > budget.disk):
+        return False
+    alone = replace(
+        budget,
+        vram=round(_OURS * budget.vram_total) if budget.device != "cpu" else 0,
+        ram=round(_OURS * budget.ram_total),
+    )
+    return first_that_fits(replace(planned, speed=None), alone, overrides) is not None
+
+
+def impossible(planned: PlannedClip, budget: Budget, overrides: Overrides) -> list[str]:
     """List what a person asked for that no machine could do."""
     blocks, asked = planned.shapes.transformer.layers, overrides.resident_blocks
     found = []
@@ -139,7 +156,7 @@ def impossible(planned: PlannedClip, settings: RunSettings, overrides: Overrides
         found.append(f"{asked} resident blocks were asked for; the model has {blocks}")
     if overrides.offload == "none" and asked not in (None, blocks):
         found.append(f"{asked} of {blocks} blocks resident leaves others to be offloaded, and offload is none")
-    if settings.device == "cpu" and overrides.offload == "blocks":
+    if budget.device == "cpu" and overrides.offload == "blocks":
         found.append("there is no card to bring blocks to (0 GB)")
     return found
 
@@ -169,7 +186,7 @@ def _choices(
         "fp32": "the processor computes it best", "bf16": "all of it fits, at the precision it was made in",
         "int8": f"in bf16 the model takes {full / GIB:.1f} GB", "fp8": own,
     }[settings.precision])  # fmt: skip
-    streams = settings.offload == "blocks"
+    streams = settings.streamed > 0
     where = f"the blocks take {size / GIB:.1f} GB, and {budget.vram / GIB:.1f} GB are free"
     yield line("offload", settings.offload, where if streams else "the whole model fits")
     yield line("resident_blocks", settings.resident, "as many as fit" if streams else "all")

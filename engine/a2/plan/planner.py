@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from engine.a2.files import find_checkpoint
 from engine.a2.geometry import ClipSize, size_of
@@ -33,7 +35,7 @@ class A2Planner:
             precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
             batched_guidance=options.batched_guidance,
         )  # fmt: skip
-        return self._plan(hardware, size_of(as_run(scene, options)), options.model, overrides)
+        return self._plan(hardware, _clip_of(scene, options), options.model, overrides)
 
     def learn(
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
@@ -44,9 +46,9 @@ class A2Planner:
             return
         overrides = Overrides(
             precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
-            batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile,
+            batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile, host=options.host,
         )  # fmt: skip
-        plan = self._plan(hardware, size_of(as_run(scene, options)), options.model, overrides)
+        plan = self._plan(hardware, _clip_of(scene, options), options.model, overrides)
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
         took = began["decoding"][0] - began["sampling"][0]
         if foreseen is not None:
@@ -65,6 +67,15 @@ class A2Planner:
                 return None
             self._shapes[model] = time.monotonic(), shapes
         return shapes
+
+
+def _clip_of(scene: Scene, options: A2Options) -> ClipSize:
+    """Return the clip's size as it is run with these options."""
+    adapters = 0
+    for lora in options.loras:
+        with contextlib.suppress(OSError):  # what is gone is told of when the clip is made
+            adapters += lora.path.stat().st_size if lora.strength else 0
+    return replace(size_of(as_run(scene, options)), step_cache=options.step_cache, adapters=adapters)
 
 
 def _speed(hardware: Hardware) -> Speed | None:

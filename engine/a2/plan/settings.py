@@ -17,8 +17,7 @@ class RunSettings:
     """How to run. `number` is the bytes of a number that the transformer and the text encoder compute with; `host` is
     where the `streamed` blocks wait that are not resident: `in_memory` of them in memory, the others in the file;
     `chunk`: tokens at a time, 0: all; `tiling` is the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`:
-    all components stay loaded, not each in turn; `step_cache`: what it keeps counts; `adapters`: bytes of LoRAs that
-    compute beside the weights.
+    all components stay loaded, not each in turn.
     """
 
     device: str
@@ -34,8 +33,6 @@ class RunSettings:
     together: bool
     streamed: int = 0
     in_memory: int = 0
-    step_cache: bool = False
-    adapters: int = 0
 
     @property
     def from_disk(self) -> bool:

@@ -11,6 +11,7 @@ from engine.a2.plan import footprint
 from engine.a2.plan.course import Component
 from engine.a2.plan.settings import RunSettings, block_bytes, blocks_bytes, outside_bytes, weight_bytes
 from engine.a2.plan.shapes import Shapes
+from engine.memory.card import CONTEXT
 from engine.memory.ledger import NOTHING, Held
 from engine.words import GIB
 
@@ -18,7 +19,6 @@ SLACK = 1.08  # of activations: what the allocator cannot use between them. An a
 LOADING = 600_000_000  # bytes: a tensor on its way, in float32 and quantised
 SLOTS = 2  # places for a block on the card, into which streamed blocks are copied
 RING = 3 * 32 * 2**20  # bytes: the pinned buffers through which blocks come that the card cannot read by itself
-CONTEXT = round(0.6 * GIB)  # on a card: the driver's own and the kernels'. An allowance, too
 PROCESS = 450_000_000  # bytes: Python with torch, diffusers and transformers, measured
 CARD_PROCESS = GIB  # what a card's libraries add to it; an allowance
 
@@ -60,7 +60,7 @@ class ComponentSizes:
             return weight_bytes(shapes.text.weights, settings.precision, settings.number)
         if name == "transformer":
             own = weight_bytes(shapes.transformer.weights, settings.precision, settings.number)
-            return own + footprint.rope_bytes(shapes.transformer) + settings.adapters
+            return own + footprint.rope_bytes(shapes.transformer) + self.clip.adapters
         return weight_bytes((shapes.vae if name == "vae" else shapes.image).weights, "fp32", 4)
 
     def present(self, name: Component) -> Held:
@@ -95,7 +95,7 @@ class ComponentSizes:
 
     def _transformer(self) -> Held:
         settings, weights = self.settings, self.shapes.transformer.weights
-        block = block_bytes(weights, settings) + -(-settings.adapters // weights.blocks)
+        block = block_bytes(weights, settings) + -(-self.clip.adapters // weights.blocks)
         outside = outside_bytes(weights, settings.number) + footprint.rope_bytes(self.shapes.transformer)
         slots = min(SLOTS, weights.blocks - settings.resident)
         waiting = settings.in_memory * block
@@ -117,6 +117,7 @@ class ComponentSizes:
     def active(self, phase: PlannedPhase, name: Component) -> Held:
         if (phase, name) not in self._known:
             computed, host = self._computed(phase, name)
+            host += footprint.conditioning_bytes(self.shapes.text, self.shapes.image, self.clip)
             self._known[phase, name] = self._where(round(SLACK * computed), host)
         return self._known[phase, name]
 
@@ -141,7 +142,7 @@ class ComponentSizes:
             shape, clip, settings.number, batch, settings.chunk, self.shapes.image.tokens
         )
         computed += footprint.sampling_bytes(clip) + self._widened(shape.dim * shape.ffn)
-        if settings.step_cache:
+        if clip.step_cache:
             computed += footprint.cache_bytes(shape, clip, settings.number)
         return computed, 0
 
@@ -161,7 +162,7 @@ class ComponentSizes:
         return Held(0, computing + host) if self.settings.device == "cpu" else Held(computing, host)
 
 
-class PaperMover:
+class PaperCarrier:
     """Moves nothing: adds up what the acts would leave behind. It takes a clip with all the resident blocks that were
     asked for: whether they fit is the question."""
 

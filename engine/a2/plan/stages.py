@@ -11,7 +11,7 @@ from engine.a2.plan import footprint
 from engine.a2.plan.course import TURNS, Course
 from engine.a2.plan.settings import RunSettings, weight_bytes
 from engine.a2.plan.shapes import Shapes
-from engine.a2.plan.sizes import ComponentSizes, PaperMover
+from engine.a2.plan.sizes import ComponentSizes, PaperCarrier
 from engine.a2.plan.speed import Speed, stage_seconds
 from engine.memory.ledger import Held, Ledger
 
@@ -32,14 +32,11 @@ class PhaseNeed:
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """What is to be made with which model, and how fast this machine is, where that is known; with the step cache or
-    not, and with so many bytes of LoRAs."""
+    """What is to be made with which model, and how fast this machine is, where that is known."""
 
     shapes: Shapes
     clip: ClipSize
     speed: Speed | None = None
-    step_cache: bool = False
-    adapters: int = 0
 
 
 def released_bytes(shapes: Shapes) -> dict[str, int]:
@@ -58,7 +55,7 @@ def rehearse(planned: PlannedClip, settings: RunSettings, limits: Held) -> Ledge
     sizes = ComponentSizes(planned.shapes, planned.clip, settings)
     ledger = Ledger(limits.card, limits.host)
     ledger.enter("the process", sizes.process())
-    course = Course(ledger, PaperMover(sizes), sizes, settings.together)
+    course = Course(ledger, PaperCarrier(sizes), sizes, settings.together)
     ledger.peaks.clear()
     for _ in range(_CLIPS):
         course.bring_all()

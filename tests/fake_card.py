@@ -1,0 +1,257 @@
+"""A card that nobody has here: the engine runs on `cuda:0` with tensors that have shapes, types and devices, and no data.
+
+`FakeTensorMode` of PyTorch, and the few things around it: PyTorch's build for processors has no guard for CUDA devices,
+so it gets the one of "meta", which does nothing; what asks a tensor for its numbers gets some; what is fused on a card
+is not taken apart. `Card` counts the bytes that are alive on the card and on the host, by the phase of the ledger.
+
+It does not see missing kernels, races or time. Not a test file: it is imported after torch is known to be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import types
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from engine.a2 import moving, recipe, sampling
+from engine.a2.checkpoint import BLOCKS, Checkpoint
+from engine.a2.compute import Compute
+from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
+from engine.memory import slabs
+from engine.memory.copies import PlainCopies
+from engine.memory.ledger import Held, Ledger
+from engine.memory.loading import _stays_float32
+from engine.memory.quantize import as_weight, quantised_weights, stored_type
+from tests.peak import FusedAttention
+
+CARD, HOST = torch.device("cuda", 0), torch.device("cpu")
+_CPU, _CUDA, _META = 0, 1, 14  # c10::DeviceType
+_GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
+
+
+def lend_a_guard() -> str:
+    """Let this build of PyTorch accept tensors on "cuda:0"; return why that cannot be done, empty where it can."""
+    if torch.version.cuda is not None:
+        return ""
+    library = Path(torch.__file__).parent / "lib" / "libc10.so"
+    if not library.exists():
+        return "only on Linux is it known where PyTorch keeps its device guards"
+    try:
+        guards = (ctypes.c_void_p * 20).in_dll(ctypes.CDLL(str(library)), _GUARDS)
+    except ValueError:
+        return "this PyTorch keeps its device guards elsewhere"
+    guards[_CUDA] = guards[_META] or guards[_CPU]
+    return ""
+
+
+class Card(TorchDispatchMode):
+    """Counts what is alive on the card and on the host. `peaks`: by phase, the most at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: Counter[str] = Counter()
+        self.peaks: dict[str, Counter[str]] = {}
+        self._phase = ""
+        self._holders: Counter[int] = Counter()
+        self._sizes: dict[int, tuple[str, int]] = {}
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, FakeTensor):
+                self._see(tensor)
+        return result
+
+    def begin(self, phase: str) -> None:
+        self._phase = phase
+        self._note()
+
+    def peak(self, phase: str) -> Held:
+        seen = self.peaks.get(phase, Counter())
+        return Held(seen["cuda"], seen["cpu"])
+
+    def _see(self, tensor: FakeTensor) -> None:
+        key = tensor.untyped_storage()._cdata
+        if not self._holders[key]:
+            self._sizes[key] = tensor.device.type, tensor.untyped_storage().nbytes()
+            self.now[self._sizes[key][0]] += self._sizes[key][1]
+            self._note()
+        self._holders[key] += 1
+        weakref.finalize(tensor, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+            device, size = self._sizes.pop(key)
+            self.now[device] -= size
+
+    def _note(self) -> None:
+        peak = self.peaks.setdefault(self._phase, Counter())
+        for device, size in self.now.items():
+            peak[device] = max(peak[device], size)
+
+
+# ---------------------------------------------------------------------------
+# A checkpoint of fake tensors
+
+
+def configs(layers: int | None = None) -> dict[str, dict[str, Any]]:
+    """Return the released configurations, with so many layers in transformer and encoders (None: all)."""
+    few = {
+        "transformer": ("num_layers",),
+        "text_encoder": ("num_layers",),
+        "image_encoder": ("num_hidden_layers",),
+        "vae": (),
+    }
+    return {
+        name: {**DEFAULT_CONFIGS[name], **({key: layers for key in keys} if layers else {})}
+        for name, keys in few.items()
+    }
+
+
+def fake_checkpoint(compute: Compute, layers: int | None = None) -> Checkpoint:
+    """Return a checkpoint of the released sizes, nothing of which is loaded."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    def tokenize(_text: object, **_: object) -> types.SimpleNamespace:
+        ids = torch.ones(1, 512, dtype=torch.long)
+        return types.SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    checkpoint = Checkpoint(Path("nowhere"), compute, tokenize, CLIPImageProcessorPil(), shapes_from(configs(layers)))
+    return checkpoint
+
+
+def load_fake(layers: int | None) -> Any:
+    """Return what stands for `load_component`: modules of the released sizes, with tensors that have no data. Those of
+    a mapped file are made outside of what the card counts, as they take no memory of their own."""
+
+    def load(checkpoint: Checkpoint, name: str, device: torch.device, on_load: Any = None, stop: Any = None) -> None:
+        mapped = device == HOST and name in BLOCKS
+        with _disable_current_modes():
+            module = _module(name, configs(layers)[name]).eval().requires_grad_(False)
+            if mapped:
+                with MODE:
+                    _fill(module, name, checkpoint.compute, device)
+        if not mapped:
+            _fill(module, name, checkpoint.compute, device)
+        setattr(checkpoint, name, module)
+        if mapped:
+            checkpoint.mapped.add(name)
+
+    return load
+
+
+MODE = FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def _module(name: str, config: dict[str, Any]) -> torch.nn.Module:
+    """Build a module without data."""
+    from accelerate import init_empty_weights
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+
+    with init_empty_weights():
+        if name == "transformer":
+            return WanTransformer3DModel(**config)
+        if name == "vae":
+            return AutoencoderKLWan(**config)
+        if name == "image_encoder":
+            return CLIPVisionModel(CLIPVisionConfig(**config))
+        encoder = UMT5EncoderModel(UMT5Config(**config, feed_forward_proj="gated-gelu", tie_word_embeddings=False))
+    encoder.tie_weights()
+    return encoder
+
+
+def _fill(module: torch.nn.Module, name: str, compute: Compute, device: torch.device) -> None:
+    """Give a hollow module tensors of the types that it is loaded with."""
+    quantised = quantised_weights(module, BLOCKS[name]) if name in BLOCKS and compute.quantised else set()
+    made: dict[int, torch.nn.Parameter] = {}
+    for path, part in module.named_modules():
+        for last, parameter in part._parameters.items():
+            full = f"{path}.{last}" if path else last
+            if parameter is not None and id(parameter) not in made:
+                made[id(parameter)] = _weight(parameter, full in quantised, _type(module, name, full, compute), device,
+                                              compute)  # fmt: skip
+            if parameter is not None:
+                part._parameters[last] = made[id(parameter)]
+        for last, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[last] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+
+
+def _type(module: torch.nn.Module, name: str, full: str, compute: Compute) -> torch.dtype:
+    return compute.dtype if name in BLOCKS and not _stays_float32(module, full) else torch.float32
+
+
+def _weight(
+    like: torch.Tensor, quantised: bool, dtype: torch.dtype, device: torch.device, compute: Compute
+) -> torch.nn.Parameter:
+    if not quantised:
+        return torch.nn.Parameter(torch.empty(like.shape, dtype=dtype, device=device), requires_grad=False)
+    assert compute.quantised is not None
+    data = torch.empty(like.shape, dtype=stored_type(compute.quantised), device=device)
+    scale = torch.empty((like.shape[0], 1), dtype=compute.dtype, device=device)
+    return as_weight(data, scale, compute.quantised)
+
+
+# ---------------------------------------------------------------------------
+# The engine on it
+
+
+@contextlib.contextmanager
+def fake_card(patch: Any, layers: int | None = None, card: int | None = None) -> Iterator[Card]:
+    """Let the engine compute on a card of `card` bytes that is not there until exit; `patch` is pytest's monkeypatch."""
+    seen = Card()
+    numbers = {torch.uint8: np.uint8}
+    for name, answer in {
+        "__float__": lambda _: 500.0, "__bool__": lambda _: True, "item": lambda _: 0,
+        "numpy": lambda t, *_, **__: np.zeros(tuple(t.shape), numbers.get(t.dtype, np.float32)),
+        "tolist": lambda t: np.zeros(tuple(t.shape)).tolist(), "data_ptr": lambda t: 64 * id(t),
+    }.items():  # fmt: skip
+        patch.setattr(FakeTensor, name, answer, raising=False)
+    patch.setattr(torch.nn.Module, "to", _module_to)
+    patch.setattr(slabs, "copies_for", PlainCopies)
+    patch.setattr(moving, "load_component", load_fake(layers))
+    patch.setattr(recipe, "claim", lambda _: card)
+    make = sampling.make_scheduler
+
+    def make_begun(*how: Any) -> Any:
+        scheduler = make(*how)
+        scheduler.set_begin_index(0)  # else it would look for the number of the step in data that is not there
+        return scheduler
+
+    patch.setattr(sampling, "make_scheduler", make_begun)
+    begin = Ledger.begin
+    patch.setattr(Ledger, "begin", lambda ledger, phase: (begin(ledger, phase), seen.begin(phase))[0])
+    with MODE, FusedAttention(), seen:
+        yield seen
+
+
+def _module_to(module: torch.nn.Module, *args: Any, **how: Any) -> torch.nn.Module:
+    """Module.to for modules of fake tensors: the library's own cannot swap them."""
+    device = torch.device(how.get("device") or args[0])
+    done: dict[int, Any] = {}
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    if id(tensor) not in done:
+                        done[id(tensor)] = _moved(tensor, device)
+                    table[name] = done[id(tensor)]
+    return module
+
+
+def _moved(tensor: Any, device: torch.device) -> Any:
+    moved = tensor.detach().to(device)
+    return torch.nn.Parameter(moved, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else moved
