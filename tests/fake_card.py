@@ -1,4 +1,5 @@
-"""A card that nobody has here: the engine runs on `cuda:0` with tensors that have shapes, types and devices, and no data.
+"""A card that nobody has here: the engine runs on `cuda:0` with tensors that have shapes, types and devices, and no
+data.
 
 `FakeTensorMode` of PyTorch, and the few things around it: PyTorch's build for processors has no guard for CUDA devices,
 so it gets the one of "meta", which does nothing; what asks a tensor for its numbers gets some; what is fused on a card
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, is_traceable_wrapper_subclass
 
 from engine.a2 import moving, recipe, sampling
 from engine.a2.checkpoint import BLOCKS, Checkpoint
@@ -68,7 +69,10 @@ class Card(TorchDispatchMode):
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = operation(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, FakeTensor):
+            if isinstance(tensor, torch.Tensor) and is_traceable_wrapper_subclass(tensor):  # such as a quantised weight
+                for name in tensor.__tensor_flatten__()[0]:
+                    self._see(getattr(tensor, name))
+            elif isinstance(tensor, FakeTensor):
                 self._see(tensor)
         return result
 
@@ -115,8 +119,7 @@ def configs(layers: int | None = None) -> dict[str, dict[str, Any]]:
         "vae": (),
     }
     return {
-        name: {**DEFAULT_CONFIGS[name], **({key: layers for key in keys} if layers else {})}
-        for name, keys in few.items()
+        name: {**DEFAULT_CONFIGS[name], **(dict.fromkeys(keys, layers) if layers else {})} for name, keys in few.items()
     }
 
 
@@ -211,7 +214,7 @@ def _weight(
 
 @contextlib.contextmanager
 def fake_card(patch: Any, layers: int | None = None, card: int | None = None) -> Iterator[Card]:
-    """Let the engine compute on a card of `card` bytes that is not there until exit; `patch` is pytest's monkeypatch."""
+    """Let the engine compute on a card of `card` bytes that is not there, until exit; `patch` is a MonkeyPatch."""
     seen = Card()
     numbers = {torch.uint8: np.uint8}
     for name, answer in {

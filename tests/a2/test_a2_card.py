@@ -10,11 +10,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (requirements-a2.txt)")
 
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from collections.abc import Callable
 
-from engine.a2 import moving, recipe
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanEncoder3d
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from transformers.models.umt5.modeling_umt5 import UMT5Block
+
+from engine.a2 import chunking, moving, recipe
 from engine.a2.compute import Compute
-from engine.a2.geometry import ClipSize, size_of
+from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import make_plan
 from engine.a2.plan.sizes import CARD_PROCESS, PROCESS
@@ -68,7 +72,7 @@ def on_paper(options: A2Options, clip: ClipSize, layers: int | None, limits: Hel
     return {phase: ledger.peaks[phase] - Held(CONTEXT, PROCESS + CARD_PROCESS) for phase in PHASES}
 
 
-SMALL = ClipSize(832, 480, 33, 1)
+SMALL = ClipSize(416, 240, 17, 1)
 WAYS = {
     "all on the card": {"precision": "bf16"},
     "float32": {"precision": "fp32", "offload": "blocks"},
@@ -84,9 +88,12 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_every_way_runs_and_holds_what_was_planned(monkeypatch, way):
     options = A2Options(device="cuda:0", **WAYS[way])
+    shortened(monkeypatch)
     foretold, seen = on_paper(options, SMALL, 2), clips(monkeypatch, options, SMALL)
     for phase in PHASES:
-        assert 0.8 * foretold[phase].card <= seen.peak(phase).card <= foretold[phase].card, phase
+        # Convolutions lay their input out anew, which only a real allocator shows.
+        least = 0.8 if phase in ("prompt", "sampling") else 0.6
+        assert least * foretold[phase].card <= seen.peak(phase).card <= foretold[phase].card, phase
         assert seen.peak(phase).host <= foretold[phase].host + _FRAMES, phase
 
 
@@ -95,35 +102,55 @@ _FRAMES = 60_000_000  # bytes: pictures of the cast, which the plan counts with 
 
 def test_what_the_step_cache_keeps_was_planned_and_is_gone_before_decoding(monkeypatch):
     options = A2Options(device="cuda:0", precision="int8", offload="blocks", step_cache=True)
-    clip = replace(SMALL, steps=10)
+    clip = ClipSize(832, 480, 33, 10)
     foretold, seen = on_paper(options, clip, 2), clips(monkeypatch, options, clip)
     without = on_paper(replace(options, step_cache=False), clip, 2)["sampling"]
     assert without.card < seen.peak("sampling").card <= foretold["sampling"].card
     assert seen.peak("decoding").card <= foretold["decoding"].card
 
 
-def only_the_first(patch, blocks: int = 2) -> None:
-    """Let only a model's first blocks compute: in memory, the others are like them."""
-    forward, seen = WanTransformerBlock.forward, []
+def shortened(patch) -> None:
+    """Compute only what differs in memory: the first two of a model's blocks, and of each shape the encoder's first
+    three pieces. The others are like them."""
+    blocks: dict[type, list[object]] = {}
 
-    def once(block, hidden_states, *args, **how):
-        if block not in seen and len(seen) < blocks:
-            seen.append(block)
-        return forward(block, hidden_states, *args, **how) if block in seen else hidden_states
+    def first(block: object) -> bool:
+        known = blocks.setdefault(type(block), [])
+        if block not in known and len(known) < 2:
+            known.append(block)
+        return block in known
 
-    patch.setattr(WanTransformerBlock, "forward", once)
+    def only_first(kind: type, name: str, instead: Callable[..., object], of: Callable[..., object]) -> None:
+        compute = getattr(kind, name)
+        patch.setattr(
+            kind, name, lambda it, x, *how, **more: (compute if first(of(it)) else instead)(it, x, *how, **more)
+        )
+
+    only_first(WanTransformerBlock, "forward", lambda _, x, *__, **___: x, lambda it: it)
+    only_first(chunking._Block, "__call__", lambda _, x, *__, **___: x, lambda it: it.block)
+    only_first(UMT5Block, "forward", lambda _, x, *__, **___: x, lambda it: it)
+    encode, came = WanEncoder3d.forward, dict[torch.Size, list[torch.Size]]()
+
+    def encoded(encoder, x, *how, **more):
+        shapes = came.setdefault(x.shape, [])
+        if len(shapes) < 3:
+            out = encode(encoder, x, *how, **more)
+            shapes.append(out.shape)
+            return out
+        return x.new_empty(shapes[0])
+
+    patch.setattr(WanEncoder3d, "forward", encoded)
 
 
 @pytest.mark.parametrize(("vram", "ram", "clip"), [
-    (6, 16, ClipSize(832, 480, 81, 1)), (8, 32, ClipSize(1280, 720, 33, 1)), (12, 24, ClipSize(832, 480, 33, 1)),
-    (24, 32, ClipSize(832, 480, 81, 1)),
+    (6, 16, ClipSize(832, 480, 33, 1)), (24, 32, ClipSize(832, 480, 81, 1)),
 ])  # fmt: skip
 def test_no_stage_is_above_the_plan_nor_above_the_card(monkeypatch, vram, ram, clip):
-    """The released model with all of its layers."""
+    """The released model with all of its layers; tests/bench/ledger.py does it for many more cards and clips."""
     plan = make_plan(hardware(vram * 0.95, ram * 0.8), clip)
     assert plan.fits, plan.sentence()
     options = plan.applied(A2Options(device="cuda:0"))
-    only_the_first(monkeypatch)
+    shortened(monkeypatch)
     seen = clips(monkeypatch, options, clip, None, round(vram * 0.95 * GIB) - CONTEXT)
     for need in plan.stages:
         assert seen.peak(need.name).card + CONTEXT <= need.vram <= vram * 0.95 * GIB, need.name

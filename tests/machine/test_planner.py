@@ -134,7 +134,12 @@ def test_where_nothing_fits_what_needs_least_is_applied(tmp_path):
     assert not plan.fits
     assert not plan.possible
     options = plan.applied(A2Options())
-    assert (options.precision, options.offload, options.resident_blocks, options.host) == ("int8", "blocks", 0, "mapped")
+    assert (options.precision, options.offload, options.resident_blocks, options.host) == (
+        "int8",
+        "blocks",
+        0,
+        "mapped",
+    )
 
 
 def test_what_others_hold_now_is_said_and_is_no_reason_to_refuse_a_clip(desk, tmp_path):
