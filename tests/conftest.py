@@ -91,6 +91,16 @@ def browser() -> Iterator[Any]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Iterator[Any]:
+    """A browser's tab for a file's tests, which `tests.live.forget` makes as good as new: a really new one takes three
+    seconds of work to read and compile all scripts of the page."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+    context.set_default_timeout(120_000)
+    yield context.new_page()
+    context.close()
+
+
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 

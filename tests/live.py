@@ -90,6 +90,19 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
+def forget(tab: Any, url: str) -> None:
+    """Leave the page at `url`, and make the tab one of a browser that was never there: nothing is kept but the scripts
+    that it has read."""
+    for other in tab.context.pages:
+        if other is not tab:
+            other.close()
+    tab.unroute_all(behavior="ignoreErrors")
+    tab.goto("about:blank")
+    line = tab.context.new_cdp_session(tab)
+    line.send("Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"})
+    line.detach()
+
+
 def upload(page: Any, role: str, *paths: Path) -> None:
     """Choose pictures for the section of that role, as the file dialog does."""
     page.locator(f'input[data-testid="Upload {role}-upload-button"]').set_input_files([str(path) for path in paths])
