@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,9 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from app.clips.exports import Exports
-from app.clips.gallery import PAGE, Gallery
+from app.clips.gallery import PAGE, Gallery, Parts
 from app.clips.housekeeping import Housekeeping
-from app.clips.page import build_bring, build_clips, wire_clips
+from app.clips.page import build_bring, build_clips
 from app.create.desk import Desk
 from app.create.desks import Desks
 from app.create.engines import Engines
@@ -30,7 +31,6 @@ from app.create.library import Library
 from app.create.shoot import shoot
 from app.create.studio import Studio
 from app.create.tray import Tray
-from app.create.wiring import wire
 from app.guard.access import Terms, decide
 from app.guard.guard import Guard
 from app.guard.visitors import KEY, Visitor
@@ -39,6 +39,7 @@ from app.jobs.status import RUNNING
 from app.machine.planner import Planner
 from app.machine.settings import OwnerSettings
 from engine.door.render import render
+from engine.scene.engines import ENGINES
 from tests.waits import until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +76,20 @@ class _Unknown(Planner):
         return None
 
 
+@cache
+def _page(engines: tuple[str, ...]) -> tuple[Parts, CreatePage]:
+    """Build the page's components once for all rooms that know these engines: to the handlers they are names, and what
+    is wired to them is seen where a page is served."""
+    with gr.Blocks():
+        desk, bring = gr.BrowserState(None), build_bring()
+        with gr.Tabs() as tabs:
+            with gr.Tab("Create"):
+                page = CreatePage(desk)
+            with gr.Tab("Clips"):
+                parts = build_clips(tabs, bring)
+    return parts, page
+
+
 class Room:
     """Everything behind the tab. `gate` is open: shut it to keep a clip from being made."""
 
@@ -92,15 +107,8 @@ class Room:
         model = Engines(self.settings, outputs / "loras", _Unknown(outputs), self.guard.is_owner)
         self.studio = Studio(self.desks, self.jobs, library, Tray(ROOT / "assets" / "samples"), self.guard, model)
         self.gallery = Gallery(self.studio, self.exports)
-        with gr.Blocks() as blocks:
-            desk, bring = gr.BrowserState(None), build_bring()
-            with gr.Tabs() as tabs:
-                with gr.Tab("Create") as create:
-                    page = CreatePage(desk)
-                with gr.Tab("Clips") as clips:
-                    parts = build_clips(tabs, bring)
-            wire_clips(parts, [clips, create], self.gallery, desk, wire(blocks, page, self.studio))
-        self.parts, self.page = parts, page
+        self.parts, self.page = _page(tuple(ENGINES))
+        self.gallery.parts, self.studio.show.page = self.parts, self.page
 
     def close(self) -> None:
         self.jobs.close(PATIENCE)  # with the gate as it is: what it holds is cut off, and never gets done on the way

@@ -53,9 +53,12 @@ _SLOW = {
     "a2_checkpoint", "a2_command", "a2_decoding", "a2_golden", "a2_inline", "a2_memory", "a2_planned", "a2_process",
     "a2_quantize", "a2_rescue", "a2_resume", "a2_sampling", "a2_slabs", "a2_step_cache", "api", "bench_gpu",
     "browser", "clips", "clips_browser", "disk_space", "errors", "guard", "house", "image_memory", "installed", "kill",
-    "launch", "models", "models_command", "models_page", "own_machine", "page_tells", "process", "render_command",
-    "sessions", "space", "strangers", "surroundings",
+    "launch", "metrics", "models", "models_command", "models_page", "own_machine", "page_tells", "process",
+    "render_command", "sessions", "space", "strangers", "surroundings", "third_engine",
 }  # fmt: skip
+
+# Those that take longer than a minute, the longest first.
+_LONGEST = ("browser", "installed", "clips_browser", "launch", "page_tells")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,6 +70,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     named = any(Path(argument.split("::")[0]).name == collection_path.name for argument in config.args)
     slow = collection_path.stem.removeprefix("test_") in _SLOW
     return True if config.option.quick and slow and not named else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first. Of several processes, each takes the next file when it has done its own: none is
+    left alone with a long one in the end."""
+    places = {f"test_{name}.py": place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -89,6 +99,16 @@ def browser() -> Iterator[Any]:
 
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Iterator[Any]:
+    """A browser's tab for a file's tests, which `tests.live.forget` makes as good as new: a really new one takes three
+    seconds of work to read and compile all scripts of the page."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+    context.set_default_timeout(120_000)
+    yield context.new_page()
+    context.close()
 
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

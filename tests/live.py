@@ -16,8 +16,11 @@ from unittest.mock import patch
 import pytest
 
 from tests.served import kept_port
+from tests.waits import LONG
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# For requests to a server of ours: it speaks HTTP, and to read the world's certificates takes longer than most answers.
+PLAIN: dict[str, Any] = {"timeout": LONG, "verify": False}
 OPEN = "#tr-prompt textarea:not([disabled])"  # the desk has been opened: what is on the page is the desk's
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
@@ -85,6 +88,19 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def forget(tab: Any, url: str) -> None:
+    """Leave the page at `url`, and make the tab one of a browser that was never there: nothing is kept but the scripts
+    that it has read."""
+    for other in tab.context.pages:
+        if other is not tab:
+            other.close()
+    tab.unroute_all(behavior="ignoreErrors")
+    tab.goto("about:blank")
+    line = tab.context.new_cdp_session(tab)
+    line.send("Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"})
+    line.detach()
 
 
 def upload(page: Any, role: str, *paths: Path) -> None:

@@ -89,6 +89,12 @@ def plays(page: Any, which: str = "#tr-video video") -> str:
     return page.locator(which).get_attribute("src").split("/")[1]
 
 
+def short(page: Any) -> None:
+    """Choose a clip of two seconds: no longer than is needed to see that it moves."""
+    page.locator("#tr-seconds input[type=number]").fill("2")
+    page.locator("#tr-seconds input[type=number]").press("Enter")
+
+
 def saved(page: Any, link: Any, folder: Path) -> Path:
     with page.expect_download() as got:
         link.click()
@@ -102,6 +108,7 @@ def test_the_main_job_in_a_download_below_the_home_folder(project, browser, tmp_
         photo = project / "assets" / "samples" / "photos" / "chelsea.jpg"
         page.locator('input[data-testid="Upload character-upload-button"]').set_input_files(str(photo))
         page.locator(CARD).wait_for()
+        short(page)
         page.locator("#tr-prompt textarea").fill("Chelsea dances.")
         page.locator("#tr-generate:not([disabled])").click()
         job = plays(page)
@@ -141,6 +148,7 @@ def test_guests_of_a_download_below_the_home_folder_see_their_own_clips_and_no_o
         mia, tom = (stack.enter_context(visitor(browser, troupe.url, PASSWORD)) for _ in range(2))
         mia.locator(".tr-preset").first.click()
         mia.locator(CARD).first.wait_for()
+        short(mia)
         mia.locator("#tr-generate:not([disabled])").click()
         job = plays(mia)
         mia.reload()
@@ -179,6 +187,11 @@ class Visit:
         (end,) = [line for line in lines if line["msg"] == "process_completed"]
         assert end["success"], end
         return {self._names[number]: value for number, value in zip(own["outputs"], end["output"]["data"], strict=True)}
+
+    def put(self, control: str, value: Any) -> None:
+        """Give a control another value."""
+        hears = (each for each in self._handlers.values() if [self._names[n] for n in each["inputs"]][1:] == [control])
+        self.event(next(hears)["api_name"], value)
 
     def clip(self) -> str:
         """The job whose clip is shown, once it is: the page asks every second."""
@@ -244,6 +257,7 @@ def test_page_and_api_show_the_clip_wherever_the_outputs_lie(tmp_path, place, gu
         visit = Visit(http)
         visit.event("page_open")
         board = visit.event("page_choose", "", key="ecommerce/product_hero_turn")["tr-board"]
+        visit.put("tr-seconds", 1.0)
         visit.event("page_generate", "The sneaker turns.")
         job = visit.clip()
         (clip,) = (outputs / "clips").glob(f"*_{job}/*.mp4")
@@ -280,6 +294,7 @@ def test_a_project_that_can_only_be_read_makes_clips_in_a_folder_elsewhere(proje
         troupe = stack.enter_context(served(tmp_path / "outputs", project=project))
         visit = Visit(stack.enter_context(httpx.Client(base_url=troupe.url, timeout=LONG / 1000)))
         visit.event("page_choose", "", key="ecommerce/product_hero_turn")
+        visit.put("tr-seconds", 1.0)
         visit.event("page_generate", "The sneaker turns.")
         assert visit.http.get(f"clips/{visit.clip()}/clip").content[4:8] == b"ftyp"
         troupe.process.send_signal(signal.SIGINT)

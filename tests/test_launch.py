@@ -38,6 +38,7 @@ SERVES = """
 def serve(host, port, share, browser, outputs, terms):
     print("serving", host, port, share, browser, outputs)
 """
+OWN_FOLDER = "[install]\nuser = true\nno-deps = true\n"  # a person's settings of pip
 RUNS = "import sys; print('RUN {name}', sys.argv[1:]); sys.exit({status})"
 
 
@@ -125,6 +126,15 @@ def ready(first_start, tmp_path: Path, wheels: Path, repo: Path) -> Copy:
     return Copy(folder, wheels, repo)
 
 
+@pytest.fixture
+def lacking(ready: Copy) -> Copy:
+    """As after the first half of a first start: .venv is there and works, and has nothing of the requirements."""
+    (ready.venv / launch.STAMP.name).unlink()
+    next(ready.venv.rglob("tiny.py")).unlink()
+    shutil.rmtree(next(ready.venv.rglob("troupe_tiny-*")))
+    return ready
+
+
 def link_or_copy(source: str, target: str) -> None:
     """pip's thousand files are only read: links save the disk some seconds."""
     if "pip" in Path(source).parts:
@@ -160,7 +170,8 @@ def test_the_python_inside_can_be_used_directly(ready):
 
 def test_pip_s_variables_cannot_send_the_requirements_elsewhere(fresh, tmp_path):
     places = {f"PIP_{name}": str(tmp_path / "elsewhere") for name in ("TARGET", "PREFIX", "ROOT")}
-    fresh.renders(**places, PIP_DRY_RUN="1", PIP_NO_DEPS="1", PIP_USER="1")
+    (tmp_path / "pip.conf").write_text(OWN_FOLDER)
+    fresh.renders(**places, PIP_DRY_RUN="1", PIP_NO_DEPS="1", PIP_USER="1", PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
     assert not (tmp_path / "elsewhere").exists()
     assert fresh.renders(PIP_FIND_LINKS="")[1] == ""
 
@@ -171,28 +182,28 @@ def test_each_of_pip_s_variables_is_taken_out_or_overruled(monkeypatch, option):
     assert pip_environment().get(f"PIP_{option}") == ("0" if option in ("DRY_RUN", "NO_DEPS", "USER") else None)
 
 
-def test_what_lies_on_python_s_path_does_not_count_as_installed(fresh, tmp_path, wheels):
+def test_what_lies_on_python_s_path_does_not_count_as_installed(lacking, tmp_path, wheels):
     with zipfile.ZipFile(next(wheels.glob("troupe_tiny-1.0*"))) as wheel:
         wheel.extractall(tmp_path / "path")
     make_wheel(wheels, "troupe-more", "1.0", "")
-    (fresh.folder / "requirements.txt").write_text("troupe-tiny>=1,<2\ntroupe-more\n")
-    fresh.renders(PYTHONPATH=str(tmp_path / "path"))
-    assert fresh.renders(PIP_FIND_LINKS="")[1] == ""
+    (lacking.folder / "requirements.txt").write_text("troupe-tiny>=1,<2\ntroupe-more\n")
+    lacking.renders(PYTHONPATH=str(tmp_path / "path"))
+    assert lacking.renders(PIP_FIND_LINKS="")[1] == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its user folder is elsewhere")
-def test_pip_s_own_settings_that_send_them_elsewhere_are_named_and_nothing_stays_broken(fresh, tmp_path):
+def test_pip_s_own_settings_that_send_them_elsewhere_are_named_and_nothing_stays_broken(lacking, tmp_path):
     (tmp_path / "pip.conf").write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\nuser = false\n")
-    done = fresh.run("render", PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+    done = lacking.run("render", PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
     assert done.returncode == 1
     assert "a setting of pip's sends it elsewhere" in done.stderr
-    assert not (fresh.venv / launch.STAMP.name).exists()
-    fresh.renders()
+    assert not (lacking.venv / launch.STAMP.name).exists()
+    lacking.renders()
 
 
-def test_pip_s_settings_for_the_user_s_own_folder_do_no_harm(fresh, tmp_path):
-    (tmp_path / "pip.conf").write_text("[install]\nuser = true\nno-deps = true\n")
-    fresh.renders(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+def test_pip_s_settings_for_the_user_s_own_folder_do_no_harm(lacking, tmp_path):
+    (tmp_path / "pip.conf").write_text(OWN_FOLDER)
+    lacking.renders(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
 
 
 @pytest.mark.parametrize("options", [["-P"], ["-I"], []])

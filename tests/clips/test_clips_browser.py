@@ -23,7 +23,7 @@ from app.server import House
 from engine.media.video import write_video
 from engine.scene.scene import Video
 from tests.clips_room import Gate
-from tests.live import Live, serving
+from tests.live import Live, forget, serving
 
 LONG = 120_000  # milliseconds: CI shares two cores
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,18 +84,27 @@ def live(tmp_path_factory: pytest.TempPathFactory, gate: Gate, houses: list[Hous
             gate.open.set()
 
 
+@pytest.fixture(scope="module")
+def tab(tab: Any) -> Any:
+    tab.context.add_init_script(BEGUN)
+    return tab
+
+
 @pytest.fixture
-def context(browser: Any, gate: Gate) -> Iterator[Any]:
+def context(tab: Any, live: Live, gate: Gate) -> Iterator[Any]:
     """A browser without memories; its pages must end without an error of their scripts."""
     gate.open.set()
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
-    context.add_init_script(BEGUN)
+    tab.set_viewport_size({"width": 1280, "height": 860})
     faults: list[str] = []
-    context.on("weberror", lambda fault: faults.append(str(fault.error)))
-    context.set_default_timeout(LONG)
-    yield context
+
+    def at_error(fault: Any) -> None:
+        faults.append(str(fault.error))
+
+    tab.context.on("weberror", at_error)
+    yield tab.context
     gate.open.set()
-    context.close()
+    tab.context.remove_listener("weberror", at_error)
+    forget(tab, live.url)
     assert faults == []
 
 
@@ -112,16 +121,15 @@ def no_clips(live: Live, houses: list[House], gate: Gate) -> None:
 
 
 @pytest.fixture
-def page(context: Any, live: Live, tmp_path: Path) -> Any:
+def page(context: Any, tab: Any, live: Live, tmp_path: Path) -> Any:
     """The Create page with one character on its desk."""
-    return desk(context, live.url, tmp_path)
+    return desk(tab, live.url, tmp_path)
 
 
-def desk(context: Any, url: str, folder: Path, name: str = "mia") -> Any:
+def desk(page: Any, url: str, folder: Path, name: str = "mia") -> Any:
     picture = Image.new("RGBA", (120, 160), (0, 0, 0, 0))
     ImageDraw.Draw(picture).ellipse((30, 20, 90, 150), fill=(200, 60, 60, 255))
     picture.save(folder / f"{name}.png")
-    page = context.new_page()
     page.goto(url)
     page.locator(".tr-preset").first.wait_for()
     page.locator("#tr-prompt textarea:not([disabled])").wait_for()
@@ -353,7 +361,12 @@ def test_a_tab_that_is_looked_at_again_shows_what_another_one_has_started(page, 
 
 def test_the_end_is_told_in_a_hidden_tab_to_who_has_asked_and_to_nobody_else(page, gate):
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/state" in request.url else None)
+
+    def hear(request: Any) -> None:
+        if "/state" in request.url:
+            asked.append(request.url)
+
+    page.on("request", hear)
     page.evaluate(TOLD)
     for wanted in (False, True):
         gate.open.clear()
@@ -374,6 +387,7 @@ def test_the_end_is_told_in_a_hidden_tab_to_who_has_asked_and_to_nobody_else(pag
         made(page)
         assert page.evaluate("said") == (["Your clip is done."] if wanted else [])
         assert bool(asked) is wanted
+    page.remove_listener("request", hear)
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(page, no_clips, gate):
@@ -451,7 +465,7 @@ def test_a_clip_that_was_cut_off_when_troupe_was_killed_is_found_and_goes_on(bro
     context.set_default_timeout(LONG)
     running = Server(outputs, port)
     try:
-        page = desk(context, running.url, tmp_path)
+        page = desk(context.new_page(), running.url, tmp_path)
         generate(page)
         page.locator('#tr-progress [data-state="running"]').wait_for()
         running.kill()

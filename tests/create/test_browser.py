@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from app import server
 from app.jobs.queue import STOPPED, JobQueue
 from app.server import House
 from engine.media.video import read_frames, read_scene
-from tests.live import OPEN, Live, serving, upload
+from tests.live import OPEN, Live, forget, serving, upload
 
 LONG = 120_000  # milliseconds: CI shares two cores
 CUT_OFF = re.compile(r"AbortError|Connection errored out|BrokenConnectionError")
@@ -33,15 +35,41 @@ def houses() -> list[House]:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, houses: list[House]) -> Iterator[Live]:
+def on_air() -> threading.Event:
+    """While it is cleared, no clip is heard of further than its first word: however short, it is under way."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, houses: list[House], on_air: threading.Event) -> Iterator[Live]:
     def open_house(outputs: Path, really: Callable = server.open_house) -> House:
         houses.append(really(outputs))
         return houses[-1]
 
+    def engine_of(outputs: Path, really: Callable = server._engine_of) -> Any:
+        engine = really(outputs)
+        engine.render = partial(heard_on_air, engine.render, on_air)
+        return engine
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(server, "open_house", open_house)
+        patched.setattr(server, "_engine_of", engine_of)
         with serving(tmp_path_factory.mktemp("outputs")) as found:
             yield found
+            on_air.set()
+
+
+def heard_on_air(render: Callable, on_air: threading.Event, request: Any, on_progress: Callable, stop: Callable) -> Any:
+    """Make a clip, and wait after each word of it until `on_air` is set."""
+
+    def tell(progress: Any) -> None:
+        on_progress(progress)
+        while not on_air.wait(0.01) and not stop():
+            pass
+
+    return render(request, tell, stop)
 
 
 @pytest.fixture
@@ -81,21 +109,29 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Any, live: Live) -> Iterator[Visit]:
-    """A page in a browser of its own (no memory of other tests), which must end without an error of its script."""
-    context = browser.new_context(viewport={"width": 1280, "height": 860})
-    context.set_default_timeout(LONG)
-    page = context.new_page()
+def visit(tab: Any, live: Live, on_air: threading.Event) -> Iterator[Visit]:
+    """A page in a browser without a memory of other tests, which must end without an error of its script."""
     faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+
+    def at_error(error: Any) -> None:
+        faults.append(str(error))
+
+    def at_word(said: Any) -> None:
+        if said.type == "error":
+            faults.append(said.text)
+
+    tab.on("pageerror", at_error)
+    tab.on("console", at_word)
     before = set((live.outputs / "desks").iterdir())
-    page.goto(live.url)
-    page.locator(".tr-preset").first.wait_for()
-    page.locator(OPEN).wait_for()
+    tab.goto(live.url)
+    tab.locator(".tr-preset").first.wait_for()
+    tab.locator(OPEN).wait_for()
     (desk,) = set((live.outputs / "desks").iterdir()) - before
-    yield Visit(page, desk, faults)
-    context.close()
+    yield Visit(tab, desk, faults)
+    on_air.set()
+    tab.remove_listener("pageerror", at_error)
+    tab.remove_listener("console", at_word)
+    forget(tab, live.url)
     assert faults == []
 
 
@@ -184,6 +220,7 @@ def test_one_click_and_generate_give_a_clip_that_really_plays(page, jobs):
 
 def test_a_clip_that_cannot_be_shown_says_why_and_is_shown_when_it_can_be(visit, page, jobs):
     pick(page, "Product hero turn")
+    seconds(visit, 1)
     generate(page)
     clip, again = newest_clip(jobs), page.get_by_role("button", name="Try again")
     whole, away = clip.read_bytes(), clip.with_suffix(".away")
@@ -208,8 +245,9 @@ def test_a_clip_that_cannot_be_shown_says_why_and_is_shown_when_it_can_be(visit,
     visit.faults[:] = [said for said in visit.faults if "404" not in said]  # the one that was moved
 
 
-def test_nothing_jumps_when_the_next_clip_arrives(page):
+def test_nothing_jumps_when_the_next_clip_arrives(visit, page):
     pick(page, "Product hero turn")
+    seconds(visit, 1)
     first = generate(page)
     page.evaluate(
         "() => { const place = document.querySelector('.tr-film'); window.film = place.querySelector('video');"
@@ -230,13 +268,18 @@ def test_a_preset_is_told_before_the_generate_that_was_pressed_right_after_it(pa
     page.locator("#tr-generate:not([disabled])").wait_for()
     handlers = {number: fn.api_name for number, fn in live.blocks.fns.items()}
     told: list[str] = []
-    page.on("request", lambda each: "/queue/join" in each.url
-            and told.append(handlers[each.post_data_json["fn_index"]]))  # fmt: skip
+
+    def hear(each: Any) -> None:
+        if "/queue/join" in each.url:
+            told.append(handlers[each.post_data_json["fn_index"]])
+
+    page.on("request", hear)
     page.evaluate(
         "[[...document.querySelectorAll('.tr-preset')].find((card) => card.innerText.includes('Neon night')),"
         " document.querySelector('#tr-generate')].forEach((each) => each.click())"
     )
     page.locator("#tr-video video").wait_for(state="attached")
+    page.remove_listener("request", hear)
     assert [each for each in told if each in ("page_choose", "page_generate")] == ["page_choose", "page_generate"]
 
 
@@ -249,6 +292,7 @@ def test_an_upload_shows_its_cut_out_and_a_drag_on_the_stage_changes_the_clip(vi
     page.locator("#tr-lock input").check()
     page.locator("#tr-prompt textarea").fill("Dancer stands in the street.")
     visit.until_sheet(prompt="Dancer stands in the street.", keep_seed=True)
+    seconds(visit, 1)
     generate(page)
     first = next(read_frames(newest_clip(jobs)))
 
@@ -322,17 +366,20 @@ def test_stop_ends_the_job_in_the_middle_and_keeps_the_cast(visit, page, jobs):
     page.locator("#tr-generate:not([disabled])").wait_for()
 
 
-def test_a_refresh_in_the_middle_finds_the_job_and_the_whole_desk_again(visit, page):
+def test_a_refresh_in_the_middle_finds_the_job_and_the_whole_desk_again(visit, page, on_air):
     pick(page, "Performance wide")
-    seconds(visit, 20)
+    seconds(visit, 2)
     prompt = page.locator("#tr-prompt textarea").input_value()
+    on_air.clear()
     page.get_by_role("button", name="Generate", exact=True).click()
     page.locator('#tr-progress [role="progressbar"]').wait_for()
     visit.reload()
     page.locator(".tr-card").first.wait_for()
     page.locator(OPEN).wait_for()
     assert page.locator("#tr-prompt textarea").input_value() == prompt
-    page.wait_for_function("document.querySelector('#tr-video video')?.duration > 19.5")
+    page.locator('#tr-progress [role="progressbar"]').wait_for()
+    on_air.set()
+    page.wait_for_function("Math.abs(document.querySelector('#tr-video video')?.duration - 2) < 0.3")
 
 
 def test_a_second_tab_of_the_same_browser_sees_the_same_desk(page, live, photos):
@@ -445,6 +492,7 @@ def test_a_seed_that_was_typed_is_the_seed_that_is_used_once(visit, page, jobs):
     page.locator("#tr-seed input").fill("777")
     page.locator("#tr-seed input").press("Tab")
     visit.until_sheet(seed=777, fresh_seed=True)
+    seconds(visit, 1)
     generate(page)
     assert read_scene(newest_clip(jobs)).sampling.seed == 777
     generate(page)

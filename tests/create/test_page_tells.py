@@ -12,16 +12,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.live import OPEN, Live, serving, upload
+from app import server
+from tests.clips_room import Gate
+from tests.live import OPEN, Live, forget, serving, upload
 from tests.served import hero
 
 LONG = 120_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with serving(tmp_path_factory.mktemp("outputs")) as found:
-        yield found
+def gate() -> Iterator[Gate]:
+    """An engine of small clips; what is under way stays so while it is shut."""
+    found = Gate()
+    found.open.set()
+    yield found
+    found.open.set()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, gate: Gate) -> Iterator[Live]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(server, "_engine_of", lambda outputs: gate)
+        with serving(tmp_path_factory.mktemp("outputs")) as found:
+            yield found
 
 
 @pytest.fixture
@@ -33,11 +46,11 @@ def context(browser: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(context: Any, live: Live) -> Any:
-    page = context.new_page()
-    page.goto(live.url)
-    page.locator(OPEN).wait_for()
-    return page
+def page(tab: Any, live: Live) -> Iterator[Any]:
+    tab.goto(live.url)
+    tab.locator(OPEN).wait_for()
+    yield tab
+    forget(tab, live.url)
 
 
 @pytest.fixture
@@ -51,22 +64,26 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "mia.png"
 
 
-def slow_line(page: Any, bytes_per_second: int) -> Any:
-    line = page.context.new_cdp_session(page)
+def slow_page(context: Any, live: Live, bytes_per_second: int) -> Any:
+    """A page, in a tab of its own, that sends no faster than that."""
+    page = context.new_page()
+    page.goto(live.url)
+    page.locator(OPEN).wait_for()
+    line = context.new_cdp_session(page)
     line.send("Network.enable")
     line.send(
         "Network.emulateNetworkConditions",
         {"offline": False, "latency": 20, "downloadThroughput": 10**7, "uploadThroughput": bytes_per_second},
     )
-    return line
+    return page
 
 
 # ---------------------------------------------------------------------------
 # Pictures on their way
 
 
-def test_a_picture_shows_itself_at_once_and_tells_how_far_it_is(page, photo, tmp_path):
-    slow_line(page, 150_000)
+def test_a_picture_shows_itself_at_once_and_tells_how_far_it_is(context, live, photo, tmp_path):
+    page = slow_page(context, live, 150_000)
     upload(page, "character", photo, hero(tmp_path / "ann.png"))
     coming = page.locator(".tr-character .tr-coming")
     coming.nth(1).wait_for()
@@ -82,8 +99,8 @@ def test_a_picture_shows_itself_at_once_and_tells_how_far_it_is(page, photo, tmp
     assert [each.input_value() for each in page.locator(".tr-character .tr-name").all()] == ["Mia", "Ann"]
 
 
-def test_a_picture_on_its_way_can_be_called_back_and_the_next_one_comes(page, photo, tmp_path):
-    slow_line(page, 40_000)
+def test_a_picture_on_its_way_can_be_called_back_and_the_next_one_comes(context, live, photo, tmp_path):
+    page = slow_page(context, live, 40_000)
     upload(page, "object", photo, hero(tmp_path / "cup.png"))
     page.locator(".tr-coming .tr-note", has_text="On its way · ").first.wait_for()
     page.get_by_role("button", name="Do not bring mia.png").click()
@@ -156,8 +173,8 @@ def test_the_focus_stays_with_its_control_when_pictures_arrive(page, tmp_path):
     assert page.evaluate("document.activeElement.dataset.role") == "character"
 
 
-def test_leaving_while_a_picture_is_on_its_way_is_asked_about(page, photo):
-    slow_line(page, 20_000)
+def test_leaving_while_a_picture_is_on_its_way_is_asked_about(context, live, photo):
+    page = slow_page(context, live, 20_000)
     page.locator("#tr-board, .tr-board").first.click()  # a browser asks only who has touched the page
     upload(page, "character", photo)
     page.locator(".tr-coming .tr-note", has_text="On its way · ").wait_for()
@@ -223,7 +240,7 @@ def test_who_is_not_dragged_stays_where_they_are_on_the_stage_and_in_the_clip(pa
 # A clip that is ready
 
 
-def test_a_clip_that_ends_out_of_sight_is_announced_on_a_phone(browser, live, tmp_path):
+def test_a_clip_that_ends_out_of_sight_is_announced_on_a_phone(browser, live, gate, tmp_path):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     context.set_default_timeout(LONG)
     try:
@@ -232,14 +249,14 @@ def test_a_clip_that_ends_out_of_sight_is_announced_on_a_phone(browser, live, tm
         page.locator(OPEN).wait_for()
         upload(page, "character", hero(tmp_path / "mia.png"))
         page.locator(".tr-character .tr-card").wait_for()
-        page.locator("#tr-seconds input[type=number]").fill("12")
-        page.locator("#tr-seconds input[type=number]").press("Enter")
-        page.wait_for_timeout(300)
+        gate.open.clear()
         page.get_by_role("button", name="Generate", exact=True).click()
         page.locator("#tr-progress [role=progressbar]").wait_for()
         page.reload()
         page.locator(OPEN).wait_for()
+        page.locator("#tr-progress [role=progressbar]").wait_for()
         page.evaluate("scrollTo(0, 0)")
+        gate.open.set()
         page.get_by_role("button", name="Your clip is ready. Show it").click()
         page.wait_for_function(
             "() => { const box = document.querySelector('#tr-video video').getBoundingClientRect();"
@@ -250,6 +267,7 @@ def test_a_clip_that_ends_out_of_sight_is_announced_on_a_phone(browser, live, tm
         page.locator("#tr-video video").wait_for(state="attached")
         assert page.locator(".tr-ready").count() == 0
     finally:
+        gate.open.set()
         context.close()
 
 

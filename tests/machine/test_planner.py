@@ -53,7 +53,9 @@ def a_scene():
 @pytest.fixture
 def desk(tmp_path):
     desk = Desks(tmp_path / "desks").new()
-    Image.new("RGB", (64, 48), "red").save(tmp_path / "cup.png")
+    cup = Image.new("RGBA", (64, 48))
+    cup.paste("red", (20, 10, 44, 40))  # it brings its own cut-out: no model has to find one
+    cup.save(tmp_path / "cup.png")
     desk.add("object", tmp_path / "cup.png", "cup")
     desk.put("engine", "a2")
     return desk
