@@ -15,18 +15,23 @@ import ctypes
 import types
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanEncoder3d
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, is_traceable_wrapper_subclass
+from transformers.models.umt5.modeling_umt5 import UMT5Block
 
-from engine.a2 import moving, recipe, sampling
+from engine.a2 import chunking, moving, recipe, sampling
 from engine.a2.checkpoint import BLOCKS, Checkpoint
 from engine.a2.compute import Compute
+from engine.a2.geometry import ClipSize
+from engine.a2.options import A2Options
 from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 from engine.memory import slabs
 from engine.memory.copies import PlainCopies
@@ -34,6 +39,7 @@ from engine.memory.ledger import Held, Ledger
 from engine.memory.loading import _stays_float32
 from engine.memory.quantize import as_weight, quantised_weights, stored_type
 from tests.peak import FusedAttention
+from tests.tiny import TRIO, a_scene, members_of
 
 CARD, HOST = torch.device("cuda", 0), torch.device("cpu")
 _CPU, _CUDA, _META = 0, 1, 14  # c10::DeviceType
@@ -258,3 +264,68 @@ def _module_to(module: torch.nn.Module, *args: Any, **how: Any) -> torch.nn.Modu
 def _moved(tensor: Any, device: torch.device) -> Any:
     moved = tensor.detach().to(device)
     return torch.nn.Parameter(moved, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else moved
+
+
+# ---------------------------------------------------------------------------
+# Clips
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_LATENTS = 3  # that are decoded: memory does not grow with a clip's length
+
+
+def compute_of(options: A2Options) -> Compute:
+    """Return how the options compute on a card of today."""
+    if options.precision in ("int8", "fp8"):
+        return Compute(CARD, torch.bfloat16, options.precision)
+    return Compute(CARD, _DTYPES[options.precision or "bf16"])
+
+
+def clips(patch: Any, options: A2Options, clip: ClipSize, layers: int | None = 2, card: int | None = None) -> Card:
+    """Make two clips one after the other, with other prompts and casts; return what was seen."""
+    patch.setattr(recipe, "_identity", lambda _: [])
+    with fake_card(patch, layers, card) as seen:
+        checkpoint = fake_checkpoint(compute_of(options), layers)
+        for number, cast in enumerate((TRIO[1:], TRIO)):
+            scene = a_scene(
+                cast, prompt=f"{number}",
+                video={"width": clip.width, "height": clip.height, "frames": clip.frames, "trim_head": 0},
+                sampling={"steps": clip.steps, "guidance": clip.guidance},
+            )  # fmt: skip
+            shot = recipe.shoot(scene, members_of(scene), options, loaded=checkpoint)
+            for _ in range(4 * _LATENTS - 3):
+                next(shot.frames)
+            shot.frames.close()
+    return seen
+
+
+def shortened(patch: Any) -> None:
+    """Compute only what differs in memory: the first two of a model's blocks, and of each shape the encoder's first
+    three pieces. The others are like them."""
+    blocks: dict[type, list[object]] = {}
+
+    def first(block: object) -> bool:
+        known = blocks.setdefault(type(block), [])
+        if block not in known and len(known) < 2:
+            known.append(block)
+        return block in known
+
+    def only_first(kind: type, name: str, instead: Callable[..., object], of: Callable[..., object]) -> None:
+        compute = getattr(kind, name)
+        patch.setattr(
+            kind, name, lambda it, x, *how, **more: (compute if first(of(it)) else instead)(it, x, *how, **more)
+        )
+
+    only_first(WanTransformerBlock, "forward", lambda _, x, *__, **___: x, lambda it: it)
+    only_first(chunking._Block, "__call__", lambda _, x, *__, **___: x, lambda it: it.block)
+    only_first(UMT5Block, "forward", lambda _, x, *__, **___: x, lambda it: it)
+    encode, came = WanEncoder3d.forward, dict[torch.Size, list[torch.Size]]()
+
+    def encoded(encoder: Any, x: torch.Tensor, *how: Any, **more: Any) -> torch.Tensor:
+        shapes = came.setdefault(x.shape, [])
+        if len(shapes) < 3:
+            out = encode(encoder, x, *how, **more)
+            shapes.append(out.shape)
+            return out
+        return x.new_empty(shapes[0])
+
+    patch.setattr(WanEncoder3d, "forward", encoded)

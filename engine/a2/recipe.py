@@ -26,7 +26,7 @@ from engine.a2.moving import ComponentMover, settings_of
 from engine.a2.notices import notices_of
 from engine.a2.options import A2Options, as_run, of_the_model
 from engine.a2.phases import PhaseName, where
-from engine.a2.plan.course import COMPONENTS, Course
+from engine.a2.plan.course import Course
 from engine.a2.plan.fallbacks import tiling_of
 from engine.a2.plan.sizes import ComponentSizes
 from engine.a2.preview import LivePreview
@@ -35,7 +35,7 @@ from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.disk.walk import files_below
 from engine.memory.card import claim
-from engine.memory.host import physical_memory
+from engine.memory.host import own_bytes, physical_memory
 from engine.memory.ledger import Ledger
 from engine.memory.shortage import Shortage, give_back, is_shortage, measure
 from engine.scene.cast import Member
@@ -238,7 +238,8 @@ def _course(
     on_load = partial(callbacks.tell, "loading")
     mover = ComponentMover(checkpoint, settings, adapters, on_load, callbacks.stop, attempt.loading)
     (_, free), device = physical_memory(), checkpoint.compute.device
-    host = free[0] + sum(mover.held(name).host for name in COMPONENTS) if free[0] is not None else None
+    # What mapped files hold counts as free there already, and what is our own can be had again.
+    host = free[0] + own_bytes() if free[0] is not None else None
     sizes = ComponentSizes(checkpoint.shapes, clip, settings)
     return Course(Ledger(claim(device), host), mover, sizes, settings.together, attempt.alone)
 

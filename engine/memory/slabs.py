@@ -3,8 +3,8 @@
 A block's bytes wait in a slab on the host, so that it is one copy, or in the mapped file that they were read from
 (homes.py). The device has two slots of a block's size, and a block's tensors are views of its slot from the beginning
 to the end: nothing is allocated and nothing is pointed elsewhere while the model runs. Whenever a block is done, its
-slot is refilled with the block that uses the slot next; after the last blocks these are the first ones of the next
-forward. Two events a slot say when it is filled (`ready`) and when it may be overwritten (`free`); the device waits for
+slot is refilled with the block that uses the slot next (slots.py); after the last blocks these are the first ones of
+the next forward. Two events a slot say when it is filled (`ready`) and when it may be overwritten (`free`); the device waits for
 them, the host does not.
 
 Blocks may be left out or come in any order, as step caches do it: what a slot does not hold is fetched when it is
@@ -18,10 +18,7 @@ nothing, and its hooks add 6 ms to a forward of ten blocks, leaf by leaf 12, whe
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +26,7 @@ import torch
 from engine.memory.copies import CudaCopies, PlainCopies, copies_for
 from engine.memory.homes import IN_MEMORY, Home, Waiting
 from engine.memory.layout import Layout, lay_out
+from engine.memory.slots import Slots
 from engine.memory.staging import Staging
 from engine.memory.streamed import Streamed, check_unwrapped
 
@@ -40,16 +38,6 @@ def interleave(count: int, resident: int) -> tuple[int, ...]:
     too, and with the first among them, which every step cache computes."""
     resident = min(resident, count)
     return tuple(index * count // resident for index in range(resident))
-
-
-@dataclass
-class _Slot:
-    buffer: torch.Tensor  # empty while parked
-    ready: Any
-    free: Any
-    holds: int | None = None  # the block whose copy was asked for last
-    computing: int | None = None
-    passage: Future[None] | None = None  # a copy that goes through the staging thread
 
 
 class Slabs:
@@ -84,9 +72,7 @@ class Slabs:
         self._forwards: list[tuple[torch.nn.Module, Streamed]] = []
         self._homes: list[Home] = []  # of the blocks
         self._rest: Home | None = None  # what is in none of them
-        self._slots: list[_Slot] = []
-        self._slot_of: dict[int, _Slot] = {}  # by a block that streams
-        self._staging: Staging | None = None
+        self._slots = Slots(copies)
         self._hook: Any = None
         self._refused = False  # the system: to pin more
         self._open, self.parked, self._lent = True, False, False
@@ -102,9 +88,10 @@ class Slabs:
                         on_block(index, len(layouts))
                     self._homes.append(self._stay(layout) if index in self.resident else self._wait(index, layout))
             for index, block in enumerate(blocks):
-                block.forward = Streamed(self.in_place, index, block.forward)
+                block.forward = Streamed(self._slots.in_place, index, block.forward)
                 self._forwards.append((block, block.forward))
-            self._fill()
+            self._slots.serve(self._homes)
+            self._slots.fill()
             self._hook = model.register_forward_pre_hook(lambda *_: self.unpark())
         except BaseException:
             self.close(restore=False)
@@ -124,8 +111,8 @@ class Slabs:
         self._open = False
         if self._hook is not None:
             self._hook.remove()
-        if self._staging is not None:
-            self._staging.close()
+        if self._slots.staging is not None:
+            self._slots.staging.close()
         self._copies.drain()
         for block, forward in self._forwards:
             forward.in_place = None
@@ -134,18 +121,19 @@ class Slabs:
         with torch.inference_mode(False), torch.no_grad():
             for home in self._all_homes():
                 home.leave(self._copies, restore)
-        self._homes, self._rest, self._slots, self._slot_of, self._forwards = [], None, [], {}, []
+        self._slots.drop()
+        self._homes, self._rest, self._forwards = [], None, []
         self._copies.close()
 
     @property
     def device_bytes(self) -> int:
         kept = sum(home.kept.numel() for home in self._all_homes() if home.kept is not None)
-        return kept + sum(slot.buffer.numel() for slot in self._slots)
+        return kept + self._slots.nbytes
 
     @property
     def host_bytes(self) -> int:
         slabs = sum(home.slab.numel() for home in self._all_homes() if home.slab is not None)
-        return slabs + (self._staging.nbytes if self._staging is not None else 0)
+        return slabs + (self._slots.staging.nbytes if self._slots.staging is not None else 0)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -180,15 +168,12 @@ class Slabs:
         raised and everything stays as it was."""
         if not self._open or self.parked:
             return
-        self._settle()
+        self._slots.settle()
         with torch.inference_mode(False), torch.no_grad():
             self._make_slabs([home for home in self._all_homes() if home.kept is not None and home.origin is None])
             for home in self._all_homes():
                 home.give_up()
-            for slot in self._slots:
-                slot.buffer = slot.buffer.new_empty(0)
-            for index in self._slot_of:
-                self._homes[index].layout.hollow()
+            self._slots.park()
         self.parked, self._lent = True, False
         self._copies.give_back()
 
@@ -197,17 +182,13 @@ class Slabs:
         if not (self.parked or self._lent):
             return
         with torch.inference_mode(False), torch.no_grad():
-            slots = [self._copies.allocate(self._slot_size) for _ in self._slots] if self.parked else []
+            room = self._slots.room() if self.parked else []
             staying = [self._homes[index] for index in self.resident] + ([self._rest] if self._rest else [])
             self._keep([home for home in staying if home.kept is None])
-            for slot, buffer in zip(self._slots, slots, strict=False):
-                slot.buffer = buffer
-                self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
-            if slots:
-                for index, slot in self._slot_of.items():
-                    self._homes[index].layout.show(slot.buffer)
+            if self.parked:
+                self._slots.unpark(room)
         self.parked = self._lent = False
-        self._fill()
+        self._slots.fill()
 
     def rearrange(self, resident: int, waiting: Waiting | None = None) -> None:
         """Let another number of blocks stay on the device, or the others wait elsewhere. The model must not run
@@ -215,7 +196,7 @@ class Slabs:
         wanted, waiting = interleave(len(self._homes), resident), waiting or self.waiting
         if wanted == self.resident and waiting == self.waiting:
             return
-        self._settle()
+        self._slots.settle()
         self.waiting = waiting
         self._make_ring()
         with torch.inference_mode(False), torch.no_grad():
@@ -223,7 +204,8 @@ class Slabs:
             self._make_slabs([self._homes[index] for index in leaving if self._homes[index].origin is None])
             for index in leaving:
                 self._homes[index].give_up()
-            self._slots, self._slot_of, self.resident = [], {}, wanted
+            self._slots.drop()
+            self.resident = wanted
             self._copies.give_back()
             self._make_slots([home.nbytes for home in self._homes])
             for index, home in enumerate(self._homes):
@@ -231,14 +213,14 @@ class Slabs:
                     self._keep([home] if home.kept is None else [])
                 if index in wanted or (index not in self._in_slabs and home.origin is not None):
                     home.drop_slab(self._copies)
-            for index in self._slot_of:
+            for index in self._slots.blocks:
                 home = self._homes[index]
                 self._make_slabs([home] if index in self._in_slabs else [])
                 self._pin(home)
-                home.layout.show(self._slot_of[index].buffer)
+                home.layout.show(self._slots.buffer_of(index))
         self.parked = self._lent = False
         self._keep_rest()
-        self._fill()
+        self._slots.fill()
 
     def _keep_rest(self) -> None:
         if self._rest is not None and self._rest.kept is None:
@@ -275,24 +257,13 @@ class Slabs:
     def _make_ring(self) -> None:
         """Have the buffers through which blocks go that the card cannot read by itself, before anything is pinned."""
         reads = self._copies.reads_anything or (self.waiting.host == "pinned" and self.waiting.in_memory is None)
-        if not reads and self._staging is None:
-            self._staging = Staging(self._copies)
+        if not reads and self._slots.staging is None:
+            self._slots.staging = Staging(self._copies)
 
     def _make_slots(self, sizes: Sequence[int]) -> None:
         streamed = [index for index in range(len(sizes)) if index not in self.resident]
-        self._slot_size = max((sizes[index] for index in streamed), default=0)
-        self._slots = [
-            _Slot(self._copies.allocate(self._slot_size), self._copies.event(), self._copies.event())
-            for _ in streamed[:2]
-        ]
-        for slot in self._slots:
-            self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
-        self._slot_of = {index: self._slots[rank % 2] for rank, index in enumerate(streamed)}
+        self._slots.make({index: sizes[index] for index in streamed})
         self._in_slabs = {streamed[rank] for rank in interleave(len(streamed), self._room_for(len(streamed)))}
-        self._next: dict[int, int] = {}  # the block that uses a block's slot after it
-        for first in range(len(self._slots)):
-            users = streamed[first::2]
-            self._next.update(zip(users, [*users[1:], users[0]], strict=True))
 
     def _room_for(self, streamed: int) -> int:
         """Return how many of so many streamed blocks wait in memory; the others in the file."""
@@ -309,7 +280,7 @@ class Slabs:
 
     def _wait(self, index: int, layout: Layout) -> Home:
         """Put a block where it waits, and show it in its slot."""
-        home, slot = Home(layout, self.waiting.on_disk), self._slot_of[index].buffer
+        home, slot = Home(layout, self.waiting.on_disk), self._slots.buffer_of(index)
         if index not in self._in_slabs:
             layout.show(slot)
             return home
@@ -324,75 +295,8 @@ class Slabs:
             return
         home.pinned = self._copies.pin(home.slab)
         if not home.pinned:
-            self._refused, self._staging = True, self._staging or Staging(self._copies)
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # Running
-
-    @contextlib.contextmanager
-    def in_place(self, index: int) -> Iterator[None]:
-        """Wait until block `index` is in its slot; on exit mark the slot free and prefetch the block that uses it next.
-        Does nothing for a block that stays. Raises RuntimeError where another block computes in the slot."""
-        slot = self._slot_of.get(index)
-        if slot is None:
-            yield
-            return
-        if slot.computing is not None:
-            raise RuntimeError(f"block {index} was called while block {slot.computing} computes in the same slot")
-        self._load(index)
-        self._arrive(slot)
-        self._copies.wait(slot.ready)
-        slot.computing = index
-        try:
-            yield
-        finally:
-            slot.computing = None
-            self._copies.mark_computed(slot.free)
-            self._load(self._next[index])
-
-    def _fill(self) -> None:
-        """Start copying the first block of each slot."""
-        for index in list(self._slot_of)[: len(self._slots)]:
-            self._load(index)
-
-    def _settle(self) -> None:
-        """Wait for all copies, and forget what the slots hold."""
-        for slot in self._slots:
-            self._arrive(slot)
-            slot.holds = None
-        self._copies.drain()
-
-    def _load(self, index: int) -> None:
-        """Start copying a block into its slot, unless it is there or on its way."""
-        slot, home = self._slot_of[index], self._homes[index]
-        if slot.holds == index:
-            return
-        if slot.passage is not None and not slot.passage.cancel():  # a block that was skipped meanwhile
-            self._arrive(slot)
-        slot.holds, slot.passage = None, None
-        target, pieces = slot.buffer[: home.nbytes], home.pieces()
-        if home.pinned or self._copies.reads_anything:
-            for start, piece in pieces:
-                self._copies.copy(target[start : start + piece.numel()], piece, slot.free)
-            self._copies.mark_copied(slot.ready)
-        else:
-            assert self._staging is not None
-            slot.passage = self._staging.submit(target, pieces, slot.free, slot.ready)
-        slot.holds = index
-
-    def _arrive(self, slot: _Slot) -> None:
-        """Wait until the staging thread has handed the slot's copy to the device; raise here what went wrong there."""
-        passage = slot.passage
-        if passage is None:
-            return
-        try:
-            passage.result()
-        except BaseException:
-            slot.holds = None
-            if passage.done():  # else a signal ended the waiting, and the thread still copies
-                slot.passage = None
-            raise
-        slot.passage = None
+            self._refused = True
+            self._slots.staging = self._slots.staging or Staging(self._copies)
 
 
 def stream_blocks(

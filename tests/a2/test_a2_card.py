@@ -10,14 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (requirements-a2.txt)")
 
-from collections.abc import Callable
 
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanEncoder3d
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
-from transformers.models.umt5.modeling_umt5 import UMT5Block
-
-from engine.a2 import chunking, moving, recipe
-from engine.a2.compute import Compute
+from engine.a2 import moving
 from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import make_plan
@@ -26,47 +20,19 @@ from engine.a2.plan.stages import PlannedClip, rehearse
 from engine.memory.card import CONTEXT
 from engine.memory.ledger import Held
 from engine.words import GIB
-from tests import fake_card
 from tests.a2.test_plan import hardware
-from tests.fake_card import CARD, Card, fake_checkpoint, lend_a_guard
-from tests.tiny import TRIO, a_scene, members_of
+from tests.fake_card import clips, compute_of, fake_checkpoint, lend_a_guard, shortened
 
 NO_GUARD = lend_a_guard()
 pytestmark = pytest.mark.skipif(bool(NO_GUARD), reason=NO_GUARD)
 
 PHASES = ("prompt", "references", "sampling", "decoding")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ENOUGH = Held(10**14, 10**14)
-_LATENTS = 3  # that are decoded where a clip's length does not matter: memory does not grow with it
-
-
-def clips(patch, options: A2Options, clip: ClipSize, layers: int | None = 2, card: int | None = None) -> Card:
-    """Make two clips one after the other, with other prompts and casts; return what was seen."""
-    precision = options.precision or "bf16"
-    quantised = precision if precision in ("int8", "fp8") else None
-    compute = Compute(CARD, DTYPES.get(precision, torch.bfloat16), quantised)
-    patch.setattr(recipe, "_identity", lambda _: [])
-    with fake_card.fake_card(patch, layers, card) as seen:
-        checkpoint = fake_checkpoint(compute, layers)
-        for number, cast in enumerate((TRIO[1:], TRIO)):
-            scene = a_scene(
-                cast, prompt=f"{number}",
-                video={"width": clip.width, "height": clip.height, "frames": clip.frames, "trim_head": 0},
-                sampling={"steps": clip.steps, "guidance": clip.guidance},
-            )  # fmt: skip
-            shot = recipe.shoot(scene, members_of(scene), options, loaded=checkpoint)
-            for _ in range(4 * _LATENTS - 3):
-                next(shot.frames)
-            shot.frames.close()
-    return seen
 
 
 def on_paper(options: A2Options, clip: ClipSize, layers: int | None, limits: Held = ENOUGH) -> dict[str, Held]:
     """Return what the plan says that each phase holds, without what the process itself takes."""
-    precision = options.precision or "bf16"
-    quantised = precision if precision in ("int8", "fp8") else None
-    compute = Compute(CARD, DTYPES.get(precision, torch.bfloat16), quantised)
-    checkpoint = fake_checkpoint(compute, layers)
+    checkpoint = fake_checkpoint(compute_of(options), layers)
     clip = replace(clip, step_cache=options.step_cache)
     ledger = rehearse(PlannedClip(checkpoint.shapes, clip), moving.settings_of(options, checkpoint, clip), limits)
     return {phase: ledger.peaks[phase] - Held(CONTEXT, PROCESS + CARD_PROCESS) for phase in PHASES}
@@ -107,39 +73,6 @@ def test_what_the_step_cache_keeps_was_planned_and_is_gone_before_decoding(monke
     without = on_paper(replace(options, step_cache=False), clip, 2)["sampling"]
     assert without.card < seen.peak("sampling").card <= foretold["sampling"].card
     assert seen.peak("decoding").card <= foretold["decoding"].card
-
-
-def shortened(patch) -> None:
-    """Compute only what differs in memory: the first two of a model's blocks, and of each shape the encoder's first
-    three pieces. The others are like them."""
-    blocks: dict[type, list[object]] = {}
-
-    def first(block: object) -> bool:
-        known = blocks.setdefault(type(block), [])
-        if block not in known and len(known) < 2:
-            known.append(block)
-        return block in known
-
-    def only_first(kind: type, name: str, instead: Callable[..., object], of: Callable[..., object]) -> None:
-        compute = getattr(kind, name)
-        patch.setattr(
-            kind, name, lambda it, x, *how, **more: (compute if first(of(it)) else instead)(it, x, *how, **more)
-        )
-
-    only_first(WanTransformerBlock, "forward", lambda _, x, *__, **___: x, lambda it: it)
-    only_first(chunking._Block, "__call__", lambda _, x, *__, **___: x, lambda it: it.block)
-    only_first(UMT5Block, "forward", lambda _, x, *__, **___: x, lambda it: it)
-    encode, came = WanEncoder3d.forward, dict[torch.Size, list[torch.Size]]()
-
-    def encoded(encoder, x, *how, **more):
-        shapes = came.setdefault(x.shape, [])
-        if len(shapes) < 3:
-            out = encode(encoder, x, *how, **more)
-            shapes.append(out.shape)
-            return out
-        return x.new_empty(shapes[0])
-
-    patch.setattr(WanEncoder3d, "forward", encoded)
 
 
 @pytest.mark.parametrize(("vram", "ram", "clip"), [

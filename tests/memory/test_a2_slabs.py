@@ -683,7 +683,7 @@ def test_a_late_copy_of_a_skipped_block_does_not_overwrite_the_one_that_came_ins
 
         def wait(self, event):
             if begun.is_set():  # whatever the thread still has to do comes between the copy and the computing
-                slabs._staging._thread.submit(int).result(60)
+                slabs._slots.staging._thread.submit(int).result(60)
             super().wait(event)
 
     cuda = FakeCuda(refuse_after=2)
