@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 
-DOWN, UP = "lora_down", "lora_up"  # what is computed beside a layer's weight: (rank, in) and (out, rank)
+DOWN, UP = "lora_down_", "lora_up_"  # what is computed beside a layer's weight, by number: (rank, in) and (out, rank)
 
 
 @dataclass(frozen=True)
@@ -133,37 +134,43 @@ def _beside(
     for name in changes.names:
         path, _, last = name.rpartition(".")
         module = transformer.get_submodule(path)
-        if last == "weight" and isinstance(module, torch.nn.Linear) and name not in changes.differences:
-            down, up = changes.factors(name)
-            like = module.bias if module.bias is not None else module.weight
-            yield _hook(module, down.to(like.device, like.dtype), up.to(like.device, like.dtype))
+        linear = last == "weight" and isinstance(module, torch.nn.Linear)
+        if linear and name not in changes.differences:
+            yield _hook(module, changes.pairs.pop(name))
         else:
             yield _replace(module, last, changes.fused(name, _stored(weights, name)), quantised)
 
 
-def _hook(module: Any, down: torch.Tensor, up: torch.Tensor) -> Callable[[], object]:
-    """Add `up down x` to what a linear layer computes. Both are buffers of the layer, and stream with its block."""
-    module.register_buffer(DOWN, down.contiguous(), persistent=False)
-    module.register_buffer(UP, up.contiguous(), persistent=False)
-    handle = module.register_forward_hook(_add)
+def _hook(module: Any, pairs: list[tuple[torch.Tensor, torch.Tensor, float]]) -> Callable[[], object]:
+    """Add each pair's `factor up down x` to what a linear layer computes. The matrices are buffers of the layer, and
+    stream with its block; as their file has them, unless the layer computes with less."""
+    like = module.bias if module.bias is not None else module.weight
+    for number, (down, up, _) in enumerate(pairs):
+        for name, matrix in ((DOWN, down), (UP, up)):
+            dtype = matrix.dtype if matrix.dtype.itemsize <= like.dtype.itemsize else like.dtype
+            module.register_buffer(f"{name}{number}", matrix.to(like.device, dtype).contiguous(), persistent=False)
+    handle = module.register_forward_hook(partial(_add, factors=tuple(factor for *_, factor in pairs)))
 
     def undo() -> None:
         handle.remove()
-        for name in (DOWN, UP):
-            module._buffers.pop(name, None)
-            module._non_persistent_buffers_set.discard(name)
+        for number in range(len(pairs)):
+            for name in (f"{DOWN}{number}", f"{UP}{number}"):
+                module._buffers.pop(name, None)
+                module._non_persistent_buffers_set.discard(name)
 
     return undo
 
 
-def _add(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-    """Add a LoRA's part to a layer's output, in place: a second output of that size would be half a gigabyte."""
+def _add(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
+    """Add the LoRAs' part to a layer's output, in place: a second output of that size would be half a gigabyte."""
     import torch
 
-    down, up = module.lora_down, module.lora_up
-    low = torch.nn.functional.linear(inputs[0].to(down.dtype), down)
     output = output.contiguous()
-    output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]).to(output.dtype), up.to(output.dtype).t())
+    flat = output.view(-1, output.shape[-1])
+    for number, factor in enumerate(factors):
+        down, up = module._buffers[f"{DOWN}{number}"], module._buffers[f"{UP}{number}"]
+        low = torch.nn.functional.linear(inputs[0], down.to(inputs[0].dtype))
+        flat.addmm_(low.view(-1, low.shape[-1]).to(flat.dtype), up.to(flat.dtype).t(), alpha=factor)
     return output
 
 

@@ -55,14 +55,6 @@ class Changes:
             total.add_(difference.to(total.device).float(), alpha=factor)
         return total
 
-    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what all pairs of a parameter amount to, as one: down (ranks, in) and up (out, ranks), float32."""
-        import torch
-
-        pairs = self.pairs[name]
-        down = torch.cat([down.float() for down, _, _ in pairs])
-        return down, torch.cat([up.float() * factor for _, up, factor in pairs], dim=1)
-
 
 class _Unknown(ValueError):
     """A tensor whose place in the model is not known."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from engine.memory.layout import Layout, Piece
 
@@ -33,11 +34,15 @@ class Waiting:
 
 class Home:
     """Some modules' tensors, and where their bytes are. `slab`: on the host, in one run; `kept`: on the device;
-    `origin`: the tensors themselves, views of a mapped file. There is always one of the three."""
+    `origin`: the tensors themselves, views of a mapped file. There is always one of the three.
+
+    A tensor that is no view, such as a LoRA's, has memory of its own: beside a slab it would be there twice, and is let
+    go.
+    """
 
     def __init__(self, layout: Layout, on_disk: bool) -> None:
         self.layout = layout
-        self.origin: tuple[torch.Tensor, ...] | None = layout.tensors() if on_disk else None
+        self.origin: list[torch.Tensor | None] | None = list(layout.tensors()) if on_disk else None
         self.slab: torch.Tensor | None = None
         self.kept: torch.Tensor | None = None
         self.pinned = False
@@ -50,23 +55,42 @@ class Home:
         """Return the bytes as they lie on the host: a slab in one piece, or the mapped tensors, one by one."""
         if self.slab is not None:
             return [(0, self.slab)]
-        assert self.origin is not None, "these bytes are on the device only"
-        return self.layout.pieces(self.origin)
+        return self.layout.pieces(self._whole())
 
-    def pack(self, buffer: torch.Tensor, shown: torch.Tensor) -> None:
-        """Copy the tensors from where the modules have them into `buffer`, and show them as views of `shown`."""
-        self.layout.pack(buffer, shown)
+    def pack(self, copies: Any, shown: torch.Tensor) -> None:
+        """Copy the tensors from where the modules have them into a slab, and show them as views of `shown`."""
+        self.slab = copies.allocate_host(self.nbytes)
+        self._let_go()
+        self.layout.pack(self.slab, shown)
 
     def make_slab(self, copies: Any) -> None:
         """Put the bytes into a slab, from wherever they are. What the modules show stays."""
         slab = copies.allocate_host(self.nbytes)
         _fill(slab, [(0, self.kept[: self.nbytes])] if self.kept is not None else self.pieces())
         self.slab = slab
+        self._let_go()
 
     def drop_slab(self, copies: Any) -> None:
         if self.slab is not None:
+            self._take_back()
             copies.unpin(self.slab)
         self.slab, self.pinned = None, False
+
+    def _let_go(self) -> None:
+        """Keep only views beside the slab: to let go of one would free nothing."""
+        if self.origin is not None:
+            self.origin = [tensor if tensor is not None and _is_view(tensor) else None for tensor in self.origin]
+
+    def _take_back(self) -> None:
+        """Have all tensors again, those that were let go as copies from the slab."""
+        if self.origin is not None and self.slab is not None:
+            gone = [index for index, tensor in enumerate(self.origin) if tensor is None]
+            for index, tensor in self.layout.copies(self.slab, gone).items():
+                self.origin[index] = tensor
+
+    def _whole(self) -> list[torch.Tensor]:
+        assert self.origin is not None, "these bytes are on the device only"
+        return [tensor for tensor in self.origin if tensor is not None]
 
     def keep(self, buffer: torch.Tensor) -> None:
         """Copy the bytes to the device, into `buffer`, and compute with them there."""
@@ -82,8 +106,7 @@ class Home:
         if self.slab is not None:
             self.layout.show(self.slab)
         else:
-            assert self.origin is not None
-            self.layout.put_back(self.origin)
+            self.layout.put_back(self._whole())
         return freed
 
     def leave(self, copies: Any, restore: bool) -> None:
@@ -91,16 +114,24 @@ class Home:
         if not restore:
             self.layout.hollow()
         elif self.origin is not None:
-            self.layout.put_back(self.origin)
+            self._take_back()
+            self.layout.put_back(self._whole())
         else:
             held = self.kept if self.kept is not None else self.slab
             assert held is not None
             self.layout.unpack(held)
+        self.origin = self.kept = None
         self.drop_slab(copies)
-        self.kept = self.origin = None
 
 
 IN_MEMORY = Waiting()
+
+
+def _is_view(tensor: Any) -> bool:
+    """Return whether a tensor is a part of something larger, such as a mapped file."""
+    wraps = is_traceable_wrapper_subclass(tensor)
+    parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]] if wraps else [tensor]
+    return all(part.untyped_storage().nbytes() > part.nbytes for part in parts)
 
 
 def _fill(buffer: torch.Tensor, pieces: Sequence[Piece]) -> None:

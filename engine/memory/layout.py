@@ -90,6 +90,13 @@ class Layout:
         for leaf, tensor in zip(self.leaves, tensors, strict=True):
             leaf.put(tensor, bool(leaf.trained))
 
+    def copies(self, buffer: torch.Tensor, which: Sequence[int]) -> dict[int, torch.Tensor]:
+        """Return copies, on the host, of some of the tensors as `buffer` holds them."""
+        return {
+            index: _build(self.leaves[index].spec, lambda plain: plain.view(buffer).to("cpu", copy=True))
+            for index in which
+        }
+
     def pieces(self, tensors: Sequence[torch.Tensor]) -> list[Piece]:
         """Return the bytes of tensors that `tensors` returned, and where in a buffer they belong. Copies none that lie
         as they will lie there."""

@@ -1,11 +1,11 @@
 """Transformer blocks that stream through the device's memory: two slots, and copies that overlap with the computing.
 
 A block's bytes wait in a slab on the host, so that it is one copy, or in the mapped file that they were read from
-(homes.py). The device has two slots of a block's size, and a block's tensors are views of its slot from the beginning
-to the end: nothing is allocated and nothing is pointed elsewhere while the model runs. Whenever a block is done, its
-slot is refilled with the block that uses the slot next (slots.py); after the last blocks these are the first ones of
-the next forward. Two events a slot say when it is filled (`ready`) and when it may be overwritten (`free`); the device waits for
-them, the host does not.
+(homes.py). The device has two slots of a block's size (slots.py), and a block's tensors are views of its slot from the
+beginning to the end: nothing is allocated and nothing is pointed elsewhere while the model runs. Whenever a block is
+done, its slot is refilled with the block that uses the slot next; after the last blocks these are the first ones of the
+next forward. Two events a slot say when it is filled (`ready`) and when it may be overwritten (`free`); the device
+waits for them, the host does not.
 
 Blocks may be left out or come in any order, as step caches do it: what a slot does not hold is fetched when it is
 needed.
@@ -284,8 +284,7 @@ class Slabs:
         if index not in self._in_slabs:
             layout.show(slot)
             return home
-        home.slab = self._copies.allocate_host(layout.nbytes)
-        layout.pack(home.slab, slot)
+        home.pack(self._copies, slot)
         self._pin(home)
         return home
 

@@ -1,4 +1,4 @@
-"""Two places on the device into which streamed blocks are copied, one after another, while the block before computes."""
+"""Two places on the device, into which streamed blocks are copied one after another while the block before computes."""
 
 from __future__ import annotations
 

@@ -204,6 +204,22 @@ def test_a_card_without_kernels_is_refused_before_anything_is_loaded(monkeypatch
         choose_compute(A2Options(device="cuda"))
 
 
+@pytest.mark.parametrize(("generation", "dtype"), [((7, 5), torch.float32), ((8, 6), torch.bfloat16)])
+def test_a_card_without_bf16_computes_8_bits_in_float32_and_refuses_bf16(monkeypatch, generation, dtype):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "RTX 2070")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: generation)
+    assert choose_compute(A2Options(precision="int8")).dtype == dtype
+    if generation >= (8, 0):
+        assert choose_compute(A2Options()).precision == "bf16"
+        return
+    assert choose_compute(A2Options()).precision == "int8"  # where nothing is asked for
+    with pytest.raises(EngineUnavailable, match=r"RTX 2070 does not compute in it.*--precision int8"):
+        choose_compute(A2Options(precision="bf16"))
+
+
 def test_loading_tells_which_component_and_how_far():
     told: list[tuple[int, int, str]] = []
     load_checkpoint(TINY, choose_compute(CPU), lambda *how: told.append(how))

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="the a2 engine's libraries are not installed
 from engine.a2.options import A2Options
 from engine.door import command
 from engine.door.render import Progress, RenderRequest, render
-from engine.errors import Stopped
+from engine.errors import EngineUnavailable, Stopped
 from engine.media.video import probe, read_scene
 from engine.scene.scene_file import load_scene
 from tests.tiny import GOLDEN, TINY
@@ -189,3 +189,59 @@ def test_too_little_memory_says_what_to_change(scene_file, tmp_path, capsys, mon
     status, lines = run(capsys, scene_file, tmp_path / "out.mp4", *ON_TINY)
     assert (status, len(lines)) == (1, 1)
     assert "smaller or shorter" in lines[0]
+
+
+# ---------------------------------------------------------------------------
+# What nobody has said is planned
+
+
+def machine(monkeypatch, **facts: object) -> None:
+    from engine.a2.plan import here
+    from tests.a2.test_plan import hardware
+
+    card, memory = facts.pop("vram", None), facts.pop("ram", 64)
+    monkeypatch.setattr(here, "read_hardware", lambda *_: hardware(card, memory, **facts))
+
+
+def planned(**options: object) -> A2Options:
+    from engine.scene.engines import find_engine
+
+    scene = load_scene(GOLDEN / "three_references.json")
+    return find_engine("a2").planned(scene, A2Options(**options), Path())
+
+
+def test_without_flags_a_clip_is_run_as_planned(monkeypatch):
+    machine(monkeypatch, vram=11.4, ram=28)
+    options = planned()
+    assert (options.precision, options.offload, options.together) == ("int8", "blocks", False)
+    assert 0 < options.resident_blocks < 40
+    assert options.chunk > 0
+
+
+def test_what_was_said_is_kept_and_the_rest_is_planned(monkeypatch):
+    machine(monkeypatch, vram=11.4, ram=28)
+    options = planned(precision="fp8", resident_blocks=3, offload="blocks")
+    assert (options.precision, options.resident_blocks, options.offload) == ("fp8", 3, "blocks")
+    assert options.chunk > 0
+    assert planned(device="cpu", precision="int8") == A2Options(device="cpu", precision="int8")
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers_and_how_to_insist(monkeypatch, scene_file, tmp_path, capsys):
+    machine(monkeypatch, vram=2, ram=6)
+    with pytest.raises(
+        EngineUnavailable, match=r"needs \d+\.\d GB of the card, 2\.0 GB are free.*--precision or --offload"
+    ):
+        planned()
+    assert planned(precision="int8").precision == "int8"  # who insists may try
+    machine(monkeypatch, vram=None, ram=0.3)
+    status, lines = run(capsys, scene_file, tmp_path / "out.mp4", "--model", TINY)
+    assert status == 1
+    assert "0.3 GB are free" in lines[-1]
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_where_nothing_is_known_of_a_machine_nothing_is_refused(monkeypatch):
+    machine(monkeypatch, vram=None, ram=1, ram_free=None)
+    assert planned() == A2Options()
+    machine(monkeypatch, vram=3, ram=8, vram_total=24 * 2**30, ram_total=64 * 2**30)
+    assert planned().offload == "blocks"  # others hold the card now: it is tried with what needs least

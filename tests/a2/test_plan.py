@@ -72,6 +72,37 @@ def test_plans_stay_within_the_machine(vram, ram):
         assert plan.vram > (vram - 1.2) * GIB  # what is there is used
 
 
+def test_a_card_without_bf16_is_planned_in_8_bits_and_with_the_numbers_that_it_computes_with():
+    turing, ampere = (make_plan(hardware(7.6, 30, bf16=has), ClipSize(), speed=SPEED) for has in (False, True))
+    assert (turing.settings.precision, turing.settings.number) == ("int8", 4)
+    assert ampere.settings.number == 2
+    assert turing.settings.resident < ampere.settings.resident
+    assert make_plan(hardware(80, 64, bf16=False), ClipSize()).settings.precision == "int8"
+    assert make_plan(hardware(80, 64, bf16=None), ClipSize()).settings.precision == "bf16"  # nobody knows
+
+
+def test_what_the_step_cache_and_loras_take_is_planned():
+    machine, clip = hardware(11.4, 30), ClipSize()
+    plain = make_plan(machine, clip)
+    cached, adapted = (
+        make_plan(machine, replace(clip, step_cache=True)),
+        make_plan(machine, replace(clip, adapters=2 * GB)),
+    )
+    assert cached.settings.resident < plain.settings.resident
+    assert adapted.settings.resident < plain.settings.resident
+    assert cached.vram <= 11.4 * GIB
+    assert adapted.vram <= 11.4 * GIB
+
+
+def test_at_no_stage_resident_blocks_are_in_the_way_of_others():
+    """They lend what they take: the VAE has its room though sampling fills the card."""
+    for vram in (6, 8, 12, 16, 24):
+        plan = make_plan(hardware(vram * 0.95, 26), ClipSize(), speed=SPEED)
+        needs = {need.name: need for need in plan.stages}
+        assert needs["sampling"].vram > 0.85 * vram * 0.95 * GIB
+        assert needs["decoding"].vram <= vram * 0.95 * GIB
+
+
 def test_little_memory_reads_blocks_from_disk_and_promises_no_time():
     plan = make_plan(hardware(7.6, 12), ClipSize(), speed=SPEED)
     assert plan.fits

@@ -39,9 +39,9 @@ FREE_CARD, FREE_RAM = 0.95, 0.8
 
 def machine(card: int, ram: int) -> Hardware:
     values = {
-        "device": "cuda", "name": f"a card of {card} GB",
-        "vram_total": card * GIB, "vram_free": round(FREE_CARD * card * GIB), "ram_total": ram * GIB, "ram_free": round(FREE_RAM * ram * GIB), "pinned_limit": None, "disk_free": 500 * GIB,
-        "bf16": True, "fp8": True, "torch": torch.__version__,
+        "device": "cuda", "name": f"a card of {card} GB", "bf16": True, "fp8": True, "torch": torch.__version__,
+        "vram_total": card * GIB, "vram_free": round(FREE_CARD * card * GIB), "pinned_limit": None,
+        "ram_total": ram * GIB, "ram_free": round(FREE_RAM * ram * GIB), "disk_free": 500 * GIB,
     }  # fmt: skip
     return Hardware(**{name: Fact(value, "as the bench says") for name, value in values.items()})
 

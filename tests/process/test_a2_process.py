@@ -90,6 +90,31 @@ def test_a_model_stays_loaded_and_gives_the_same_latents(engine, request_for, tm
         assert torch.equal(load_file(latents)["latents"], load_file(here)["latents"])
 
 
+def test_ten_clips_in_a_row_load_the_model_once(engine, request_for, monkeypatch):
+    engine.release()
+    loads = ["loading" in stages(engine, request_for(steps=1 + clip % 3)) for clip in range(10)]
+    assert loads == [True] + 9 * [False]
+
+
+def test_streamed_or_not_a_model_is_not_read_again(engine, request_for):
+    """How its blocks are kept is arranged anew between two clips; only what was used and dropped is read again."""
+    engine.release()
+    told: list[Progress] = []
+    engine.render(request_for(), told.append)
+    for how in ({"offload": "blocks", "resident_blocks": 2}, {"offload": "blocks", "host": "mapped"}, {}):
+        told.clear()
+        engine.render(request_for(steps=2, **how), told.append)
+        assert "transformer" not in {each.detail for each in told if each.stage == "loading"}, how
+
+
+def test_what_the_process_holds_is_known_while_it_works_and_after(engine, request_for):
+    assert engine.holds()[0] == 0  # no card here
+    engine.render(request_for())
+    engine.render(request_for())  # what it said last is read before the next job's first word
+    assert engine.holds()[1] > 50_000_000
+    assert EngineProcess().holds() == (0, 0)
+
+
 def test_a_stopped_job_keeps_the_model_and_release_lets_it_go(engine, request_for):
     told: list[Progress] = []
     engine.release()

@@ -78,8 +78,8 @@ def text_bytes(shape: TextEncoder, each: int) -> int:
 
 
 def conditioning_bytes(text: TextEncoder, image: ImageEncoder, clip: ClipSize) -> int:
-    """Compute what a run keeps on the host from the encoders on: noise, condition, and what prompts and pictures became;
-    float32. Twice, since what was encoded is kept for the next clip, too."""
+    """Compute what a run keeps on the host from the encoders on: noise, condition, and what prompts and pictures
+    became; float32. Twice, since what was encoded is kept for the next clip, too."""
     frames, height, width = clip.latent
     latents = frames * height * width * (16 + 20)
     return 2 * _FLOAT * (latents + 2 * TEXT_TOKENS * text.dim + clip.references * image.tokens * image.dim)
