@@ -148,7 +148,7 @@ def load_fake(layers: int | None) -> Any:
     def load(checkpoint: Checkpoint, name: str, device: torch.device, on_load: Any = None, stop: Any = None) -> None:
         mapped = device == HOST and name in BLOCKS
         with _disable_current_modes():
-            module = _module(name, configs(layers)[name]).eval().requires_grad_(False)
+            module = hollow_module(name, configs(layers)[name]).eval().requires_grad_(False)
             if mapped:
                 with MODE:
                     _fill(module, name, checkpoint.compute, device)
@@ -164,7 +164,7 @@ def load_fake(layers: int | None) -> Any:
 MODE = FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def _module(name: str, config: dict[str, Any]) -> torch.nn.Module:
+def hollow_module(name: str, config: dict[str, Any]) -> torch.nn.Module:
     """Build a module without data."""
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKLWan, WanTransformer3DModel

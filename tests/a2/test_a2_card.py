@@ -11,7 +11,10 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (requirements-a2.txt)")
 
 
-from engine.a2 import moving
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import _disable_current_modes
+
+from engine.a2 import adapters, loading, moving
 from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import make_plan
@@ -19,9 +22,11 @@ from engine.a2.plan.sizes import CARD_PROCESS, PROCESS
 from engine.a2.plan.stages import PlannedClip, rehearse
 from engine.memory.card import CONTEXT
 from engine.memory.ledger import Held
+from engine.memory.weights import ComponentFiles
+from engine.scene.engine import Lora
 from engine.words import GIB
 from tests.a2.test_plan import hardware
-from tests.fake_card import clips, compute_of, fake_checkpoint, lend_a_guard, shortened
+from tests.fake_card import clips, compute_of, configs, fake_checkpoint, hollow_module, lend_a_guard, shortened
 
 NO_GUARD = lend_a_guard()
 pytestmark = pytest.mark.skipif(bool(NO_GUARD), reason=NO_GUARD)
@@ -73,6 +78,35 @@ def test_what_the_step_cache_keeps_was_planned_and_is_gone_before_decoding(monke
     without = on_paper(replace(options, step_cache=False), clip, 2)["sampling"]
     assert without.card < seen.peak("sampling").card <= foretold["sampling"].card
     assert seen.peak("decoding").card <= foretold["decoding"].card
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_a_lora_streams_beside_the_blocks_and_was_planned(monkeypatch, tmp_path, precision):
+    model = hollow_module("transformer", configs(2)["transformer"])
+    tensors = {name: (tuple(tensor.shape), tmp_path) for name, tensor in model.named_parameters()}
+    files = {"transformer": ComponentFiles(tmp_path, {}, tensors, 10**9)}
+    monkeypatch.setattr(loading, "read_checkpoint", lambda _: files)
+    read = adapters.read_loras
+
+    def read_for_real(*how):
+        with _disable_current_modes():
+            return read(*how)
+
+    monkeypatch.setattr(adapters, "read_loras", read_for_real)
+    pairs, rank = {}, 128
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and name.startswith("blocks."):
+            pairs[f"transformer.{name}.lora_A.weight"] = torch.zeros(rank, layer.in_features, dtype=torch.bfloat16)
+            pairs[f"transformer.{name}.lora_B.weight"] = torch.zeros(layer.out_features, rank, dtype=torch.bfloat16)
+    save_file(pairs, tmp_path / "lora.safetensors")
+    lora = Lora(tmp_path / "lora.safetensors", 0.5)
+    options = A2Options(device="cuda:0", precision=precision, offload="blocks", resident_blocks=1, loras=(lora,))
+    shortened(monkeypatch)
+    without, clip = on_paper(options, SMALL, 2), replace(SMALL, adapters=lora.path.stat().st_size)
+    foretold, seen = on_paper(options, clip, 2), clips(monkeypatch, options, SMALL)
+    assert foretold["sampling"].card - without["sampling"].card > 0.9 * clip.adapters
+    for phase in PHASES:
+        assert seen.peak(phase).card <= foretold[phase].card, phase
 
 
 @pytest.mark.parametrize(("vram", "ram", "clip"), [
