@@ -68,6 +68,10 @@ class Gate:
 
     close = release = start
 
+    def holds(self) -> tuple[int, int]:
+        """It keeps no model."""
+        return 0, 0
+
 
 class _Unknown(Planner):
     """Of a machine that has not answered yet."""

@@ -1,19 +1,19 @@
 """SkyReels-A2: reference pictures and a prompt in, a video out (elements-to-video on Wan2.1's diffusion transformer).
 
-The recipe reads top-down in recipe.py: load_checkpoint -> gather_references -> condition -> sample -> decode.
+The recipe reads top-down in recipe.py: load -> gather_references -> condition -> sample -> decode.
 
 options.py        what a person may choose
 geometry.py       frames and latents, tokens, tiles
 plan/             how a clip is run on this machine
 files.py          a checkpoint on disk: found, whole
-compute.py        device, precision, what waits on the host
-checkpoint.py     its components, loaded; loading.py loads them
+compute.py        device, precision
+checkpoint.py     its components, as far as they are loaded; loading.py loads them
+moving.py         brings them to where they compute, and lets them go
 lora_files.py     a LoRA file, understood
-adapters.py       LoRAs, fused into the weights and taken out again
+adapters.py       LoRAs, fused into the weights or beside them, and taken out again
 attention.py      how attention is computed
 step_cache.py     a step that changes little, reused
 chunking.py       blocks over parts of the tokens
-streaming.py      which of them stream their blocks through the device
 references.py     cast -> the canvases that the model sees
 packing.py        many of the cast on few canvases
 conditioning.py   prompt and canvases -> tensors
@@ -21,7 +21,7 @@ sampling.py       noise -> latents; stops between blocks, goes on where it stopp
 state.py          a run on disk, between two steps
 preview.py        latents -> a small picture, at no cost
 decoding.py       latents -> frames, a few at a time
-recipe.py         all of it
+recipe.py         all of it; notices.py what the person should know of it
 rescue.py         the same in spite of memory that runs out
 
 Nothing here imports torch before it is needed: `options`, `files`, `references` and `packing` never do.

@@ -2,9 +2,12 @@
 here imports torch before it measures something.
 
 shapes.py       what a checkpoint is made of, from its files' headers
-footprint.py    bytes, from shapes; stages.py peaks of each stage; speed.py, calibration.py seconds on this machine
+footprint.py    bytes of what is computed, from shapes; sizes.py what components take
+course.py       which components are on the card at each stage, and what leaves for them: the engine's course, too
+stages.py       the course rehearsed: peaks of each stage; speed.py, calibration.py seconds on this machine
 settings.py     how a model is run
 choose.py       which way suits machine and clip; plan.py the choice with its reasons; advice.py what would fit
+planner.py      plans for the page; here.py for the terminal
 fallbacks.py    what to try next where memory ran out all the same
 
 Not accelerate's infer_auto_device_map: it adds up parameters and buffers, and leaves a tenth of what is free for
