@@ -29,7 +29,7 @@ class Checkpoint:
     `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each; `pictures` the same for what the
     image encoder made of a cast. `fused` is what LoRAs have done to the transformer. `mapped` names the components
     whose weights are views of files, `streams` those whose blocks stream. `cache` is where quantised weights are kept,
-    None for the usual folder.
+    None for the usual folder; `trusted` which of them were checked.
     """
 
     folder: Path
@@ -48,6 +48,7 @@ class Checkpoint:
     mapped: set[str] = field(default_factory=set)
     streams: dict[str, Slabs] = field(default_factory=dict)
     cache: Path | None = None
+    trusted: set[tuple[Path, int, int]] = field(default_factory=set)
 
     def drop(self, name: str) -> None:
         """Free a component, wherever it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,14 +95,23 @@ def load_component(
             return
         if compute.quantised:
             folder = checkpoint.cache or cache_folder()
-            how = Quantisation(compute.quantised, BLOCKS[name], compute.dtype, device, folder)
+            how = Quantisation(
+                compute.quantised, BLOCKS[name], compute.dtype, device, folder, checkpoint.trusted
+            )  # fmt: skip
             loaded = load_quantised(hollow, weights, how, _in_percent(on_load, step, name), stop)
         else:
-            loaded = load_plain(hollow, weights, compute.dtype, device, stop)
+            loaded = load_plain(hollow, weights, compute.dtype, device if not _is_lent() else torch.device("cpu"), stop)
+            hollow.to(device)
     setattr(checkpoint, name, hollow.eval().requires_grad_(False))
     checkpoint.notices = tuple(dict.fromkeys((*checkpoint.notices, *loaded.notices)))
     if device.type == "cpu" and loaded.in_memory < _MOSTLY * weights.bytes:
         checkpoint.mapped.add(name)
+
+
+def _is_lent() -> bool:
+    """Return whether the card is a Space's, which is not there yet while the model is loaded: such a Space moves whole
+    modules to it when it comes, and not their tensors one by one."""
+    return "spaces" in sys.modules
 
 
 def align(checkpoint: Checkpoint, name: str) -> None:

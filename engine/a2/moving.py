@@ -116,6 +116,9 @@ class ComponentMover:
         checkpoint, device = self._checkpoint, self._checkpoint.compute.device
         if (slabs := checkpoint.streams.pop(name, None)) is not None:
             slabs.close()
+        module = getattr(checkpoint, name)
+        if module is not None and name in STREAMED and self._settings.quantised and _is_elsewhere(module, device):
+            self.drop(name)  # quantised tensors are read to where they compute: moved, they could become another kind
         if getattr(checkpoint, name) is None:
             self._load(name, device)
         if name == "transformer":

@@ -14,13 +14,17 @@ _SPARE = 100 * 2**20  # bytes: what others take between two looks
 
 def claim(device: torch.device) -> int | None:
     """Limit this process to what is free on the card or its own already, and return how many bytes that is; None
-    without a card. Beyond it PyTorch raises its out-of-memory error, on every system: without a limit, drivers for
-    Windows and WSL put what does not fit into the computer's memory instead, and everything takes ten times as long."""
+    without a card, or where it is lent and not there yet. Beyond it PyTorch raises its out-of-memory error, on every
+    system: without a limit, drivers for Windows and WSL put what does not fit into the computer's memory instead, and
+    everything takes ten times as long."""
     if device.type != "cuda":
         return None
     import torch
 
-    free, total = torch.cuda.mem_get_info(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # a Space lends its card later
+        return None
     allowed = min(total, max(0, free + torch.cuda.memory_reserved(device) - _SPARE))
     torch.cuda.set_per_process_memory_fraction(allowed / total, device)
     return allowed

@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,15 @@ OnShare = Callable[[float], None]  # how much of the work is done, up to 1
 @dataclass(frozen=True)
 class Quantisation:
     """How to quantise. `blocks` is the prefix of the names in a block; `device` is where the weights go, `cache` the
-    folder that keeps them for the next time."""
+    folder that keeps them for the next time. `trusted` remembers which files of it were compared with their checksums
+    by this process: it need not be done each time that a component takes its turn."""
 
     precision: EightBit
     blocks: str
     dtype: torch.dtype
     device: torch.device
     cache: Path
+    trusted: set[tuple[Path, int, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def load_quantised(
     called, notices, stored, kept = component.replace("_", " "), [], None, ""
     try:
         if (sums := file.check()) is not None:
-            stored = _mapped(file, sums, on_share, stop)
+            stored = _open(file) if _stamp(file) in how.trusted else _mapped(file, sums, on_share, stop)
+            how.trusted.add(_stamp(file))
     except Unusable as why:
         notices.append(f"The {how.precision} copy of the model's {called} {why}: it was made again.")
     if stored is None:
@@ -132,6 +135,12 @@ class _Shard:
             raw = raw.clone()
         tensor: torch.Tensor = raw.view(dtype).view(shape)
         return tensor
+
+
+def _stamp(file: CacheFile) -> tuple[Path, int, int]:
+    """Return what tells a file from one that was written in its place."""
+    status = file.path.stat()
+    return file.path, status.st_size, status.st_mtime_ns
 
 
 _COSTS = "the model takes as long to load the next time."
