@@ -21,6 +21,7 @@ sampling.py       noise -> latents; stops between blocks, goes on where it stopp
 state.py          a run on disk, between two steps
 preview.py        latents -> a small picture, at no cost
 decoding.py       latents -> frames, a few at a time
+here.py           what nobody has said, planned for the machine that this process runs on
 recipe.py         all of it; notices.py what the person should know of it
 rescue.py         the same in spite of memory that runs out
 

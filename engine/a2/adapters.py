@@ -28,17 +28,6 @@ DOWN, UP = "lora_down_", "lora_up_"  # what is computed beside a layer's weight,
 
 
 @dataclass(frozen=True)
-class Fused:
-    """What LoRAs have done to a transformer: `loras` by content and strength, the parameters whose values they changed
-    (`names`), what of the files could not be used, and what takes those out that compute beside the weights."""
-
-    loras: tuple[tuple[str, float], ...] = ()
-    names: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    undo: tuple[Callable[[], object], ...] = ()
-
-
-@dataclass(frozen=True)
 class Adapters:
     """LoRAs that are asked for, and their `identity`, for which their files have to be read."""
 
@@ -57,6 +46,22 @@ NO_ADAPTERS = Adapters()
 def adapters_of(loras: Sequence[Lora]) -> Adapters:
     """Return the LoRAs with their identity. Raises EngineUnavailable where a file cannot be read."""
     return Adapters(tuple(loras), identity(loras))
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What LoRAs have done to a transformer: `loras` by content and strength, the parameters whose values they changed
+    (`names`), what of the files could not be used, and what takes those out that compute beside the weights."""
+
+    loras: tuple[tuple[str, float], ...] = ()
+    names: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    undo: tuple[Callable[[], object], ...] = ()
+    beside: bool = False
+
+    def is_as(self, adapters: Adapters, beside: bool) -> bool:
+        """Return whether this is what these LoRAs would do."""
+        return self.loras == adapters.identity and (not self.loras or self.beside == beside)
 
 
 def check_loras(loras: Sequence[Lora], transformer: ComponentFiles) -> None:
@@ -95,7 +100,7 @@ def refit(
     Raises EngineUnavailable, which names the file; the transformer is then as it was.
     """
     wanted = adapters.identity
-    if wanted == before.loras:
+    if before.is_as(adapters, bool(beside)):
         return before
     changes = read_loras(adapters.loras, {name: shape for name, (shape, _) in weights.tensors.items()})
     for undo in reversed(before.undo):
@@ -110,7 +115,7 @@ def refit(
             for undo in reversed(done):
                 undo()
             raise
-        return Fused(wanted, (), left_out, tuple(done))
+        return Fused(wanted, (), left_out, tuple(done), True)
     _fuse(transformer, changes)
     return Fused(wanted, tuple(changes.names), left_out)
 
@@ -185,7 +190,13 @@ def _replace(module: Any, name: str, value: torch.Tensor, quantised: EightBit | 
     else:
         changed = torch.nn.Parameter(value.to(before.device, before.dtype), requires_grad=False)
     module._parameters[name] = changed
-    return lambda: module._parameters.__setitem__(name, before)
+
+    def undo() -> None:
+        there = module._parameters[name].device  # it may have been moved since
+        same = there in (before.device, torch.device("meta"))
+        module._parameters[name] = before if same else torch.nn.Parameter(before.data.to(there), requires_grad=False)
+
+    return undo
 
 
 def _stored(weights: ComponentFiles, name: str) -> torch.Tensor:

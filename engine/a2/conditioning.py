@@ -13,6 +13,7 @@ from engine.a2.checkpoint import Checkpoint
 from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
 from engine.a2.phases import PlannedPhase
 from engine.a2.plan.course import Component
+from engine.a2.plan.footprint import KEPT
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
 from engine.errors import Stopped
@@ -21,8 +22,6 @@ from engine.scene.scene import Scene, Video
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-_KEPT = 16  # prompts, and casts
 
 Turn = Callable[[PlannedPhase, Component], contextlib.AbstractContextManager[None]]
 
@@ -105,7 +104,7 @@ def remember(kept: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> No
     """Keep what was encoded, newest last; the oldest goes."""
     kept.pop(key, None)
     kept[key] = value
-    while len(kept) > _KEPT:
+    while len(kept) > KEPT:
         del kept[next(iter(kept))]
 
 

@@ -123,7 +123,7 @@ class A2(Engine):
         return A2Planner()
 
     def planned(self, scene: Scene, options: A2Options, folder: Path) -> A2Options:
-        from engine.a2.plan.here import planned_here
+        from engine.a2.here import planned_here
 
         return planned_here(scene, options, folder)
 

@@ -128,7 +128,7 @@ def align(checkpoint: Checkpoint, name: str) -> None:
 def use_loras(checkpoint: Checkpoint, adapters: Adapters, beside: bool = False) -> None:
     """Let exactly these LoRAs change the transformer, which must not stream now, in place of others. `beside`: they
     compute beside the weights, which stay as they are. Raises EngineUnavailable, which names the file."""
-    if checkpoint.fused.loras == adapters.identity:
+    if checkpoint.fused.is_as(adapters, bool(checkpoint.compute.quantised or beside)):
         return
     weights, how = read_checkpoint(checkpoint.folder)["transformer"], checkpoint.compute.quantised or beside
     checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, adapters, how)

@@ -12,19 +12,24 @@ from engine.a2.adapters import NO_ADAPTERS, Adapters
 from engine.a2.loading import OnLoad, align, load_component, use_loras
 from engine.a2.plan.course import Component
 from engine.a2.plan.fallbacks import tiling_of
-from engine.a2.plan.settings import RunSettings
+from engine.a2.plan.settings import RunSettings, blocks_bytes
 from engine.errors import EngineUnavailable, StopCheck, Stopped
+from engine.memory.host import own_bytes, physical_memory
 from engine.memory.ledger import NOTHING, Held
 from engine.memory.shortage import give_back, is_shortage
+from engine.words import GIB
 
 if TYPE_CHECKING:
     import torch
 
     from engine.a2.checkpoint import Checkpoint
+    from engine.a2.compute import Compute
     from engine.a2.geometry import ClipSize
     from engine.a2.options import A2Options
     from engine.memory.homes import Waiting
     from engine.memory.slabs import Slabs
+
+_FOR_OTHERS = 4 * GIB  # of memory: what decoding, the libraries and other programs need
 
 STREAMED: tuple[Component, ...] = ("text_encoder", "transformer")
 
@@ -36,6 +41,8 @@ def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize) -> R
     resident = min(options.resident_blocks or 0, layers) if streams else layers
     host = (options.host or "pinned") if resident < layers else "none"
     waiting = 0 if host == "mapped" else layers - resident
+    if options.host is None and options.in_memory is None and on_card and waiting:  # not planned
+        waiting = min(waiting, _blocks_of_room(checkpoint, compute))
     together = options.together if options.together is not None else not streams
     return RunSettings(
         device=compute.device.type, precision=compute.precision, number=compute.dtype.itemsize,
@@ -44,6 +51,15 @@ def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize) -> R
         encode_tiled=options.encode_tiled, together=together and not streams, streamed=layers - resident,
         in_memory=waiting if options.in_memory is None else min(waiting, options.in_memory),
     )  # fmt: skip
+
+
+def _blocks_of_room(checkpoint: Checkpoint, compute: Compute) -> int:
+    """Return for how many of the transformer's blocks there is memory, where nobody has planned that."""
+    (_, (free, _)), weights = physical_memory(), checkpoint.shapes.transformer.weights
+    if free is None:
+        return weights.blocks
+    block = blocks_bytes(weights, compute.precision, compute.dtype.itemsize) // weights.blocks
+    return max(0, free + own_bytes() - _FOR_OTHERS) // block
 
 
 class ComponentMover:
@@ -121,12 +137,14 @@ class ComponentMover:
             self.drop(name)  # quantised tensors are read to where they compute: moved, they could become another kind
         if getattr(checkpoint, name) is None:
             self._load(name, device)
-        if name == "transformer":
-            use_loras(checkpoint, self._adapters, beside=self._settings.quantised)
-        module = getattr(checkpoint, name)
+        module, beside = getattr(checkpoint, name), self._settings.quantised
+        if name == "transformer" and not checkpoint.fused.is_as(self._adapters, beside):
+            use_loras(checkpoint, NO_ADAPTERS)  # as they were put in, where they were put in
         if _is_elsewhere(module, device):
             module.to(device)
         align(checkpoint, name)
+        if name == "transformer":
+            use_loras(checkpoint, self._adapters, beside)
 
     def _stream(self, name: Component, fewer: int) -> None:
         """Stream a component's blocks, or change how they do."""
@@ -140,7 +158,7 @@ class ComponentMover:
         waiting, resident = self._waiting(name), 0
         if name == "transformer":
             resident = max(0, self._settings.resident - fewer)
-            if slabs is not None and checkpoint.fused.loras != self._adapters.identity:
+            if slabs is not None and not checkpoint.fused.is_as(self._adapters, True):
                 checkpoint.streams.pop(name).close()
                 slabs = None
             if slabs is None:
@@ -173,8 +191,7 @@ class ComponentMover:
             encoder = self._checkpoint.text_encoder
             return Waiting("mapped", on_disk, elsewhere=(encoder.shared, encoder.encoder.embed_tokens))
         host = "pinned" if settings.host == "none" else settings.host
-        some = settings.in_memory if settings.in_memory < settings.streamed else None
-        return Waiting(host, on_disk, in_memory=some)
+        return Waiting(host, on_disk, in_memory=settings.in_memory)
 
     def _elsewhere(self, name: Component) -> Held:
         """Return what the modules hold that neither stream nor come to the card."""

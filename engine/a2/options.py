@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -31,6 +31,7 @@ _ANOTHER_WAY = "Run it another way than planned"
 
 Attention = Literal["native", "flash", "flash3", "sage", "xformers"]
 Precision = Literal["fp32", "bf16", "int8", "fp8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def lora_of(text: str) -> Lora:

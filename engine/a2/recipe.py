@@ -168,7 +168,8 @@ class _Making:
 
         def on_step(step: Step) -> None:
             if options.state is not None:
-                save_run(options.state, run, conditioning, options.solver, belongs)
+                how = options.solver, self.checkpoint.compute.precision
+                save_run(options.state, run, conditioning, how, belongs)
             if live is not None:
                 live.after_step(step.clean)
             if callbacks.on_step is not None:

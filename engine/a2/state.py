@@ -102,16 +102,32 @@ def fingerprint(scene: Scene, canvases: Sequence[Canvas], *others: object) -> st
     return digest.hexdigest()
 
 
-def save_run(path: Path, run: Run, conditioning: Conditioning, scheduler: str, belongs: str) -> None:
-    """Write a run between two steps. Raises EngineUnavailable where the file cannot be written."""
+def save_run(path: Path, run: Run, conditioning: Conditioning, how: tuple[str, str], belongs: str) -> None:
+    """Write a run between two steps; `how` is the scheduler and the precision. Raises EngineUnavailable where the file
+    cannot be written."""
+    scheduler, precision = how
     tensors = {"latents": run.latents}
     history = _pack(_history(run.scheduler), tensors, "scheduler")
     for item in fields(Conditioning):
         if (value := getattr(conditioning, item.name)) is not None:
             tensors[f"conditioning.{item.name}"] = value
     facts = {"version": _VERSION, "step": run.step, "steps": run.steps, "scheduler": scheduler, "belongs": belongs}
+    facts["precision"] = precision
     cache = _pack(vars(run.cache), tensors, "cache") if run.cache is not None else None
     save_whole(path, tensors, json.dumps({**facts, "history": history, "cache": cache}))
+
+
+def kept_precision(path: Path) -> str | None:
+    """Read how the model's weights were stored in the run that a file keeps; None where it keeps none, or an earlier
+    version wrote it. Reads no tensors, and imports no library."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length if length < path.stat().st_size else 0))
+        found = json.loads(header["__metadata__"]["troupe"])["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def load_run(

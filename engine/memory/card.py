@@ -26,7 +26,7 @@ def claim(device: torch.device) -> int | None:
     except RuntimeError:  # a Space lends its card later
         return None
     allowed = min(total, max(0, free + torch.cuda.memory_reserved(device) - _SPARE))
-    torch.cuda.set_per_process_memory_fraction(allowed / total, device)
+    torch.cuda.set_per_process_memory_fraction(allowed / total, device.index or 0)  # "cuda" without one is the first
     return allowed
 
 
@@ -35,7 +35,8 @@ def own_bytes() -> int:
     context. 0 where no card is in use. Never loads torch."""
     import sys
 
-    torch: Any = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    initialised = getattr(cuda, "is_initialized", None)  # while torch is imported in another thread it has not all yet
+    if initialised is None or not initialised():
         return 0
-    return CONTEXT + sum(int(torch.cuda.memory_reserved(index)) for index in range(torch.cuda.device_count()))
+    return CONTEXT + sum(int(cuda.memory_reserved(index)) for index in range(cuda.device_count()))

@@ -181,6 +181,8 @@ def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
 
 
 def _cuda(torch: Any, index: int) -> dict[str, Fact]:
+    if index >= (count := torch.cuda.device_count()):
+        return _processor_only(f"there is no card of number {index}; torch sees {count}")
     properties = torch.cuda.get_device_properties(index)
     generation = (properties.major, properties.minor)
     if why := too_old(torch, properties.name, generation):

@@ -46,9 +46,11 @@ def own_bytes(status: Path = _STATUS) -> int:
         pass
     try:
         import psutil
-
+    except ImportError:
+        return 0
+    try:
         return int(psutil.Process().memory_full_info().uss)
-    except (ImportError, OSError, RuntimeError, psutil.Error):
+    except (OSError, RuntimeError, psutil.Error):
         return 0
 
 

@@ -80,7 +80,6 @@ class Slabs:
         try:
             with torch.inference_mode(False), torch.no_grad():
                 layouts = [lay_out(block.modules()) for block in blocks]
-                self._make_ring()
                 self._make_slots([layout.nbytes for layout in layouts])
                 self._rest = self._stay(_outside(model, blocks, waiting.elsewhere))
                 for index, layout in enumerate(layouts):
@@ -198,7 +197,6 @@ class Slabs:
             return
         self._slots.settle()
         self.waiting = waiting
-        self._make_ring()
         with torch.inference_mode(False), torch.no_grad():
             leaving = [index for index in self.resident if index not in wanted]
             self._make_slabs([self._homes[index] for index in leaving if self._homes[index].origin is None])
@@ -256,7 +254,8 @@ class Slabs:
 
     def _make_ring(self) -> None:
         """Have the buffers through which blocks go that the card cannot read by itself, before anything is pinned."""
-        reads = self._copies.reads_anything or (self.waiting.host == "pinned" and self.waiting.in_memory is None)
+        all_pinned = self.waiting.host == "pinned" and self._in_slabs >= set(self._slots.blocks)
+        reads = self._copies.reads_anything or all_pinned
         if not reads and self._slots.staging is None:
             self._slots.staging = Staging(self._copies)
 
@@ -264,6 +263,7 @@ class Slabs:
         streamed = [index for index in range(len(sizes)) if index not in self.resident]
         self._slots.make({index: sizes[index] for index in streamed})
         self._in_slabs = {streamed[rank] for rank in interleave(len(streamed), self._room_for(len(streamed)))}
+        self._make_ring()
 
     def _room_for(self, streamed: int) -> int:
         """Return how many of so many streamed blocks wait in memory; the others in the file."""

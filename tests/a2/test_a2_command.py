@@ -196,7 +196,7 @@ def test_too_little_memory_says_what_to_change(scene_file, tmp_path, capsys, mon
 
 
 def machine(monkeypatch, **facts: object) -> None:
-    from engine.a2.plan import here
+    from engine.a2 import here
     from tests.a2.test_plan import hardware
 
     card, memory = facts.pop("vram", None), facts.pop("ram", 64)
@@ -238,6 +238,21 @@ def test_what_cannot_fit_is_refused_with_the_numbers_and_how_to_insist(monkeypat
     assert status == 1
     assert "0.3 GB are free" in lines[-1]
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_device_that_was_named_is_the_one_that_is_planned_for(monkeypatch):
+    machine(monkeypatch, vram=24, ram=64)
+    assert planned(device="cpu").offload == "none"
+    assert planned(device="cuda").offload == "blocks"
+
+
+def test_a_run_that_was_kept_goes_on_in_its_precision(monkeypatch, scene_file, tmp_path, capsys):
+    state = tmp_path / "run.safetensors"
+    assert run(capsys, scene_file, tmp_path / "a.mp4", *ON_TINY, "--precision", "bf16", "--state", state)[0] == 0
+    machine(monkeypatch, vram=11.4, ram=28)
+    assert planned().precision == "int8"
+    assert planned(state=state).precision == "bf16"
+    assert planned(state=tmp_path / "none").precision == "int8"
 
 
 def test_where_nothing_is_known_of_a_machine_nothing_is_refused(monkeypatch):

@@ -18,7 +18,7 @@ from engine.a2.adapters import adapters_of, check_loras, read_loras
 from engine.a2.files import read_checkpoint
 from engine.a2.loading import use_loras
 from engine.a2.options import Lora, check_speed
-from engine.a2.recipe import Callbacks, shoot
+from engine.a2.recipe import Callbacks, load, shoot
 from engine.door import command
 from engine.door.arguments import parse
 from engine.errors import EngineUnavailable
@@ -347,6 +347,29 @@ def test_a_loaded_model_is_refitted_for_each_shot(checkpoint, tmp_path):
     assert torch.equal(latents_of(checkpoint, scene), plain)
     fresh = shoot(scene, members_of(scene), replace(OPTIONS, model=str(TINY), loras=(Lora(path),)))
     assert torch.equal(fresh.latents, styled)
+
+
+def test_a_lora_is_fused_or_beside_as_the_model_is_run_whatever_was_before(tmp_path):
+    """Fused where the weights are whole and floats, beside where they stream: bit for bit as in a fresh run."""
+    scene = a_scene(TRIO)
+    file = in_layout("diffusers", LAYERS + OUTSIDE)
+    file["diffusion_model.blocks.1.ffn.0.diff_b"] = torch.full((96,), 0.3)
+    lora = Lora(put(tmp_path, file), 0.5)
+    ways = [
+        {},
+        {"offload": "blocks"},
+        {},
+        {"offload": "blocks", "resident_blocks": 2, "host": "mapped"},
+        {"loras": ()},
+        {},
+    ]
+    loaded = load(OPTIONS)
+    for way in ways:
+        options = replace(OPTIONS, **{"loras": (lora,), **way})
+        again, fresh = (
+            shoot(scene, members_of(scene), options, loaded=each).latents for each in (loaded, load(options))
+        )
+        assert torch.equal(again, fresh), way
 
 
 @pytest.mark.parametrize("other", ["none", "strength", "trained further"])

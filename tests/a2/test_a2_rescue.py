@@ -16,7 +16,8 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
 from safetensors.torch import load_file
 
-from engine.a2 import conditioning, decoding, loading, rescue
+from engine.a2 import conditioning, decoding, loading, recipe, rescue
+from engine.a2.plan.course import COMPONENTS
 from engine.a2.recipe import Callbacks, weights_of
 from engine.door import command
 from engine.door.render import Progress, RenderRequest, render
@@ -96,6 +97,27 @@ def test_loading_goes_on_with_blocks_that_stream(cache, on_card, hungry):
     assert same(shown, frames)
     assert shot.notices[-1].startswith("Memory ran out while loading the model (2.00 GB more were needed")
     assert "blocks brought one by one" in shot.notices[-1]
+
+
+def test_after_a_fallback_to_turns_nothing_stays_that_has_had_its_turn(on_card, hungry):
+    """They were together before; there was no room for that."""
+    cache, scene = ModelCache(), a_scene(TRIO)
+    whole, _ = shoot(ModelCache(), scene)
+    failed = starve_blocks(hungry, 1, lambda _: bool(failed))
+    held = []
+    decode = recipe.decode
+
+    def seen(*how):
+        model = cache.fetch(recipe.weights_of(OPTIONS), pytest.fail)
+        held.append([name for name in COMPONENTS if getattr(model, name) is not None])
+        return decode(*how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "decode", seen)
+        shot, _ = shoot(cache, scene)
+    assert "one by one" in shot.notices[-1]
+    assert held == [["vae", "transformer"]]
+    assert torch.equal(shot.latents, whole.latents)
 
 
 def test_the_prompt_is_read_while_the_transformer_steps_aside(cache, on_card, hungry):

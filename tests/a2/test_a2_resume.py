@@ -126,7 +126,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(checkpoint, tmp_pa
     scene, kept = a_scene(TRIO), tmp_path / "run.safetensors"
     ready = conditioned(checkpoint, scene)
     run = begin(ready, scene.sampling, "unipc", CPU)
-    state.save_run(kept, run, ready, "unipc", "x")
+    state.save_run(kept, run, ready, ("unipc", "fp32"), "x")
     before = kept.read_bytes()
 
     def full(*_: object) -> None:
@@ -134,7 +134,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(checkpoint, tmp_pa
 
     monkeypatch.setattr(state.os, "replace", full)
     with pytest.raises(EngineUnavailable, match=r"cannot be written.*No space"):
-        state.save_run(kept, run, ready, "unipc", "x")
+        state.save_run(kept, run, ready, ("unipc", "fp32"), "x")
     assert kept.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.safetensors"]
 
@@ -145,7 +145,7 @@ def test_a_state_loads_into_a_scheduler_of_the_same_history(checkpoint, tmp_path
     run = begin(ready, Sampling(steps=4), "unipc", CPU)
     with pytest.raises(Stopped):
         sample(checkpoint.transformer, ready, run, Guidance(1.0), stop=StopAfter(8))
-    state.save_run(kept, run, ready, "unipc", "x")
+    state.save_run(kept, run, ready, ("unipc", "fp32"), "x")
     again, _ = state.load_run(kept, Sampling(steps=4), "unipc", "x", CPU)
     assert again.step == run.step == 2
     for name, value in vars(run.scheduler).items():

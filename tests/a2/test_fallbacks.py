@@ -38,6 +38,25 @@ def test_denoising_first_halves_the_work_at_hand_and_then_streams():
     assert rungs[2][1] == "the model's blocks brought one by one and 1024 tokens at a time"
 
 
+def test_where_nobody_has_planned_it_only_what_there_is_room_for_waits_in_memory(monkeypatch):
+    from types import SimpleNamespace
+
+    torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
+    from engine.a2 import moving
+    from engine.a2.compute import Compute
+    from engine.a2.plan.shapes import default_shapes
+
+    monkeypatch.setattr(moving, "physical_memory", lambda: ((16 * GB, ""), (12 * GB, "")))
+    monkeypatch.setattr(moving, "own_bytes", lambda: 0)
+    last = descend(way(precision="int8"), "sampling")[-1][0].options
+    checkpoint = SimpleNamespace(
+        shapes=default_shapes(), compute=Compute(torch.device("cuda:0"), torch.bfloat16, "int8")
+    )
+    settings = moving.settings_of(last, checkpoint, ClipSize())
+    assert (settings.offload, settings.streamed) == ("blocks", 40)
+    assert 15 < settings.in_memory < 25  # of 0.38 GB each
+
+
 def test_blocks_that_stay_are_given_up():
     rungs = descend(way(offload="blocks", resident_blocks=12), "sampling")
     assert rungs[-1][0].options.resident_blocks == 0

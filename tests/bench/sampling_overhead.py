@@ -87,7 +87,9 @@ def main() -> None:
     large = make_conditioning(21, 60, 104)
     run = begin(large, Sampling(steps=STEPS), "unipc", torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        kept = min(seconds(lambda: save_run(Path(folder) / "s", run, large, "unipc", "x"))[0] for _ in range(3))
+        kept = min(
+            seconds(lambda: save_run(Path(folder) / "s", run, large, ("unipc", "bf16"), "x"))[0] for _ in range(3)
+        )
     shown = min(seconds(lambda: preview(large.noise, large.colours, count=3))[0] for _ in range(5))
     print(json.dumps({
         "bench": "sampling_overhead",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from engine.memory import card
 from engine.memory.hardware import Fact, Hardware, counting_as_free
 from engine.memory.host import own_bytes
 from engine.memory.ledger import NOTHING, Held, Ledger
@@ -58,13 +60,31 @@ def test_a_process_may_hold_what_is_free_and_what_it_holds_already(monkeypatch, 
     said = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * MB, 1000 * MB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: own * MB)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: said.append(share))
-    assert claim(SimpleNamespace(type="cuda")) == allowed * MB
-    assert said == [allowed / 1000]
-    assert claim(SimpleNamespace(type="cpu")) is None
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *how: said.append(how))
+    assert claim(torch.device("cuda:0")) == allowed * MB
+    assert claim(torch.device("cuda")) == allowed * MB  # which is the first
+    assert said == [(allowed / 1000, 0), (allowed / 1000, 0)]
+    assert claim(torch.device("cpu")) is None
+
+    def lent(_: object) -> None:
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lent)
+    assert claim(torch.device("cuda")) is None
 
 
-def test_a_process_knows_what_it_holds_itself(tmp_path):
+def test_what_is_held_can_be_asked_while_torch_is_being_imported(monkeypatch):
+    for torch in (ModuleType("torch"), SimpleNamespace(cuda=SimpleNamespace())):
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        assert card.own_bytes() == 0
+    ready = SimpleNamespace(
+        is_initialized=lambda: True, device_count=lambda: 2, memory_reserved=lambda index: 5 + index
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=ready))
+    assert card.own_bytes() == card.CONTEXT + 11
+
+
+def test_a_process_knows_what_it_holds_itself(tmp_path, monkeypatch):
     before = own_bytes()
     held = bytearray(200 * MB)
     held[::4096] = b"x" * len(held[::4096])
@@ -73,6 +93,8 @@ def test_a_process_knows_what_it_holds_itself(tmp_path):
     status.write_text("VmRSS:\t 900 kB\nRssAnon:\t 300 kB\n")
     assert own_bytes(status) == 300 * 1024
     assert own_bytes(tmp_path / "none") > 0  # asked in another way
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert own_bytes(tmp_path / "none") == 0
 
 
 def test_our_own_is_counted_as_free_and_never_more_than_there_is():

@@ -7,7 +7,7 @@ course.py       which components are on the card at each stage, and what leaves 
 stages.py       the course rehearsed: peaks of each stage; speed.py, calibration.py seconds on this machine
 settings.py     how a model is run
 choose.py       which way suits machine and clip; plan.py the choice with its reasons; advice.py what would fit
-planner.py      plans for the page; here.py for the terminal
+planner.py      plans for the page, and for the terminal (engine/a2/here.py)
 fallbacks.py    what to try next where memory ran out all the same
 
 Not accelerate's infer_auto_device_map: it adds up parameters and buffers, and leaves a tenth of what is free for

@@ -118,7 +118,8 @@ def _candidates(planned: PlannedClip, budget: Budget, overrides: Overrides) -> I
         base = _resident(planned, budget, overrides, precisions[-1], chunks[-1])
         streaming = _streaming(planned, base, budget, overrides)
         small = replace(
-            streaming, resident=0, streamed=planned.shapes.transformer.layers, batched=bool(overrides.batched_guidance),
+            streaming, resident=0, streamed=planned.shapes.transformer.layers, host="mapped",
+            batched=bool(overrides.batched_guidance),
             chunk=_SMALL_CHUNK if overrides.chunk is None else overrides.chunk,
         )  # fmt: skip
         yield streaming
@@ -160,7 +161,8 @@ def _streaming(planned: PlannedClip, base: RunSettings, budget: Budget, override
         resident = max(0, min(layers - SLOTS, spare // block_bytes(weights, base)))
         while resident and _stage(planned, replace(settings, resident=resident), budget, "sampling").vram > budget.vram:
             resident -= 1
-    return replace(settings, resident=resident, streamed=layers - resident)
+    host: Literal["none", "mapped"] = "mapped" if resident < layers else "none"
+    return replace(settings, resident=resident, streamed=layers - resident, host=host)
 
 
 def _with_encoder(planned: PlannedClip, settings: RunSettings, budget: Budget, overrides: Overrides) -> RunSettings:

@@ -125,6 +125,8 @@ class Course:
     def _make_room(self, name: Component, wanted: Held) -> None:
         """Let go of what does not compute now, the cheapest to bring again first, until there is room."""
         ledger, carrier = self.ledger, self._carrier
+        if not self._together:
+            self._clear(name)
         if self.alone:
             for other in COMPONENTS:
                 if other not in (name, "vae") and ledger.held(other):
@@ -137,6 +139,15 @@ class Course:
                 ledger.enter("transformer", carrier.aside("transformer"))
         if self._sizes.reloads and ledger.lack(wanted).host:
             ledger.enter("transformer", carrier.drop("transformer"))
+
+    def _clear(self, name: Component) -> None:
+        """Let go of what another way of running has left where it computed: of all components together, or of a turn
+        that broke off."""
+        for other in _DROPPED:
+            if other != name and self.ledger.held(other):
+                self.ledger.enter(other, self._carrier.drop(other))
+        if name != "vae" and self.ledger.held("vae").card:
+            self.ledger.enter("vae", self._carrier.aside("vae"))
 
     def _too_many(self, name: Component, wanted: Held) -> int:
         """Return how many of the transformer's resident blocks there is no room for."""

@@ -12,6 +12,7 @@ import math
 from engine.a2.geometry import TEXT_TOKENS, ClipSize, Tiling, spans
 from engine.a2.plan.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
 
+KEPT = 16  # encoded prompts, and casts
 ENCODE_TILE = 256  # pixels; of the library's own tiles
 _FLOAT = 4
 
@@ -78,11 +79,11 @@ def text_bytes(shape: TextEncoder, each: int) -> int:
 
 
 def conditioning_bytes(text: TextEncoder, image: ImageEncoder, clip: ClipSize) -> int:
-    """Compute what a run keeps on the host from the encoders on: noise, condition, and what prompts and pictures
-    became; float32. Twice, since what was encoded is kept for the next clip, too."""
+    """Compute what a run keeps on the host from the encoders on: noise and condition, and what prompts and casts
+    became, these for the next clips, too; float32."""
     frames, height, width = clip.latent
-    latents = frames * height * width * (16 + 20)
-    return 2 * _FLOAT * (latents + 2 * TEXT_TOKENS * text.dim + clip.references * image.tokens * image.dim)
+    latents = 2 * frames * height * width * (16 + 20)
+    return _FLOAT * (latents + KEPT * (TEXT_TOKENS * text.dim + clip.references * image.tokens * image.dim))
 
 
 def image_bytes(shape: ImageEncoder, references: int) -> int:
@@ -96,7 +97,9 @@ def image_bytes(shape: ImageEncoder, references: int) -> int:
 def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLOAT) -> int:
     """Compute the peak of the VAE's encoder on the references' clip, four frames at a time."""
     height, width = clip.height, clip.width
-    if tiled:
+    tiles = 0
+    if tiled:  # what has come of the tiles so far, and all of it put together
+        tiles = 3 * 2 * vae.latent * math.prod(clip.latent)
         height, width = min(height, ENCODE_TILE), min(width, ENCODE_TILE)
     cached, widest = 2 * 3 * height * width, 0
     for level, channels in enumerate(vae.channels):
@@ -109,7 +112,7 @@ def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLO
     pixels = math.ceil(height / 8) * math.ceil(width / 8)
     cached += 2 * pixels * vae.channels[-1] * 5
     pictures = 3 * clip.frames * clip.height * clip.width
-    return each * (cached + widest + pictures)
+    return each * (cached + widest + pictures + tiles)
 
 
 def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: int = _FLOAT) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from engine.a2.files import find_checkpoint
 from engine.a2.geometry import ClipSize, size_of
@@ -19,6 +20,7 @@ from engine.errors import EngineUnavailable
 from engine.memory.hardware import Hardware
 from engine.scene.scene import Scene
 
+_DEVICES: dict[str, Literal["cpu", "cuda"]] = {"cpu": "cpu", "cuda": "cuda"}
 _FRESH = 30.0  # seconds for which a checkpoint's shapes are cached
 
 
@@ -32,8 +34,8 @@ class A2Planner:
     def plan(self, hardware: Hardware, scene: Scene, options: A2Options) -> Plan:
         """Plan how this machine would make a scene. What a person has set is kept, the rest planned around it."""
         overrides = Overrides(
-            precision=options.precision, offload=options.offload, resident_blocks=options.resident_blocks,
-            batched_guidance=options.batched_guidance,
+            device=_DEVICES.get(options.device.partition(":")[0]), precision=options.precision, offload=options.offload,
+            resident_blocks=options.resident_blocks, batched_guidance=options.batched_guidance,
         )  # fmt: skip
         return self._plan(hardware, _clip_of(scene, options), options.model, overrides)
 

@@ -46,10 +46,11 @@ class ComponentSizes:
         return self.settings.device == "cpu"
 
     def process(self) -> Held:
-        """Return what the process itself takes."""
+        """Return what the process itself takes, and what it keeps of a clip from the encoders on."""
+        kept = footprint.conditioning_bytes(self.shapes.text, self.shapes.image, self.clip)
         if self.settings.device == "cpu":
-            return Held(0, PROCESS)
-        return Held(CONTEXT, PROCESS + CARD_PROCESS)
+            return Held(0, PROCESS + kept)
+        return Held(CONTEXT, PROCESS + CARD_PROCESS + kept)
 
     # -- what components hold --------------------------------------------------------------
 
@@ -117,7 +118,6 @@ class ComponentSizes:
     def active(self, phase: PlannedPhase, name: Component) -> Held:
         if (phase, name) not in self._known:
             computed, host = self._computed(phase, name)
-            host += footprint.conditioning_bytes(self.shapes.text, self.shapes.image, self.clip)
             self._known[phase, name] = self._where(round(SLACK * computed), host)
         return self._known[phase, name]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from engine.a2.options import A2Options
+from engine.a2.options import PRECISIONS, A2Options
 from engine.a2.plan.planner import A2Planner
+from engine.a2.state import kept_precision
 from engine.errors import EngineUnavailable
 from engine.memory.hardware import read_hardware
 from engine.scene.scene import Scene
@@ -17,6 +19,12 @@ _INSIST = f"Name --precision or --offload to try it all the same, {USE_THE_DRAFT
 def planned_here(scene: Scene, options: A2Options, folder: Path) -> A2Options:
     """Return the options with what they leave open as planned for this machine. Who names how it is to run on a
     processor is taken at their word. Raises EngineUnavailable where it does not fit, with what would."""
+    if (
+        options.precision is None
+        and options.state is not None
+        and (kept := kept_precision(options.state)) in PRECISIONS
+    ):
+        options = replace(options, precision=kept)  # else the run that it keeps would be begun anew
     said = (options.precision, options.offload, options.resident_blocks) != (None, None, None)
     name, _, index = options.device.partition(":")
     if name == "cpu" and said:
