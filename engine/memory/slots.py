@@ -16,7 +16,7 @@ from engine.memory.staging import Staging
 
 
 @dataclass
-class Slot:
+class DeviceSlot:
     """A place, and whose bytes are in it. `ready`: the event that they are there; `free`: that nothing computes with
     them any more."""
 
@@ -34,13 +34,13 @@ class Slots:
     def __init__(self, copies: PlainCopies | CudaCopies) -> None:
         self._copies = copies
         self._homes: Sequence[Home] = ()
-        self._slots: list[Slot] = []
-        self._slot_of: dict[int, Slot] = {}
+        self._slots: list[DeviceSlot] = []
+        self._slot_of: dict[int, DeviceSlot] = {}
         self._next: dict[int, int] = {}  # the block that uses a block's slot after it
         self._size = 0
         self.staging: Staging | None = None
 
-    def __iter__(self) -> Iterator[Slot]:
+    def __iter__(self) -> Iterator[DeviceSlot]:
         return iter(self._slots)
 
     @property
@@ -56,7 +56,8 @@ class Slots:
         """Allocate slots for the blocks of these sizes; there are none before."""
         self._size, streamed = max(sizes.values(), default=0), list(sizes)
         self._slots = [
-            Slot(self._copies.allocate(self._size), self._copies.event(), self._copies.event()) for _ in streamed[:2]
+            DeviceSlot(self._copies.allocate(self._size), self._copies.event(), self._copies.event())
+            for _ in streamed[:2]
         ]
         for slot in self._slots:
             self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
@@ -146,7 +147,7 @@ class Slots:
         slot.holds = index
 
 
-def _arrive(slot: Slot) -> None:
+def _arrive(slot: DeviceSlot) -> None:
     """Wait until the staging thread has handed the slot's copy to the device; raise here what went wrong there."""
     passage = slot.passage
     if passage is None:
