@@ -74,6 +74,8 @@ class Card(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten.view.dtype:  # here it has memory of its own, where a real tensor's shares it
+            return result
         for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, torch.Tensor) and is_traceable_wrapper_subclass(tensor):  # such as a quantised weight
                 for name in tensor.__tensor_flatten__()[0]:
