@@ -201,9 +201,6 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
     rooms = Rooms(studio, gallery, keeping, getting, house.planner, house.engine.release, outputs)
     blocks = build_page(rooms)
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(ANALYTICS)  # read by the next line
-    # After how many events it sums them up for a page of its own that is switched off: never. After each it would take
-    # most of what a small event costs.
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
     blocks.queue(api_open=False, default_concurrency_limit=8, max_size=QUEUE)
     browser = more.pop("inbrowser", False)  # opened below, at the owner's address
     settings: dict[str, Any] = {

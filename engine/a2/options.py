@@ -61,10 +61,10 @@ class A2Options(EngineOptions):
     keeps the quantised weights, None for the user's cache folder.
 
     These save memory and cost a little time: the transformer works on `chunk` tokens at a time (0: on all), the decoder
-    on tiles of `tile` latent pixels (0: on whole frames; None: on tiles where frames are large); with `encode_tiled`
-    the encoder works in tiles, too, which changes the picture a little. Streamed blocks wait on the `host`, "pinned"
-    unless it says otherwise: all of them, or `in_memory` of them, and the others in the file. `together`: all
-    components stay loaded (None: unless blocks stream); otherwise each is loaded for its turn.
+    on tiles of `tile` latent pixels (0: on whole frames where they are not large, with `whole_frames` in any case);
+    with `encode_tiled` the encoder works in tiles, too, which changes the picture a little. Streamed blocks wait on the
+    `host`, "pinned" unless it says otherwise: all of them, or `in_memory` of them, and the others in the file.
+    `together`: all components stay loaded (None: unless blocks stream); otherwise each is loaded for its turn.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
@@ -125,7 +125,8 @@ class A2Options(EngineOptions):
     ] = None  # fmt: skip
     preview: Path | None = None
     chunk: int = 0
-    tile: int | None = None
+    tile: int = 0
+    whole_frames: bool = False
     encode_tiled: bool = False
     host: Literal["pinned", "pageable", "mapped"] | None = None
     in_memory: int | None = None

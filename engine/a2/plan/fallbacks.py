@@ -49,11 +49,9 @@ def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | N
 def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | None:
     """Return the tiles in which frames are decoded; None: whole frames. On a card, the caches of tiles that are not
     being worked on are parked on the host where `options.tile` is set."""
-    if options.tile is None:
+    if not options.tile:
         _, height, width = clip.latent
-        return tiling_for(height, width)
-    if options.tile == 0:
-        return None
+        return None if options.whole_frames else tiling_for(height, width)
     return Tiling(max(options.tile, SMALLEST_TILE), _OVERLAP, on_card)
 
 

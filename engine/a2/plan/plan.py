@@ -109,6 +109,7 @@ class Plan:
             options, precision=chosen.precision, offload=chosen.offload, batched_guidance=chosen.batched,
             resident_blocks=chosen.resident if blocks else None, chunk=chosen.chunk, together=chosen.together,
             encode_tiled=chosen.encode_tiled, tile=chosen.tiling.tile if chosen.tiling else 0,
+            whole_frames=chosen.tiling is None,
             host=None if chosen.host == "none" else chosen.host,
             in_memory=chosen.in_memory if chosen.streamed else None,
         )  # fmt: skip
