@@ -71,22 +71,27 @@ class Card(TorchDispatchMode):
         self._phase = ""
         self._holders: Counter[int] = Counter()
         self._sizes: dict[int, tuple[str, int]] = {}
+        self._mapped: list[Any] = []  # kept, so that no other storage gets their address
+        self._overlooked: set[int] = set()
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = operation(*args, **(kwargs or {}))
-        if operation is torch.ops.aten.view.dtype:  # here it has memory of its own, where a real tensor's shares it
-            return result
         for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor) and is_traceable_wrapper_subclass(tensor):  # such as a quantised weight
-                for name in tensor.__tensor_flatten__()[0]:
-                    self._see(getattr(tensor, name))
-            elif isinstance(tensor, FakeTensor):
-                self._see(tensor)
+            if isinstance(tensor, torch.Tensor):
+                for part in _parts(tensor):
+                    self._see(part)
         return result
 
     def begin(self, phase: str) -> None:
         self._phase = phase
         self._note()
+
+    def overlook(self, module: torch.nn.Module) -> None:
+        """Never count what a module's tensors hold, nor views of it: it is a mapped file."""
+        for tensor in (*module.parameters(), *module.buffers()):
+            storages = [part.untyped_storage() for part in _parts(tensor)]
+            self._mapped += storages
+            self._overlooked |= {storage._cdata for storage in storages}
 
     def peak(self, phase: str) -> Held:
         seen = self.peaks.get(phase, Counter())
@@ -94,6 +99,8 @@ class Card(TorchDispatchMode):
 
     def _see(self, tensor: FakeTensor) -> None:
         key = tensor.untyped_storage()._cdata
+        if key in self._overlooked:
+            return
         if not self._holders[key]:
             self._sizes[key] = tensor.device.type, tensor.untyped_storage().nbytes()
             self.now[self._sizes[key][0]] += self._sizes[key][1]
@@ -112,6 +119,13 @@ class Card(TorchDispatchMode):
         peak = self.peaks.setdefault(self._phase, Counter())
         for device, size in self.now.items():
             peak[device] = max(peak[device], size)
+
+
+def _parts(tensor: Any) -> list[FakeTensor]:
+    """Return the tensors of which one is made, such as a quantised weight; itself where it is made of none."""
+    wraps = is_traceable_wrapper_subclass(tensor)
+    parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]] if wraps else [tensor]
+    return [part for part in parts if isinstance(part, FakeTensor)]
 
 
 # ---------------------------------------------------------------------------
@@ -143,7 +157,7 @@ def fake_checkpoint(compute: Compute, layers: int | None = None) -> Checkpoint:
     return checkpoint
 
 
-def load_fake(layers: int | None) -> Any:
+def load_fake(layers: int | None, card: Card) -> Any:
     """Return what stands for `load_component`: modules of the released sizes, with tensors that have no data. Those of
     a mapped file are made outside of what the card counts, as they take no memory of their own."""
 
@@ -154,6 +168,7 @@ def load_fake(layers: int | None) -> Any:
             if mapped:
                 with MODE:
                     _fill(module, name, checkpoint.compute, device)
+                card.overlook(module)
         if not mapped:
             _fill(module, name, checkpoint.compute, device)
         setattr(checkpoint, name, module)
@@ -233,7 +248,7 @@ def fake_card(patch: Any, layers: int | None = None, card: int | None = None) ->
         patch.setattr(FakeTensor, name, answer, raising=False)
     patch.setattr(torch.nn.Module, "to", _module_to)
     patch.setattr(slabs, "copies_for", PlainCopies)
-    patch.setattr(moving, "load_component", load_fake(layers))
+    patch.setattr(moving, "load_component", load_fake(layers, seen))
     patch.setattr(recipe, "claim", lambda _: card)
     make = sampling.make_scheduler
 

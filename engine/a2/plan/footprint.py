@@ -98,8 +98,8 @@ def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLO
     """Compute the peak of the VAE's encoder on the references' clip, four frames at a time."""
     height, width = clip.height, clip.width
     tiles = 0
-    if tiled:  # what has come of the tiles so far, and all of it put together
-        tiles = 3 * 2 * vae.latent * math.prod(clip.latent)
+    if tiled:  # what has come of the tiles, which overlap, with what is blended and put together of it
+        tiles = 6 * 2 * vae.latent * math.prod(clip.latent)
         height, width = min(height, ENCODE_TILE), min(width, ENCODE_TILE)
     cached, widest = 2 * 3 * height * width, 0
     for level, channels in enumerate(vae.channels):
