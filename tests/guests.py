@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from tests.live import PLAIN, Live
+from tests.live import Live
+from tests.waits import LONG
 
 PASSWORD = "kept-for-the-tests"
 API = "gradio_api/"
@@ -19,11 +20,9 @@ API = "gradio_api/"
 class Guest:
     """A browser of a guest who has logged in, as raw HTTP."""
 
-    numbers: dict[str, int] | None = None  # of the page's own events
-
     def __init__(self, live: Live, name: str = "guest") -> None:
         self.live = live
-        self.http = httpx.Client(base_url=live.url, **PLAIN, follow_redirects=True)
+        self.http = httpx.Client(base_url=live.url, timeout=LONG, follow_redirects=True)
         self.http.get("/")
         self.http.post("/login", data={"username": name, "password": PASSWORD}).raise_for_status()
 
@@ -60,12 +59,11 @@ class Guest:
         return self.http.get(f"{API}queue/data", params={"session_hash": session}).text if joined.is_success else ""
 
     def join(self, handler: str, *data: Any, session: str, told: dict | None = None) -> httpx.Response:
-        if self.numbers is None:  # the same as long as the page is: asked for once, as a browser does
-            dependencies = self.http.get("config").json()["dependencies"]
-            self.numbers = {each["api_name"]: each["id"] for each in dependencies}
+        dependencies = self.http.get("config").json()["dependencies"]
+        number = next(each["id"] for each in dependencies if each["api_name"] == handler)
         return self.http.post(
             f"{API}queue/join",
-            json={"data": list(data), "fn_index": self.numbers[handler], "session_hash": session, "event_data": told},
+            json={"data": list(data), "fn_index": number, "session_hash": session, "event_data": told},
         )
 
 
@@ -74,14 +72,11 @@ class Owner(Guest):
 
     def __init__(self, live: Live) -> None:
         self.live = live
-        self.http = httpx.Client(base_url=live.url, **PLAIN, follow_redirects=True)
+        self.http = httpx.Client(base_url=live.url, timeout=LONG, follow_redirects=True)
         self.http.get(f"/?owner={live.guard.access.owner_key}").raise_for_status()
 
 
 def picture(colour: int = 0) -> bytes:
-    """A new picture, as a PNG that brings its own cut-out: no model has to find one."""
     data = io.BytesIO()
-    noise, alpha = Image.effect_noise((96, 128), 40 + colour % 100), Image.new("L", (96, 128))
-    alpha.paste(255, (30, 20, 60, 100))
-    Image.merge("RGBA", (noise, noise, noise, alpha)).save(data, "PNG")
+    Image.effect_noise((96, 128), 40 + colour % 100).save(data, "PNG")
     return data.getvalue()

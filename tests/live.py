@@ -16,11 +16,8 @@ from unittest.mock import patch
 import pytest
 
 from tests.served import kept_port
-from tests.waits import LONG
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# For requests to a server of ours: it speaks HTTP, and to read the world's certificates takes longer than most answers.
-PLAIN: dict[str, Any] = {"timeout": LONG, "verify": False}
 OPEN = "#tr-prompt textarea:not([disabled])"  # the desk has been opened: what is on the page is the desk's
 QUIET = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip

@@ -18,7 +18,9 @@ from PIL import Image, ImageDraw
 from app.api import _settings as chosen_settings
 from app.create.desks import Desks
 from engine.errors import SceneError
-from tests.live import PLAIN, Live, serving
+from tests.live import Live, serving
+
+LONG = 120.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +143,8 @@ def test_a_hand_made_call_can_neither_use_nor_find_a_file_of_the_machine(live, d
     path = str(dancer if there else dancer.with_name("nothing.png"))
     body = {"data": ["x", [{"path": path, **meta}], [], None, None, "16:9", 1.0, 1]}
     call = f"{live.url}gradio_api/call/generate"
-    event = httpx.post(call, json=body, **PLAIN)
-    said = httpx.get(f"{call}/{event.json()['event_id']}", **PLAIN).text if event.is_success else event.text
+    event = httpx.post(call, json=body, timeout=LONG)
+    said = httpx.get(f"{call}/{event.json()['event_id']}", timeout=LONG).text if event.is_success else event.text
     assert '"job"' not in said
     assert "no picture" not in said
     assert "is text" not in said
@@ -150,13 +152,13 @@ def test_a_hand_made_call_can_neither_use_nor_find_a_file_of_the_machine(live, d
 
 def test_the_pages_own_upload_event_takes_no_file_of_the_machine_either(live, dancer):
     desk = "ab" * 16
-    config = httpx.get(f"{live.url}config", **PLAIN).json()
+    config = httpx.get(f"{live.url}config", timeout=LONG).json()
     for dependency in config["dependencies"]:
         if dependency["api_name"].startswith("page_upload"):
             session = f"x{dependency['id']}"
             body = {"data": [desk, [{"path": str(dancer)}]], "fn_index": dependency["id"], "session_hash": session}
-            if httpx.post(f"{live.url}gradio_api/queue/join", json=body, **PLAIN).is_success:
-                said = httpx.get(f"{live.url}gradio_api/queue/data", params={"session_hash": session}, **PLAIN)
+            if httpx.post(f"{live.url}gradio_api/queue/join", json=body, timeout=LONG).is_success:
+                said = httpx.get(f"{live.url}gradio_api/queue/data", params={"session_hash": session}, timeout=LONG)
                 assert "process_completed" in said.text
     assert not list((live.outputs / "desks" / desk).glob("*.png"))
 
@@ -168,34 +170,34 @@ def test_an_input_of_a_wrong_type_is_named(live, odd):
     values = {"prompt": "x", "characters": [], "objects": [], "background": None, "names": None, "format": "16:9",
               "seconds": 1.0, "seed": 1, "engine": "draft"} | odd  # fmt: skip
     call = f"{live.url}gradio_api/call/generate"
-    event = httpx.post(call, json={"data": list(values.values())}, **PLAIN)
-    assert next(iter(odd)) in httpx.get(f"{call}/{event.json()['event_id']}", **PLAIN).text
+    event = httpx.post(call, json={"data": list(values.values())}, timeout=LONG)
+    assert next(iter(odd)) in httpx.get(f"{call}/{event.json()['event_id']}", timeout=LONG).text
 
 
 def test_a_path_of_the_server_is_not_taken_for_an_upload(live):
     """Over raw HTTP, as a client library would never send it."""
     body = {"data": ["x", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], []]}
     call = f"{live.url}gradio_api/call/generate"
-    event = httpx.post(call, json=body, **PLAIN)
-    said = httpx.get(f"{call}/{event.json()['event_id']}", **PLAIN).text if event.is_success else event.text
+    event = httpx.post(call, json=body, timeout=LONG)
+    said = httpx.get(f"{call}/{event.json()['event_id']}", timeout=LONG).text if event.is_success else event.text
     assert "root:" not in said
     assert not list(live.outputs.glob("desks/*/*passwd*"))
 
 
 def test_direct_posts_around_the_queue_are_refused(live):
-    answer = httpx.post(f"{live.url}gradio_api/run/generate", json={"data": ["x", [], []]}, **PLAIN)
+    answer = httpx.post(f"{live.url}gradio_api/run/generate", json={"data": ["x", [], []]}, timeout=LONG)
     assert answer.status_code in (404, 405)
 
 
 @pytest.mark.parametrize("path", ["scene.json", "../desks", "/etc/passwd", "desk.json", "../../launch.py"])
 def test_no_file_route_leads_to_a_desk_or_to_the_machine(live, path):
-    assert httpx.get(f"{live.url}gradio_api/file={path}", **PLAIN).status_code in (403, 404)
+    assert httpx.get(f"{live.url}gradio_api/file={path}", timeout=LONG).status_code in (403, 404)
 
 
 def test_a_page_that_is_slow_to_answer_is_opened_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("gradio.networking.url_ok", lambda _: False)  # as after Gradio's three seconds
     with serving(tmp_path / "outputs") as found:
-        assert httpx.get(found.url, **PLAIN).status_code == 200
+        assert httpx.get(found.url, timeout=LONG).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.guard.access import Terms
 from app.guard.disk_space import FULL, has_room, sweep
-from tests.live import PLAIN, Live, serving
+from tests.live import Live, serving
 
 NOISE = Image.effect_noise((600, 600), 80)
 
@@ -27,7 +27,7 @@ def live(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture
 def http(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, **PLAIN, follow_redirects=True) as found:
+    with httpx.Client(base_url=live.url, timeout=120, follow_redirects=True) as found:
         found.get("/")
         found.post("/login", data={"username": "guest", "password": "kept-for-the-tests"})
         yield found

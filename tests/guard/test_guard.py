@@ -32,9 +32,8 @@ from app.guard.throttle import FREE, Throttle
 from app.guard.visitors import OWNER, Visitor
 from engine.errors import SceneError, TroupeError
 from engine.scene.scene_file import scene_from_data
-from tests.guests import API, PASSWORD, Guest, picture
-from tests.live import PLAIN, Live, chromium, serving
-from tests.waits import LONG
+from tests.guests import API, LONG, PASSWORD, Guest, picture
+from tests.live import Live, chromium, serving
 
 DESK = re.compile(r"[0-9a-f]{32}")
 
@@ -60,7 +59,7 @@ def guests(live: Live) -> Iterator[tuple[Guest, Guest]]:
 @pytest.fixture
 def plain(live: Live) -> Iterator[httpx.Client]:
     """A stranger who has not logged in."""
-    with httpx.Client(base_url=live.url, **PLAIN) as http:
+    with httpx.Client(base_url=live.url, timeout=LONG) as http:
         yield http
 
 
@@ -175,7 +174,7 @@ def test_neither_uploads_nor_clips_can_be_fetched_by_another_visitor(guests):
         folder, _, name = path.rpartition("/")
         for spelled in (f"{folder}/../{folder.rpartition('/')[2]}/{name}", f"{folder}//{name}", path.upper()):
             assert tom.http.get(f"{API}file={spelled}").status_code == 404
-    with httpx.Client(base_url=tom.live.url, **PLAIN) as nobody:
+    with httpx.Client(base_url=tom.live.url, timeout=LONG) as nobody:
         assert nobody.get(f"{API}file={upload}").status_code == 401
 
 
@@ -240,10 +239,10 @@ def test_sessions_events_and_uploads_on_the_way_are_ones_own(guests):
 def test_who_keeps_no_cookie_still_gets_a_clip_and_no_one_elses(tmp_path, monkeypatch):
     monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **_: "http://link.invalid")
     with serving(tmp_path / "outputs", terms=Terms(no_password=True), share=True) as live:
-        stranger = partial(httpx.request, **PLAIN)
+        stranger = partial(httpx.request, timeout=LONG)
         (upload,) = stranger("POST", f"{live.url}{API}upload", files={"files": ("a.png", picture())}).json()
         assert stranger("GET", f"{live.url}{API}file={upload}").status_code == 200
-        with httpx.Client(base_url=live.url, **PLAIN) as browser:
+        with httpx.Client(base_url=live.url, timeout=LONG) as browser:
             browser.get("/")
             assert browser.get(f"{API}file={upload}").status_code == 404
             (own,) = browser.post(f"{API}upload", files={"files": ("b.png", picture())}).json()
@@ -517,16 +516,16 @@ def test_sharing_with_the_model_there_says_what_its_licence_asks(monkeypatch, ca
 
 def test_on_a_machine_of_ones_own_everybody_is_the_owner_and_no_password_is_asked(tmp_path):
     with serving(tmp_path / "outputs") as live:
-        assert httpx.get(f"{live.url}config", **PLAIN).status_code == 200
+        assert httpx.get(f"{live.url}config", timeout=LONG).status_code == 200
         assert live.guard.visitor(None) == OWNER
         for headers in (
             {"host": "evil.example"},
             {"host": "[evil"},
             {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"},
         ):
-            assert httpx.get(f"{live.url}config", headers=headers, **PLAIN).status_code == 403
+            assert httpx.get(f"{live.url}config", headers=headers, timeout=LONG).status_code == 403
         for host in ("localhost:7860", "[::1]:7860", "127.0.0.1"):
-            assert httpx.get(f"{live.url}config", headers={"host": host}, **PLAIN).status_code == 200
+            assert httpx.get(f"{live.url}config", headers={"host": host}, timeout=LONG).status_code == 200
 
 
 def test_on_a_shared_server_who_comes_past_no_door_is_nobody(live):
@@ -557,14 +556,14 @@ def test_a_link_ends_at_its_time_and_the_owner_stays(tmp_path, monkeypatch, caps
     monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **_: "http://link.invalid")
     monkeypatch.setattr("app.server.end_in_time", lambda *_: None)  # it would speak up in the middle of a later test
     with serving(tmp_path / "outputs", terms=Terms(("g:word",), hours=1), share=True) as live:
-        guest = httpx.Client(base_url=live.url, **PLAIN)
+        guest = httpx.Client(base_url=live.url, timeout=LONG)
         guest.post("/login", data={"username": "g", "password": "word"})
         assert guest.get("config").status_code == 200
         live.guard.ends_at = time.time() - 1
         assert guest.get("config").status_code == 410
         assert "ended" in guest.get("/", headers={"accept": "text/html"}).text
         assert guest.post("/login", data={"username": "g", "password": "word"}).status_code == 410
-        with httpx.Client(base_url=live.url, **PLAIN) as owner:
+        with httpx.Client(base_url=live.url, timeout=LONG) as owner:
             owner.get(f"/?owner={live.guard.access.owner_key}")
             assert owner.get("config").status_code == 200
         guest.close()
@@ -713,9 +712,6 @@ def test_a_guest_in_a_browser_logs_in_makes_a_clip_and_finds_it_after_a_reload(l
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Open").click()
         page.locator(".tr-preset").first.click()
-        page.locator(".tr-card").first.wait_for()
-        page.locator("#tr-seconds input[type=number]").fill("1")  # it need not be long
-        page.locator("#tr-seconds input[type=number]").press("Enter")
         page.locator("#tr-generate:not([disabled])").click()
         page.locator("#tr-video video").wait_for(state="attached")
         size = "() => { const v = document.querySelector('#tr-video video'); return v && v.videoWidth }"

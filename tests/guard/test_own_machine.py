@@ -22,10 +22,10 @@ from app.guard.connections import MOST, PATIENCE, Connections
 from app.guard.guard import Guard
 from app.guard.middleware import GuardMiddleware
 from app.guard.process import quiet_libtiff, raise_handles
-from tests.guests import API, picture
-from tests.live import PLAIN, Live, serving
+from tests.guests import API, LONG, picture
+from tests.live import Live, serving
 from tests.served import served
-from tests.waits import LONG, until
+from tests.waits import until
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def get(live: Live, path: str = "config", **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(f"{live.url}{path}", headers=named, **PLAIN)
+    return httpx.get(f"{live.url}{path}", headers=named, timeout=LONG)
 
 
 # ---------------------------------------------------------------------------
@@ -47,14 +47,14 @@ def get(live: Live, path: str = "config", **headers: str) -> httpx.Response:
 def test_a_page_of_another_port_of_this_machine_is_another_sites(live, site):
     assert get(live, sec_fetch_site=site, sec_fetch_mode="cors").status_code == 403
     sent = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
-    assert httpx.post(f"{live.url}{API}queue/join", json={}, headers=sent, **PLAIN).status_code == 403
+    assert httpx.post(f"{live.url}{API}queue/join", json={}, headers=sent, timeout=LONG).status_code == 403
 
 
 def test_where_a_browser_does_not_say_from_where_it_asks_its_origin_does(live):
     """As it does not at a plain address of the network."""
     for origin in ("http://evil.example", "null", live.url.rstrip("/").replace(str(live.blocks.server_port), "8130")):
         upload = {"files": ("a.png", b"x")}
-        answer = httpx.post(f"{live.url}{API}upload", files=upload, headers={"origin": origin}, **PLAIN)
+        answer = httpx.post(f"{live.url}{API}upload", files=upload, headers={"origin": origin}, timeout=LONG)
         assert answer.status_code == 403, origin
     assert get(live, origin=live.url.rstrip("/")).status_code == 200
 
@@ -116,7 +116,7 @@ def test_on_a_space_the_page_stands_in_a_frame_of_its_host(tmp_path):
     "name", ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via", "x-real-ip"]
 )
 def test_what_comes_through_a_proxy_is_told_how_to_be_let_in(live, name):
-    said = httpx.get(live.url, headers={name: "203.0.113.7"}, **PLAIN)
+    said = httpx.get(live.url, headers={name: "203.0.113.7"}, timeout=LONG)
     assert (said.status_code, "--host or --share" in said.text) == (403, True)
 
 
@@ -129,11 +129,11 @@ def test_what_is_made_is_for_nobody_else_on_this_machine(tmp_path):
     before = os.umask(0o022)
     try:
         with serving(tmp_path / "outputs") as live:
-            (path,) = httpx.post(f"{live.url}{API}upload", files={"files": ("a.png", picture())}, **PLAIN).json()
+            (path,) = httpx.post(f"{live.url}{API}upload", files={"files": ("a.png", picture())}, timeout=LONG).json()
             call = f"{live.url}{API}call/generate"
             data = ["The hero waves.", [{"path": path}], [], None, None, "16:9", 1.0, 7, "draft"]
-            event = httpx.post(call, json={"data": data}, **PLAIN).json()["event_id"]
-            assert '"job"' in httpx.get(f"{call}/{event}", **PLAIN).text
+            event = httpx.post(call, json={"data": data}, timeout=LONG).json()["event_id"]
+            assert '"job"' in httpx.get(f"{call}/{event}", timeout=LONG).text
             until(lambda: list(live.outputs.glob("clips/*/[!.]*.mp4")))
         made = [tmp_path / "outputs", *(tmp_path / "outputs").rglob("*")]
         assert len(made) > 10
@@ -181,7 +181,7 @@ def test_a_connection_that_is_used_is_left_alone(live):
     lobby._patience = 0.5
     try:
         with (
-            httpx.Client(base_url=live.url, **PLAIN) as page,
+            httpx.Client(base_url=live.url, timeout=LONG) as page,
             page.stream("GET", f"{API}heartbeat/long") as beats,
         ):
             next(beats.iter_bytes())

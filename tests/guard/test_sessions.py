@@ -9,8 +9,8 @@ import pytest
 
 from app.guard import sessions
 from app.guard.sessions import PerVisitor
-from tests.guests import API, picture
-from tests.live import PLAIN, Live, serving
+from tests.guests import API, LONG, picture
+from tests.live import Live, serving
 from tests.waits import until
 
 
@@ -22,7 +22,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture
 def http(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, **PLAIN) as found:
+    with httpx.Client(base_url=live.url, timeout=LONG) as found:
         yield found
 
 

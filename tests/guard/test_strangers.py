@@ -25,9 +25,9 @@ from app.guard.limits import Limits, Rates
 from app.guard.throttle import FREE, Throttle
 from app.guard.visitors import COOKIE, Passes
 from engine.errors import TroupeError
-from tests.guests import API, PASSWORD, Guest, Owner, picture
-from tests.live import PLAIN, Live, serving
-from tests.waits import LONG, until
+from tests.guests import API, LONG, PASSWORD, Guest, Owner, picture
+from tests.live import Live, serving
+from tests.waits import until
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +67,23 @@ def request_with(peer: tuple[str, int] = ("127.0.0.1", 5), **headers: str) -> Re
 
 
 def test_no_number_of_wrong_passwords_shuts_the_owner_or_another_guest_out(live):
-    with httpx.Client(base_url=live.url, **PLAIN) as stranger:
+    with httpx.Client(base_url=live.url, timeout=LONG) as stranger:
         for number in range(60):
             stranger.post("/login", data={"password": "x"}, headers={"x-forwarded-for": f"203.0.113.{number}"})
         for _ in range(20):
             stranger.post("/login", data={"password": "x"})
             assert stranger.get("/?owner=wrong").status_code == 401
-    with httpx.Client(base_url=live.url, **PLAIN) as owner:
+    with httpx.Client(base_url=live.url, timeout=LONG) as owner:
         assert owner.get(f"/?owner={live.guard.access.owner_key}").status_code == 303
         assert owner.get("config").status_code == 200
-    with httpx.Client(base_url=live.url, **PLAIN) as guest:
+    with httpx.Client(base_url=live.url, timeout=LONG) as guest:
         right = {"username": "guest", "password": PASSWORD}
         assert guest.post("/login", data=right, headers={"x-forwarded-for": "198.51.100.7"}).status_code == 200
 
 
 def test_who_was_let_in_once_is_not_kept_out_by_others_behind_the_same_address(live, come):
     mia = come("guest")
-    with httpx.Client(base_url=live.url, **PLAIN) as neighbour:
+    with httpx.Client(base_url=live.url, timeout=LONG) as neighbour:
         for _ in range(FREE + 3):
             wrong = neighbour.post("/login", data={"username": "guest", "password": "x"})
         assert wrong.status_code == 429
@@ -92,8 +92,9 @@ def test_who_was_let_in_once_is_not_kept_out_by_others_behind_the_same_address(l
 
 def test_guesses_that_come_at_once_are_counted_one_by_one(live):
     def guess(number: int) -> int:
-        said = {"username": "guest", "password": f"{number}"}
-        return httpx.post(f"{live.url}login", data=said, **PLAIN).status_code
+        return httpx.post(
+            f"{live.url}login", data={"username": "guest", "password": f"{number}"}, timeout=LONG
+        ).status_code
 
     with ThreadPoolExecutor(20) as pool:
         said = Counter(pool.map(guess, range(60)))
@@ -104,7 +105,7 @@ def test_guesses_that_come_at_once_are_counted_one_by_one(live):
 def test_log_ins_are_limited_and_push_nobodys_pass_out(live, come):
     owner = come()
     right = {"username": "guest", "password": PASSWORD}
-    with httpx.Client(base_url=live.url, **PLAIN) as guest:
+    with httpx.Client(base_url=live.url, timeout=LONG) as guest:
         said = Counter(guest.post("/login", data=right).status_code for _ in range(60))
     assert said[429] > 20
     assert owner.http.get("config").status_code == 200
@@ -185,7 +186,7 @@ def test_fourteen_cookies_of_one_person_have_one_share_and_the_owner_has_room(li
     live.house.jobs.pause_queue()  # or one may be done before the next is asked for
     for _ in range(14):
         again = Guest.__new__(Guest)
-        again.live, again.http = live, httpx.Client(base_url=live.url, **PLAIN, cookies=passes)
+        again.live, again.http = live, httpx.Client(base_url=live.url, timeout=LONG, cookies=passes)
         again.http.get("/")
         upload = again.picture()
         said = again.call("generate", "x", [{"path": upload}], [], None, None, "16:9", 60.0, 1, "draft")
@@ -208,7 +209,7 @@ def test_fourteen_cookies_of_one_person_have_one_share_and_the_owner_has_room(li
 
 def test_a_flood_of_pages_is_slowed_for_strangers_and_guests_and_the_owner_goes_on(live, come):
     owner, mia = come(), come("guest")
-    with httpx.Client(base_url=live.url, **PLAIN) as stranger:
+    with httpx.Client(base_url=live.url, timeout=LONG) as stranger:
         assert {401, 429} == {stranger.get("/").status_code for _ in range(100)}
     assert mia.http.get("config").status_code == 200  # whose share is another one
     assert 429 in {mia.http.get("config").status_code for _ in range(100)}
@@ -383,7 +384,7 @@ def test_badly_typed_calls_leave_no_traceback_and_no_long_value(live, come, capf
         for number in range(3):
             count = len(each["inputs"]) - (number == 0)
             data = [odd[(number + index) % len(odd)] for index in range(max(0, count))]
-            session = f"odd-{number}"  # for all events: of each new one Gradio would keep a page of its own
+            session = f"odd-{each['id']}-{number}"
             body = json.dumps({"data": data, "fn_index": each["id"], "session_hash": session})
             said = mia.http.post(f"{API}queue/join", content=body, headers={"content-type": "application/json"})
             if said.is_success:
@@ -500,7 +501,7 @@ def test_a_link_that_could_not_be_made_ends_nobodys_time(tmp_path, monkeypatch):
 
 def test_the_log_in_page_is_shown_in_nobodys_frame(live):
     headers = {"sec-fetch-dest": "iframe", "sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site"}
-    assert httpx.get(live.url, headers=headers, **PLAIN).status_code == 403
+    assert httpx.get(live.url, headers=headers, timeout=LONG).status_code == 403
 
 
 # ---------------------------------------------------------------------------
