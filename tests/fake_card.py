@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import types
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanEncoder3d
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers.models.umt5.modeling_umt5 import UMT5Block
 
 from engine.a2 import chunking, moving, recipe, sampling
@@ -38,7 +37,8 @@ from engine.memory.copies import PlainCopies
 from engine.memory.ledger import Held, Ledger
 from engine.memory.loading import _stays_float32
 from engine.memory.quantize import as_weight, quantised_weights, stored_type
-from tests.peak import FusedAttention
+from engine.memory.weights import ComponentFiles
+from tests.peak import FusedAttention, Live
 from tests.tiny import TRIO, a_scene, members_of
 
 CARD, HOST = torch.device("cuda", 0), torch.device("cpu")
@@ -61,71 +61,35 @@ def lend_a_guard() -> str:
     return ""
 
 
-class Card(TorchDispatchMode):
+class Card(Live):
     """Counts what is alive on the card and on the host. `peaks`: by phase, the most at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now: Counter[str] = Counter()
+        self.alive: Counter[str] = Counter()
         self.peaks: dict[str, Counter[str]] = {}
         self._phase = ""
-        self._holders: Counter[int] = Counter()
-        self._sizes: dict[int, tuple[str, int]] = {}
-        self._mapped: list[Any] = []  # kept, so that no other storage gets their address
-        self._overlooked: set[int] = set()
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = operation(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                for part in _parts(tensor):
-                    self._see(part)
-        return result
 
     def begin(self, phase: str) -> None:
         self._phase = phase
         self._note()
 
-    def overlook(self, module: torch.nn.Module) -> None:
-        """Never count what a module's tensors hold, nor views of it: it is a mapped file."""
-        for tensor in (*module.parameters(), *module.buffers()):
-            storages = [part.untyped_storage() for part in _parts(tensor)]
-            self._mapped += storages
-            self._overlooked |= {storage._cdata for storage in storages}
-
-    def peak(self, phase: str) -> Held:
+    def peak_of(self, phase: str) -> Held:
         seen = self.peaks.get(phase, Counter())
         return Held(seen["cuda"], seen["cpu"])
 
-    def _see(self, tensor: FakeTensor) -> None:
-        key = tensor.untyped_storage()._cdata
-        if key in self._overlooked:
-            return
-        if not self._holders[key]:
-            self._sizes[key] = tensor.device.type, tensor.untyped_storage().nbytes()
-            self.now[self._sizes[key][0]] += self._sizes[key][1]
-            self._note()
-        self._holders[key] += 1
-        weakref.finalize(tensor, self._drop, key)
+    def count(self, device: str, size: int) -> None:
+        self.alive[device] += size
+        self._note()
 
-    def _drop(self, key: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            del self._holders[key]
-            device, size = self._sizes.pop(key)
-            self.now[device] -= size
+    def _see(self, tensor: torch.Tensor) -> None:
+        if isinstance(tensor, FakeTensor):
+            super()._see(tensor)
 
     def _note(self) -> None:
         peak = self.peaks.setdefault(self._phase, Counter())
-        for device, size in self.now.items():
+        for device, size in self.alive.items():
             peak[device] = max(peak[device], size)
-
-
-def _parts(tensor: Any) -> list[FakeTensor]:
-    """Return the tensors of which one is made, such as a quantised weight; itself where it is made of none."""
-    wraps = is_traceable_wrapper_subclass(tensor)
-    parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]] if wraps else [tensor]
-    return [part for part in parts if isinstance(part, FakeTensor)]
 
 
 # ---------------------------------------------------------------------------
@@ -153,8 +117,13 @@ def fake_checkpoint(compute: Compute, layers: int | None = None) -> Checkpoint:
         ids = torch.ones(1, 512, dtype=torch.long)
         return types.SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-    checkpoint = Checkpoint(Path("nowhere"), compute, tokenize, CLIPImageProcessorPil(), shapes_from(configs(layers)))
-    return checkpoint
+    shapes = shapes_from(configs(layers))
+    return Checkpoint(Path("nowhere"), compute, tokenize, CLIPImageProcessorPil(), shapes, files_of())
+
+
+def files_of() -> dict[str, ComponentFiles]:
+    """Return the files of a fake checkpoint: none, unless a test says otherwise."""
+    return {}
 
 
 def load_fake(layers: int | None, card: Card) -> Any:

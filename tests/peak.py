@@ -4,12 +4,15 @@ imported after torch is known to be there."""
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from engine.memory.layout import parts_of
 
 
 class Live(TorchDispatchMode):
@@ -19,28 +22,39 @@ class Live(TorchDispatchMode):
     def __init__(self, *known: torch.nn.Module) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.known = {
-            tensor.untyped_storage()._cdata for module in known for tensor in (*module.parameters(), *module.buffers())
-        }
-        self.holders: dict[int, int] = {}
-        self.sizes: dict[int, int] = {}
+        self.known: dict[int, Any] = {}  # by address; kept, so that no other storage gets it
+        self.holders: Counter[int] = Counter()
+        self.sizes: dict[int, tuple[str, int]] = {}
+        for module in known:
+            self.overlook(module)
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = operation(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, torch.Tensor):
-                self._see(tensor)
+                for part in parts_of(tensor):
+                    self._see(part)
         return result
+
+    def overlook(self, module: torch.nn.Module) -> None:
+        """Never count what a module's tensors hold, nor views of it."""
+        for tensor in (*module.parameters(), *module.buffers()):
+            storages = [part.untyped_storage() for part in parts_of(tensor)]
+            self.known |= {storage._cdata: storage for storage in storages}
+
+    def count(self, device: str, size: int) -> None:
+        """Note that so many bytes more (or less) are alive on a kind of device."""
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
     def _see(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.known:
             return
-        if key not in self.holders:
-            self.holders[key], self.sizes[key] = 0, storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
+        if not self.holders[key]:
+            self.sizes[key] = tensor.device.type, storage.nbytes()
+            self.count(*self.sizes[key])
         self.holders[key] += 1
         weakref.finalize(tensor, self._drop, key)
 
@@ -48,7 +62,8 @@ class Live(TorchDispatchMode):
         self.holders[key] -= 1
         if not self.holders[key]:
             del self.holders[key]
-            self.now -= self.sizes.pop(key)
+            device, size = self.sizes.pop(key)
+            self.count(device, -size)
 
 
 class FusedAttention(TorchFunctionMode):

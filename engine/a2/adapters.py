@@ -34,11 +34,6 @@ class Adapters:
     loras: tuple[Lora, ...] = ()
     identity: tuple[tuple[str, float], ...] = ()
 
-    @property
-    def bytes(self) -> int:
-        """What the files take on the disk, which is about what they take in memory."""
-        return sum(lora.path.stat().st_size for lora in self.loras if lora.strength)
-
 
 NO_ADAPTERS = Adapters()
 

@@ -48,7 +48,7 @@ def open_checkpoint(
         with _naming(name), quiet():
             small[name] = kinds[name].from_pretrained(folder / name, local_files_only=True)
     shapes = shapes_from({name: part.config for name, part in weights.items()})
-    return Checkpoint(folder, compute, **small, shapes=shapes, cache=cache)
+    return Checkpoint(folder, compute, **small, shapes=shapes, files=weights, cache=cache)
 
 
 def load_checkpoint(
@@ -87,7 +87,7 @@ def load_component(
     step, compute = COMPONENTS.index(name), checkpoint.compute
     if on_load is not None:
         on_load(step, len(COMPONENTS), name)
-    weights, kind = read_checkpoint(checkpoint.folder)[name], _kinds()[name]
+    weights, kind = checkpoint.files[name], _kinds()[name]
     with _naming(name):
         hollow = _hollow(kind, weights)
         if name not in BLOCKS:
@@ -130,8 +130,8 @@ def use_loras(checkpoint: Checkpoint, adapters: Adapters, beside: bool = False) 
     compute beside the weights, which stay as they are. Raises EngineUnavailable, which names the file."""
     if checkpoint.fused.is_as(adapters, bool(checkpoint.compute.quantised or beside)):
         return
-    weights, how = read_checkpoint(checkpoint.folder)["transformer"], checkpoint.compute.quantised or beside
-    checkpoint.fused = refit(checkpoint.transformer, weights, checkpoint.fused, adapters, how)
+    how = checkpoint.compute.quantised or beside
+    checkpoint.fused = refit(checkpoint.transformer, checkpoint.files["transformer"], checkpoint.fused, adapters, how)
 
 
 def _kinds() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from engine.a2.plan.course import Component
 from engine.a2.plan.fallbacks import tiling_of
 from engine.a2.plan.settings import RunSettings, blocks_bytes
 from engine.errors import EngineUnavailable, StopCheck, Stopped
-from engine.memory.host import own_bytes, physical_memory
+from engine.memory.host import free_for_us
 from engine.memory.ledger import NOTHING, Held
 from engine.memory.shortage import give_back, is_shortage
 from engine.words import GIB
@@ -55,11 +55,11 @@ def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize) -> R
 
 def _blocks_of_room(checkpoint: Checkpoint, compute: Compute) -> int:
     """Return for how many of the transformer's blocks there is memory, where nobody has planned that."""
-    (_, (free, _)), weights = physical_memory(), checkpoint.shapes.transformer.weights
-    if free is None:
+    room, weights = free_for_us(), checkpoint.shapes.transformer.weights
+    if room is None:
         return weights.blocks
     block = blocks_bytes(weights, compute.precision, compute.dtype.itemsize) // weights.blocks
-    return max(0, free + own_bytes() - _FOR_OTHERS) // block
+    return max(0, room - _FOR_OTHERS) // block
 
 
 class ComponentMover:
@@ -217,14 +217,9 @@ def _is_elsewhere(module: Any, device: torch.device) -> bool:
 
 def _bytes_of(module: Any) -> Held:
     """Add up what a module's tensors take on the card and on the host; what is tied counts once."""
+    from engine.memory.layout import parts_of
+
     sizes = {True: 0, False: 0}
     for tensor in {id(each): each for each in (*module.parameters(), *module.buffers())}.values():
-        parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]] if _wraps(tensor) else [tensor]
-        sizes[tensor.device.type == "cpu"] += sum(part.nbytes for part in parts)
+        sizes[tensor.device.type == "cpu"] += sum(part.nbytes for part in parts_of(tensor))
     return Held(sizes[False], sizes[True])
-
-
-def _wraps(tensor: Any) -> bool:
-    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-
-    return bool(is_traceable_wrapper_subclass(tensor))

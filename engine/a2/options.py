@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import math
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from engine.a2.geometry import MAX_REFERENCES, first_frames, lengths_beside
+from engine.a2.geometry import MAX_REFERENCES, ClipSize, first_frames, lengths_beside
 from engine.errors import EngineUnavailable, SceneError
 from engine.scene.engine import EngineOptions, Lora
 from engine.scene.scene import Sampling, Scene, Video
@@ -186,6 +187,16 @@ _OF_THE_MODEL = ("model", "device", "precision", "cache")
 def of_the_model(options: A2Options) -> A2Options:
     """Return the options without those that may change from run to run: equal where one loaded model serves both."""
     return A2Options(**{name: getattr(options, name) for name in _OF_THE_MODEL})
+
+
+def sized(clip: ClipSize, options: A2Options) -> ClipSize:
+    """Return a clip's size with what the options add to what it takes: the step cache, and LoRAs by the bytes of their
+    files."""
+    adapters = 0
+    for lora in options.loras:
+        with contextlib.suppress(OSError):  # what is gone is told of when the clip is made
+            adapters += lora.path.stat().st_size if lora.strength else 0
+    return replace(clip, step_cache=options.step_cache, adapters=adapters)
 
 
 def check_installed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from engine.a2.geometry import ClipSize, size_of, size_of_latents
 from engine.a2.loading import open_checkpoint
 from engine.a2.moving import ComponentMover, settings_of
 from engine.a2.notices import notices_of
-from engine.a2.options import A2Options, as_run, of_the_model
+from engine.a2.options import A2Options, as_run, of_the_model, sized
 from engine.a2.phases import PhaseName, where
 from engine.a2.plan.course import Course
 from engine.a2.plan.fallbacks import tiling_of
@@ -35,7 +35,7 @@ from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.disk.walk import files_below
 from engine.memory.card import claim
-from engine.memory.host import own_bytes, physical_memory
+from engine.memory.host import free_for_us
 from engine.memory.ledger import Ledger
 from engine.memory.shortage import Shortage, give_back, is_shortage, measure
 from engine.scene.cast import Member
@@ -235,14 +235,11 @@ def _course(
 ) -> Course:  # fmt: skip
     """Return the course of a clip with this checkpoint, within what is free here now."""
     settings = settings_of(options, checkpoint, clip)
-    clip = replace(clip, step_cache=options.step_cache, adapters=adapters.bytes)
     on_load = partial(callbacks.tell, "loading")
     mover = ComponentMover(checkpoint, settings, adapters, on_load, callbacks.stop, attempt.loading)
-    (_, free), device = physical_memory(), checkpoint.compute.device
-    # What mapped files hold counts as free there already, and what is our own can be had again.
-    host = free[0] + own_bytes() if free[0] is not None else None
-    sizes = ComponentSizes(checkpoint.shapes, clip, settings)
-    return Course(Ledger(claim(device), host), mover, sizes, settings.together, attempt.alone)
+    sizes = ComponentSizes(checkpoint.shapes, sized(clip, options), settings)
+    ledger = Ledger(claim(checkpoint.compute.device), free_for_us())
+    return Course(ledger, mover, sizes, settings.together, attempt.alone)
 
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:

@@ -21,6 +21,7 @@ from engine.a2.sampling import Run, make_scheduler
 from engine.a2.step_cache import Kept
 from engine.disk import atomic
 from engine.errors import EngineUnavailable
+from engine.memory.weights import read_note
 from engine.scene.scene import Sampling, Scene
 
 if TYPE_CHECKING:
@@ -120,13 +121,7 @@ def save_run(path: Path, run: Run, conditioning: Conditioning, how: tuple[str, s
 def kept_precision(path: Path) -> str | None:
     """Read how the model's weights were stored in the run that a file keeps; None where it keeps none, or an earlier
     version wrote it. Reads no tensors, and imports no library."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length if length < path.stat().st_size else 0))
-        found = json.loads(header["__metadata__"]["troupe"])["precision"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = read_note(path).get("precision")
     return found if isinstance(found, str) else None
 
 

@@ -18,13 +18,12 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine import surroundings
 from engine.disk.atomic import beside, remove, replace, sweep_folder
 from engine.disk.room import free_bytes
 from engine.errors import TroupeError
-from engine.memory.weights import ComponentFiles
+from engine.memory.weights import ComponentFiles, read_note
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # a tensor's name -> its type (safetensors' word) and shape
 
@@ -82,7 +81,7 @@ def cached(folder: Path, components: Collection[str]) -> tuple[CacheEntry, ...]:
             match = _NAME.fullmatch(path.name)
             with contextlib.suppress(OSError):
                 if match and match[1] in components and path.is_file():
-                    model = _note_of(path).get("model", "")
+                    model = read_note(path).get("model", "")
                     found.append(CacheEntry(path, match[1], match[2], str(model), path.stat().st_size))
     return tuple(found)
 
@@ -150,7 +149,7 @@ class CacheFile:
             sums = json.loads(found[8:])["__metadata__"]["checksums"]
             if found == self._head(sums) and size == self.bytes:
                 return {name: int(sums[8 * i : 8 * i + 8], 16) for i, name in enumerate(self._offsets())}
-        other = _note_of(self.path) not in ({}, json.loads(self.note))
+        other = read_note(self.path) not in ({}, json.loads(self.note))
         raise Unusable("was made by another version, or the model has changed" if other else "was damaged")
 
     @contextlib.contextmanager
@@ -255,16 +254,6 @@ def _called(checkpoint: Path) -> str:
     models--author--name/snapshots/revision; else its folder's name."""
     _, author, name = ([*checkpoint.parent.parent.name.split("--", 2), "", ""])[:3]
     return f"{author}/{name}" if checkpoint.parent.name == "snapshots" and name else checkpoint.resolve().name
-
-
-def _note_of(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            head = json.loads(file.read(length if length < path.stat().st_size else 0))
-        note = json.loads(head["__metadata__"]["troupe"])
-        return note if isinstance(note, dict) else {}
-    return {}
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How much of a card this process may use."""
+"""How much of a card this process may use, and what streaming to it takes. No torch here: plans count with it, too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     import torch
 
 CONTEXT = 600 * 2**20  # bytes: the driver's own and the kernels', beside all tensors. An allowance, not a measurement
+
+CHUNK = 32 * 2**20  # bytes of a staging buffer: a power of two, which is what the pinned allocator hands out
+CHUNKS = 3  # one is filled while another is copied; the third evens out delays
+SLOTS = 2  # places for a block on the card, into which streamed blocks are copied
 
 _SPARE = 100 * 2**20  # bytes: what others take between two looks
 

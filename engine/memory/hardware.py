@@ -92,12 +92,18 @@ def hardware_from_dict(data: dict[str, Any]) -> Hardware:
 def counting_as_free(hardware: Hardware, own: tuple[int, int]) -> Hardware:
     """Return the hardware with what our own engine holds, bytes of card and memory, counted as free: the next clip has
     it."""
-    card, host = hardware.vram_free, hardware.ram_free
-    if own[0] and isinstance(card.value, int) and isinstance(hardware.vram_total.value, int):
-        card = Fact(min(hardware.vram_total.value, card.value + own[0]), f"{card.why}; with what our own model holds")
-    if own[1] and isinstance(host.value, int) and isinstance(hardware.ram_total.value, int):
-        host = Fact(min(hardware.ram_total.value, host.value + own[1]), f"{host.why}; with what our own model holds")
-    return replace(hardware, vram_free=card, ram_free=host)
+    card, host = own
+    return replace(
+        hardware,
+        vram_free=_with_ours(hardware.vram_free, hardware.vram_total, card),
+        ram_free=_with_ours(hardware.ram_free, hardware.ram_total, host),
+    )
+
+
+def _with_ours(free: Fact, total: Fact, own: int) -> Fact:
+    if not own or not isinstance(free.value, int) or not isinstance(total.value, int):
+        return free
+    return Fact(min(total.value, free.value + own), f"{free.why}; with what our own model holds")
 
 
 def _with_host(card: dict[str, Fact], folder: Path | None) -> Hardware:

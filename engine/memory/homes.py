@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from engine.memory.layout import Layout, Piece
+from engine.memory.layout import Layout, Piece, parts_of
 
 Host = Literal["pinned", "pageable", "mapped"]
 
@@ -127,11 +126,9 @@ class Home:
 IN_MEMORY = Waiting()
 
 
-def _is_view(tensor: Any) -> bool:
+def _is_view(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is a part of something larger, such as a mapped file."""
-    wraps = is_traceable_wrapper_subclass(tensor)
-    parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]] if wraps else [tensor]
-    return all(part.untyped_storage().nbytes() > part.nbytes for part in parts)
+    return all(part.untyped_storage().nbytes() > part.nbytes for part in parts_of(tensor))
 
 
 def _fill(buffer: torch.Tensor, pieces: Sequence[Piece]) -> None:

@@ -54,6 +54,13 @@ def own_bytes(status: Path = _STATUS) -> int:
         return 0
 
 
+def free_for_us() -> int | None:
+    """Return what this process could hold in all: what is free, and what is its own already. None where that is not
+    known. What mapped files hold counts as free, since the system can have it back."""
+    _, (free, _) = physical_memory()
+    return free + own_bytes() if free is not None else None
+
+
 def container_limits(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> Iterator[tuple[int, int]]:
     """Yield (limit, used), in bytes, of every control group, version 1 or 2, that this process is in and that has a
     limit: a group is bound by all those above it. Used is without the file cache, which the system gives back when

@@ -132,6 +132,14 @@ def lay_out(modules: Iterable[torch.nn.Module]) -> Layout:
     return Layout(end, tuple(leaves.values()))
 
 
+def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Return the tensors of which one is made, such as a quantised weight: its bytes and its scales; the tensor itself
+    where it is made of none."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+
+
 def _specify(tensor: torch.Tensor, start: int) -> tuple[_Plain | _Wrapped, int]:
     """Return how a tensor is stored from byte `start` on, and the byte where the next one may begin."""
     if is_traceable_wrapper_subclass(tensor):

@@ -182,8 +182,7 @@ class Slabs:
             return
         with torch.inference_mode(False), torch.no_grad():
             room = self._slots.room() if self.parked else []
-            staying = [self._homes[index] for index in self.resident] + ([self._rest] if self._rest else [])
-            self._keep([home for home in staying if home.kept is None])
+            self._bring_back()
             if self.parked:
                 self._slots.unpark(room)
         self.parked = self._lent = False
@@ -206,9 +205,8 @@ class Slabs:
             self.resident = wanted
             self._copies.give_back()
             self._make_slots([home.nbytes for home in self._homes])
+            self._bring_back()
             for index, home in enumerate(self._homes):
-                if index in wanted:
-                    self._keep([home] if home.kept is None else [])
                 if index in wanted or (index not in self._in_slabs and home.origin is not None):
                     home.drop_slab(self._copies)
             for index in self._slots.blocks:
@@ -217,13 +215,12 @@ class Slabs:
                 self._pin(home)
                 home.layout.show(self._slots.buffer_of(index))
         self.parked = self._lent = False
-        self._keep_rest()
         self._slots.fill()
 
-    def _keep_rest(self) -> None:
-        if self._rest is not None and self._rest.kept is None:
-            with torch.inference_mode(False), torch.no_grad():
-                self._keep([self._rest])
+    def _bring_back(self) -> None:
+        """Bring to the device what stays there and is not there now."""
+        staying = [self._homes[index] for index in self.resident] + ([self._rest] if self._rest else [])
+        self._keep([home for home in staying if home.kept is None])
 
     def _make_slabs(self, homes: Sequence[Home]) -> None:
         """Put these into slabs, all of them or none."""
@@ -267,9 +264,11 @@ class Slabs:
 
     def _room_for(self, streamed: int) -> int:
         """Return how many of so many streamed blocks wait in memory; the others in the file."""
-        if not self.waiting.on_disk or self.waiting.in_memory is None:
-            return 0 if self.waiting.on_disk and self.waiting.host == "mapped" else streamed
-        return 0 if self.waiting.host == "mapped" else min(streamed, self.waiting.in_memory)
+        if not self.waiting.on_disk:
+            return streamed
+        if self.waiting.host == "mapped":
+            return 0
+        return streamed if self.waiting.in_memory is None else min(streamed, self.waiting.in_memory)
 
     def _stay(self, layout: Layout) -> Home:
         """Pack modules into a buffer on the device, where they stay."""

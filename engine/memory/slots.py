@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from engine.memory.card import SLOTS
 from engine.memory.copies import CudaCopies, PlainCopies
 from engine.memory.homes import Home
 from engine.memory.staging import Staging
@@ -57,13 +58,13 @@ class Slots:
         self._size, streamed = max(sizes.values(), default=0), list(sizes)
         self._slots = [
             DeviceSlot(self._copies.allocate(self._size), self._copies.event(), self._copies.event())
-            for _ in streamed[:2]
+            for _ in streamed[:SLOTS]
         ]
         for slot in self._slots:
             self._copies.mark_computed(slot.free)  # kernels that used this memory before may still run
-        self._slot_of = {index: self._slots[rank % 2] for rank, index in enumerate(streamed)}
+        self._slot_of = {index: self._slots[rank % SLOTS] for rank, index in enumerate(streamed)}
         for first in range(len(self._slots)):
-            users = streamed[first::2]
+            users = streamed[first::SLOTS]
             self._next.update(zip(users, [*users[1:], users[0]], strict=True))
 
     def buffer_of(self, index: int) -> torch.Tensor:

@@ -9,10 +9,8 @@ from typing import Any
 
 import torch
 
+from engine.memory.card import CHUNK, CHUNKS
 from engine.memory.layout import Piece
-
-CHUNK = 32 * 2**20  # bytes; a power of two, which is what the pinned allocator hands out
-CHUNKS = 3  # one is filled while another is copied; the third evens out delays
 
 
 class Staging:

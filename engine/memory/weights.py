@@ -6,6 +6,7 @@ true size stands in its first kilobytes, and a download that was cut off can be 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,18 @@ def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
     if size < whole:
         raise EngineUnavailable(f"{name} of the model is cut off ({size} of {whole} bytes)", AGAIN)
     return shapes
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Read the note (JSON, in the header's metadata) of a safetensors file that Troupe has written; {} where there is
+    none, or the file cannot be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(length if length < path.stat().st_size else 0))
+        note = json.loads(head["__metadata__"]["troupe"])
+        return note if isinstance(note, dict) else {}
+    return {}
 
 
 def read_places(path: Path) -> dict[str, tuple[str, tuple[int, ...], tuple[int, int]]]:

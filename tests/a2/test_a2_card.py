@@ -14,7 +14,7 @@ pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (r
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import _disable_current_modes
 
-from engine.a2 import adapters, loading, moving
+from engine.a2 import adapters, moving
 from engine.a2.geometry import ClipSize
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import make_plan
@@ -25,6 +25,7 @@ from engine.memory.ledger import Held
 from engine.memory.weights import ComponentFiles
 from engine.scene.engine import Lora
 from engine.words import GIB
+from tests import fake_card
 from tests.a2.test_plan import hardware
 from tests.fake_card import clips, compute_of, configs, fake_checkpoint, hollow_module, lend_a_guard, shortened
 
@@ -64,8 +65,8 @@ def test_every_way_runs_and_holds_what_was_planned(monkeypatch, way):
     for phase in PHASES:
         # Convolutions lay their input out anew, which only a real allocator shows.
         least = 0.8 if phase in ("prompt", "sampling") else 0.6
-        assert least * foretold[phase].card <= seen.peak(phase).card <= foretold[phase].card, phase
-        assert seen.peak(phase).host <= foretold[phase].host, phase
+        assert least * foretold[phase].card <= seen.peak_of(phase).card <= foretold[phase].card, phase
+        assert seen.peak_of(phase).host <= foretold[phase].host, phase
 
 
 def test_what_the_step_cache_keeps_was_planned_and_is_gone_before_decoding(monkeypatch):
@@ -73,8 +74,8 @@ def test_what_the_step_cache_keeps_was_planned_and_is_gone_before_decoding(monke
     clip = ClipSize(832, 480, 33, 10)
     foretold, seen = on_paper(options, clip, 2), clips(monkeypatch, options, clip)
     without = on_paper(replace(options, step_cache=False), clip, 2)["sampling"]
-    assert without.card < seen.peak("sampling").card <= foretold["sampling"].card
-    assert seen.peak("decoding").card <= foretold["decoding"].card
+    assert without.card < seen.peak_of("sampling").card <= foretold["sampling"].card
+    assert seen.peak_of("decoding").card <= foretold["decoding"].card
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
@@ -82,7 +83,7 @@ def test_a_lora_streams_beside_the_blocks_and_was_planned(monkeypatch, tmp_path,
     model = hollow_module("transformer", configs(2)["transformer"])
     tensors = {name: (tuple(tensor.shape), tmp_path) for name, tensor in model.named_parameters()}
     files = {"transformer": ComponentFiles(tmp_path, {}, tensors, 10**9)}
-    monkeypatch.setattr(loading, "read_checkpoint", lambda _: files)
+    monkeypatch.setattr(fake_card, "files_of", lambda: files)
     read = adapters.read_loras
 
     def read_for_real(*how):
@@ -103,7 +104,7 @@ def test_a_lora_streams_beside_the_blocks_and_was_planned(monkeypatch, tmp_path,
     foretold, seen = on_paper(options, clip, 2), clips(monkeypatch, options, SMALL)
     assert foretold["sampling"].card - without["sampling"].card > 0.9 * clip.adapters
     for phase in PHASES:
-        assert seen.peak(phase).card <= foretold[phase].card, phase
+        assert seen.peak_of(phase).card <= foretold[phase].card, phase
 
 
 @pytest.mark.parametrize(("vram", "ram", "clip"), [
@@ -117,6 +118,6 @@ def test_no_stage_is_above_the_plan_nor_above_the_card(monkeypatch, vram, ram, c
     shortened(monkeypatch)
     seen = clips(monkeypatch, options, clip, None, round(vram * 0.95 * GIB) - CONTEXT)
     for need in plan.stages:
-        assert seen.peak(need.name).card + CONTEXT <= need.vram <= vram * 0.95 * GIB, need.name
-        assert seen.peak(need.name).host + PROCESS + CARD_PROCESS <= need.ram, need.name
+        assert seen.peak_of(need.name).card + CONTEXT <= need.vram <= vram * 0.95 * GIB, need.name
+        assert seen.peak_of(need.name).host + PROCESS + CARD_PROCESS <= need.ram, need.name
         assert need.ram <= ram * 0.8 * GIB, need.name

@@ -46,8 +46,7 @@ def test_where_nobody_has_planned_it_only_what_there_is_room_for_waits_in_memory
     from engine.a2.compute import Compute
     from engine.a2.plan.shapes import default_shapes
 
-    monkeypatch.setattr(moving, "physical_memory", lambda: ((16 * GB, ""), (12 * GB, "")))
-    monkeypatch.setattr(moving, "own_bytes", lambda: 0)
+    monkeypatch.setattr(moving, "free_for_us", lambda: 12 * GB)
     last = descend(way(precision="int8"), "sampling")[-1][0].options
     checkpoint = SimpleNamespace(
         shapes=default_shapes(), compute=Compute(torch.device("cuda:0"), torch.bfloat16, "int8")

@@ -64,7 +64,7 @@ def compare(card: int, ram: int, clip: ClipSize) -> dict[str, Any]:
     stages: dict[str, dict[str, list[float]]] = {}
     above_plan = above_machine = 0
     for need in plan.stages:
-        peak = seen.peak(need.name)
+        peak = seen.peak_of(need.name)
         held = peak.card + CONTEXT, peak.host + PROCESS + CARD_PROCESS
         stages[need.name] = {"card": _pair(need.vram, held[0]), "ram": _pair(need.ram, held[1])}
         above_plan += (held[0] > need.vram) + (held[1] > need.ram)

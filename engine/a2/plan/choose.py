@@ -9,8 +9,9 @@ from typing import Literal
 from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, Tiling, tiling_for
 from engine.a2.options import Precision
 from engine.a2.plan.settings import RunSettings, block_bytes, number_bytes
-from engine.a2.plan.sizes import RING, SLOTS
+from engine.a2.plan.sizes import RING
 from engine.a2.plan.stages import PhaseNeed, PlannedClip, phase_needs
+from engine.memory.card import SLOTS
 from engine.memory.hardware import Fact, Hardware
 from engine.memory.ledger import Held
 

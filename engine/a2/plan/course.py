@@ -125,18 +125,18 @@ class Course:
     def _make_room(self, name: Component, wanted: Held) -> None:
         """Let go of what does not compute now, the cheapest to bring again first, until there is room."""
         ledger, carrier = self.ledger, self._carrier
-        if not self._together:
-            self._clear(name)
-        if self.alone:
-            for other in COMPONENTS:
+        if self._together:
+            for other in COMPONENTS if self.alone else ():
                 if other not in (name, "vae") and ledger.held(other):
-                    ledger.enter(other, carrier.drop(other) if self._together else carrier.aside(other))
-        if self._together or name == "transformer" or not ledger.held("transformer"):
+                    ledger.enter(other, carrier.drop(other))
             return
-        if lack := ledger.lack(wanted).card:
+        self._clear(name)
+        if name == "transformer" or not ledger.held("transformer"):
+            return
+        if not self.alone and (lack := ledger.lack(wanted).card):
             ledger.enter("transformer", carrier.lend("transformer", lack))
-            if ledger.lack(wanted).card:
-                ledger.enter("transformer", carrier.aside("transformer"))
+        if self.alone or ledger.lack(wanted).card:
+            ledger.enter("transformer", carrier.aside("transformer"))
         if self._sizes.reloads and ledger.lack(wanted).host:
             ledger.enter("transformer", carrier.drop("transformer"))
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 from engine.a2.files import find_checkpoint
 from engine.a2.geometry import ClipSize, size_of
-from engine.a2.options import A2Options, as_run
+from engine.a2.options import A2Options, as_run, sized
 from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
 from engine.a2.plan.choose import Overrides
 from engine.a2.plan.plan import Plan, make_plan
@@ -37,7 +35,7 @@ class A2Planner:
             device=_DEVICES.get(options.device.partition(":")[0]), precision=options.precision, offload=options.offload,
             resident_blocks=options.resident_blocks, batched_guidance=options.batched_guidance,
         )  # fmt: skip
-        return self._plan(hardware, _clip_of(scene, options), options.model, overrides)
+        return self._plan(hardware, sized(size_of(as_run(scene, options)), options), options.model, overrides)
 
     def learn(
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
@@ -50,7 +48,7 @@ class A2Planner:
             precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
             batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile, host=options.host,
         )  # fmt: skip
-        plan = self._plan(hardware, _clip_of(scene, options), options.model, overrides)
+        plan = self._plan(hardware, sized(size_of(as_run(scene, options)), options), options.model, overrides)
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
         took = began["decoding"][0] - began["sampling"][0]
         if foreseen is not None:
@@ -69,15 +67,6 @@ class A2Planner:
                 return None
             self._shapes[model] = time.monotonic(), shapes
         return shapes
-
-
-def _clip_of(scene: Scene, options: A2Options) -> ClipSize:
-    """Return the clip's size as it is run with these options."""
-    adapters = 0
-    for lora in options.loras:
-        with contextlib.suppress(OSError):  # what is gone is told of when the clip is made
-            adapters += lora.path.stat().st_size if lora.strength else 0
-    return replace(size_of(as_run(scene, options)), step_cache=options.step_cache, adapters=adapters)
 
 
 def _speed(hardware: Hardware) -> Speed | None:

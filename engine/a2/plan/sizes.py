@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.a2.geometry import ClipSize
 from engine.a2.phases import PlannedPhase
@@ -11,14 +10,13 @@ from engine.a2.plan import footprint
 from engine.a2.plan.course import Component
 from engine.a2.plan.settings import RunSettings, block_bytes, blocks_bytes, outside_bytes, weight_bytes
 from engine.a2.plan.shapes import Shapes
-from engine.memory.card import CONTEXT
+from engine.memory.card import CHUNK, CHUNKS, CONTEXT, SLOTS
 from engine.memory.ledger import NOTHING, Held
 from engine.words import GIB
 
 SLACK = 1.08  # of activations: what the allocator cannot use between them. An allowance, not a measurement
 LOADING = 600_000_000  # bytes: a tensor on its way, in float32 and quantised
-SLOTS = 2  # places for a block on the card, into which streamed blocks are copied
-RING = 3 * 32 * 2**20  # bytes: the pinned buffers through which blocks come that the card cannot read by itself
+RING = CHUNKS * CHUNK  # bytes: the pinned buffers through which blocks come that the card cannot read by itself
 PROCESS = 450_000_000  # bytes: Python with torch, diffusers and transformers, measured
 CARD_PROCESS = GIB  # what a card's libraries add to it; an allowance
 
@@ -39,7 +37,7 @@ class ComponentSizes:
         settings = self.settings
         if settings.offload != "blocks" or not settings.resident:
             return 0
-        return block_bytes(self.shapes.transformer.weights, settings)
+        return self._block()
 
     @property
     def reloads(self) -> bool:
@@ -95,13 +93,17 @@ class ComponentSizes:
         return Held(0, LOADING)
 
     def _transformer(self) -> Held:
-        settings, weights = self.settings, self.shapes.transformer.weights
-        block = block_bytes(weights, settings) + -(-self.clip.adapters // weights.blocks)
+        settings, weights, block = self.settings, self.shapes.transformer.weights, self._block()
         outside = outside_bytes(weights, settings.number) + footprint.rope_bytes(self.shapes.transformer)
         slots = min(SLOTS, weights.blocks - settings.resident)
         waiting = settings.in_memory * block
         ring = RING if (settings.host == "pageable" or settings.from_disk) and settings.device != "cpu" else 0
         return self._where(outside + (settings.resident + slots) * block, waiting + ring)
+
+    def _block(self) -> int:
+        """Compute the bytes of one of the transformer's blocks, with its share of the LoRAs."""
+        weights = self.shapes.transformer.weights
+        return block_bytes(weights, self.settings) + -(-self.clip.adapters // weights.blocks)
 
     def _text(self) -> Held:
         """Return what the text encoder takes whose blocks stream from the file where they are quantised, else from
@@ -169,7 +171,6 @@ class PaperCarrier:
     def __init__(self, sizes: ComponentSizes) -> None:
         self._sizes = sizes
         self._now: dict[Component, Held] = {}
-        self._lent = 0
 
     def held(self, name: Component) -> Held:
         return self._now.get(name, NOTHING)
@@ -185,16 +186,13 @@ class PaperCarrier:
         block, held = self._sizes.resident_block, self.held(name)
         if not block or not self._sizes.on_disk:
             return held
-        most = self._sizes.settings.resident - self._lent
-        count = min(most, -(-card // block))
-        self._lent += count
+        lent = (self._sizes.present(name) - held).card // block
+        count = min(self._sizes.settings.resident - lent, -(-card // block))
         return self._set(name, held - Held(count * block))
 
     def drop(self, name: Component) -> Held:
         return self._set(name, NOTHING)
 
-    def _set(self, name: Component, held: Any) -> Held:
+    def _set(self, name: Component, held: Held) -> Held:
         self._now[name] = held
-        if name == "transformer" and held == self._sizes.present(name):
-            self._lent = 0
-        return self.held(name)
+        return held
