@@ -199,7 +199,7 @@ def _stored(weights: ComponentFiles, name: str) -> torch.Tensor:
     from safetensors import safe_open
 
     with safe_open(str(weights.tensors[name][1]), "pt") as file:
-        tensor: torch.Tensor = file.get_tensor(name)
+        tensor: torch.Tensor = file.get_tensor(weights.stored_as(name))
     return tensor
 
 
@@ -216,7 +216,7 @@ def _restore(transformer: Any, names: Iterable[str], weights: ComponentFiles) ->
         for path, inside in files.items():
             with safe_open(str(path), "pt") as file:
                 for name in inside:
-                    parameters[name].copy_(file.get_tensor(name))
+                    parameters[name].copy_(file.get_tensor(weights.stored_as(name)))
 
 
 def identity(loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.adapters import Fused
 from engine.a2.compute import Compute
+from engine.a2.models import A2, ModelSpec
 from engine.a2.plan.shapes import Shapes
 from engine.memory.weights import ComponentFiles
 
@@ -26,7 +27,8 @@ BLOCKS = {"transformer": "blocks.", "text_encoder": "encoder.block."}
 @dataclass
 class Checkpoint:
     """A checkpoint's components, as far as they are loaded (None: not now), and what the person should know of it.
-    `files` are those of each component, as they were when it was opened: other files are another checkpoint.
+    `spec` is its family, `files` those of each component, as they were when it was opened: other files are another
+    checkpoint.
 
     `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each; `pictures` the same for what the
     image encoder made of a cast. `fused` is what LoRAs have done to the transformer. `mapped` names the components
@@ -39,6 +41,7 @@ class Checkpoint:
     tokenizer: Any
     image_processor: Any
     shapes: Shapes
+    spec: ModelSpec = A2
     files: dict[str, ComponentFiles] = field(default_factory=dict)
     text_encoder: Any = None
     image_encoder: Any = None

@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def chunked(transformer: Any, tokens: int) -> Iterator[None]:
+def chunked(transformer: Any, tokens: int, unread: int = 0) -> Iterator[None]:
     """Let `transformer` (diffusers' WanTransformer3DModel) work on at most `tokens` tokens at a time until exit; 0
-    leaves it as it is. A self-attention whose processor is not the library's own keeps it, and computes in one piece.
+    leaves it as it is. The last `unread` tokens do not attend to the prompt: they are the references of a family that
+    was trained so. A self-attention whose processor is not the library's own keeps it, and computes in one piece.
     """
     from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
-    if not tokens:
+    if not tokens and not unread:
         yield
         return
     from engine.memory.streamed import replace_compute
 
     processors, undo = [], []
     for block in transformer.blocks:
-        undo.append(replace_compute(block, _Block(block, tokens)))
-        if type(block.attn1.processor) is WanAttnProcessor:
+        undo.append(replace_compute(block, _Block(block, tokens, unread)))
+        if tokens and type(block.attn1.processor) is WanAttnProcessor:
             processors.append((block.attn1, block.attn1.processor))
             block.attn1.processor = _SelfAttention(block.attn1.processor, tokens)
     try:
@@ -46,8 +47,8 @@ def chunked(transformer: Any, tokens: int) -> Iterator[None]:
 class _Block:
     """WanTransformerBlock.forward in pieces. Nothing that came in is written to: step caches keep it."""
 
-    def __init__(self, block: Any, tokens: int) -> None:
-        self.block, self.tokens = block, tokens
+    def __init__(self, block: Any, tokens: int, unread: int) -> None:
+        self.block, self.tokens, self.unread = block, tokens, unread
 
     def __call__(
         self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor, rotary_emb: Any
@@ -65,14 +66,19 @@ class _Block:
         del attended
         for part in self._parts(x):
             piece = out[:, part]
-            normed = block.norm2(piece.float()).type_as(piece)
-            piece = piece + block.attn2(normed, encoder_hidden_states, None, None)
+            if part.start < x.shape[1] - self.unread:
+                normed = block.norm2(piece.float()).type_as(piece)
+                piece = piece + block.attn2(normed, encoder_hidden_states, None, None)
             normed = _modulate(block.norm3, piece, ffn_scale, ffn_shift)
             out[:, part] = piece.float() + block.ffn(normed).float() * ffn_gate
         return out
 
     def _parts(self, x: torch.Tensor) -> Iterator[slice]:
-        return parts(x.shape[1], self.tokens)
+        """Yield the pieces; none holds both tokens that read the prompt and such that do not."""
+        reading = x.shape[1] - self.unread
+        yield from parts(reading, self.tokens or reading)
+        for part in parts(self.unread, self.tokens or self.unread) if self.unread else ():
+            yield slice(reading + part.start, reading + part.stop)
 
 
 class _SelfAttention:

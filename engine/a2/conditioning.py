@@ -36,8 +36,9 @@ class Conditioning:
     """What one run starts from; float32 on the CPU. T = (frames - 1) / 4 + 1 latent frames of h = H/8 by w = W/8.
 
     noise            (1, 16, T, h, w)
-    condition        (1, 20, T, h, w): 4 of mask (one where references are), 16 of normalised latents
-    image_embeds     (1, references x tokens, dim): penultimate hidden states of the image encoder
+    condition        (1, 20, T, h, w), SkyReels-A2's: 4 of mask (one where references are), 16 of normalised latents
+    image_embeds     (1, references x tokens, dim), the same's: penultimate hidden states of the image encoder
+    references       (1, 16, R, h, w), the others': normalised latents that stand behind the video's
     prompt_embeds    (1, 512, dim), zero after the prompt's last token
     negative_embeds  the same, or None where there is no guidance
     colours          (17, 3): latent channels and a one -> RGB in [-1, 1], for previews
@@ -45,12 +46,13 @@ class Conditioning:
     """
 
     noise: torch.Tensor
-    condition: torch.Tensor
-    image_embeds: torch.Tensor
+    condition: torch.Tensor | None
+    image_embeds: torch.Tensor | None
     prompt_embeds: torch.Tensor
     negative_embeds: torch.Tensor | None
     colours: torch.Tensor
     generator: torch.Tensor
+    references: torch.Tensor | None = None
 
 
 def condition(
@@ -62,7 +64,7 @@ def condition(
     tiled: bool = False,
     turn: Turn = _stays,
 ) -> Conditioning:
-    """Encode one to three canvases and the prompt. `on_step` gets (step, of, what) before each part. `tiled`: the VAE
+    """Encode the canvases and the prompt. `on_step` gets (step, of, what) before each part. `tiled`: the VAE
     encodes in tiles whatever the frame's size. `turn` brings a component for what is computed with it; none is brought
     for a prompt or a cast that was encoded before. Raises Stopped between the parts."""
     import torch
@@ -85,19 +87,30 @@ def condition(
             with turn("prompt", "text_encoder"):
                 texts = [encode_text(checkpoint, prompt) for prompt in prompts]
         begin(1, "references")
-        cast = _digest(canvases)
-        if cast not in checkpoint.pictures:
-            with turn("references", "image_encoder"):
-                remember(checkpoint.pictures, cast, encode_semantic(checkpoint, [each.semantic for each in canvases]))
-        image_embeds = checkpoint.pictures[cast]
+        image_embeds = _semantic(checkpoint, canvases, turn) if checkpoint.spec.in_channels else None
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
+        spatial = references = None
         with turn("references", "vae"):
-            spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
-        colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
+            if checkpoint.spec.in_channels:
+                spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
+                seen = spatial[0, MASK_CHANNELS:]
+            else:
+                references = encode_references(checkpoint, pictures, generator, stop, tiled)
+                seen = references[0]
+        colours = fit_colours(seen[:, : len(canvases)], pictures)
     prompt, negative = [*texts, None][:2]
     assert prompt is not None
-    return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
+    return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state(), references)
+
+
+def _semantic(checkpoint: Checkpoint, canvases: Sequence[Canvas], turn: Turn) -> torch.Tensor:
+    """Return what the image encoder makes of a cast, from the cache where it was encoded before."""
+    cast = _digest(canvases)
+    if cast not in checkpoint.pictures:
+        with turn("references", "image_encoder"):
+            remember(checkpoint.pictures, cast, encode_semantic(checkpoint, [each.semantic for each in canvases]))
+    return checkpoint.pictures[cast]
 
 
 def remember(kept: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> None:
@@ -197,6 +210,33 @@ def encode_spatial(
     mask = torch.zeros(1, MASK_CHANNELS, *latents.shape[2:])
     mask[:, :, : len(pictures)] = 1
     return torch.cat([mask, (latents - mean) / std], dim=1)
+
+
+def encode_references(
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], generator: torch.Generator,
+    stop: Callable[[], bool] | None = None, tiled: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """Encode each picture as a frame of its own, (1, 16, R, h, w); frames of zeros fill up to as many as the model was
+    trained with. The posterior is sampled, or its mode taken, as the family does. Raises Stopped between two."""
+    import torch
+
+    vae, spec = checkpoint.vae, checkpoint.spec
+    mean, std = latent_statistics(vae)
+    found = []
+    width, height = pictures[0].size
+    was_tiling, vae.use_tiling = vae.use_tiling, tiled or width * height > ENCODED_IN_TILES_ABOVE
+    try:
+        for picture in pictures:
+            if stop is not None and stop():
+                raise Stopped
+            pixels = to_pixels(picture)[None, :, None].to(checkpoint.compute.device, vae.dtype)
+            posterior = vae.encode(pixels).latent_dist
+            latents = posterior.sample(generator=generator) if spec.sampled else posterior.mode()
+            found.append((latents.float().cpu() - mean) / std)
+    finally:
+        vae.use_tiling = was_tiling
+    found += [torch.zeros_like(found[0])] * (spec.tail(len(pictures)) - len(pictures))
+    return torch.cat(found, dim=2)
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.geometry import TRAINED_FRAMES, frames_for, size_of
+from engine.a2.geometry import frames_for, size_of
+from engine.a2.models import known_release, spec_of
 from engine.a2.options import (
     A2Options,
     as_run,
@@ -39,16 +40,16 @@ class A2(Engine):
     note = "Made by the video model."
     stages = STAGES
     options = A2Options
-    sampling = ("steps", "guidance", "flow_shift")
+    sampling = ("steps", "guidance", "image_guidance", "flow_shift")
     trims_head = whole_photos = wants_gpu = True
 
     # -- what it can do ------------------------------------------------------------
 
     def available(self, options: A2Options) -> None:
-        from engine.a2.files import find_checkpoint, read_checkpoint
+        from engine.a2.files import locate, read_checkpoint
 
         check_installed()
-        read_checkpoint(find_checkpoint(options.model))
+        read_checkpoint(locate(options.model, options.family))
 
     def check_video(self, video: Video) -> None:
         check_video(video)
@@ -67,19 +68,24 @@ class A2(Engine):
         from engine.a2.adapters import check_loras
         from engine.a2.attention import check_attention
         from engine.a2.compute import choose_compute
-        from engine.a2.files import find_checkpoint, read_checkpoint
+        from engine.a2.files import locate, read_checkpoint
         from engine.a2.state import check_target
+        from engine.a2.wan_names import renamed
 
-        check_scene(scene)
+        check_scene(scene, spec_of(options.model, options.family))
         check_speed(options)
         for path in filter(None, (options.save_latents, options.state)):
             check_target(path)
         check_attention(options.attention, choose_compute(options), options.precision)
         if options.loras:
-            check_loras(options.loras, read_checkpoint(find_checkpoint(options.model))["transformer"])
+            transformer = read_checkpoint(locate(options.model, options.family))["transformer"]
+            check_loras(options.loras, renamed(transformer))
 
     def frames_for(self, seconds: float, fps: int, trim_head: int) -> int:
         return frames_for(seconds, fps, trim_head)
+
+    def completed(self, scene: Scene, options: A2Options) -> Scene:
+        return spec_of(options.model, options.family).completed(scene, known_release(options.model))
 
     def as_run(self, scene: Scene, options: A2Options) -> Scene:
         return as_run(scene, options)
@@ -92,29 +98,30 @@ class A2(Engine):
         and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
         size = size_of(scene)
         forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
-        passes = size.steps * (2 if size.guided else 1)
-        return round(_BESIDES + passes * forward / _RATE)
+        return round(_BESIDES + size.passes * size.steps * forward / _RATE)
 
     # -- what a person is told before ------------------------------------------------
 
     def remarks(self, scene: Scene, options: A2Options) -> Sequence[str]:
-        video = scene.video
+        video, spec = scene.video, spec_of(options.model, options.family)
         kept = (video.frames - video.trim_head) / video.fps
+        why = "show the references and are" if spec.in_channels else "are"
         said = [
-            f"{video.frames} frames are made; the first {video.trim_head} show the references and are cut off: "
-            f"{kept:.1f} s are kept."
-        ]
-        if video.frames > TRAINED_FRAMES:
-            said.append(f"The model was trained on {TRAINED_FRAMES} frames; a longer clip may drift.")
+            f"{video.frames} frames are made; the first {video.trim_head} {why} cut off: {kept:.1f} s are kept."
+        ] if video.trim_head else []  # fmt: skip
+        if video.frames > spec.trained_frames:
+            said.append(f"The model was trained on {spec.trained_frames} frames; a longer clip may drift.")
+        if scene.sampling.image_guidance is not None and not spec.has_image_guidance:
+            said.append(f"{spec.title} has no guidance of the references: that number is not used.")
         if options.turbo:
             steps = as_run(scene, options).sampling.steps
             said.append(f"Turbo makes it in {steps} steps, without the negative prompt.")
         return said
 
-    def references(self, scene: Scene, members: Sequence[Member]) -> Sequence[Reference]:
+    def references(self, scene: Scene, members: Sequence[Member], options: A2Options) -> Sequence[Reference]:
         from engine.a2.references import gather_references
 
-        canvases = gather_references(scene, members)
+        canvases = gather_references(scene, members, spec_of(options.model, options.family))
         return [Reference(canvas.spatial, _TITLES[canvas.role], canvas.names) for canvas in canvases]
 
     def planner(self) -> EnginePlanner:

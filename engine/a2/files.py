@@ -1,39 +1,82 @@
-"""A checkpoint on disk: where it is, which files it takes, whether they are whole (engine/memory/weights.py)."""
+"""A checkpoint on disk: where it is, which files it takes, whether they are whole (engine/memory/weights.py).
+
+Most lie in one folder, in diffusers' layout. Some are one file with a transformer in Wan's own names; text encoder,
+tokenizer and VAE are the same for all of Wan2.1, so those of another checkpoint on this machine serve.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine import surroundings
+from engine.a2.models import (
+    A2,
+    DIFFUSERS_WAN,
+    FAMILIES,
+    I2V_WAN,
+    RELEASES,
+    SPECS,
+    Family,
+    ModelSpec,
+    known_release,
+    release_of,
+    released_as,
+)
 from engine.a2.options import DEFAULT_MODEL
+from engine.a2.wan_names import config_of, is_wan
 from engine.errors import EngineUnavailable
-from engine.memory.weights import ComponentFiles, missing_file, read_component
+from engine.memory.weights import ComponentFiles, missing_file, read_component, read_files, read_json
+from engine.memory.weights import read_shapes as read_file_shapes
 from engine.words import USE_THE_DRAFT
-
-COMPONENTS = ("text_encoder", "image_encoder", "vae", "transformer")
 
 _STEMS = {"text_encoder": "model", "image_encoder": "model"}
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
-_SMALL_FILES = (
-    ("tokenizer", ("tokenizer.json", "spiece.model")),
-    ("image_processor", ("preprocessor_config.json",)),
-)
+_SMALL_FILES = {"tokenizer": ("tokenizer.json", "spiece.model"), "image_processor": ("preprocessor_config.json",)}
+_SINGLE = ("model", "diffusion_pytorch_model")  # what a transformer's own file is called where there are several
+_SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILE = re.compile(r"([^/]+/[^/]+)/((?:[\w.-]+/)*[\w.-]+\.safetensors)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a checkpoint is: `root` is its folder, or the one file of its transformer; `parts` the folder of each
+    component, tokenizer and image processor included, or that file; `borrowed` those of them that are another
+    checkpoint's."""
+
+    spec: ModelSpec
+    root: Path
+    parts: dict[str, Path]
+    borrowed: tuple[str, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of where its parts come from."""
+        if not self.borrowed:
+            return ()
+        names = " and ".join(name.replace("_", " ") for name in self.borrowed)
+        return (f"The {names} came from {self.parts[self.borrowed[0]].parent}: they are the same for all of Wan2.1.",)
+
+
+# ---------------------------------------------------------------------------
+# Where
 
 
 def find_checkpoint(model: str) -> Path:
-    """Find the folder of a checkpoint: a local one, or that of a hub id which an earlier download has left on this
-    machine. Downloads nothing. Raises EngineUnavailable."""
+    """Find a checkpoint: a local folder or file, or what an earlier download has left of a hub id on this machine.
+    Downloads nothing. Raises EngineUnavailable."""
     try:
-        folder = surroundings.expanded(model)
-        there, is_folder = folder.exists(), folder.is_dir()
+        place = surroundings.expanded(model)
+        there, is_folder = place.exists(), place.is_dir()
     except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
-        folder, there, is_folder = Path(), False, False
-    if is_folder:
-        return folder
-    if there or not is_hub_id(model):
+        place, there, is_folder = Path(), False, False
+    if is_folder or (there and place.suffix.lower() == ".safetensors"):
+        return place
+    repository, file = split_hub(model)
+    if there or not is_hub_id(repository):
         problem = "is a file" if there else "is not there"
         raise EngineUnavailable(
             f"the model folder {model:.200} {problem}", f"Name the checkpoint's folder with --model, {USE_THE_DRAFT}."
@@ -42,16 +85,20 @@ def find_checkpoint(model: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, local_files_only=True))
+        found = Path(snapshot_download(repository, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        if partial := getattr(error, "snapshot_path", ""):  # what it lacks may be the demo videos: not needed
-            return Path(partial)
-        named, which = ("the SkyReels-A2 model", "") if model == DEFAULT_MODEL else (f"the model {model}", f" {model}")
-        raise EngineUnavailable(
-            f"{named} is not on this machine",
-            f"Get it on the Models page or with: python launch.py models download{which}; name a checkpoint's folder "
-            f"with --model, {USE_THE_DRAFT}.",
-        ) from None
+        partial = getattr(error, "snapshot_path", "")  # what it lacks may be the demo videos: not needed
+        found = Path(partial) if partial else Path()
+    if found.name and (not file or (found / file).is_file()):
+        return found / file
+    release = release_of(model)
+    named = f"the {release.title} model" if release else f"the model {model}"
+    which = "" if model == DEFAULT_MODEL else f" {model}"
+    raise EngineUnavailable(
+        f"{named} is not on this machine",
+        f"Get it on the Models page or with: python launch.py models download{which}; name a checkpoint's folder "
+        f"with --model, {USE_THE_DRAFT}.",
+    )
 
 
 def is_hub_id(model: str) -> bool:
@@ -59,17 +106,124 @@ def is_hub_id(model: str) -> bool:
     return len(model) <= 96 and bool(_HUB_ID.fullmatch(model)) and ".." not in model and not model.endswith(".git")
 
 
-def needed_files(names: Iterable[str]) -> list[str]:
-    """Choose from a repository's files, by path, those that the engine reads: no demo videos, no second format. Raises
-    EngineUnavailable where a component has none."""
+def split_hub(model: str) -> tuple[str, str]:
+    """Split owner/name/FILE.safetensors, one file of a repository, into the repository and the file; the file is empty
+    for anything else."""
+    found = _HUB_FILE.fullmatch(model)
+    return (found[1], found[2]) if found and ".." not in model else (model, "")
+
+
+def locate(model: str, family: Family | None = None) -> Place:
+    """Find a checkpoint and all of its parts. Its family is what the person says, or its name on the hub; a folder of
+    SkyReels-A2's layout with none of this is taken for one. Raises EngineUnavailable, also where the family is not
+    known: a plain Wan2.1 has the same shapes, and would ignore the cast."""
+    root = find_checkpoint(model)
+    spec = _family_of(model, root, family)
+    inside = root if root.is_dir() else root.parent
+    parts: dict[str, Path] = {}
+    for name in (*spec.components, "tokenizer", *(("image_processor",) if spec.in_channels else ())):
+        if (inside / name).is_dir():
+            parts[name] = inside / name
+    if root.is_file() or "transformer" not in parts:
+        single = root if root.is_file() else _own_file(root)
+        if single is not None:
+            parts["transformer"] = single
+    wanted = [name for name in (*spec.components, "tokenizer") if name not in parts]
+    wanted += ["image_processor"] if spec.in_channels and "image_processor" not in parts else []
+    borrowed = _borrow(wanted) if "transformer" in parts else {}
+    for name in wanted:
+        parts[name] = borrowed.get(name, inside / name)
+    return Place(spec, root, parts, tuple(name for name in wanted if name in borrowed and name != "tokenizer"))
+
+
+def _family_of(model: str, root: Path, said: Family | None) -> ModelSpec:
+    known = known_release(model) or released_as(str(root))
+    if said is not None:
+        return SPECS[said]
+    if known is not None:
+        return known.spec
+    channels = _in_channels(root)
+    if all(channels != spec.channels for spec in SPECS.values() if not spec.in_channels):
+        return A2  # or no model at all: what is wrong with it is told of when it is read
+    raise EngineUnavailable(
+        f"{root.name} does not say which family of models it is of, and its weights could be those of several",
+        f"Say it with --family {'|'.join(FAMILIES)} (on the page: on the Models tab).",
+    )
+
+
+def _in_channels(root: Path) -> int | None:
+    """Return how many channels its transformer takes, as its configuration or its tensors say; None where neither is
+    there."""
+    if (root / "transformer" / "config.json").is_file():
+        channels: int | None = read_json(root, "transformer/config.json").get("in_channels")
+        return channels
+    single = root if root.is_file() else _own_file(root)
+    if single is None:
+        return None
+    shapes = read_file_shapes(single.parent, single.name)
+    return next((shape[1] for name, shape in shapes.items() if name.endswith("patch_embedding.weight")), None)
+
+
+def _own_file(folder: Path) -> Path | None:
+    """Find the transformer's file at the top of a folder; of shards the first."""
+    files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    for name in _SINGLE:
+        if folder / f"{name}.safetensors" in files:
+            return folder / f"{name}.safetensors"
+    stems = {_stem(path) for path in files}
+    return files[0] if len(stems) == 1 else None
+
+
+def _stem(path: Path) -> str:
+    shard = _SHARD.fullmatch(path.name)
+    return shard[1] if shard else path.stem
+
+
+def _borrow(names: Sequence[str]) -> dict[str, Path]:
+    """Find these parts in the other checkpoints on this machine, all of them in one where that can be."""
+    found: dict[str, Path] = {}
+    if not names:
+        return found
+    repositories = dict.fromkeys((DIFFUSERS_WAN, I2V_WAN, *(split_hub(each.model)[0] for each in RELEASES)))
+    for repository in repositories:
+        try:
+            folder = find_checkpoint(repository)
+        except EngineUnavailable:
+            continue
+        there = {name: folder / name for name in names if _is_whole(folder, name)}
+        if len(there) == len(names):
+            return there
+        found = {**there, **found}
+    return found
+
+
+def _is_whole(folder: Path, part: str) -> bool:
+    if part in _SMALL_FILES:
+        return any((folder / part / name).is_file() for name in _SMALL_FILES[part])
+    try:
+        read_component(folder, part, _STEMS.get(part, _DIFFUSERS_STEM))
+    except EngineUnavailable:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------
+# What is read
+
+
+def needed_files(
+    names: Iterable[str], parts: Sequence[str] = (*A2.components, "tokenizer", "image_processor")
+) -> list[str]:
+    """Choose from a repository's files, by path, those of `parts` that the engine reads: no demo videos, no second
+    format. Raises EngineUnavailable where a component has none."""
     there, found = set(names), []
-    for component in COMPONENTS:
+    for component in (part for part in parts if part not in _SMALL_FILES):
         stem = _STEMS.get(component, _DIFFUSERS_STEM)
         index, single = f"{component}/{stem}.safetensors.index.json", f"{component}/{stem}.safetensors"
         shard = re.compile(re.escape(f"{component}/{stem}") + r"-\d+-of-\d+\.safetensors")
         weights = [index, *filter(shard.fullmatch, there)] if index in there else [single]
         found += [f"{component}/config.json", *weights]
-    for folder, one_of in _SMALL_FILES:
+    for folder, one_of in ((part, _SMALL_FILES[part]) for part in parts if part in _SMALL_FILES):
         small = re.compile(re.escape(folder) + r"/[^/]+\.(json|model|txt)")
         known = any(f"{folder}/{name}" in there for name in one_of)
         found += filter(small.fullmatch, there) if known else [f"{folder}/{one_of[0]}"]
@@ -80,18 +234,50 @@ def needed_files(names: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def read_checkpoint(folder: Path) -> dict[str, ComponentFiles]:
-    """Read the headers of every component's weight files. Raises EngineUnavailable, which names the file that is
-    missing, cut off or not what its name says, and what to do."""
-    for component, names in _SMALL_FILES:
-        if not any((folder / component / name).is_file() for name in names):
-            name = f"{component}/{names[0]}"
-            if any((folder / component).is_dir() for component in COMPONENTS):
-                raise missing_file(folder, name)
+def read_checkpoint(place: Place | Path) -> dict[str, ComponentFiles]:
+    """Read the headers of every component's weight files; a folder is SkyReels-A2's. Raises EngineUnavailable, which
+    names the file that is missing, cut off or not what its name says, and what to do."""
+    place = place if isinstance(place, Place) else locate(str(place))
+    _check_small(place)
+    return {name: _read(place, name) for name in place.spec.components}
+
+
+def _read(place: Place, name: str) -> ComponentFiles:
+    part = place.parts[name]
+    if name == "transformer" and (part.is_file() or part == place.root):
+        return _read_single(part)
+    return read_component(part.parent, part.name, _STEMS.get(name, _DIFFUSERS_STEM))
+
+
+def _read_single(file: Path) -> ComponentFiles:
+    """Read a transformer that is one file, or shards with an index, in Wan's own names."""
+    said = read_json(file.parent, "config.json") if (file.parent / "config.json").is_file() else {}
+    found = read_files(file.parent, "", _stem(file), {}, "transformer")
+    shapes = {name: shape for name, (shape, _) in found.tensors.items()}
+    if not is_wan(shapes):
+        raise EngineUnavailable(
+            f"{file.name} holds no transformer in Wan's own names",
+            "Choose the .safetensors file of the model; one of diffusers lies in a folder called transformer.",
+        )
+    return ComponentFiles(
+        found.folder, config_of(shapes, said, file), found.tensors, found.bytes, found.numbers, "transformer"
+    )
+
+
+def _check_small(place: Place) -> None:
+    """Raise EngineUnavailable where a tokenizer or image processor is missing."""
+    for part, names in _SMALL_FILES.items():
+        if part not in place.parts or any((place.parts[part] / name).is_file() for name in names):
+            continue
+        name, root = f"{part}/{names[0]}", place.root if place.root.is_dir() else place.root.parent
+        if place.parts["transformer"].is_file():
             raise EngineUnavailable(
-                f"{folder} is not a checkpoint: it has no {name}",
-                "Name a folder with transformer, vae and the others in it.",
+                f"{place.root.name} is a transformer alone: its {part.replace('_', ' ')} is not on this machine",
+                f"Get what all of Wan2.1 share with: python launch.py models download {DIFFUSERS_WAN}, or put "
+                "text_encoder, tokenizer and vae beside it.",
             )
-    return {
-        component: read_component(folder, component, _STEMS.get(component, _DIFFUSERS_STEM)) for component in COMPONENTS
-    }
+        if any((root / component).is_dir() for component in place.spec.components):
+            raise missing_file(root, name)
+        raise EngineUnavailable(
+            f"{root} is not a checkpoint: it has no {name}", "Name a folder with transformer, vae and the others in it."
+        )

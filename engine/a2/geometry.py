@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.a2.models import A2, ModelSpec
 from engine.scene.scene import Scene, Video
 
-MAX_REFERENCES = 3  # pictures that the model sees
-TRAINED_FRAMES = 81  # SkyReels-A2, section 4.1
 TEXT_TOKENS = 512  # that the text encoder reads
 
 LATENT_CHANNELS = 16
@@ -57,15 +56,17 @@ def frames_for(seconds: float, fps: int, trim_head: int) -> int:
 
 @dataclass(frozen=True)
 class ClipSize:
-    """What is to be made. `references` is how many pictures the model sees, up to 3; `step_cache`: with what it keeps;
+    """What is to be made. `passes`: how often the transformer runs in a step. `references` is how many pictures the
+    model sees, and `tail` how many latent frames of them stand behind the video's. `step_cache`: with what it keeps;
     `adapters`: the bytes of LoRAs that change the model."""
 
     width: int = 832
     height: int = 480
     frames: int = 81
     steps: int = 50
-    guidance: float = 5.0
-    references: int = MAX_REFERENCES
+    passes: int = 2
+    references: int = 3
+    tail: int = 0
     step_cache: bool = False
     adapters: int = 0
 
@@ -76,12 +77,22 @@ class ClipSize:
 
     @property
     def tokens(self) -> int:
-        frames, height, width = self.latent
-        return frames * (height // LATENTS_A_TOKEN) * (width // LATENTS_A_TOKEN)
+        """What the transformer sees: the video's, and those of the references behind it."""
+        return (self.latent[0] + self.tail) * self.tokens_a_frame
+
+    @property
+    def tokens_a_frame(self) -> int:
+        _, height, width = self.latent
+        return (height // LATENTS_A_TOKEN) * (width // LATENTS_A_TOKEN)
+
+    @property
+    def encoded_frames(self) -> int:
+        """How many frames the VAE encodes at once: the references as a clip, or each of them as a picture."""
+        return 1 if self.tail else self.frames
 
     @property
     def guided(self) -> bool:
-        return self.guidance > 1
+        return self.passes > 1
 
 
 def size_of_latents(shape: Sequence[int]) -> ClipSize:
@@ -90,11 +101,19 @@ def size_of_latents(shape: Sequence[int]) -> ClipSize:
     return ClipSize(PIXELS_A_LATENT * shape[4], PIXELS_A_LATENT * shape[3], frames)
 
 
-def size_of(scene: Scene) -> ClipSize:
-    """Return the size of the clip that a scene asks for."""
+def size_of(scene: Scene, spec: ModelSpec = A2) -> ClipSize:
+    """Return the size of the clip that a scene asks for, made by a model of this family."""
     video, sampling = scene.video, scene.sampling
-    references = min(len(scene.cast), MAX_REFERENCES)
-    return ClipSize(video.width, video.height, video.frames, sampling.steps, sampling.guidance, references)
+    references = min(pictures_of(scene), spec.references)
+    return ClipSize(
+        video.width, video.height, video.frames, sampling.steps, spec.passes(sampling), references,
+        spec.tail(references),
+    )  # fmt: skip
+
+
+def pictures_of(scene: Scene) -> int:
+    """Count the pictures of a cast."""
+    return len(scene.cast)
 
 
 # ---------------------------------------------------------------------------

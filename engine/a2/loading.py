@@ -6,15 +6,18 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.adapters import Adapters, adapters_of, check_loras, refit
 from engine.a2.checkpoint import BLOCKS, Checkpoint
 from engine.a2.compute import Compute, quiet
-from engine.a2.files import COMPONENTS, read_checkpoint
-from engine.a2.geometry import CONDITION_CHANNELS, LATENT_CHANNELS
+from engine.a2.files import Place, locate, read_checkpoint
+from engine.a2.geometry import LATENT_CHANNELS
+from engine.a2.models import ModelSpec
 from engine.a2.plan.shapes import shapes_from
+from engine.a2.wan_names import renamed
 from engine.errors import EngineUnavailable, StopCheck, Stopped
 from engine.memory.cache import cache_folder
 from engine.memory.loading import Quantisation, load_plain, load_quantised
@@ -32,45 +35,58 @@ OnLoad = Callable[[int, int, str], None]  # step, of, the component's name
 
 
 def open_checkpoint(
-    folder: Path, compute: Compute, loras: Sequence[Lora] = (), cache: Path | None = None
+    place: Place | Path, compute: Compute, loras: Sequence[Lora] = (), cache: Path | None = None
 ) -> Checkpoint:
-    """Open a diffusers folder and load what is small: no component yet. `cache` is where quantised weights are kept,
-    None for the usual folder.
+    """Open a checkpoint and load what is small: no component yet. A folder is SkyReels-A2's. `cache` is where quantised
+    weights are kept, None for the usual folder.
 
     Raises EngineUnavailable, which names the file that is missing, cut off or of another model.
     """
-    weights = read_checkpoint(folder)
+    place = place if isinstance(place, Place) else locate(str(place))
+    spec, weights = place.spec, read_checkpoint(place)
+    weights["transformer"] = renamed(weights["transformer"])
     check_loras(loras, weights["transformer"])  # a wrong file should be told of before the minutes of loading
-    for name in COMPONENTS:
-        _check_config(name, weights[name].config)
-    kinds, small = _kinds(), {}
-    for name in ("tokenizer", "image_processor"):
-        with _naming(name), quiet():
-            small[name] = kinds[name].from_pretrained(folder / name, local_files_only=True)
-    shapes = shapes_from({name: part.config for name, part in weights.items()})
-    return Checkpoint(folder, compute, **small, shapes=shapes, files=weights, cache=cache)
+    for name in spec.components:
+        _check_config(name, weights[name].config, spec)
+    _check_fit(weights)
+    small = {name: _small(place, name) for name in ("tokenizer", "image_processor")}
+    shapes = shapes_from(
+        {name: part.config for name, part in weights.items()}, None, spec, weights["transformer"].numbers
+    )
+    return Checkpoint(
+        place.root, compute, **small, shapes=shapes, spec=spec, files=weights, notices=place.notices, cache=cache
+    )
+
+
+def _small(place: Place, name: str) -> Any:
+    """Load the tokenizer or the image processor; None where the family has none."""
+    if name not in place.parts:
+        return None
+    with _naming(name), quiet():
+        return _kinds()[name].from_pretrained(place.parts[name], local_files_only=True)
 
 
 def load_checkpoint(
-    folder: Path,
+    place: Place | Path,
     compute: Compute,
     on_load: OnLoad | None = None,
     stop: StopCheck | None = None,
     loras: Sequence[Lora] = (),
     cache: Path | None = None,
 ) -> Checkpoint:
-    """Open a diffusers folder and load all of it to where it is computed. `on_load` is called before each component,
+    """Open a checkpoint and load all of it to where it is computed. `on_load` is called before each component,
     now and then while one is quantised, and once at the end. `loras` change the transformer.
 
     Raises Stopped, or EngineUnavailable, which names the file that is missing, cut off or of another model.
     """
-    checkpoint = open_checkpoint(folder, compute, loras, cache)
-    for name in COMPONENTS:
+    checkpoint = open_checkpoint(place, compute, loras, cache)
+    components = checkpoint.spec.components
+    for name in components:
         load_component(checkpoint, name, compute.device, on_load, stop)
         align(checkpoint, name)
     use_loras(checkpoint, adapters_of(loras))
     if on_load is not None:
-        on_load(len(COMPONENTS), len(COMPONENTS), "")
+        on_load(len(components), len(components), "")
     return checkpoint
 
 
@@ -84,9 +100,10 @@ def load_component(
 
     if stop is not None and stop():
         raise Stopped
-    step, compute = COMPONENTS.index(name), checkpoint.compute
-    if on_load is not None:
-        on_load(step, len(COMPONENTS), name)
+    components, compute = checkpoint.spec.components, checkpoint.compute
+    told = on_load and partial(on_load, components.index(name), len(components))
+    if told is not None:
+        told(name)
     weights, kind = checkpoint.files[name], _kinds()[name]
     with _naming(name):
         hollow = _hollow(kind, weights)
@@ -98,7 +115,7 @@ def load_component(
             how = Quantisation(
                 compute.quantised, BLOCKS[name], compute.dtype, device, folder, checkpoint.trusted
             )  # fmt: skip
-            loaded = load_quantised(hollow, weights, how, _in_percent(on_load, step, name), stop)
+            loaded = load_quantised(hollow, weights, how, _in_percent(told, name), stop)
         else:
             loaded = load_plain(hollow, weights, compute.dtype, device if not _is_lent() else torch.device("cpu"), stop)
             hollow.to(device)
@@ -154,28 +171,40 @@ def _kinds() -> dict[str, Any]:
     }
 
 
-def _check_config(component: str, config: dict[str, Any]) -> None:
+def _check_config(component: str, config: dict[str, Any], spec: ModelSpec) -> None:
     """Refuse a model of another kind before its gigabytes are read. Raises EngineUnavailable."""
-    channels, wanted = config.get("in_channels"), LATENT_CHANNELS + CONDITION_CHANNELS
-    if component == "transformer" and (channels != wanted or config.get("image_dim") is None):
+    channels, pictures = config.get("in_channels"), config.get("image_dim") is not None
+    remedy = f"Choose a {spec.title} checkpoint."
+    if component == "transformer" and channels != spec.channels:
         raise EngineUnavailable(
-            f"transformer/config.json is not SkyReels-A2's: it takes {channels} channels, not {wanted}"
-            if channels != wanted
-            else "transformer/config.json is not SkyReels-A2's: it takes no reference pictures",
-            "Choose a SkyReels-A2 checkpoint.",
+            f"the transformer is not {spec.title}'s: it takes {channels} channels, not {spec.channels}", remedy
         )
+    if component == "transformer" and pictures != spec.in_channels:
+        what = "no reference pictures" if spec.in_channels else "pictures through an image encoder"
+        raise EngineUnavailable(f"the transformer is not {spec.title}'s: it takes {what}", remedy)
     if component == "vae" and config.get("z_dim") != LATENT_CHANNELS:
-        raise EngineUnavailable("vae/config.json is not Wan2.1's", "Choose a SkyReels-A2 checkpoint.")
+        raise EngineUnavailable("vae/config.json is not Wan2.1's", remedy)
 
 
-def _in_percent(on_load: OnLoad | None, step: int, name: str) -> Callable[[float], None]:
+def _check_fit(weights: dict[str, ComponentFiles]) -> None:
+    """Raise EngineUnavailable where the text encoder is none for the transformer."""
+    wanted, given = weights["transformer"].config.get("text_dim"), weights["text_encoder"].config.get("d_model")
+    if wanted != given:
+        raise EngineUnavailable(
+            f"the text encoder in {weights['text_encoder'].folder} makes {given} numbers of a word, the transformer "
+            f"reads {wanted}",
+            "Take both from the same model.",
+        )
+
+
+def _in_percent(on_load: Callable[[str], None] | None, name: str) -> Callable[[float], None]:
     told = 0
 
     def on_share(share: float) -> None:
         nonlocal told
         if on_load is not None and int(100 * share) > told:
             told = int(100 * share)
-            on_load(step, len(COMPONENTS), f"{name}, {told} %")
+            on_load(f"{name}, {told} %")
 
     return on_share
 
@@ -187,8 +216,9 @@ def _hollow(kind: Any, weights: ComponentFiles) -> Any:
 
     of_diffusers = hasattr(kind, "load_config")
     with init_empty_weights():
-        config = kind.load_config(weights.folder) if of_diffusers else kind.config_class.from_dict(weights.config)
-        hollow = kind.from_config(config) if of_diffusers else kind(config)
+        config = dict(weights.config) if of_diffusers else kind.config_class.from_dict(weights.config)
+        with quiet():  # a class of the authors' own in the configuration is diffusers' by another name
+            hollow = kind.from_config(config) if of_diffusers else kind(config)
     if not of_diffusers:
         hollow.tie_weights()  # without data they were made one by one, not tied
     check_shapes(weights, {name: tuple(tensor.shape) for name, tensor in hollow.state_dict().items()})

@@ -12,6 +12,7 @@ from engine.scene.scene import Scene
 
 def notices_of(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Options, run: Run) -> tuple[str, ...]:
     """List what the person should know of a run of `scene`, where `asked` is the scene as it was asked for."""
+    spec = checkpoint.spec
     of_streams = (notice for slabs in checkpoint.streams.values() for notice in slabs.notices)
     told = list(dict.fromkeys((*checkpoint.notices, *of_streams)))
     if too_long(checkpoint, scene.prompt):
@@ -27,8 +28,8 @@ def notices_of(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Op
             f"{wanted.steps}, {wanted.guidance:g} and {wanted.flow_shift:g}. Changes the picture: expect less motion, "
             "and less difference between seeds. The negative prompt is not used."
         )
-    elif options.solver != "unipc":
-        told.append(f"Scheduler {options.solver} instead of unipc: changes the picture.")
+    elif options.solver(spec) != spec.solver:
+        told.append(f"Scheduler {options.solver(spec)} instead of {spec.solver}: changes the picture.")
     if run.cache is not None and run.cache.reused:
         told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
     if effect := attention.effect(options.attention):

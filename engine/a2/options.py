@@ -14,14 +14,15 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from engine.a2.geometry import MAX_REFERENCES, ClipSize, first_frames, lengths_beside
+from engine.a2.geometry import ClipSize, first_frames, lengths_beside, pictures_of
+from engine.a2.models import A2, SKYREELS_A2, Family, ModelSpec
 from engine.errors import EngineUnavailable, SceneError
 from engine.scene.engine import EngineOptions, Lora
 from engine.scene.scene import Sampling, Scene, Video
 from engine.scene.settings import AS_PLANNED, Setting
 from engine.words import USE_THE_DRAFT
 
-DEFAULT_MODEL = "Skywork/SkyReels-A2"
+DEFAULT_MODEL = SKYREELS_A2.model
 
 TURBO_STEPS = (4, 8)  # what step-distilled weights are trained for, and the most that still helps
 TURBO_SHIFT = 5.0  # with four steps: the noise levels 1, 0.94, 0.83, 0.63 that the distillation used
@@ -52,7 +53,8 @@ def lora_of(text: str) -> Lora:
 class A2Options(EngineOptions):
     """How to run the model; the scene says what to run.
 
-    `model` is a checkpoint's folder or a hub id whose files are already on this machine. `batched_guidance` runs both
+    `model` is a checkpoint's folder, a transformer's file, or a hub id whose files are already on this machine;
+    `family` says what family of models it is of, where its name does not. `batched_guidance` runs both
     halves of the guidance as one batch: more memory, and a weight is read once for both. `offload` "blocks" keeps the
     transformer's and the text encoder's blocks on the host and copies each to the device when it computes, except
     `resident_blocks` of the transformer's; results are the same. `save_latents` keeps the final latents (safetensors).
@@ -78,6 +80,10 @@ class A2Options(EngineOptions):
     model: Annotated[  # a file name may hold what is no text
         str, SkipValidation, Setting(metavar="DIR", flag="the checkpoint's folder, or a hub id that is on this machine")
     ] = DEFAULT_MODEL  # fmt: skip
+    family: Annotated[  # None: as the model's name says
+        Family | None,
+        Setting(flag="the family of models that it is of, where its folder does not say: their weights look alike"),
+    ] = None  # fmt: skip
     device: Annotated[  # empty: CUDA where it is, else the CPU
         str, Setting(flag="cpu, cuda, cuda:1, … (default: cuda where it is)", holds_anyway=("cpu",))
     ] = ""  # fmt: skip
@@ -162,15 +168,14 @@ class A2Options(EngineOptions):
             _FASTER, redraws="stage", flag="default: native; others must be installed",
         ),
     ] = "native"  # fmt: skip
-    scheduler: Annotated[  # None: unipc, with turbo euler
-        Literal["unipc", "euler"] | None, Setting(group=_FASTER, flag="default: unipc, with --turbo euler")
+    scheduler: Annotated[  # None: the model's own, with turbo euler
+        Literal["unipc", "euler"] | None, Setting(group=_FASTER, flag="default: the model's own; with --turbo euler")
     ] = None  # fmt: skip
     cache: Path | None = None
 
-    @property
-    def solver(self) -> Literal["unipc", "euler"]:
-        """The scheduler that is used."""
-        return self.scheduler or ("euler" if self.turbo else "unipc")
+    def solver(self, spec: ModelSpec) -> Literal["unipc", "euler"]:
+        """Return the scheduler that is used."""
+        return self.scheduler or ("euler" if self.turbo else spec.solver)
 
     @property
     def written(self) -> tuple[Path, ...]:
@@ -181,7 +186,7 @@ class A2Options(EngineOptions):
 
 
 # These decide what is loaded. All others may change from run to run.
-_OF_THE_MODEL = ("model", "device", "precision", "cache")
+_OF_THE_MODEL = ("model", "family", "device", "precision", "cache")
 
 
 def of_the_model(options: A2Options) -> A2Options:
@@ -216,10 +221,10 @@ def check_video(video: Video) -> None:
         raise SceneError("video.frames", f"{video.frames} is not 4k + 1", f"The a2 engine needs {low} or {high}.")
 
 
-def check_scene(scene: Scene) -> None:
-    """Raise SceneError where the model cannot make this scene."""
-    video, references = scene.video, min(len(scene.cast), MAX_REFERENCES)
-    needed = first_frames(references)
+def check_scene(scene: Scene, spec: ModelSpec = A2) -> None:
+    """Raise SceneError where a model of this family cannot make this scene."""
+    video, references = scene.video, min(pictures_of(scene), spec.references)
+    needed = first_frames(references) if spec.in_channels else 1
     check_video(video)
     if video.frames < needed:
         raise SceneError(
@@ -243,7 +248,7 @@ def check_speed(options: A2Options) -> None:
             )
     if options.turbo and not any(lora.strength for lora in options.loras):
         raise EngineUnavailable(
-            "turbo needs a step-distilled LoRA for Wan2.1 image-to-video",
+            "turbo needs a step-distilled LoRA for Wan2.1",
             "Choose one (on the command line: --lora FILE), or leave turbo out.",
         )
     if options.turbo and options.step_cache:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +18,10 @@ from engine.a2.chunking import chunked
 from engine.a2.compute import Compute, choose_compute
 from engine.a2.conditioning import Conditioning, condition
 from engine.a2.decoding import decode
-from engine.a2.files import find_checkpoint
+from engine.a2.files import Place, locate
 from engine.a2.geometry import ClipSize, size_of, size_of_latents
 from engine.a2.loading import open_checkpoint
+from engine.a2.models import A2
 from engine.a2.moving import ComponentMover, settings_of
 from engine.a2.notices import notices_of
 from engine.a2.options import A2Options, as_run, of_the_model, sized
@@ -112,11 +112,11 @@ def shoot(
         if loaded is None:
             ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
         adapters = adapters_of(options.loras)
-        course = _course(checkpoint, size_of(scene), options, callbacks, attempt, adapters)
+        course = _course(checkpoint, size_of(scene, checkpoint.spec), options, callbacks, attempt, adapters)
         with attempt.loading():
             course.bring_all()
         making = _Making(checkpoint, scene, options, callbacks, attempt, course)
-        canvases = gather_references(scene, members)
+        canvases = gather_references(scene, members, checkpoint.spec)
         belongs = _belongs(checkpoint, scene, canvases, attempt.asked, adapters)
         run, conditioning = making.begin(canvases, belongs)
         attempt.phase = "sampling"
@@ -147,14 +147,15 @@ class _Making:
         """Return the run that an earlier attempt has begun, or the one that was kept on disk, or a new one; with its
         conditioning."""
         options, sampling, device = self.options, self.scene.sampling, self.checkpoint.compute.device
+        solver = options.solver(self.checkpoint.spec)
         if self.attempt.begun is None and options.state is not None:
-            self.attempt.begun = load_run(options.state, sampling, options.solver, belongs, device)
+            self.attempt.begun = load_run(options.state, sampling, solver, belongs, device)
         if self.attempt.begun is None:
             conditioning = condition(
                 self.checkpoint, self.scene, canvases, self._tell, self.callbacks.stop, options.encode_tiled,
                 self.course.turn,
             )  # fmt: skip
-            run = begin(conditioning, sampling, options.solver, device, options.step_cache)
+            run = begin(conditioning, sampling, solver, device, options.step_cache)
             self.attempt.begun = run, conditioning
         return self.attempt.begun
 
@@ -162,13 +163,17 @@ class _Making:
         """Take the run to its end; return the latents. Every step is kept on disk, where that is asked."""
         options, callbacks, transformer = self.options, self.callbacks, self.checkpoint.transformer
         attention.set_attention(transformer, options.attention)
-        guidance = Guidance(self.scene.sampling.guidance, bool(options.batched_guidance))
+        spec, asked = self.checkpoint.spec, self.scene.sampling
+        image_scale = spec.image_scale(asked) if spec.has_image_guidance else None
+        guidance = Guidance(asked.guidance, bool(options.batched_guidance), image_scale)
+        behind = size_of(self.scene, spec)
+        unread = behind.tail * behind.tokens_a_frame if spec.skips_text else 0
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
         callbacks.tell("sampling", run.step, run.steps, self.attempt.remark)
 
         def on_step(step: Step) -> None:
             if options.state is not None:
-                how = options.solver, self.checkpoint.compute.precision
+                how = options.solver(spec), self.checkpoint.compute.precision
                 save_run(options.state, run, conditioning, how, belongs)
             if live is not None:
                 live.after_step(step.clean)
@@ -176,7 +181,7 @@ class _Making:
                 callbacks.on_step(step)
             callbacks.tell("sampling", step.step, step.of, self.attempt.remark)
 
-        with chunked(transformer, options.chunk):
+        with chunked(transformer, options.chunk, unread):
             try:
                 return sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
             except NotFinite as error:
@@ -218,7 +223,7 @@ def load(options: A2Options) -> Checkpoint:
     EngineUnavailable."""
     compute = choose_compute(options)
     with _memory(compute, Attempt(options)):
-        return open_checkpoint(find_checkpoint(options.model), compute, options.loras, options.cache)
+        return open_checkpoint(locate(options.model, options.family), compute, options.loras, options.cache)
 
 
 def preload(options: A2Options, callbacks: Callbacks = Callbacks()) -> Checkpoint:
@@ -244,9 +249,20 @@ def _course(
 
 def weights_of(options: A2Options) -> tuple[A2Options, tuple[tuple[str, int, int], ...]]:
     """Return what `load` depends on, options and files: equal where one loaded checkpoint serves both."""
-    found = files_below(find_checkpoint(options.model), os.stat)
-    files = sorted((path, status.st_size, status.st_mtime_ns) for path, status in found)
+    files = sorted(
+        (path, status.st_size, status.st_mtime_ns) for path, status in _files_of(locate(options.model, options.family))
+    )
     return of_the_model(options), tuple(files)
+
+
+def _files_of(place: Place) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield all files of a checkpoint, with their status."""
+    for part in place.parts.values():
+        if part.is_dir():
+            yield from files_below(part, os.stat)
+        else:
+            for path in part.parent.glob("*.safetensors"):
+                yield str(path), path.stat()
 
 
 def _belongs(
@@ -258,19 +274,25 @@ def _belongs(
     return fingerprint(
         scene,
         canvases,
-        _identity(checkpoint.folder),
+        _identity(checkpoint),
         checkpoint.compute,
-        options.solver,
+        options.solver(checkpoint.spec),
         adapters.identity,
         (step_cache.facts(), bool(options.batched_guidance)) if options.step_cache else "",
         options.attention,
     )
 
 
-def _identity(folder: Path) -> list[tuple[str, int]]:
+def _identity(checkpoint: Checkpoint) -> list[tuple[str, int]]:
     """Identify a checkpoint by its weight files' names and sizes: reading 30 GB to know it better would cost more than
     it saves."""
-    return sorted((f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.glob("*/*.safetensors"))
+    files = {
+        (f"{name}/{path.name}", path.stat().st_size)
+        for name, part in checkpoint.files.items()
+        for _, path in part.tensors.values()
+    }
+    family = checkpoint.spec.family
+    return [*sorted(files), *([] if family == A2.family else [(family, 0)])]
 
 
 @contextlib.contextmanager

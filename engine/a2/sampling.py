@@ -51,13 +51,39 @@ class Step:
     seconds: float
 
 
+COND, UNCOND, REFERENCES, NOTHING = "cond", "uncond", "references", "nothing"  # the passes, by what they are told
+
+
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: uncond + scale (cond - uncond), none at `scale` up to 1. `batched` runs both halves at
-    once."""
+    """Classifier-free guidance: uncond + scale (cond - uncond), none at `scale` up to 1. With a guidance of the
+    references, `image_scale`, it is nothing + image_scale (references - nothing) + scale (cond - references), where
+    `references` is told the cast and the negative prompt, and `nothing` the negative prompt alone. `batched` runs all
+    passes at once."""
 
     scale: float
     batched: bool = False
+    image_scale: float | None = None
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The passes of a step. One that would cancel out is not made."""
+        if self.scale <= 1:
+            return (COND,)
+        if self.image_scale is None:
+            return COND, UNCOND
+        return (COND, REFERENCES) if self.image_scale == 1 else (COND, REFERENCES, NOTHING)
+
+    def combine(self, flows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Combine the velocities of the passes, in their order."""
+        if len(flows) == 1:
+            return flows[0]
+        if len(flows) == 2:
+            cond, uncond = flows
+            return uncond + self.scale * (cond - uncond)
+        cond, references, nothing = flows
+        assert self.image_scale is not None
+        return nothing + self.image_scale * (references - nothing) + self.scale * (cond - references)
 
 
 class NotFinite(EngineUnavailable):
@@ -120,9 +146,10 @@ def sample(
     """
     import torch
 
-    forward = _forward(transformer, conditioning, run)
+    if conditioning.negative_embeds is None:
+        guidance = Guidance(1.0)
+    forward = _forward(transformer, conditioning, run, guidance)
     cache = StepCache(transformer, run.cache, run.steps, forward) if run.cache is not None else None
-    guided = guidance.scale > 1 and conditioning.negative_embeds is not None
     with (
         torch.no_grad(),
         _stopping_between_blocks(transformer, stop),
@@ -133,7 +160,7 @@ def sample(
             timestep = run.scheduler.timesteps[run.step]
             if cache:
                 cache.begin(run.step)
-            flow = _velocity(cache or forward, run, guidance if guided else None)
+            flow = _velocity(cache or forward, run, guidance)
             # A flow's sample is x = (1 - sigma) clean + sigma noise, and its velocity noise - clean.
             clean = torch.sub(run.latents, flow, alpha=float(timestep) / TRAIN_STEPS)
             # From here to the end of the step nothing asks for a stop: the scheduler's history, the cache's and the
@@ -152,41 +179,49 @@ def sample(
     return run.latents
 
 
-def _velocity(forward: Forward, run: Run, guidance: Guidance | None) -> torch.Tensor:
+ALL = "all"  # the passes of a step as one batch
+
+
+def _velocity(forward: Forward, run: Run, guidance: Guidance) -> torch.Tensor:
     """Compute the velocity at the run's latents, guided where that is asked."""
-    if guidance is None:
-        return forward("cond", run.latents, run.step)
-    if guidance.batched:
-        cond, uncond = forward("both", run.latents, run.step).chunk(2)
-    else:
-        cond, uncond = (forward(name, run.latents, run.step) for name in ("cond", "uncond"))
-    return uncond + guidance.scale * (cond - uncond)
+    names = guidance.passes
+    if guidance.batched and len(names) > 1:
+        return guidance.combine(forward(ALL, run.latents, run.step).chunk(len(names)))
+    return guidance.combine([forward(name, run.latents, run.step) for name in names])
 
 
-def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
-    """Return the transformer as a function of which pass ("cond", "uncond", "both"), latents and step. What stays the
-    same over a run is moved to the device once."""
+def _forward(transformer: Any, conditioning: Conditioning, run: Run, guidance: Guidance) -> Forward:
+    """Return the transformer as a function of which pass, latents and step. What stays the same over a run is moved to
+    the device once."""
     import torch
 
     dtype, device = transformer.dtype, run.latents.device
-    condition = conditioning.condition.to(device, dtype)
-    image = conditioning.image_embeds.to(device, dtype)
-    texts = {"cond": conditioning.prompt_embeds.to(device, dtype)}
-    if conditioning.negative_embeds is not None:
-        texts["uncond"] = conditioning.negative_embeds.to(device, dtype)
+
+    def there(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return tensor.to(device, dtype) if tensor is not None else None
+
+    condition, image = there(conditioning.condition), there(conditioning.image_embeds)
+    references = there(conditioning.references)
+    prompt, negative = there(conditioning.prompt_embeds), there(conditioning.negative_embeds)
 
     def forward(name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
-        text = texts[name] if name in texts else torch.cat([texts["cond"], texts["uncond"]])
-        batch = len(text)
-        x = torch.cat([latents.to(dtype), condition], dim=1)  # (1, 36, T, h, w)
+        names = guidance.passes if name == ALL else (name,)
+        text = torch.cat([prompt if each == COND else negative for each in names])  # type: ignore[misc]  # see sample
+        batch, x = len(names), latents.to(dtype)
+        if condition is not None:
+            x = torch.cat([x, condition], dim=1)  # (1, 36, T, h, w)
+        x = x.expand(batch, -1, -1, -1, -1)
+        if references is not None:
+            tails = [torch.zeros_like(references) if each == NOTHING else references for each in names]
+            x = torch.cat([x, torch.cat(tails)], dim=2)  # (batch, 16, T + R, h, w)
         flow: torch.Tensor = transformer(
-            hidden_states=x.expand(batch, -1, -1, -1, -1),
+            hidden_states=x,
             timestep=run.scheduler.timesteps[step].to(device).expand(batch),
             encoder_hidden_states=text,
-            encoder_hidden_states_image=image.expand(batch, -1, -1),
+            encoder_hidden_states_image=image.expand(batch, -1, -1) if image is not None else None,
             return_dict=False,
-        )[0].float()
-        return flow
+        )[0]
+        return flow[:, :, : latents.shape[2]].float()
 
     return forward
 

@@ -96,7 +96,8 @@ def fingerprint(scene: Scene, canvases: Sequence[Canvas], *others: object) -> st
     """Compute the hash of everything that a run's latents depend on. A clip's frame rate and trim do not change
     them."""
     video = scene.video
-    facts = [scene.prompt, scene.negative_prompt, video.width, video.height, video.frames, scene.sampling.model_dump()]
+    facts = [scene.prompt, scene.negative_prompt, video.width, video.height, video.frames]
+    facts.append(scene.sampling.model_dump(exclude_none=True))
     digest = hashlib.sha256(json.dumps([*facts, *map(str, others)]).encode("utf-8", "replace"))
     for canvas in canvases:
         digest.update(canvas.semantic.tobytes() + canvas.spatial.tobytes())

@@ -107,7 +107,7 @@ def render(
     options = request.options or engine.options()
     clock = _Clock(on_progress, {stage.name for stage in engine.stages if stage.weight})
     engine.available(options)
-    scene = _with_engine(request.scene, request.engine)
+    scene = engine.completed(_with_engine(request.scene, request.engine), options)
     engine.check(scene, options)
     prepare_folder(request.out, scene.video)  # what would fail after hours of work should fail before them
     if request.plan:
@@ -137,7 +137,9 @@ def render(
 def _with_engine(scene: Scene, engine: str | None) -> Scene:
     if engine is None or engine == scene.engine:
         return scene
-    return scene_from_data({**scene.model_dump(), "engine": engine})  # each engine has its own idea of a valid length
+    return scene_from_data(
+        {**scene.model_dump(exclude_unset=True), "engine": engine}
+    )  # each engine has its own idea of a valid length
 
 
 # ---------------------------------------------------------------------------

@@ -113,7 +113,8 @@ def identify(weights: ComponentFiles) -> Source:
                     begin, end = entry["data_offsets"]
                     file.seek(8 + length + max(begin, (begin + end - _SAMPLE) // 2))
                     digest.update(file.read(min(_SAMPLE, end - begin)))
-    return Source(_called(weights.folder.parent), digest.hexdigest(), tuple(times))
+    place = weights.folder if weights.component else weights.folder.parent
+    return Source(_called(place), digest.hexdigest(), tuple(times))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def load_quantised(
     The module stays as it is: only its parameters change, a quantised one to a quanto `WeightQBytesTensor`. Raises
     Stopped between two tensors, and EngineUnavailable where the shards lack one.
     """
-    component = weights.folder.name
+    component = weights.called
     targets = _targets(hollow, weights, how.dtype, quantised_weights(hollow, how.blocks))
     kind = (component, how.precision, {"torch.float32": "fp32", "torch.bfloat16": "bf16"}[str(how.dtype)])
     file = make_cache_file(how.cache, identify(weights), kind, _layout(targets, how))
@@ -106,7 +106,7 @@ def load_plain(
     for target in targets:
         if stop is not None and stop():
             raise Stopped
-        tensor = shards[weights.tensors[target.source][1]].tensor(target.source)
+        tensor = shards[weights.tensors[target.source][1]].tensor(weights.stored_as(target.source))
         mapped, there = tensor.data_ptr(), tensor.to(device, target.dtype)
         if device.type == "cpu" and there.data_ptr() != mapped:
             in_memory += there.nbytes
@@ -212,7 +212,7 @@ def _stream(
         if stop is not None and stop():
             raise Stopped
         with safe_open(str(weights.tensors[target.source][1]), "pt") as shard:
-            tensor = shard.get_tensor(target.source)
+            tensor = shard.get_tensor(weights.stored_as(target.source))
         name = target.names[0]
         if target.quantised:
             data, scale = quantise(tensor, how.precision, how.dtype)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +24,64 @@ _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 
 @dataclass(frozen=True)
 class ComponentFiles:
-    """The weight files of one component: `tensors` maps a tensor's name to its shape and the file that holds it."""
+    """The weight files of one component. `tensors` maps a tensor's name to its shape and the file that holds it;
+    `names` maps those that are called otherwise in their file to what they are called there. `numbers` is how most of
+    them are stored, in safetensors' word. `component` is what it is called (empty: as its folder)."""
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, tuple[tuple[int, ...], Path]]
     bytes: int
+    numbers: str = ""
+    component: str = ""
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def called(self) -> str:
+        return self.component or self.folder.name
+
+    def stored_as(self, name: str) -> str:
+        """Return what a tensor is called in its file."""
+        return self.names.get(name, name)
 
 
 def read_component(root: Path, component: str, stem: str) -> ComponentFiles:
     """Read the headers of the weight files of `root/component`, one `stem`.safetensors or the shards that its index
     lists, and its config.json. Raises EngineUnavailable, which names the file that is missing, cut off or not what its
     name says."""
-    folder, config = root / component, read_json(root, f"{component}/config.json")
+    return read_files(root, component, stem, read_json(root, f"{component}/config.json"))
+
+
+def read_files(root: Path, inside: str, stem: str, config: dict[str, Any], component: str = "") -> ComponentFiles:
+    """Read the headers of the weight files in a folder below `root` (empty: in it), as read_component does, with a
+    configuration that is known."""
+    folder, below = root / inside, f"{inside}/" if inside else ""
     if (folder / f"{stem}.safetensors.index.json").is_file():
-        index = read_json(root, f"{component}/{stem}.safetensors.index.json").get("weight_map")
+        index = read_json(root, f"{below}{stem}.safetensors.index.json").get("weight_map")
         if not isinstance(index, dict):
-            raise EngineUnavailable(f"{component}/{stem}.safetensors.index.json of the model lists no files", AGAIN)
+            raise EngineUnavailable(f"{below}{stem}.safetensors.index.json of the model lists no files", AGAIN)
         names: Sequence[str] = sorted(set(map(str, index.values())))
     else:
         names = [f"{stem}.safetensors"]
     tensors: dict[str, tuple[tuple[int, ...], Path]] = {}
+    sizes: Counter[str] = Counter()
     for name in names:
-        tensors |= {
-            tensor: (shape, folder / name) for tensor, shape in read_shapes(root, f"{component}/{name}").items()
-        }
-    return ComponentFiles(folder, config, tensors, sum((folder / name).stat().st_size for name in names))
+        for tensor, (numbers, shape) in read_header(root, f"{below}{name}").items():
+            tensors[tensor] = shape, folder / name
+            sizes[numbers] += math.prod(shape)
+    size = sum((folder / name).stat().st_size for name in names)
+    most = max(sizes, key=lambda numbers: sizes[numbers], default="")
+    return ComponentFiles(folder, config, tensors, size, most, component)
 
 
 def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
     """Read the shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
+    return {tensor: shape for tensor, (_, shape) in read_header(root, name).items()}
+
+
+def read_header(root: Path, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Read how a safetensors file stores its tensors (safetensors' word), and their shapes. Raises EngineUnavailable
+    where it is missing or not whole."""
     path = root / name
     try:
         size = path.stat().st_size
@@ -68,12 +98,12 @@ def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
     try:
         header = {key: entry for key, entry in header.items() if key != "__metadata__"}
         whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
+        found = {key: (str(entry["dtype"]), tuple(entry["shape"])) for key, entry in header.items()}
     except (AttributeError, KeyError, TypeError, IndexError):
         raise EngineUnavailable(f"{name} of the model is damaged, or not a safetensors file", AGAIN) from None
     if size < whole:
         raise EngineUnavailable(f"{name} of the model is cut off ({size} of {whole} bytes)", AGAIN)
-    return shapes
+    return found
 
 
 def read_note(path: Path) -> dict[str, Any]:
@@ -106,10 +136,10 @@ def check_shapes(weights: ComponentFiles, expected: dict[str, tuple[int, ...]]) 
     file."""
     for tensor, (shape, file) in weights.tensors.items():
         if tensor in expected and shape != expected[tensor]:
-            name = f"{weights.folder.name}/{file.name}"
             raise EngineUnavailable(
-                f"{name} of the model is another model's: {tensor} is {list(shape)}, not {list(expected[tensor])}",
-                f"Take this file and {weights.folder.name}/config.json from the same checkpoint.",
+                f"{weights.called}/{file.name} of the model is another model's: {tensor} is {list(shape)}, "
+                f"not {list(expected[tensor])}",
+                f"Take this file and {weights.called}/config.json from the same checkpoint.",
             )
 
 
@@ -117,8 +147,8 @@ def missing_tensors(weights: ComponentFiles, missing: list[str]) -> EngineUnavai
     """Return the error for a component that lacks tensors."""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return EngineUnavailable(
-        f"the model's {weights.folder.name} lacks {missing[0]}{more}",
-        f"Download or copy the folder {weights.folder.name} again.",
+        f"the model's {weights.called} lacks {missing[0]}{more}",
+        f"Download or copy the folder {weights.called} again.",
     )
 
 

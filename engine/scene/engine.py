@@ -217,6 +217,10 @@ class Engine:
         """Compute how many frames to ask for, for a clip of so many seconds."""
         return whole_frames(seconds, fps)
 
+    def completed(self, scene: Scene, options: Any) -> Scene:
+        """Return the scene with the numbers that it leaves open as what these options name was made for."""
+        return scene
+
     def as_run(self, scene: Scene, options: Any) -> Scene:
         """Return the scene as it is made with these options."""
         return scene
@@ -236,7 +240,7 @@ class Engine:
         """Return sentences that a person should read before the clip is made."""
         return ()
 
-    def references(self, scene: Scene, members: Sequence[Member]) -> Sequence[Reference]:
+    def references(self, scene: Scene, members: Sequence[Member], options: Any) -> Sequence[Reference]:
         """Return the pictures that it will see, where these are others than the cast's."""
         return ()
 

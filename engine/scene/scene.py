@@ -97,6 +97,14 @@ class Sampling(Frozen):
             redraws="plan",
         ),
     ] = 5.0  # fmt: skip
+    image_guidance: Annotated[  # None: the model's own
+        float | None, Field(ge=0, le=30),
+        Setting(
+            "Guidance of the references",
+            "How strictly the cast is followed, for models that have such a guidance. Empty: the model's own.",
+            "number", redraws="plan",
+        ),
+    ] = None  # fmt: skip
     flow_shift: Annotated[
         float, Field(gt=0, le=50),
         Setting("Flow shift", "Higher spends more steps on the layout, lower on detail.", "slider", step=0.5),

@@ -53,6 +53,10 @@ class Sizes(Protocol):
     """What components will hold, and what is computed with them needs beside."""
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """The components that there are, in the order of work."""
+
+    @property
     def resident_block(self) -> int:
         """What one resident block of the transformer takes on the card; 0 where none streams."""
 
@@ -84,7 +88,7 @@ class Course:
     def bring_all(self) -> None:
         """Load all components, where they stay together."""
         if self._together and not self.alone:
-            for name in COMPONENTS:
+            for name in self._sizes.components:
                 self._bring(name, 0)
 
     @contextlib.contextmanager

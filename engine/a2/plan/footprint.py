@@ -54,7 +54,7 @@ def _of_ffn(shape: Transformer, each: int) -> int:
 def cache_bytes(shape: Transformer, clip: ClipSize, each: int) -> int:
     """Compute what the step cache keeps between two steps: of each pass three hidden states, the first block's output,
     what it added and what the others did (diffusers' first-block cache)."""
-    return (2 if clip.guided else 1) * 3 * clip.tokens * shape.dim * each
+    return clip.passes * 3 * clip.tokens * shape.dim * each
 
 
 def rope_bytes(shape: Transformer) -> int:
@@ -63,9 +63,10 @@ def rope_bytes(shape: Transformer) -> int:
 
 
 def sampling_bytes(clip: ClipSize) -> int:
-    """Compute what a run keeps from step to step: latents, the scheduler's history, the condition; float32."""
+    """Compute what a run keeps from step to step: latents, the scheduler's history, a velocity for each pass, the
+    condition; float32."""
     frames, height, width = clip.latent
-    return frames * height * width * _FLOAT * (16 * 8 + 20)
+    return height * width * _FLOAT * (frames * (16 * (6 + clip.passes) + 20) + 2 * 16 * clip.tail)
 
 
 # ---------------------------------------------------------------------------
@@ -78,12 +79,13 @@ def text_bytes(shape: TextEncoder, each: int) -> int:
     return 3 * shape.heads * TEXT_TOKENS**2 * each + 7 * TEXT_TOKENS * shape.dim * each
 
 
-def conditioning_bytes(text: TextEncoder, image: ImageEncoder, clip: ClipSize) -> int:
+def conditioning_bytes(text: TextEncoder, image: ImageEncoder | None, clip: ClipSize) -> int:
     """Compute what a run keeps on the host from the encoders on: noise and condition, and what prompts and casts
     became, these for the next clips, too; float32."""
     frames, height, width = clip.latent
-    latents = 2 * frames * height * width * (16 + 20)
-    return _FLOAT * (latents + KEPT * (TEXT_TOKENS * text.dim + clip.references * image.tokens * image.dim))
+    latents = 2 * height * width * (frames * (16 + 20) + 16 * clip.tail)
+    pictures = clip.references * image.tokens * image.dim if image is not None else 0
+    return _FLOAT * (latents + KEPT * (TEXT_TOKENS * text.dim + pictures))
 
 
 def image_bytes(shape: ImageEncoder, references: int) -> int:
@@ -95,23 +97,23 @@ def image_bytes(shape: ImageEncoder, references: int) -> int:
 
 
 def encode_bytes(vae: Vae, clip: ClipSize, tiled: bool = False, each: int = _FLOAT) -> int:
-    """Compute the peak of the VAE's encoder on the references' clip, four frames at a time."""
-    height, width = clip.height, clip.width
+    """Compute the peak of the VAE's encoder: on the references' clip four frames at a time, or on one picture."""
+    height, width, packed = clip.height, clip.width, min(4, clip.encoded_frames)
     tiles = 0
     if tiled:  # what has come of the tiles, which overlap, with what is blended and put together of it
-        tiles = 6 * 2 * vae.latent * math.prod(clip.latent)
+        tiles = 6 * 2 * vae.latent * (1 if clip.tail else clip.latent[0]) * math.prod(clip.latent[1:])
         height, width = min(height, ENCODE_TILE), min(width, ENCODE_TILE)
     cached, widest = 2 * 3 * height * width, 0
     for level, channels in enumerate(vae.channels):
         pixels = math.ceil(height / 2**level) * math.ceil(width / 2**level)
-        frames, before = _frames_at(vae, level), vae.channels[max(level - 1, 0)]
+        frames, before = min(packed, _frames_at(vae, level)), vae.channels[max(level - 1, 0)]
         widest = max(widest, _convolving(channels, pixels, frames, inputs=2))
         cached += 2 * pixels * (before + (2 * vae.residuals - 1) * channels)
         if level + 1 < len(vae.channels) and vae.halves_time[level]:
             cached += pixels // 4 * channels
     pixels = math.ceil(height / 8) * math.ceil(width / 8)
     cached += 2 * pixels * vae.channels[-1] * 5
-    pictures = 3 * clip.frames * clip.height * clip.width
+    pictures = 3 * clip.encoded_frames * clip.height * clip.width
     return each * (cached + widest + pictures + tiles)
 
 

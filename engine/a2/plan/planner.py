@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Literal
 
-from engine.a2.files import find_checkpoint
-from engine.a2.geometry import ClipSize, size_of
+from engine.a2.files import locate
+from engine.a2.geometry import size_of
+from engine.a2.models import Family
 from engine.a2.options import A2Options, as_run, sized
 from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
 from engine.a2.plan.choose import Overrides
 from engine.a2.plan.plan import Plan, make_plan
-from engine.a2.plan.shapes import Shapes, read_shapes
+from engine.a2.plan.shapes import Shapes, default_shapes, read_shapes
 from engine.a2.plan.speed import Speed
 from engine.errors import EngineUnavailable
 from engine.memory.hardware import Hardware
@@ -27,7 +28,7 @@ class A2Planner:
     page asks for a plan."""
 
     def __init__(self) -> None:
-        self._shapes: dict[str, tuple[float, Shapes]] = {}
+        self._shapes: dict[tuple[str, Family | None], tuple[float, Shapes]] = {}
 
     def plan(self, hardware: Hardware, scene: Scene, options: A2Options) -> Plan:
         """Plan how this machine would make a scene. What a person has set is kept, the rest planned around it."""
@@ -35,7 +36,7 @@ class A2Planner:
             device=_DEVICES.get(options.device.partition(":")[0]), precision=options.precision, offload=options.offload,
             resident_blocks=options.resident_blocks, batched_guidance=options.batched_guidance,
         )  # fmt: skip
-        return self._plan(hardware, sized(size_of(as_run(scene, options)), options), options.model, overrides)
+        return self._plan(hardware, scene, options, overrides)
 
     def learn(
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
@@ -48,24 +49,27 @@ class A2Planner:
             precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
             batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile, host=options.host,
         )  # fmt: skip
-        plan = self._plan(hardware, sized(size_of(as_run(scene, options)), options), options.model, overrides)
+        plan = self._plan(hardware, scene, options, overrides)
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
         took = began["decoding"][0] - began["sampling"][0]
         if foreseen is not None:
             learn(_machine(hardware), "sampling", foreseen, took, speeds_file())
 
-    def _plan(self, hardware: Hardware, clip: ClipSize, model: str, overrides: Overrides) -> Plan:
-        return make_plan(hardware, clip, self._shapes_of(model), overrides, _speed(hardware))
+    def _plan(self, hardware: Hardware, scene: Scene, options: A2Options, overrides: Overrides) -> Plan:
+        shapes = self._shapes_of(options)
+        clip = sized(size_of(as_run(scene, options), shapes.spec), options)
+        return make_plan(hardware, clip, shapes, overrides, _speed(hardware))
 
-    def _shapes_of(self, model: str) -> Shapes | None:
-        """Return the checkpoint's shapes; None where it is not installed."""
-        at, shapes = self._shapes.get(model, (float("-inf"), None))
-        if time.monotonic() - at > _FRESH:
+    def _shapes_of(self, options: A2Options) -> Shapes:
+        """Return the checkpoint's shapes; those of the release where it is not installed."""
+        key = options.model, options.family
+        at, shapes = self._shapes.get(key, (float("-inf"), None))
+        if shapes is None or time.monotonic() - at > _FRESH:
             try:
-                shapes = read_shapes(find_checkpoint(model))
+                shapes = read_shapes(locate(options.model, options.family))
             except EngineUnavailable:
-                return None
-            self._shapes[model] = time.monotonic(), shapes
+                return default_shapes(options.model)
+            self._shapes[key] = time.monotonic(), shapes
         return shapes
 
 

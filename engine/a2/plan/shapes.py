@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.a2.files import COMPONENTS, read_checkpoint
+from engine.a2.files import Place, locate, read_checkpoint
+from engine.a2.models import A2, SKYREELS_A2, ModelSpec, Part, Release, release_of
 
-# SkyReels-A2, which is Wan2.1's image-to-video model of 14B with its text and image encoder, as its config.json say.
-DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
-    "transformer": {
-        "num_attention_heads": 40, "attention_head_dim": 128, "num_layers": 40, "ffn_dim": 13824, "text_dim": 4096,
-        "image_dim": 1280, "added_kv_proj_dim": 5120, "freq_dim": 256, "in_channels": 36, "out_channels": 16,
-    },
+# What all of Wan2.1 share, as their config.json say; the image encoder is SkyReels-A2's alone.
+SHARED_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "text_encoder": {
         "d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "d_kv": 64, "vocab_size": 256384,
         "relative_attention_num_buckets": 32,
@@ -28,6 +25,9 @@ DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "temperal_downsample": [False, True, True],
     },
 }  # fmt: skip
+
+
+DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {"transformer": SKYREELS_A2.transformer, **SHARED_CONFIGS}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Transformer:
     heads: int
     ffn: int
     text_dim: int
-    image_dim: int
+    image_dim: int  # 0: it reads no pictures beside the text
     channels: int  # in
     weights: ParameterCount
 
@@ -96,49 +96,77 @@ class Vae:
 
 @dataclass(frozen=True)
 class Shapes:
-    """A whole checkpoint. `file_bytes` is what its weights take on the disk; None where it is not installed."""
+    """A whole checkpoint of the family `spec`; it has no image encoder where that needs none. `numbers` is how its
+    transformer is stored, in safetensors' word. `file_bytes` is what its weights take on the disk; None where it is not
+    installed."""
 
     transformer: Transformer
     text: TextEncoder
-    image: ImageEncoder
+    image: ImageEncoder | None
     vae: Vae
     file_bytes: int | None = None
+    spec: ModelSpec = A2
+    numbers: str = "BF16"
+
+    @property
+    def picture_tokens(self) -> int:
+        """Tokens that the image encoder makes of one picture."""
+        return self.image.tokens if self.image is not None else 0
+
+    def weights_of(self, name: Part) -> ParameterCount:
+        """Return the parameters of a component; none of one that the family does not have."""
+        part = {"text_encoder": self.text, "image_encoder": self.image, "vae": self.vae}.get(name, self.transformer)
+        return part.weights if part is not None else ParameterCount(0, 0, 0, 0)
 
 
-def default_shapes() -> Shapes:
-    """Return SkyReels-A2's shapes, for a machine that does not have it yet."""
-    return shapes_from(DEFAULT_CONFIGS)
+def default_shapes(model: str = SKYREELS_A2.model) -> Shapes:
+    """Return the shapes of a release, for a machine that does not have it yet; SkyReels-A2's for another name."""
+    return shapes_of(release_of(model) or SKYREELS_A2)
 
 
-def read_shapes(folder: Path) -> Shapes:
-    """Read an installed checkpoint's shapes from its configurations and the files' headers. Raises EngineUnavailable
-    where it is not whole."""
-    found = read_checkpoint(folder)
-    return shapes_from({name: found[name].config for name in COMPONENTS}, sum(part.bytes for part in found.values()))
+def shapes_of(release: Release) -> Shapes:
+    """Compute the shapes of a release from what is known of it."""
+    return shapes_from({"transformer": release.transformer, **SHARED_CONFIGS}, spec=release.spec)
 
 
-def shapes_from(configs: Mapping[str, Mapping[str, Any]], file_bytes: int | None = None) -> Shapes:
-    """Compute the shapes from the four components' configurations."""
+def read_shapes(place: Place | Path) -> Shapes:
+    """Read an installed checkpoint's shapes from its configurations and the files' headers; a folder is SkyReels-A2's.
+    Raises EngineUnavailable where it is not whole."""
+    place = place if isinstance(place, Place) else locate(str(place))
+    found = read_checkpoint(place)
+    size = sum(part.bytes for part in found.values())
+    configs = {name: part.config for name, part in found.items()}
+    return shapes_from(configs, size, place.spec, found["transformer"].numbers)
+
+
+def shapes_from(
+    configs: Mapping[str, Mapping[str, Any]], file_bytes: int | None = None, spec: ModelSpec = A2, numbers: str = "BF16"
+) -> Shapes:
+    """Compute the shapes from the components' configurations."""
+    image = _image(configs["image_encoder"]) if spec.in_channels else None
     return Shapes(
-        _transformer(configs["transformer"]), _text(configs["text_encoder"]), _image(configs["image_encoder"]),
-        _vae(configs["vae"]), file_bytes,
+        _transformer(configs["transformer"]), _text(configs["text_encoder"]), image, _vae(configs["vae"]), file_bytes,
+        spec, numbers,
     )  # fmt: skip
 
 
 def _transformer(config: Mapping[str, Any]) -> Transformer:
     heads, layers, ffn = config["num_attention_heads"], config["num_layers"], config["ffn_dim"]
     dim = heads * config["attention_head_dim"]
-    added, text, image = config["added_kv_proj_dim"], config["text_dim"], config["image_dim"]
-    linear = 8 * dim * dim + 2 * added * dim + 2 * dim * ffn  # q, k, v, out twice; the pictures' k, v; up and down
-    rows = 11 * dim + ffn  # 4 + 4 + 2 + 1 outputs of dim
-    small = rows + 5 * dim + 2 * dim + 6 * dim  # biases; five RMS norms; one layer norm; the modulation
+    added, text, image = config.get("added_kv_proj_dim") or 0, config["text_dim"], config.get("image_dim") or 0
+    further = 2 if added else 0  # the pictures' k, v
+    linear = 8 * dim * dim + further * added * dim + 2 * dim * ffn  # q, k, v, out twice; up and down
+    rows = (9 + further) * dim + ffn  # 4 + 4 + 2 + 1 outputs of dim
+    small = rows + (4 + further // 2) * dim + 2 * dim + 6 * dim  # biases; RMS norms; one layer norm; the modulation
     patch = 4  # 1 x 2 x 2 latent pixels a token
     time = config["freq_dim"] * dim + dim * dim + 6 * dim * dim + 8 * dim
-    embed = text * dim + dim * dim + 2 * dim + image * image + image * dim + 3 * image + 3 * dim
+    embed = text * dim + dim * dim + 2 * dim
+    embed += image * image + image * dim + 3 * image + 3 * dim if image else 0
     ends = config["in_channels"] * patch * dim + dim + dim * config["out_channels"] * patch
     outside = time + embed + ends + config["out_channels"] * patch + 2 * dim
     single = 6 * dim + 2 * dim  # the modulation and the layer norm
-    first = config["freq_dim"] * dim + dim * dim + 2 * dim + 2 * image + 2 * dim  # the time's embedding, two norms
+    first = config["freq_dim"] * dim + dim * dim + 2 * dim  # the time's embedding
+    first += 2 * image + 2 * dim if image else 0  # two norms
     weights = ParameterCount(
         layers * linear, layers * rows, layers * small, outside, layers,
         single=layers * single, single_outside=first + 2 * dim,

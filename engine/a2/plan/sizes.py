@@ -33,6 +33,10 @@ class ComponentSizes:
     _known: dict[object, Held] = field(default_factory=dict, repr=False)  # what was computed already
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        return self.shapes.spec.components
+
+    @property
     def resident_block(self) -> int:
         settings = self.settings
         if settings.offload != "blocks" or not settings.resident:
@@ -60,7 +64,7 @@ class ComponentSizes:
         if name == "transformer":
             own = weight_bytes(shapes.transformer.weights, settings.precision, settings.number)
             return own + footprint.rope_bytes(shapes.transformer) + self.clip.adapters
-        return weight_bytes((shapes.vae if name == "vae" else shapes.image).weights, "fp32", 4)
+        return weight_bytes(shapes.weights_of(name), "fp32", 4)
 
     def present(self, name: Component) -> Held:
         if name not in self._known:
@@ -84,8 +88,9 @@ class ComponentSizes:
     @property
     def on_disk(self) -> bool:
         """Whether the transformer's weights are in a mapped file as they are computed with: quantised ones are, and
-        bf16 is what is released."""
-        return self.settings.precision != "fp32"
+        floats where they are stored so."""
+        stored = {"BF16": "bf16", "F32": "fp32"}.get(self.shapes.numbers)
+        return self.settings.quantised or self.settings.precision == stored
 
     def loading(self, name: Component) -> Held:
         if name in ("image_encoder", "vae"):
@@ -133,16 +138,17 @@ class ComponentSizes:
         if phase == "decoding":
             return self._decoding()
         if name == "image_encoder":
+            assert self.shapes.image is not None
             return footprint.image_bytes(self.shapes.image, clip.references), 0
-        pictures = 3 * clip.frames * clip.width * clip.height * 4
+        pictures = 3 * clip.encoded_frames * clip.width * clip.height * 4
         return footprint.encode_bytes(self.shapes.vae, clip, self.settings.encode_tiled), pictures
 
     def _sampling(self) -> tuple[int, int]:
         shape, clip, settings = self.shapes.transformer, self.clip, self.settings
-        batch = 2 if settings.batched and clip.guided else 1
-        computed = footprint.denoise_bytes(
-            shape, clip, settings.number, batch, settings.chunk, self.shapes.image.tokens
-        )
+        batch = clip.passes if settings.batched else 1
+        # Where the references skip the text, a block is computed in two pieces at least.
+        chunk = settings.chunk or (clip.tokens - 1 if self.shapes.spec.skips_text else 0)
+        computed = footprint.denoise_bytes(shape, clip, settings.number, batch, chunk, self.shapes.picture_tokens)
         computed += footprint.sampling_bytes(clip) + self._widened(shape.dim * shape.ffn)
         if clip.step_cache:
             computed += footprint.cache_bytes(shape, clip, settings.number)

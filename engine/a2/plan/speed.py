@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.a2.geometry import TEXT_TOKENS, ClipSize, spans
+from engine.a2.geometry import FRAMES_A_LATENT, TEXT_TOKENS, ClipSize, spans
 from engine.a2.plan.footprint import parked_bytes
 from engine.a2.plan.settings import RunSettings, block_bytes
 from engine.a2.plan.shapes import ParameterCount, Shapes, Vae, decoder_levels
@@ -39,7 +39,7 @@ def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: RunSettin
 def _text(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     linear = shapes.text.weights.linear
     compute = 2 * TEXT_TOKENS * linear / speed.matmul + _widening(linear, settings, speed)
-    prompts = 2 if clip.guided else 1
+    prompts = min(clip.passes, 2)
     if settings.offload == "none" or speed.pageable is None:
         return prompts * compute
     # From the mapped file, and through a small buffer: it is used once, and is not worth memory of its own.
@@ -48,26 +48,27 @@ def _text(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -
 
 
 def _references(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
-    semantic = 2 * clip.references * shapes.image.tokens * shapes.image.weights.linear / speed.single
+    linear = shapes.weights_of("image_encoder").linear
+    semantic = 2 * clip.references * shapes.picture_tokens * linear / speed.single
     overlap = (256 / 192) ** 2 if settings.encode_tiled else 1.0
-    frames = clip.latent[0] * clip.width * clip.height
+    packed = clip.references / FRAMES_A_LATENT if clip.tail else clip.latent[0]  # of four frames each
+    frames = packed * clip.width * clip.height
     return semantic + overlap * frames * _encoder_operations(shapes.vae) / speed.convolution
 
 
 def _denoise(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     """Estimate the seconds of sampling: copies overlap with the computing, so the longer of the two counts."""
     shape, tokens = shapes.transformer, clip.tokens
-    told = TEXT_TOKENS + clip.references * shapes.image.tokens
+    told = TEXT_TOKENS + clip.references * shapes.picture_tokens
     pieces = -(-tokens // settings.chunk) if settings.chunk else 1
     linear = 2 * tokens * (6 * shape.dim**2 + 2 * shape.dim * shape.ffn) + 2 * pieces * told * 2 * shape.dim**2
     seen = 4 * (tokens * tokens + tokens * told) * shape.dim
     compute = shape.layers * (linear / speed.matmul + seen / speed.attention)
     widening = pieces * _widening(shape.weights.linear, settings, speed)
     copying = _copying(shape.weights, settings.resident, settings, speed)
-    halves = 2 if clip.guided else 1
     if settings.batched:
-        return clip.steps * max(halves * compute + widening, copying)
-    return clip.steps * halves * max(compute + widening, copying)
+        return clip.steps * max(clip.passes * compute + widening, copying)
+    return clip.steps * clip.passes * max(compute + widening, copying)
 
 
 def _decode(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:

@@ -41,11 +41,10 @@ class PlannedClip:
 
 def released_bytes(shapes: Shapes) -> dict[str, int]:
     """Compute the bytes of each component as it is released: bf16, the image encoder and the VAE in float32."""
+    single = ("image_encoder", "vae")
     return {
-        "text": weight_bytes(shapes.text.weights, "bf16", 2),
-        "image": weight_bytes(shapes.image.weights, "fp32", 4),
-        "vae": weight_bytes(shapes.vae.weights, "fp32", 4),
-        "transformer": weight_bytes(shapes.transformer.weights, "bf16", 2),
+        name: weight_bytes(shapes.weights_of(name), *(("fp32", 4) if name in single else ("bf16", 2)))
+        for name in shapes.spec.components
     }
 
 
@@ -59,7 +58,7 @@ def rehearse(planned: PlannedClip, settings: RunSettings, limits: Held) -> Ledge
     ledger.peaks.clear()
     for _ in range(_CLIPS):
         course.bring_all()
-        for phase, name in TURNS:
+        for phase, name in (turn for turn in TURNS if turn[1] in sizes.components):
             course.begin(phase, name)
             course.end(name)
     return ledger
