@@ -275,7 +275,7 @@ def clips(patch: Any, options: A2Options, clip: ClipSize, layers: int | None = 2
             scene = a_scene(
                 cast, prompt=f"{number}",
                 video={"width": clip.width, "height": clip.height, "frames": clip.frames, "trim_head": 0},
-                sampling={"steps": clip.steps, "guidance": clip.guidance},
+                sampling={"steps": clip.steps, "guidance": 5.0 if clip.guided else 1.0},
             )  # fmt: skip
             shot = recipe.shoot(scene, members_of(scene), options, loaded=checkpoint)
             for _ in range(4 * _LATENTS - 3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import select
 import socket
 import sys
@@ -28,7 +29,8 @@ EXTRAS = {
 
 
 class FakeHub:
-    """One repository. `sent` counts the bytes of each file that went out; `asked` the requests, with their headers.
+    """One repository, and `others` by name and path. `sent` counts the bytes of each file that went out; `asked` the
+    requests, with their headers.
 
     `cut` maps a path to the body sizes after which its connections are cut, one each; `gate` is an event for which all
     that follows the first `before_gate` bytes of a large file waits, on whichever connection; `spoil` maps a path to
@@ -39,6 +41,7 @@ class FakeHub:
         self.files = {
             path.relative_to(TINY).as_posix(): path.read_bytes() for path in sorted(TINY.rglob("*")) if path.is_file()
         } | EXTRAS
+        self.others: dict[str, dict[str, bytes]] = {}
         self.sent: Counter[str] = Counter()
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.cut: dict[str, list[int]] = {}
@@ -62,15 +65,24 @@ class FakeHub:
         """What a whole download takes."""
         return sum(map(len, self.needed.values()))
 
-    def info(self) -> dict[str, Any]:
+    def of(self, model: str) -> dict[str, bytes] | None:
+        """The files of a repository."""
+        return self.files if model == MODEL else self.others.get(model)
+
+    def info(self, model: str = MODEL) -> dict[str, Any]:
         siblings = []
-        for path, data in self.files.items():
+        for path, data in (self.of(model) or {}).items():
             entry: dict[str, Any] = {"rfilename": path, "size": len(data)}
             entry["blobId"] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
             if path.endswith(("safetensors", "mp4", "bin")):
                 entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
-        return {"id": MODEL, "modelId": MODEL, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+        return {"id": model, "modelId": model, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+
+
+_LISTING = re.compile(rf"/api/models/([^/]+/[^/]+)/revision/(?:main|{COMMIT})")
+_RESOLVE = re.compile(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)")
+_CDN = re.compile(r"/cdn/([^/]+/[^/]+)/(.+)")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -85,18 +97,18 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append((path, dict(self.headers)))
         if hub.refuse:
             self._answer(hub.refuse[0], b"", {"X-Error-Code": hub.refuse[1]})
-        elif path == f"/api/models/{MODEL}/revision/main":
-            self._answer(200, json.dumps(hub.info()).encode(), {"Content-Type": "application/json"})
-        elif path.startswith(prefix := f"/{MODEL}/resolve/{COMMIT}/"):
-            self._file(path.removeprefix(prefix), redirect=True)
-        elif path.startswith("/cdn/"):
-            self._file(path.removeprefix("/cdn/"), redirect=False)
+        elif (asked := _LISTING.fullmatch(path)) and hub.of(asked[1]) is not None:
+            self._answer(200, json.dumps(hub.info(asked[1])).encode(), {"Content-Type": "application/json"})
+        elif (asked := _RESOLVE.fullmatch(path)) and (files := hub.of(asked[1])) is not None:
+            self._file(files, asked[2], f"{hub.url}/cdn/{asked[1]}/{asked[2]}")
+        elif asked := _CDN.fullmatch(path):
+            self._file(hub.of(asked[1]) or {}, asked[2], "")
         else:
             self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
 
-    def _file(self, path: str, redirect: bool) -> None:
+    def _file(self, files: dict[str, bytes], path: str, elsewhere: str) -> None:
         hub = self.hub
-        data = hub.files.get(path)
+        data = files.get(path)
         if data is None:
             self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
@@ -106,8 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         if is_busy:
             self._answer(503, b"", {})
             return
-        if redirect and path.endswith("safetensors"):  # as the real one sends large files to another host
-            self._answer(302, b"", {"Location": f"{hub.url}/cdn/{path}", "X-Repo-Commit": COMMIT})
+        if elsewhere and path.endswith("safetensors"):  # as the real one sends large files to another host
+            self._answer(302, b"", {"Location": elsewhere, "X-Repo-Commit": COMMIT})
             return
         start = 0
         if hub.ranges and (wanted := self.headers.get("Range")):

@@ -7,7 +7,7 @@ tokenizer and VAE are the same for all of Wan2.1, so those of another checkpoint
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from engine.words import USE_THE_DRAFT
 
 _STEMS = {"text_encoder": "model", "image_encoder": "model"}
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
-_SMALL_FILES = {"tokenizer": ("tokenizer.json", "spiece.model"), "image_processor": ("preprocessor_config.json",)}
+SMALL_FILES = {"tokenizer": ("tokenizer.json", "spiece.model"), "image_processor": ("preprocessor_config.json",)}
 _SINGLE = ("model", "diffusion_pytorch_model")  # what a transformer's own file is called where there are several
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -179,6 +179,12 @@ def _stem(path: Path) -> str:
     return shard[1] if shard else path.stem
 
 
+def borrowable() -> bool:
+    """Return whether text encoder, tokenizer and VAE are on this machine, in whichever checkpoint."""
+    wanted = ("text_encoder", "tokenizer", "vae")
+    return len(_borrow(wanted)) == len(wanted)
+
+
 def _borrow(names: Sequence[str]) -> dict[str, Path]:
     """Find these parts in the other checkpoints on this machine, all of them in one where that can be."""
     found: dict[str, Path] = {}
@@ -198,10 +204,10 @@ def _borrow(names: Sequence[str]) -> dict[str, Path]:
 
 
 def _is_whole(folder: Path, part: str) -> bool:
-    if part in _SMALL_FILES:
-        return any((folder / part / name).is_file() for name in _SMALL_FILES[part])
+    if part in SMALL_FILES:
+        return any((folder / part / name).is_file() for name in SMALL_FILES[part])
     try:
-        read_component(folder, part, _STEMS.get(part, _DIFFUSERS_STEM))
+        read_component(folder, part, stem_of(part))
     except EngineUnavailable:
         return False
     return True
@@ -211,27 +217,9 @@ def _is_whole(folder: Path, part: str) -> bool:
 # What is read
 
 
-def needed_files(
-    names: Iterable[str], parts: Sequence[str] = (*A2.components, "tokenizer", "image_processor")
-) -> list[str]:
-    """Choose from a repository's files, by path, those of `parts` that the engine reads: no demo videos, no second
-    format. Raises EngineUnavailable where a component has none."""
-    there, found = set(names), []
-    for component in (part for part in parts if part not in _SMALL_FILES):
-        stem = _STEMS.get(component, _DIFFUSERS_STEM)
-        index, single = f"{component}/{stem}.safetensors.index.json", f"{component}/{stem}.safetensors"
-        shard = re.compile(re.escape(f"{component}/{stem}") + r"-\d+-of-\d+\.safetensors")
-        weights = [index, *filter(shard.fullmatch, there)] if index in there else [single]
-        found += [f"{component}/config.json", *weights]
-    for folder, one_of in ((part, _SMALL_FILES[part]) for part in parts if part in _SMALL_FILES):
-        small = re.compile(re.escape(folder) + r"/[^/]+\.(json|model|txt)")
-        known = any(f"{folder}/{name}" in there for name in one_of)
-        found += filter(small.fullmatch, there) if known else [f"{folder}/{one_of[0]}"]
-    if lacking := sorted(set(found) - there):
-        raise EngineUnavailable(
-            f"this is not a checkpoint of SkyReels-A2's kind: it has no {lacking[0]}", "Choose another one."
-        )
-    return sorted(found)
+def stem_of(component: str) -> str:
+    """Return what a component's weight files are called, without number and ending."""
+    return _STEMS.get(component, _DIFFUSERS_STEM)
 
 
 def read_checkpoint(place: Place | Path) -> dict[str, ComponentFiles]:
@@ -242,11 +230,26 @@ def read_checkpoint(place: Place | Path) -> dict[str, ComponentFiles]:
     return {name: _read(place, name) for name in place.spec.components}
 
 
+def read_own(model: str, root: Path) -> list[ComponentFiles]:
+    """Read the headers of what a download of this model brings, whatever else it needs of other repositories; `root` is
+    where find_checkpoint found it. Raises EngineUnavailable where something is missing or not whole."""
+    release = release_of(model)
+    if root.is_file() or (release is not None and release.shared):
+        file = root if root.is_file() else _own_file(root)
+        if file is None:
+            raise missing_file(root, "model.safetensors")
+        return [_read_single(file)]
+    if model.lower() in (DIFFUSERS_WAN.lower(), I2V_WAN.lower()):
+        names = ["text_encoder", "vae"] + (["image_encoder"] if model.lower() == I2V_WAN.lower() else [])
+        return [read_component(root, name, stem_of(name)) for name in names]
+    return list(read_checkpoint(locate(str(root), release.family if release else None)).values())
+
+
 def _read(place: Place, name: str) -> ComponentFiles:
     part = place.parts[name]
     if name == "transformer" and (part.is_file() or part == place.root):
         return _read_single(part)
-    return read_component(part.parent, part.name, _STEMS.get(name, _DIFFUSERS_STEM))
+    return read_component(part.parent, part.name, stem_of(name))
 
 
 def _read_single(file: Path) -> ComponentFiles:
@@ -266,7 +269,7 @@ def _read_single(file: Path) -> ComponentFiles:
 
 def _check_small(place: Place) -> None:
     """Raise EngineUnavailable where a tokenizer or image processor is missing."""
-    for part, names in _SMALL_FILES.items():
+    for part, names in SMALL_FILES.items():
         if part not in place.parts or any((place.parts[part] / name).is_file() for name in names):
             continue
         name, root = f"{part}/{names[0]}", place.root if place.root.is_dir() else place.root.parent

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from engine import surroundings
-from engine.a2.files import find_checkpoint, is_hub_id, read_checkpoint
+from engine.a2.files import borrowable, find_checkpoint, is_hub_id, locate, read_checkpoint, read_own, split_hub
+from engine.a2.models import DIFFUSERS_WAN, I2V_WAN, Family, release_of
+from engine.a2.needed import sources_of
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable, TroupeError
 from engine.models.store import ModelStore
 
-TITLES = {DEFAULT_MODEL: "SkyReels-A2"}
+_SHARED_TITLES = {DIFFUSERS_WAN: "Wan2.1's text encoder and VAE", I2V_WAN: "Wan2.1's text and image encoder and VAE"}
 
 
 @dataclass(frozen=True)
@@ -32,25 +34,55 @@ class ModelState:
     @property
     def title(self) -> str:
         """Its name for a person."""
-        return self.folder.name or self.model if self.local else TITLES.get(self.model, self.model)
+        if self.local:
+            return self.folder.name or self.model
+        release = release_of(self.model)
+        return release.title if release is not None else _SHARED_TITLES.get(self.model, self.model)
 
 
-def look(model: str = DEFAULT_MODEL) -> ModelState:
-    """Read how much of a checkpoint (a hub id or a local folder) is on this machine. Raises TroupeError where `model`
-    is neither."""
+def look(model: str = DEFAULT_MODEL, family: Family | None = None) -> ModelState:
+    """Read how much of a checkpoint (a hub id, a file of one, or a local folder or file) is on this machine, with what
+    it shares with others. Raises TroupeError where `model` is none of these."""
     try:
-        folder = surroundings.expanded(model)
-        local = folder.is_dir()
+        place = surroundings.expanded(model)
+        local = place.is_dir() or (place.suffix == ".safetensors" and place.is_file())
     except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
         local = False
     if local:
-        return _judged(model, folder, local=True)
-    if not is_hub_id(model):
+        return _local(model, place, family)
+    if not is_hub_id(split_hub(model)[0]):
         raise TroupeError(
             f"there is no folder {model:.200}, and it is not a name on the hub", "Write owner/name, or a folder."
         )
-    store = ModelStore(model)
-    listing = store.listing()
+    own, *others = [_look_in(ModelStore(source)) for source in own_sources(model)]
+    return _together(own, others) if others else own
+
+
+def own_sources(model: str) -> tuple[str, ...]:
+    """Return the repositories that a model's files come from; what it shares with others only where no other model
+    here has it."""
+    own, *shared = sources_of(model)
+    return own, *(each for each in shared if ModelStore(each).listing() is not None or not borrowable())
+
+
+def missing_sources(model: str) -> tuple[str, ...]:
+    """Return those of them that are not whole."""
+    return tuple(source for source in own_sources(model) if _look_in(ModelStore(source)).state != "installed")
+
+
+def _together(own: ModelState, others: list[ModelState]) -> ModelState:
+    """Return the state of a model with what it shares with others, which alone is no part of it."""
+    every = [own, *others]
+    missing = None if any(each.missing is None for each in every) else sum(each.missing or 0 for each in every)
+    whole = all(each.state == "installed" for each in every)
+    return replace(
+        own, state="installed" if whole else "absent" if own.state == "absent" else "partly", bytes=sum(each.bytes for each in every),
+        missing=missing, note="; ".join(each.note for each in every if each.note),
+    )  # fmt: skip
+
+
+def _look_in(store: ModelStore) -> ModelState:
+    model, listing = store.model, store.listing()
     if listing is None:
         return _left_by_others(store)
     here, damaged = store.bytes_here(listing), store.damaged()
@@ -66,21 +98,30 @@ def look(model: str = DEFAULT_MODEL) -> ModelState:
 def _left_by_others(store: ModelStore) -> ModelState:
     """Read what another tool has downloaded: it is installed if the files' headers say that it is whole."""
     try:
-        folder = find_checkpoint(store.model)
+        root = find_checkpoint(store.model)
     except EngineUnavailable:
         there = store.bytes_on_disk()
         return ModelState(store.model, "partly" if there else "absent", there, None, store.root)
-    return _judged(store.model, folder, local=False)
-
-
-def _judged(model: str, folder: Path, local: bool) -> ModelState:
     try:
-        found = read_checkpoint(folder)
+        found = read_own(store.model, root)
     except EngineUnavailable as error:
-        there = 0
-        with contextlib.suppress(OSError):  # others may write and delete there meanwhile
-            for path in folder.glob("*/*"):
-                with contextlib.suppress(OSError):
-                    there += path.stat().st_size if path.is_file() else 0
-        return ModelState(model, "partly" if there else "absent", there, None, folder, error.problem, local)
-    return ModelState(model, "installed", sum(each.bytes for each in found.values()), 0, folder, local=local)
+        return _partly(store.model, root, error, local=False)
+    return ModelState(store.model, "installed", sum(each.bytes for each in found), 0, root)
+
+
+def _local(model: str, place: Path, family: Family | None) -> ModelState:
+    try:
+        found = read_checkpoint(locate(model, family))
+    except EngineUnavailable as error:
+        return _partly(model, place, error, local=True)
+    return ModelState(model, "installed", sum(each.bytes for each in found.values()), 0, place, local=True)
+
+
+def _partly(model: str, root: Path, error: EngineUnavailable, local: bool) -> ModelState:
+    """Return the state of what is not whole, with the reason."""
+    there = 0
+    with contextlib.suppress(OSError):  # others may write and delete there meanwhile
+        for path in (*root.glob("*/*"), *root.glob("*.safetensors")) if root.is_dir() else (root,):
+            with contextlib.suppress(OSError):
+                there += path.stat().st_size if path.is_file() else 0
+    return ModelState(model, "partly" if there else "absent", there, None, root, error.problem, local)

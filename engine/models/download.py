@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.disk.room import free_bytes
 from engine.errors import TroupeError
 from engine.models import hub
-from engine.models.catalogue import look
+from engine.models.catalogue import look, missing_sources, own_sources
 from engine.models.hub import Listing, RemoteFile
 from engine.models.store import ModelStore
 from engine.models.work import WorkProgress
@@ -25,31 +25,43 @@ AT_ONCE = 4  # files
 
 
 def download(model: str, progress: WorkProgress) -> str:
-    """Download what is missing of a hub id; return a sentence about the result. Raises TroupeError."""
+    """Download what is missing of a hub id, and of what it shares with others; return a sentence about the result.
+    Raises TroupeError."""
     state = look(model)
     if state.state == "installed":
         return f"{state.title} is here already, in {state.folder}."
     hub.check_online()
-    store = ModelStore(model)
     progress.say("asking")
+    stores = [ModelStore(source) for source in missing_sources(model)]
+    wanted = [(store, _listing(store)) for store in stores]
+    check_room(*wanted)
+    total = sum(listing.bytes for _, listing in wanted)
+    progress.expect(total, sum(store.bytes_here(listing) for store, listing in wanted))
+    for store, listing in wanted:
+        try:
+            _Fetch(store, listing, progress).run()
+        except hub.Changed:
+            store.forget_listing()
+            raise
+        store.keep_damaged(set())
+        store.finish(listing)
+    return f"{state.title} is installed: {gigabytes(total)} in {look(model).folder}."
+
+
+def _listing(store: ModelStore) -> Listing:
+    """Return what is needed of a repository, as it was asked when a download began, or as the hub says now: at the
+    commit that counts here already, since others' files are of that."""
     listing = store.listing()
     if listing is None:
-        listing = hub.fetch_listing(model)
+        listing = hub.fetch_listing(store.model, (store.commit() if store.holds_others else "") or "main")
         store.keep_listing(listing)
-    check_room(store, listing)
-    try:
-        _Fetch(store, listing, progress).run()
-    except hub.Changed:
-        store.forget_listing()
-        raise
-    store.keep_damaged(set())
-    store.finish(listing)
-    return f"{state.title} is installed: {gigabytes(listing.bytes)} in {store.snapshot(listing.commit)}."
+    return listing
 
 
-def check_room(store: ModelStore, listing: Listing) -> None:
+def check_room(*wanted: tuple[ModelStore, Listing]) -> None:
     """Raise TroupeError, with both numbers, where the disk has no room for what is missing."""
-    missing = listing.bytes - store.bytes_here(listing)
+    store = wanted[0][0]
+    missing = sum(listing.bytes - each.bytes_here(listing) for each, listing in wanted)
     free, _ = free_bytes(store.cache)
     if free is not None and missing + MARGIN > free:
         raise TroupeError(
@@ -75,7 +87,6 @@ class _Fetch:
                 self._store.place(self._listing, file, grown=False)
             else:
                 wanted.append(file)
-        self._progress.expect(self._listing.bytes, self._store.bytes_here(self._listing))
         self._progress.say("fetching")
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="troupe-fetch") as pool:
             for done in [pool.submit(self._file, file) for file in wanted]:
@@ -152,24 +163,40 @@ def verify(model: str, progress: WorkProgress) -> str:
     state = look(model)
     if state.state == "absent":
         raise TroupeError(f"{state.title} is not on this machine", "Download it first.")
-    store = ModelStore(model)
-    listing = store.listing()
-    if listing is None:
-        hub.check_online()
-        progress.say("asking")
-        listing = hub.fetch_listing(model, store.commit() or "main")
-        store.keep_listing(listing)
-    here = [(file, path) for file in listing.files if (path := store.here(listing, file))]
-    progress.expect(sum(file.size for file, _ in here))
-    damaged = set()
-    for file, path in here:
+    stores = [ModelStore(source) for source in own_sources(model)]
+    wanted = [(store, store.listing() or _asked(store, progress)) for store in stores]
+    here = [
+        [(file, path) for file in listing.files if (path := store.here(listing, file))] for store, listing in wanted
+    ]
+    progress.expect(sum(file.size for each in here for file, _ in each))
+    damaged: set[str] = set()
+    lacking: list[RemoteFile] = []
+    for (store, listing), files in zip(wanted, here, strict=True):
+        bad = _damaged(files, progress)
+        store.keep_damaged(bad)
+        damaged |= bad
+        lacking += [file for file in listing.files if file not in {each for each, _ in files}]
+    return _verdict(state.title, sorted(damaged), lacking)
+
+
+def _asked(store: ModelStore, progress: WorkProgress) -> Listing:
+    """Ask the hub what belongs to the commit that is here."""
+    hub.check_online()
+    progress.say("asking")
+    listing = hub.fetch_listing(store.model, store.commit() or "main")
+    store.keep_listing(listing)
+    return listing
+
+
+def _damaged(files: Sequence[tuple[RemoteFile, Path]], progress: WorkProgress) -> set[str]:
+    """Compare files with what the hub says; return the paths of those that differ."""
+    found = set()
+    for file, path in files:
         progress.say("checking", file.path)
         if not file.matches(path):
-            damaged.add(file.path)
+            found.add(file.path)
         progress.add(file.size)
-    store.keep_damaged(damaged)
-    lacking = [file for file in listing.files if file not in {each for each, _ in here}]
-    return _verdict(state.title, sorted(damaged), lacking)
+    return found
 
 
 def _verdict(title: str, damaged: Sequence[str], lacking: Sequence[RemoteFile]) -> str:

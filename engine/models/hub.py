@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.a2.files import needed_files
+from engine.a2.files import split_hub
+from engine.a2.needed import needed_files
 from engine.errors import TroupeError
 
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -67,16 +68,16 @@ class Listing:
 
 
 def fetch_listing(model: str, revision: str = "main") -> Listing:
-    """Ask the hub which files the engine needs of a repository, and how large they are. Raises TroupeError."""
+    """Ask the hub which files the engine needs of a model, and how large they are. Raises TroupeError."""
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=30)
+        found = HfApi().model_info(split_hub(model)[0], revision=revision, files_metadata=True, timeout=30)
     except Exception as error:
         raise explain(error, model) from None
     by_path = {each.rfilename: each for each in found.siblings or ()}
     files, commit = [], found.sha or ""
-    for path in needed_files(by_path):
+    for path in needed_files(by_path, model):
         entry = by_path[path]
         etag, size = (entry.lfs.sha256, entry.lfs.size) if entry.lfs else (entry.blob_id, entry.size)
         if not etag or size is None or not commit:
@@ -94,7 +95,7 @@ def read_from(model: str, commit: str, path: str, start: int) -> Iterator[tuple[
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    url = hf_hub_url(model, path, revision=commit)
+    url = hf_hub_url(split_hub(model)[0], path, revision=commit)
     try:
         with get_session().stream(
             "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True

@@ -20,6 +20,7 @@ import stat
 from pathlib import Path
 
 from engine import surroundings
+from engine.a2.files import split_hub
 from engine.disk.atomic import replace
 from engine.disk.walk import files_below
 from engine.errors import TroupeError
@@ -28,18 +29,21 @@ from engine.models.work import Work, write_whole
 
 
 class ModelStore:
-    """Where a hub id's files are, will be, and are kept while they come. Reads and writes files only."""
+    """Where a hub id's files are, will be, and are kept while they come; of one file of a repository (owner/name/FILE)
+    that file alone, with a list and a status of its own. Reads and writes files only."""
 
     def __init__(self, model: str) -> None:
         from huggingface_hub import constants
 
         self.model = model
         self.cache = surroundings.expanded(constants.HF_HUB_CACHE)
-        name = "models--" + model.replace("/", "--")
+        repository, self._file = split_hub(model)
+        name = "models--" + repository.replace("/", "--")
         self.root = self.cache / name
-        self.work = Work(self.root / "troupe", self.cache / ".locks" / name / "troupe.lock")
-        self._listing_file = self.root / "troupe" / "listing.json"
-        self._damaged_file = self.root / "troupe" / "damaged.json"
+        own = f"troupe-{self._file.replace('/', '--')}" if self._file else "troupe"
+        self.work = Work(self.root / own, self.cache / ".locks" / name / f"{own}.lock")
+        self._listing_file = self.root / own / "listing.json"
+        self._damaged_file = self.root / own / "damaged.json"
 
     # -- the list -------------------------------------------------------------
 
@@ -69,6 +73,11 @@ class ModelStore:
             write_whole(self._damaged_file, json.dumps(sorted(paths)))
         else:
             self._damaged_file.unlink(missing_ok=True)
+
+    @property
+    def holds_others(self) -> bool:
+        """Whether files of other models are in the same repository."""
+        return bool(self._file)
 
     # -- the files ------------------------------------------------------------
 
@@ -123,11 +132,15 @@ class ModelStore:
         write_whole(self.root / "refs" / "main", listing.commit)
 
     def delete(self) -> None:
-        """Remove the whole repository from the cache. Raises TroupeError."""
+        """Remove the whole repository from the cache, or the one file. Raises TroupeError."""
         if self.root.is_symlink():
             raise TroupeError(f"{self.root} is a link to another place", "Remove it yourself.")
         try:
-            if self.root.exists():
+            if self._file:
+                for path in {path for each in self._pointers() for path in (each.resolve(), each)}:
+                    path.unlink(missing_ok=True)
+                shutil.rmtree(self.work.folder, ignore_errors=True)
+            elif self.root.exists():
                 shutil.rmtree(self.root)
         except OSError as error:
             raise TroupeError(
@@ -136,8 +149,17 @@ class ModelStore:
 
     def bytes_on_disk(self) -> int:
         """Count the bytes that deleting would free. Links do not count."""
+        if self._file:
+            sizes = {path.resolve(): _size(path) for path in self._pointers()}
+            listing = self.listing()
+            parts = (_size(self.part(file)) for file in listing.files) if listing is not None else ()
+            return sum(sizes.values()) + sum(max(0, size) for size in parts)
         found = (status for name in ("blobs", "snapshots") for _, status in files_below(self.root / name))
         return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))
+
+    def _pointers(self) -> list[Path]:
+        """Find the one file in every commit that is here."""
+        return [path for path in (self.root / "snapshots").glob(f"*/{self._file}") if path.is_file()]
 
     def _blob(self, file: RemoteFile) -> Path:
         return self.root / "blobs" / file.etag

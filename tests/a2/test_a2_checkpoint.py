@@ -145,8 +145,9 @@ def test_a_checkpoint_as_transformers_4_wrote_it_gives_the_same_numbers(copy, tm
 @pytest.mark.parametrize(
     ("component", "values", "says"),
     [
-        ("transformer", {"in_channels": 16}, "takes 16 channels, not 36"),
+        ("transformer", {"in_channels": 20}, "takes 20 channels, not 36"),
         ("transformer", {"image_dim": None}, "no reference pictures"),
+        ("text_encoder", {"d_model": 64}, "64 numbers of a word, the transformer reads 32"),
         ("vae", {"z_dim": 48}, "not Wan2.1's"),
     ],
 )

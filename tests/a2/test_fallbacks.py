@@ -90,7 +90,7 @@ def test_on_the_processor_nothing_is_moved_to_where_it_is_already(stage):
 
 
 def test_a_clip_that_is_small_already_is_not_cut_up():
-    tiny = way(clip=ClipSize(64, 64, 9, guidance=1.0), batched_guidance=True, offload="blocks")
+    tiny = way(clip=ClipSize(64, 64, 9, passes=1), batched_guidance=True, offload="blocks")
     assert descend(tiny, "sampling") == []
     assert [rung.options.tile for rung, _ in descend(tiny, "decoding")] == [0]
 

@@ -18,31 +18,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.a2.files import find_checkpoint, needed_files, read_checkpoint
+from engine.a2.files import find_checkpoint, read_checkpoint
+from engine.a2.needed import needed_files
 from engine.errors import EngineUnavailable, TroupeError
 from engine.models import download as downloads
 from engine.models import look
 from engine.models.store import ModelStore
 from engine.models.work import Busy, Status, WorkProgress
-from tests.hub import COMMIT, EXTRAS, MODEL, TINY, FakeHub, serving_hub
+from tests.hub import COMMIT, EXTRAS, MODEL, TINY, FakeHub
 
 BIG = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub, and an empty cache of this test's own; no pauses between tries."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(downloads, "PAUSES", (0.0,) * 4)  # one more than a hub is ever busy: one file may meet all
-    monkeypatch.setattr(downloads, "MARGIN", 0)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with serving_hub() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        template = found.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield found
 
 
 def get(kind=downloads.download) -> str:
@@ -136,7 +121,7 @@ def test_a_cut_connection_goes_on_and_no_byte_comes_twice(hub):
     hub.cut[BIG] = [50_000, 1, 0, 100_000]
     get()
     assert hub.sent[BIG] == len(hub.needed[BIG])
-    starts = [headers["Range"] for path, headers in hub.asked if path == f"/cdn/{BIG}" and "Range" in headers]
+    starts = [headers["Range"] for path, headers in hub.asked if path == f"/cdn/{MODEL}/{BIG}" and "Range" in headers]
     assert starts == ["bytes=50000-", "bytes=50001-", "bytes=50001-", "bytes=150001-"]
 
 

@@ -145,7 +145,7 @@ def test_a_desk_of_an_earlier_version_has_its_settings_where_they_now_are(tmp_pa
         False,
     )
     assert (options.turbo, options.step_cache, options.attention) == (True, False, "sage")
-    assert desk.sheet.sampling == {"steps": 33, "guidance": 2.0, "flow_shift": 3.0}
+    assert desk.sheet.sampling == {"steps": 33, "guidance": 2.0, "flow_shift": 3.0, "image_guidance": None}
     guests = desk.sheet.options(own_machine=False)
     assert (guests.precision, guests.batched_guidance, guests.turbo) == (None, None, True)
     assert kept_settings({"settings": {"a2.turbo": True, "a3.turbo": True}}) == {"a2.turbo": True}
