@@ -190,14 +190,15 @@ def _launch(outputs: Path, house: House, access: Access, host: str, **more: Any)
         print(f"Preset skipped: {problem}", file=sys.stderr)
     tray = Tray(ROOT / "assets" / "samples")
     house.jobs.asker = guard.asker
-    desks, choices = Desks(outputs / "desks", guard.mine, guard.new_desk), OwnerSettings(outputs / "settings.json")
+    choices = OwnerSettings(outputs / "settings.json")
     engines = Engines(choices, outputs / "loras", house.planner, guard.is_owner)
+    desks = Desks(outputs / "desks", guard.mine, guard.new_desk, engines.made_for)
     studio = Studio(desks, house.jobs, library, tray, guard, engines)
     exports = Exports(outputs / "exports")
     keeping = Housekeeping(house.jobs, desks, choices, exports, outputs)
     if done := keeping.at_start():
         print(told(done, done=True))
-    gallery, getting = Gallery(studio, exports), Getting(choices)
+    gallery, getting = Gallery(studio, exports), Getting(choices, lambda: house.planner.hardware(0.0))
     rooms = Rooms(studio, gallery, keeping, getting, house.planner, house.engine.release, outputs)
     blocks = build_page(rooms)
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(ANALYTICS)  # read by the next line

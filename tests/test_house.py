@@ -23,7 +23,8 @@ BIOME = "@biomejs/biome@2.6.8"  # formats and checks the page's scripts, as asse
 # What the built page loads of the model's rooms: what it is told of an engine, a checkpoint and a card. None of it
 # needs the model's libraries. Importing the server loads none at all.
 KNOWN_TO_THE_PAGE = {
-    "engine.a2", "engine.a2.engine", "engine.a2.files", "engine.a2.geometry", "engine.a2.options", "engine.a2.phases",
+    "engine.a2", "engine.a2.engine", "engine.a2.files", "engine.a2.geometry", "engine.a2.models", "engine.a2.needed",
+    "engine.a2.options", "engine.a2.phases", "engine.a2.wan_names",
     "engine.memory", "engine.memory.hardware", "engine.memory.host", "engine.memory.weights",
 }  # fmt: skip
 

@@ -59,7 +59,10 @@ class Controls:
     def updates(self, sheet: Sheet, own_machine: bool) -> dict[Any, Any]:
         """Return every control's value from the sheet; those that the engine does not read are hidden, and from guests
         those by which the machine's owner decides how it is used."""
-        shown = {key for key, each in settings_of(sheet.engine).items() if own_machine or not each.setting.planned}
+        shown = {
+            key for key, each in settings_of(sheet.engine).items()
+            if (own_machine or not each.setting.planned) and sheet.is_read(key)
+        }  # fmt: skip
         folds = {page_settings()[key].setting.group for key in shown}
         folds |= {_lora_group()} if takes_loras(sheet.engine) and own_machine else set()
         return {

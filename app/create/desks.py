@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 from app.create.desk import Card, Desk, Undo, checked_scene, with_anyone
 from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
+from engine.scene.engine import MadeFor
 from engine.scene.scene import ROLES, Element
 from engine.scene.scene_file import load_scene
 
@@ -39,13 +40,14 @@ _RECENT = 100  # desks kept in memory: each call of the API makes one, and all o
 class Desks:
     """The desks, each in a folder named by its id. `mine("desk:<id>", is_kept)` tells whether the current visitor may
     have a desk, `is_kept` whether it is saved here; `made()` is called before one is made, and raises TroupeError where
-    none may be."""
+    none may be. `usual()` returns what the models that this machine has chosen were made for, by engine."""
 
     def __init__(
         self, folder: Path, mine: Callable[[str, bool], bool] = lambda key, is_kept: True,
-        made: Callable[[], None] = lambda: None,
+        made: Callable[[], None] = lambda: None, usual: Callable[[], Mapping[str, MadeFor]] = dict,
     ) -> None:  # fmt: skip
         self.folder, self.trash, self._mine, self._made = folder, folder.parent / "trash" / "desks", mine, made
+        self._usual = usual
         self._open: WeakValueDictionary[str, Desk] = WeakValueDictionary()  # one object per desk while it is in use
         self._recent: OrderedDict[str, Desk] = OrderedDict()
         self._lock = threading.Lock()
@@ -72,7 +74,11 @@ class Desks:
             self._recent.move_to_end(desk_id)
             while len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
-            return desk
+        usual = self._usual()
+        with desk.lock:
+            if desk.sheet.usual != usual:
+                desk.sheet.meet(usual)
+        return desk
 
     def new(self, passing: bool = False) -> Desk:
         """Make a desk with a random id; a `passing` one is for one clip only. Raises TroupeError."""
@@ -164,7 +170,7 @@ def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
     """Read cards and sheet from desk.json. Raises ValueError (ValidationError is one) or SceneError for values that
     cannot be used: every saved desk must make a valid scene."""
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
-    kept = {**_known(Sheet, data["sheet"]), "settings": kept_settings(data["sheet"])}
+    kept = {**_known(Sheet, data["sheet"]), "settings": kept_settings(data["sheet"]), "usual": {}}
     sheet = TypeAdapter(Sheet).validate_python(kept)
     if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
         raise ValueError("a value that this version does not know")

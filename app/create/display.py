@@ -47,7 +47,7 @@ class Display:
                 page.names: views.names_value(desk), page.undo: _undo_button(desk),
                 page.cast_message: message(lines, "bad", "alert") if lines else "",
                 page.generate: self._generate(desk),
-                page.references: references_html(desk),
+                page.references: references_html(desk, self._engines),
                 **({page.prompt: desk.sheet.prompt} if prompt else {}),
             }  # fmt: skip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from app.ui.markup import NOTHING, each, fill, message
 from app.ui.pictures import data_url, shrunk
 from engine.errors import EngineUnavailable, TroupeError
 from engine.scene.cast import Member
-from engine.scene.engine import Engine, EngineOptions, Lora, RunPlan
-from engine.scene.engines import find_engine
+from engine.scene.engine import Engine, EngineOptions, Lora, MadeFor, Reference, RunPlan
+from engine.scene.engines import all_engines, find_engine
+from engine.scene.scene import Scene
+from engine.scene.settings import declared
 from engine.words import sentence
 
 _NOTE = '<p class="tr-note">{}</p>'
@@ -127,9 +129,20 @@ class Engines:
 
     def _with_owners(self, options: EngineOptions) -> EngineOptions:
         """Return the options with what the machine's owner has chosen for all desks."""
-        owners = {"model": self._settings.get().model}
-        known = {each.name for each in fields(options)}
-        return replace(options, **{name: value for name, value in owners.items() if value and name in known})
+        known = declared(type(options))
+        model, family = self._settings.model_in_use() if "model" in known else ("", "")
+        owners = {"model": model} if model else {}
+        if family and known["family"].holds(family):
+            owners["family"] = family
+        return replace(options, **owners)
+
+    def made_for(self) -> dict[str, MadeFor]:
+        """Return what the models that this machine has chosen were made for, by engine."""
+        return {each.name: each.made_for(self._with_owners(each.options())) for each in all_engines()}
+
+    def references(self, desk: Desk, scene: Scene, members: Sequence[Member]) -> Sequence[Reference]:
+        """Return the exact pictures that the desk's engine will see."""
+        return _engine_of(desk).references(scene, members, self._chosen(desk))
 
     def _insists(self, desk: Desk) -> bool:
         """Return whether the owner has set a planned option by hand: then the clip may be tried although the plan does
@@ -154,8 +167,8 @@ def _not_ready(engine: Engine) -> str:
     return f"{engine.title} is not ready on this machine, and only its owner can see to that"
 
 
-def references_html(desk: Desk) -> Markup:
-    """Draw the exact pictures that the engine will see, in its order. Cached by cast and format: drawing takes a
+def references_html(desk: Desk, engines: Engines) -> Markup:
+    """Draw the exact pictures that the engine will see, in its order. Cached by cast, format and model: drawing takes a
     second, and most changes do not affect it."""
     engine = _engine_of(desk)
     if not engine.shows_references:
@@ -164,20 +177,21 @@ def references_html(desk: Desk) -> Markup:
         return fill(_NOTE, "Add a cast: here stand the pictures that the model will see.")
     video = views.video_of(desk)
     cast = tuple((card.id, card.version, card.name, card.role, card.mode) for card in desk.cards)
-    made_of = (engine.name, video["width"], video["height"], cast)
+    made_for = desk.sheet.made_for
+    made_of = (engine.name, made_for.family, video["width"], video["height"], cast)
     if desk.canvases[0] == made_of:
         return desk.canvases[1]
     try:
         scene = checked_scene(desk, video, desk.sheet.seed)
         members = [Member(element, desk.picture(card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
-        references = engine.references(scene, members)
+        references = engines.references(desk, scene, members)
     except TroupeError as error:
         return fill('<p class="tr-note warn">{}</p>', str(error))
     figures = NOTHING.join(
         fill(_FIGURE, data_url(shrunk(seen.picture, 416, 416)), number, seen.title, ", ".join(seen.names))
         for number, seen in enumerate(references, start=1)
     )
-    why = "The model takes up to three pictures: these, in this order."
+    why = f"{made_for.title} takes up to {made_for.references} pictures: these, in this order."
     if any(len(seen.names) > 1 for seen in references):
         why += " A larger cast shares them."
     shown = fill('<div class="tr-references"><p class="tr-note">{}</p><div>{}</div></div>', why, figures)
@@ -195,7 +209,7 @@ def engine_updates(page: Any, desk: Desk, engines: Engines) -> dict[Any, Any]:
         page.engine_note: note,
         page.plan: plan_html(plan) if plans else "",
         page.references_tab: gr.update(visible=engine.shows_references),
-        page.references: references_html(desk),
+        page.references: references_html(desk, engines),
         **page.controls.updates(desk.sheet, engines.own_machine),
         **page.controls.lora_updates(desk.sheet, engines.lora_files(), engines.own_machine),
     }

@@ -80,7 +80,7 @@ class Library:
                 card.motion = element.motion
                 card.placement = element.placement.model_dump() if element.placement else None
         desk.stir()
-        sheet.follow(directed.negative_prompt, directed.direction, directed.sampling)
+        sheet.follow(directed.negative_prompt, directed.direction, preset.sampling_for(sheet.family))
         desk.save()
 
     def keep(self, desk: Desk, title: str) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine import cutout
-from engine.scene.engine import EngineOptions
+from engine.scene.engine import EngineOptions, MadeFor
 from engine.scene.engines import ENGINES, all_engines, find_engine
-from engine.scene.presets import FORMATS, FPS
+from engine.scene.presets import FORMATS
 from engine.scene.scene import CAMERAS, DRAFT, MAX_FRAMES, MAX_PROMPT, MAX_SEED, Direction, Sampling, Video
 from engine.scene.settings import Declared, declared, is_number
 from engine.words import plain_text
@@ -20,6 +20,7 @@ OWN = "own"  # the format of an opened clip that is none of ours
 SECONDS = (1.0, 60.0)
 BPM = declared(Direction)["bpm"]
 SAMPLING = "sampling"  # prefix of the keys of the scene's numbers for a model
+_FIRST = ("", "a2")  # the family whose numbers a sheet of an earlier version has
 LORAS, STRENGTH = 3, (-2.0, 2.0)  # how many at once; the range of their strength
 
 
@@ -58,6 +59,8 @@ class Sheet:
     quality: str = "fast"
     embed_scene: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    family: str = ""  # of the models whose numbers the sampling settings are
+    usual: dict[str, MadeFor] = field(default_factory=dict)  # what this machine's models were made for, by engine
     loras: list[str] = field(default_factory=lambda: [""] * LORAS)  # files of the owner's folder, by name
     strengths: list[float] = field(default_factory=lambda: [1.0] * LORAS)
     job: str = ""
@@ -108,8 +111,33 @@ class Sheet:
     # -- settings -----------------------------------------------------------------
 
     def setting(self, key: str) -> Any:
-        """Return the value of one of `page_settings`, or its default."""
-        return self.settings.get(key, page_settings()[key].default)
+        """Return the value of one of `page_settings`; where it was not set the model's own, or its default."""
+        if key in self.settings:
+            return self.settings[key]
+        prefix, _, name = key.partition(".")
+        own = self.made_for.sampling if prefix == SAMPLING else {}
+        return own.get(name, page_settings()[key].default)
+
+    def is_read(self, key: str) -> bool:
+        """Return whether the model reads a setting: some have no guidance of the references."""
+        prefix, _, name = key.partition(".")
+        return prefix != SAMPLING or not self.made_for.family or name in self.made_for.sampling
+
+    @property
+    def made_for(self) -> MadeFor:
+        """What the model was made for that makes the clip; where the engine has none, what is usual."""
+        return self.usual.get(self.engine, MadeFor())
+
+    def meet(self, usual: Mapping[str, MadeFor]) -> None:
+        """Take note of the models that this machine has chosen. Numbers that were set for another family are dropped:
+        fifty steps mean something else to a model that was made for eight."""
+        self.usual = dict(usual)
+        family = next((each.family for each in usual.values() if each.family), "")
+        if family != self.family:
+            if self.family or family not in _FIRST:
+                self.settings = {key: value for key, value in self.settings.items() if not _is_sampling(key)}
+            self.family = family
+            self._count_anew()
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -143,7 +171,8 @@ class Sheet:
             video = dict(own)
         else:
             width, height = FORMATS[self.format]
-            video = {"width": width, "height": height, "fps": FPS, "trim_head": Video().trim_head}
+            made = self.made_for
+            video = {"width": width, "height": height, "fps": made.fps, "trim_head": made.trim_head}
         if video.get("frames"):
             return video
         frames = find_engine(self.engine).frames_for(self.seconds, video["fps"], video["trim_head"])
@@ -182,11 +211,15 @@ class Sheet:
         if self.video:
             self.video = self.video | {"frames": 0}
 
-    def follow(self, negative_prompt: str, direction: Direction, sampling: Sampling) -> None:
-        """Take over a preset's or a scene's negative prompt, camera, tempo and sampling. The seed stays."""
+    def follow(self, negative_prompt: str, direction: Direction, sampling: Sampling | None) -> None:
+        """Take over a preset's or a scene's negative prompt, camera, tempo and those of the sampling numbers that it
+        sets; None leaves them to the model. The seed stays."""
         self.negative_prompt = negative_prompt
         self.camera, self.bpm = direction.camera, direction.bpm
-        self.settings |= {f"{SAMPLING}.{name}": getattr(sampling, name) for name in declared(Sampling)}
+        self.settings = {key: value for key, value in self.settings.items() if not _is_sampling(key)}
+        if sampling is not None:
+            known = sampling.model_fields_set & set(declared(Sampling))
+            self.settings |= {f"{SAMPLING}.{name}": getattr(sampling, name) for name in known}
 
     # -- kept on disk ------------------------------------------------------------------
 
@@ -230,6 +263,10 @@ def _as_kind(each: Declared, value: Any) -> Any:
     if each.kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     return int(value) if each.kind is int and type(value) is float and value.is_integer() else value
+
+
+def _is_sampling(key: str) -> bool:
+    return key.startswith(f"{SAMPLING}.")
 
 
 def _is_near(value: object, number: int) -> bool:

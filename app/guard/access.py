@@ -14,8 +14,8 @@ from engine.errors import TroupeError
 HOURS = 24.0  # a public link lasts this long unless asked otherwise
 LONGEST = 168.0  # hours: Gradio ends its links after a week
 SAFETY = (
-    "You are sharing SkyReels-A2. Its licence asks for a security review before it serves the public on the internet: "
-    "share it with people you know."
+    "You are sharing a video model. The licence of SkyReels asks for a security review before it serves the public on "
+    "the internet: share it with people you know."
 )
 _CONSONANTS, _VOWELS = "bdfghjklmnprstvz", "aeiou"
 

@@ -62,8 +62,8 @@ def examine(outputs: Path) -> Iterator[Finding]:
         ("Outputs folder", lambda: _outputs(outputs)),
         ("Port", _port),
         ("Graphics card", lambda: _card(outputs)),
-        ("SkyReels-A2: libraries", lambda: _packages("SkyReels-A2: libraries", "requirements-a2.txt", NOTE)),
-        ("SkyReels-A2: weights", lambda: _weights(outputs)),
+        ("Video model: libraries", lambda: _packages("Video model: libraries", "requirements-a2.txt", NOTE)),
+        ("Video model: weights", lambda: _weights(outputs)),
     ]
     for what, check in checks:
         try:
@@ -151,7 +151,7 @@ def _card(outputs: Path) -> Finding:
         memory = hardware.vram_total.value
         size = f", {memory / 2**30:.1f} GB" if isinstance(memory, int) else ""
         return Finding("Graphics card", GOOD, f"{hardware.name.value}{size} ({hardware.device.why})")
-    remedy = "The draft needs none; SkyReels-A2 needs an NVIDIA card with 6 GB or more and its driver."
+    remedy = "The draft needs none; the video model needs an NVIDIA card with 6 GB or more and its driver."
     return Finding("Graphics card", NOTE, f"none that can be used: {hardware.device.why}", remedy)
 
 
@@ -168,16 +168,18 @@ def _port() -> Finding:
 
 
 def _weights(outputs: Path) -> Finding:
-    from engine.a2.files import find_checkpoint, read_checkpoint
+    from engine.a2.files import find_checkpoint, locate, read_checkpoint
+    from engine.a2.models import FAMILIES
     from engine.a2.options import DEFAULT_MODEL
 
-    what, model = "SkyReels-A2: weights", OwnerSettings(outputs / "settings.json").get().model or DEFAULT_MODEL
+    what, (model, said) = "Video model: weights", OwnerSettings(outputs / "settings.json").model_in_use()
+    model, family = model or DEFAULT_MODEL, next((each for each in FAMILIES if each == said), None)
     try:
-        folder = find_checkpoint(model)
+        find_checkpoint(model)
     except EngineUnavailable as error:
         return Finding(what, NOTE, error.problem, "To fetch it: the Models tab, or python launch.py models download.")
     try:
-        found = read_checkpoint(folder)
+        found = read_checkpoint(locate(model, family))
     except EngineUnavailable as error:
         return Finding(what, BAD, error.problem, "To mend it: the Models tab, or python launch.py models download.")
     size = sum(component.bytes for component in found.values())

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from engine.disk import atomic
+from engine.models import installed_release
+
+_FRESH = 5.0  # seconds that what was found on the disk is cached
 
 
 @dataclass(frozen=True)
 class Choices:
     """`model` is the checkpoint of the video model: a folder, or a hub id that is on this machine (empty: the usual
-    one). Clips older than `clips_days`, and those beyond `clips_gb`, may go to the trash (0: none), at each start if
-    `tidy_at_start`."""
+    one); `family` the family of models that it is of, where its name does not say. Clips older than `clips_days`, and
+    those beyond `clips_gb`, may go to the trash (0: none), at each start if `tidy_at_start`."""
 
     model: str = ""
+    family: str = ""
     clips_days: int = 0
     clips_gb: float = 0.0
     tidy_at_start: bool = False
@@ -28,6 +33,7 @@ class OwnerSettings:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._here = (float("-inf"), "")  # when that was looked up, and the release that was found
 
     def get(self) -> Choices:
         """Read the choices; what is missing or unreadable has its default."""
@@ -36,6 +42,19 @@ class OwnerSettings:
             return Choices(**{name: data[name] for name, kind in _KINDS.items() if _is(kind, data.get(name))})
         except (OSError, ValueError, AttributeError):
             return Choices()
+
+    def model_in_use(self) -> tuple[str, str]:
+        """Return the checkpoint that clips are made with, and its family where its name does not say it: the one that
+        was chosen, else the first that is whole here, else none (empty)."""
+        chosen = self.get()
+        return (chosen.model, chosen.family) if chosen.model else (self._first_here(), "")
+
+    def _first_here(self) -> str:
+        at, found = self._here
+        if time.monotonic() - at > _FRESH:
+            found = installed_release()
+            self._here = time.monotonic(), found
+        return found
 
     def put(self, **changes: Any) -> Choices:
         """Change some of the fields of `Choices` and save them. Raises OSError."""

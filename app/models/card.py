@@ -18,7 +18,7 @@ from engine.errors import TroupeError
 from engine.memory.hardware import Hardware
 from engine.words import GIB
 
-NEEDS = "SkyReels-A2 needs an NVIDIA card with 6 GB or more."
+NEEDS = "The video model needs an NVIDIA card with 6 GB or more."
 _PATIENCE = 300.0  # seconds that measuring may take
 
 
@@ -110,6 +110,6 @@ def _lines(hardware: Hardware) -> Iterator[str]:
     )
     yield f"{hardware.name.value or 'A card'}{size}.{memory}"
     if hardware.device.value == "cuda":
-        yield "With SkyReels-A2 chosen on the Create tab, the plan there says how your clip fits it."
+        yield "With the video model chosen on the Create tab, the plan there says how your clip fits it."
     else:
         yield f"It is no NVIDIA card, and the model does not run on it yet. {NEEDS}"

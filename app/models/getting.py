@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import IO
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING
 
 from app.machine.settings import OwnerSettings
+from engine.a2.models import FAMILIES, Family, ReleasedModel, release_of
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import TroupeError
 from engine.models import Status, Work, look
@@ -18,32 +20,60 @@ from engine.models.libraries import library_work
 from engine.models.store import ModelStore
 from engine.models.work import FAILED, RUNNING, begin
 
+if TYPE_CHECKING:
+    from engine.a2.plan.recommend import Advice
+    from engine.memory.hardware import Hardware
+
 
 class Getting:
     """Starts, stops and reports downloads and checks of the chosen checkpoint, and installs of the libraries. The
     processes that it started end with this one."""
 
-    def __init__(self, settings: OwnerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: OwnerSettings, hardware: Callable[[], Hardware | None] = lambda: None) -> None:
+        self._settings, self._hardware = settings, hardware
         self._lock = threading.Lock()
         self._children: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}  # by the folder of their work
         self._said: dict[str, str] = {}  # the last error line of those that failed
 
     @property
     def model(self) -> str:
-        """The chosen checkpoint: a hub id or a folder; the default where that is gone."""
-        chosen = self._settings.get().model or DEFAULT_MODEL
-        try:
-            look(chosen)
-        except TroupeError:
-            return DEFAULT_MODEL
-        return chosen
+        """The chosen checkpoint: a hub id or a folder. Where none was chosen, or it is gone, the first that is whole
+        here, else what fits this machine best."""
+        chosen, _ = self._settings.model_in_use()
+        with contextlib.suppress(TroupeError):
+            if chosen:
+                look(chosen)
+                return chosen
+        best = self.best()
+        return best.model if best is not None else DEFAULT_MODEL
 
-    def choose(self, model: str) -> None:
-        """Choose another checkpoint; an empty name chooses the default. Raises TroupeError where it cannot be one."""
-        model = model.strip() or DEFAULT_MODEL
-        look(model)
-        self._settings.put(model=model)
+    @property
+    def family(self) -> Family | None:
+        """The family that the owner has named for the chosen checkpoint; None: its name says it."""
+        said = self._settings.get().family
+        return next((each for each in FAMILIES if each == said), None)
+
+    def best(self) -> ReleasedModel | None:
+        """Return the release that fits this machine best; None where that is not known, or none does."""
+        from engine.a2.plan.recommend import best_for  # here, as below: the page opens without it
+
+        hardware = self._hardware()
+        return best_for(hardware) if hardware is not None else None
+
+    def about(self, model: str) -> Advice | None:
+        """Return what a release asks of this machine; None for another checkpoint."""
+        from engine.a2.plan.recommend import advise
+
+        release = release_of(model)
+        return advise(release, self._hardware()) if release is not None else None
+
+    def choose(self, model: str, family: str = "") -> None:
+        """Choose another checkpoint; an empty name leaves it to this machine again. `family` is its family, where its
+        name does not say that. Raises TroupeError where it cannot be one."""
+        model = model.strip()
+        if model:
+            look(model)
+        self._settings.put(model=model, family=family if family in FAMILIES else "")
 
     def start(self, kind: str) -> None:
         """Start to download, verify or install, unless that is running already."""
@@ -56,6 +86,8 @@ class Getting:
             self._said.pop(str(work.folder), None)
             errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it has been read
             arguments = [kind] if kind == "install" else [kind, self.model]
+            if kind == "download":
+                self._settings.put(model=self.model)  # else it might be another one by the next look
             self._children[str(work.folder)] = begin(arguments, errors), errors
 
     def stop(self, kind: str) -> None:

@@ -14,12 +14,14 @@ from app.models.card import build_card
 from app.models.getting import Getting
 from app.ui.markup import fill
 from app.ui.safely import Event, Handler, safely
+from engine.a2.models import RELEASES, SPECS
 from engine.disk.room import free_bytes
 from engine.models import look, look_at_libraries
 from engine.models.store import ModelStore
 from engine.models.work import RUNNING
 from engine.words import gigabytes
 
+OTHER = "another"  # the choice of a checkpoint that is none of the releases
 SECONDS = 1.0  # between two updates, while something is running
 
 
@@ -41,6 +43,9 @@ class Room:
         self.timer = gr.Timer(SECONDS, active=False)
 
     def _checkpoint(self) -> None:
+        offered = [*((each.title, each.model) for each in RELEASES), ("Another", OTHER)]
+        self.which = gr.Radio(offered, label="Which model", elem_id="tr-which")
+        self.about = gr.HTML("", elem_id="tr-about-model")
         self.checkpoint = gr.HTML("", elem_id="tr-checkpoint")
         with gr.Row(elem_classes="tr-actions"):
             self.download = gr.Button("Download", variant="primary", size="sm", elem_id="tr-download-model")
@@ -53,10 +58,17 @@ class Room:
             with gr.Row(elem_classes="tr-actions"):
                 self.delete_now = gr.Button("Yes, delete it", variant="stop", size="sm", elem_id="tr-delete-now")
                 self.keep = gr.Button("Keep it", size="sm", elem_id="tr-keep")
-        with gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other"):
+        self.other = gr.Accordion("Use another checkpoint", open=False, elem_id="tr-other")
+        with self.other:
             self.model = gr.Textbox(
-                label="A name on the hub (owner/name) or a folder on this machine", max_length=1000,
-                elem_id="tr-checkpoint-name", info="Of the same kind as SkyReels-A2. Empty means the usual one.",
+                label="A name on the hub (owner/name), a folder or a file on this machine", max_length=1000,
+                elem_id="tr-checkpoint-name", info="Of one of these families. Empty means the usual one.",
+            )  # fmt: skip
+            self.family = gr.Dropdown(
+                [("As its name says", ""), *((spec.title, spec.family) for spec in SPECS.values())], value="",
+                label="Its family", elem_id="tr-family",
+                info="Where its name does not say it: a model that is told of its references as another family expects "
+                "would ignore them.",
             )  # fmt: skip
 
 
@@ -81,7 +93,7 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
         if not is_owner():
             return {room.refusal: gr.update(visible=True)}
         shown = _shown(room, getting, asking)
-        return shown | {room.model: getting.model} if naming else shown
+        return shown | {room.model: getting.model, room.family: getting.family or ""} if naming else shown
 
     def then(action: Callable[..., None], naming: bool = False) -> Callable[..., dict[Block, Any]]:
         def act(*values: str) -> dict[Block, Any]:
@@ -90,6 +102,12 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
             return show(naming=naming)
 
         return act
+
+    def pick(model: str) -> dict[Block, Any]:
+        """Choose one of the releases; "Another" unfolds the box for its name."""
+        if is_owner() and model != OTHER:
+            getting.choose(model)
+        return show(naming=True) | ({room.other: gr.update(open=True)} if model == OTHER and is_owner() else {})
 
     def on(event: Event, name: str, handler: Handler, inputs: Sequence[Block] | None = None) -> None:
         event(
@@ -109,12 +127,15 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     on(room.keep.click, "keep", lambda: show())
     on(room.delete_now.click, "delete", then(getting.delete))
     for event in (room.model.submit, room.model.blur):  # a button pressed next applies to the name typed here
-        on(event, "choose", then(getting.choose, naming=True), [room.model])
+        on(event, "choose", then(getting.choose, naming=True), [room.model, room.family])
+    on(room.family.input, "family", then(getting.choose, naming=True), [room.model, room.family])
+    on(room.which.input, "which", pick, [room.which])
 
 
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
     """Return every component as it should be now, except the text box."""
-    libraries, state = look_at_libraries(), look(getting.model)
+    libraries, state = look_at_libraries(), look(getting.model, getting.family)
+    best, advice = getting.best(), getting.about(state.model)
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING
     busy = working is not None and working.state == RUNNING
@@ -130,6 +151,11 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
         room.libraries: views.libraries_html(libraries, installing),
         room.install: gr.update(visible=libraries.can_install and not libraries.installed and not busy_libraries),
         room.install_stop: gr.update(visible=busy_libraries),
+        room.which: gr.update(
+            value=state.model if advice is not None else OTHER,
+            info=f"{best.title} fits this computer best." if best is not None else views.NO_CARD,
+        ),
+        room.about: views.about_html(advice),
         room.checkpoint: views.model_html(state, working, free_bytes(state.folder)[0]),
         room.download: gr.update(
             visible=not busy and not state.local and state.state != "installed",

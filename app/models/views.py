@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -12,10 +13,14 @@ from engine.models.words import STAGES, words_for
 from engine.models.work import DONE, FAILED, STOPPED
 from engine.words import duration, gigabytes, sentence
 
+if TYPE_CHECKING:
+    from engine.a2.plan.recommend import Advice
+
 INTRO = (
     '<p class="tr-intro">The draft needs nothing of this. To make clips with the video model itself (the a2 engine), '
     "this machine needs three things. Nothing is fetched before you press a button.</p>"
 )
+NO_CARD = "No graphics card was found that these could run on."
 NOT_YOURS = (
     '<div class="tr-message">Only the owner of this machine sees and changes what is installed on it. Tell whoever '
     "gave you the link.</div>"
@@ -23,6 +28,7 @@ NOT_YOURS = (
 
 
 _PART = '<section class="tr-part"><h3><i aria-hidden="true">{}</i>{} {}</h3>{}{}</section>'
+_ABOUT = '<div class="tr-part tr-about">{}</div>'
 _BAR = (
     '<div class="tr-progress" role="progressbar" aria-label="{title}" aria-valuemin="0" aria-valuemax="100" '
     'aria-valuenow="{percent}"><div class="tr-fill" style="width:{percent}%"></div></div>'
@@ -55,11 +61,21 @@ def model_html(found: ModelState, status: Status | None, free: int | None) -> Ma
     """Draw the checkpoint: how much of it is here, where, and the free space on that disk in bytes."""
     words = words_for(found)
     size = "" if found.missing is not None or found.state == "installed" else (
-        "How large it is, the hub says when you press Download, before the first byte of it; expect some tens of GB."
+        "How large it is exactly, the hub says when you press Download, before the first byte of it."
     )  # fmt: skip
     lines = [f"{sentence(words)}.", size, f"{found.folder} · {_room(free)} on this disk"]
     lacks = {"installed": "", "partly": "not whole", "absent": "missing"}[found.state]
     return part(2, f"Checkpoint: {found.title}", lacks, lines, status)
+
+
+def about_html(advice: Advice | None) -> Markup:
+    """Draw why one would choose a release, what it asks of this machine, and its licence; nothing for a checkpoint of
+    the person's own."""
+    if advice is None:
+        return NOTHING
+    release = advice.release
+    asks = f"At least {gigabytes(advice.download)} to download. {advice.runs}".strip()
+    return fill(_ABOUT, each("<p>{}</p>", [release.gives, asks, release.licence]))
 
 
 def _room(free: int | None) -> str:

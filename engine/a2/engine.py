@@ -1,4 +1,4 @@
-"""SkyReels-A2 as an engine: what page, command line and queue know of it. The work itself is in recipe.py."""
+"""The video model as an engine: what page, command line and queue know of it. The work itself is in recipe.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.a2.options import (
 from engine.a2.phases import STAGES
 from engine.errors import EngineUnavailable
 from engine.scene.cast import Member
-from engine.scene.engine import Engine, EnginePlanner, Footage, Reference, RunContext
+from engine.scene.engine import Engine, EnginePlanner, Footage, MadeFor, Reference, RunContext
 from engine.scene.scene import Scene, Video
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _BESIDES = 60.0  # seconds for the text encoder, the VAE and the film
 
 
 class A2(Engine):
-    name, title = "a2", "SkyReels-A2"
-    about = "SkyReels-A2, the video model, takes minutes on a graphics card"
+    name, title = "a2", "Video model"
+    about = "The video model (SkyReels, RefAlign, Phantom) takes minutes on a graphics card"
     note = "Made by the video model."
     stages = STAGES
     options = A2Options
@@ -83,6 +83,12 @@ class A2(Engine):
 
     def frames_for(self, seconds: float, fps: int, trim_head: int) -> int:
         return frames_for(seconds, fps, trim_head)
+
+    def made_for(self, options: A2Options) -> MadeFor:
+        spec, release = spec_of(options.model, options.family), known_release(options.model)
+        numbers = {name: getattr(spec, name) for name in self.sampling if getattr(spec, name) is not None}
+        title, fps = (release.title, release.fps) if release is not None else (spec.title, 0)
+        return MadeFor(spec.family, title, numbers, fps or spec.fps, spec.trim_head, spec.references)
 
     def completed(self, scene: Scene, options: A2Options) -> Scene:
         return spec_of(options.model, options.family).completed(scene, known_release(options.model))
@@ -147,7 +153,8 @@ class A2(Engine):
 
         callbacks = recipe.Callbacks(context.tell, stop=context.stop)
         shot = rescue.shoot(scene, members, context.options, callbacks, context.cache)
-        return Footage(shot.frames, shot.count, "decoding", shot.notices)
+        made_with = self.made_for(context.options).title
+        return Footage(shot.frames, shot.count, "decoding", shot.notices, f"Made by the video model {made_with}.")
 
 
 ENGINE: Any = A2()

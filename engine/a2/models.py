@@ -76,7 +76,7 @@ class ModelSpec:
         """Return the guidance of the references: the scene's, or the authors' own."""
         return sampling.image_guidance if sampling.image_guidance is not None else self.image_guidance or 1.0
 
-    def completed(self, scene: Scene, release: Release | None = None) -> Scene:
+    def completed(self, scene: Scene, release: ReleasedModel | None = None) -> Scene:
         """Return the scene with the numbers that it leaves open as the authors of the model chose them."""
         known: dict[str, Mapping[str, Any]] = {
             "sampling": {name: getattr(self, name) for name in ("steps", "guidance", "image_guidance", "flow_shift")},
@@ -120,7 +120,7 @@ _1_3B = {**_14B, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleasedModel:
     """A model that can be downloaded. `model` is what it is called in the options: a repository on the hub, or one file
     in a repository that holds others. `gives` says in a few words why one would choose it, `licence` under what and
     what that asks for; `transformer` is its configuration, known before it is here; `shared` names the repository that
@@ -150,32 +150,32 @@ _REFALIGN_LICENCE = (
 )
 _PHANTOM_LICENCE = "The hub says Apache-2.0; there is no licence file: ask its authors before you sell."
 
-SKYREELS_A2 = Release(
+SKYREELS_A2 = ReleasedModel(
     "Skywork/SkyReels-A2", "a2", "SkyReels-A2", "The paper's: what its numbers and its benchmark speak of.",
     _SKYWORK, {**_14B, "image_dim": 1280, "added_kv_proj_dim": 5120, "in_channels": 36},
 )  # fmt: skip
 
-RELEASES: tuple[Release, ...] = (
-    Release(
+RELEASES: tuple[ReleasedModel, ...] = (
+    ReleasedModel(
         "Skywork/SkyReels-V3-R2V-14B", "v3-r2v", "SkyReels-V3 R2V 14B",
         "Fast and new: 8 passes for a clip where SkyReels-A2 takes 100. Up to four pictures, 24 frames a second.",
         _SKYWORK, _14B,
     ),
-    Release(
+    ReleasedModel(
         "gudaochangsheng/RefAlign-1.3B", "refalign", "RefAlign 1.3B",
         "Small: a transformer of 2.8 GB, fits a card of 8 GB whole. In its authors' own tests ahead of SkyReels-A2.",
         _REFALIGN_LICENCE, _1_3B, DIFFUSERS_WAN,
     ),
-    Release(
+    ReleasedModel(
         "gudaochangsheng/RefAlign-14B", "refalign", "RefAlign 14B",
         "The best likeness in its authors' own tests, and the slowest: 150 passes for a clip.",
         _REFALIGN_LICENCE, _14B, DIFFUSERS_WAN,
     ),
-    Release(
+    ReleasedModel(
         "Kijai/WanVideo_comfy/Phantom-Wan-1_3B_fp16.safetensors", "phantom", "Phantom-Wan 1.3B",
         "Small, and close to the prompt: fits a card of 8 GB whole.", _PHANTOM_LICENCE, _1_3B, DIFFUSERS_WAN,
     ),
-    Release(
+    ReleasedModel(
         "Kijai/WanVideo_comfy/Phantom-Wan-14B_fp16.safetensors", "phantom", "Phantom-Wan 14B",
         "Close to the prompt and lively, slow: 150 passes for a clip. 24 frames a second.",
         _PHANTOM_LICENCE, _14B, DIFFUSERS_WAN, frames=121, fps=24,
@@ -184,12 +184,12 @@ RELEASES: tuple[Release, ...] = (
 )  # fmt: skip
 
 
-def release_of(model: str) -> Release | None:
+def release_of(model: str) -> ReleasedModel | None:
     """Return the release of that name, whatever its letters' case; None for a folder or another repository."""
     return next((each for each in RELEASES if each.model.lower() == model.strip().lower()), None)
 
 
-def released_as(place: str) -> Release | None:
+def released_as(place: str) -> ReleasedModel | None:
     """Return the release that a folder or file was downloaded as, by its path: the hub's cache names the repository,
     and people keep a repository's name. None where the path does not say."""
     parts = re.split(r"[\\/]+", place.strip())
@@ -211,6 +211,6 @@ def spec_of(model: str, family: Family | None = None) -> ModelSpec:
     return SPECS[family] if family else release.spec if release else A2
 
 
-def known_release(model: str) -> Release | None:
+def known_release(model: str) -> ReleasedModel | None:
     """Return the release that a model's name or place says it is; None where they do not say."""
     return release_of(model) or released_as(model)

@@ -120,7 +120,7 @@ def render(
             frames,
             request.out,
             scene.video,
-            metadata=_metadata(scene, members, engine.note, request.embed_scene),
+            metadata=_metadata(scene, members, footage.note or engine.note, request.embed_scene),
             stop=stop,
             on_frame=lambda done: clock.tell(footage.stage, done, footage.count),
         )

@@ -12,8 +12,8 @@ command.py     `python launch.py models …`
 Nothing here imports torch.
 """
 
-from engine.models.catalogue import ModelState, look
+from engine.models.catalogue import ModelState, installed_release, look
 from engine.models.libraries import Libraries, look_at_libraries
 from engine.models.work import Status, Work
 
-__all__ = ["Libraries", "ModelState", "Status", "Work", "look", "look_at_libraries"]
+__all__ = ["Libraries", "ModelState", "Status", "Work", "installed_release", "look", "look_at_libraries"]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from engine import surroundings
 from engine.a2.files import borrowable, find_checkpoint, is_hub_id, locate, read_checkpoint, read_own, split_hub
-from engine.a2.models import DIFFUSERS_WAN, I2V_WAN, Family, release_of
+from engine.a2.models import DIFFUSERS_WAN, I2V_WAN, RELEASES, Family, release_of
 from engine.a2.needed import sources_of
 from engine.a2.options import DEFAULT_MODEL
 from engine.errors import EngineUnavailable, TroupeError
@@ -58,6 +58,12 @@ def look(model: str = DEFAULT_MODEL, family: Family | None = None) -> ModelState
     return _together(own, others) if others else own
 
 
+def installed_release() -> str:
+    """Return the first release that is whole on this machine, SkyReels-A2 before all others; empty where none is."""
+    names = dict.fromkeys((DEFAULT_MODEL, *(each.model for each in RELEASES)))
+    return next((model for model in names if look(model).state == "installed"), "")
+
+
 def own_sources(model: str) -> tuple[str, ...]:
     """Return the repositories that a model's files come from; what it shares with others only where no other model
     here has it."""
@@ -76,8 +82,8 @@ def _together(own: ModelState, others: list[ModelState]) -> ModelState:
     missing = None if any(each.missing is None for each in every) else sum(each.missing or 0 for each in every)
     whole = all(each.state == "installed" for each in every)
     return replace(
-        own, state="installed" if whole else "absent" if own.state == "absent" else "partly", bytes=sum(each.bytes for each in every),
-        missing=missing, note="; ".join(each.note for each in every if each.note),
+        own, state="installed" if whole else "absent" if own.state == "absent" else "partly", missing=missing,
+        bytes=sum(each.bytes for each in every), note="; ".join(each.note for each in every if each.note),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ title, note and stages, and has a `shoot`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -81,12 +81,14 @@ class EngineOptions:
 @dataclass(frozen=True)
 class Footage:
     """What an engine hands back: `count` frames, (H, W, 3) uint8 RGB each, made as they are read; `stage`, the name of
-    the stage in which that happens; `notices` for the person, complete when the frames have been read."""
+    the stage in which that happens; `notices` for the person, complete when the frames have been read; `note`, what the
+    clip says of how it was made (empty: the engine's own)."""
 
     frames: Generator[np.ndarray]
     count: int
     stage: str
     notices: Sequence[str] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,20 @@ class EnginePlanner(Protocol):
     def learn(self, hardware: Hardware, scene: Scene, options: Any, began: Mapping[str, tuple[float, int]]) -> None:
         """Correct the predicted times by a finished run. `began`: by stage, the second in which it began and the step
         at which."""
+
+
+@dataclass(frozen=True)
+class MadeFor:
+    """What the model of an engine was made for: for clips that leave it open. `family` names the kind of models whose
+    numbers are alike (empty: there is no model), `title` the model; `sampling` is fields of the scene's `Sampling`.
+    `references`: how many pictures it sees."""
+
+    family: str = ""
+    title: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    fps: int = 15
+    trim_head: int = 12
+    references: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,6 +232,10 @@ class Engine:
     def frames_for(self, seconds: float, fps: int, trim_head: int) -> int:
         """Compute how many frames to ask for, for a clip of so many seconds."""
         return whole_frames(seconds, fps)
+
+    def made_for(self, options: Any) -> MadeFor:
+        """Return what the model that these options name was made for."""
+        return MadeFor()
 
     def completed(self, scene: Scene, options: Any) -> Scene:
         """Return the scene with the numbers that it leaves open as what these options name was made for."""

@@ -1,7 +1,8 @@
 """Presets: a shot a person can pick by its picture. One TOML file each, checked when it is loaded.
 
 A preset names the cast it wants (slots), a prompt with `{character}`-like slots, a format and a length, what the
-draft's camera and actors do, and the sampling numbers for `a2`. `direct` applies one to a cast. Files in a subfolder
+draft's camera and actors do, and the sampling numbers for SkyReels-A2 (`a2`) and, where they are not the model's own,
+for other families of models (`models`, by family). `direct` applies one to a cast. Files in a subfolder
 belong to the group of the subfolder's name; files directly in a folder are a person's own.
 """
 
@@ -72,6 +73,7 @@ class Preset(Frozen):
     slots: Annotated[tuple[Slot, ...], Field(strict=False, max_length=MAX_CAST)] = ()
     draft: Direction = Direction()
     a2: Sampling = Sampling()
+    models: dict[str, Sampling] = Field(default_factory=dict, max_length=16)
 
     group: str = Field(default=OWN, exclude=True)
     name: str = Field(default="", exclude=True)
@@ -93,6 +95,10 @@ class Preset(Frozen):
     def key(self) -> str:
         """What names this preset among all: `ecommerce/product_hero_turn`."""
         return f"{self.group}/{self.name}"
+
+    def sampling_for(self, family: str) -> Sampling | None:
+        """Return its numbers for a family of models; what is not set in them, and None, is left to the model."""
+        return self.a2 if family in ("", "a2") else self.models.get(family)
 
     @property
     def group_title(self) -> str:

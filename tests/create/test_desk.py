@@ -106,7 +106,7 @@ def test_a_setting_that_this_version_cannot_use_costs_nothing_but_itself(desks, 
     tamper(desk, "sheet", "settings", settings)
     found = again(desks, desk)
     assert (len(found.cards), found.notice) == (1, "")
-    assert found.sheet.sampling == {"steps": 50, "guidance": 5.0, "flow_shift": 8.0} | taken
+    assert found.sheet.sampling == {"steps": 50, "guidance": 5.0, "flow_shift": 8.0, "image_guidance": None} | taken
 
 
 def test_an_undo_that_cannot_be_read_costs_nothing_else(desks, desk, picture):

@@ -117,13 +117,13 @@ def test_a_clip_longer_than_the_model_was_trained_on_is_said(desk, model, tmp_pa
     assert model.can_shoot(desk)
 
 
-def test_the_canvases_are_the_models_own_and_in_its_order(desk, tmp_path):
+def test_the_canvases_are_the_models_own_and_in_its_order(desk, model, tmp_path):
     add(desk, tmp_path, "background", "street", (0, 0, 200))
     add(desk, tmp_path, "object", "cup", (0, 160, 0))
     add(desk, tmp_path, "character", "Mia", (200, 0, 0))
-    assert references_html(desk) == ""  # the draft does not see them
+    assert references_html(desk, model) == ""  # the draft does not see them
     desk.put("engine", "a2")
-    shown = references_html(desk)
+    shown = references_html(desk, model)
     assert re.findall(r"<b>(.*?)</b> (\w+)", shown) == [
         ("1. Characters", "Mia"), ("2. Objects", "cup"), ("3. Background", "street"),
     ]  # fmt: skip
@@ -131,31 +131,31 @@ def test_the_canvases_are_the_models_own_and_in_its_order(desk, tmp_path):
     assert [max(range(3), key=colour.__getitem__) for colour in middles] == [0, 1, 2]
 
 
-def test_a_large_cast_shares_three_canvases_and_names_are_escaped(desk, tmp_path):
+def test_a_large_cast_shares_three_canvases_and_names_are_escaped(desk, model, tmp_path):
     for number in range(3):
         add(desk, tmp_path, "character", f"M{number}", "red")
     add(desk, tmp_path, "object", "cup", "green")
     desk.rename(desk.cards[0].id, "<b>x</b>")
     desk.put("engine", "a2")
-    shown = references_html(desk)
+    shown = references_html(desk, model)
     assert len(pictures_in(shown)) == 3
     assert "&lt;b&gt;x&lt;/b&gt;" in shown
     assert "shares them" in shown
 
 
-def test_the_canvases_are_made_anew_only_where_the_cast_or_the_format_changed(desk, tmp_path):
+def test_the_canvases_are_made_anew_only_where_the_cast_or_the_format_changed(desk, model, tmp_path):
     add(desk, tmp_path, "character", "Mia", "red")
     desk.put("engine", "a2")
-    shown = references_html(desk)
+    shown = references_html(desk, model)
     desk.put("a2.turbo", True)
     desk.put("prompt", "Mia waves.")
-    assert references_html(desk) is shown
+    assert references_html(desk, model) is shown
     card = desk.cards[0]
     for change in (lambda: desk.put("format", "1:1"), lambda: desk.rename(card.id, "Ann"),
                    lambda: add(desk, tmp_path, "object", "cup", "green"), lambda: desk.remove(card.id)):  # fmt: skip
-        before = references_html(desk)
+        before = references_html(desk, model)
         change()
-        assert references_html(desk) != before
+        assert references_html(desk, model) != before
 
 
 def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
@@ -175,7 +175,7 @@ def test_the_model_gets_the_numbers_that_were_set(desk, tmp_path):
     for name, value in odd.items():
         desk.put(name, value)
     assert desk.sheet.engine == "a2"
-    assert desk.sheet.sampling == {"steps": 200, "guidance": 2.5, "flow_shift": 3.0}
+    assert desk.sheet.sampling == {"steps": 200, "guidance": 2.5, "flow_shift": 3.0, "image_guidance": None}
     desk.put("sampling.flow_shift", 0)  # the range begins above it
     assert checked_scene(desk, views.video_of(desk), 7).sampling.flow_shift > 0
 
@@ -288,7 +288,7 @@ def test_every_stage_of_either_engine_has_words():
 def test_a_result_says_which_engine_made_it():
     assert "Draft" in result_html(Snapshot(ID, DONE))
     said = result_html(Snapshot(ID, DONE, elapsed=7500, engine="a2", notices=("<turbo>",)))
-    assert "SkyReels-A2" in said
+    assert "Video model" in said
     assert "Draft" not in said
     assert "2 h 05 min" in said
     assert "&lt;turbo&gt;" in said

@@ -82,13 +82,13 @@ def test_a_taken_port_is_a_note(tmp_path, monkeypatch):
 def test_weights_that_are_not_there_are_a_note_and_damaged_ones_are_bad(tmp_path):
     tiny = REPO / "tests" / "fixtures" / "a2_tiny"
     doctor.OwnerSettings(tmp_path / "settings.json").put(model=str(tiny))
-    assert found(tmp_path, "SkyReels-A2: weights").level == "good"
+    assert found(tmp_path, "Video model: weights").level == "good"
     broken = tmp_path / "broken"
     (broken / "vae").mkdir(parents=True)
     doctor.OwnerSettings(tmp_path / "settings.json").put(model=str(broken))
-    assert found(tmp_path, "SkyReels-A2: weights").level == "bad"
+    assert found(tmp_path, "Video model: weights").level == "bad"
     doctor.OwnerSettings(tmp_path / "settings.json").put(model=str(tmp_path / "none"))
-    assert found(tmp_path, "SkyReels-A2: weights").level == "note"
+    assert found(tmp_path, "Video model: weights").level == "note"
 
 
 def test_a_check_that_itself_fails_is_a_finding(tmp_path, monkeypatch):

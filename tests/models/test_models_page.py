@@ -151,7 +151,7 @@ def test_a_guest_sees_nothing_and_can_do_nothing(tmp_path, hub, browser, monkeyp
         handlers = [each for each in found.blocks.fns.values() if str(each.api_name).startswith("models_")]
         for each in handlers:
             each.fn(*[str(tmp_path)] * len(each.inputs))
-        assert len(handlers) == 16
+        assert len(handlers) == 18
         assert hub.asked == []
         assert not (tmp_path / "shared" / "settings.json").exists()
         context.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.a2.files import Place, locate, read_checkpoint
-from engine.a2.models import A2, SKYREELS_A2, ModelSpec, Part, Release, release_of
+from engine.a2.models import A2, SKYREELS_A2, ModelSpec, Part, ReleasedModel, release_of
 
 # What all of Wan2.1 share, as their config.json say; the image encoder is SkyReels-A2's alone.
 SHARED_CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -124,7 +124,7 @@ def default_shapes(model: str = SKYREELS_A2.model) -> Shapes:
     return shapes_of(release_of(model) or SKYREELS_A2)
 
 
-def shapes_of(release: Release) -> Shapes:
+def shapes_of(release: ReleasedModel) -> Shapes:
     """Compute the shapes of a release from what is known of it."""
     return shapes_from({"transformer": release.transformer, **SHARED_CONFIGS}, spec=release.spec)
 
