@@ -30,6 +30,7 @@ from engine.a2 import chunking, moving, recipe, sampling
 from engine.a2.checkpoint import BLOCKS, Checkpoint
 from engine.a2.compute import Compute
 from engine.a2.geometry import ClipSize
+from engine.a2.models import SKYREELS_A2, ReleasedModel
 from engine.a2.options import A2Options
 from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 from engine.memory import slabs
@@ -38,6 +39,7 @@ from engine.memory.ledger import Held, Ledger
 from engine.memory.loading import _stays_float32
 from engine.memory.quantize import as_weight, quantised_weights, stored_type
 from engine.memory.weights import ComponentFiles
+from engine.scene.scene import Sampling
 from tests.peak import FusedAttention, Live
 from tests.tiny import TRIO, a_scene, members_of
 
@@ -96,20 +98,19 @@ class Card(Live):
 # A checkpoint of fake tensors
 
 
-def configs(layers: int | None = None) -> dict[str, dict[str, Any]]:
+def configs(layers: int | None = None, model: ReleasedModel = SKYREELS_A2) -> dict[str, dict[str, Any]]:
     """Return the released configurations, with so many layers in transformer and encoders (None: all)."""
+    released = {**DEFAULT_CONFIGS, "transformer": model.transformer}
     few = {
         "transformer": ("num_layers",),
         "text_encoder": ("num_layers",),
         "image_encoder": ("num_hidden_layers",),
         "vae": (),
     }
-    return {
-        name: {**DEFAULT_CONFIGS[name], **(dict.fromkeys(keys, layers) if layers else {})} for name, keys in few.items()
-    }
+    return {name: {**released[name], **(dict.fromkeys(keys, layers) if layers else {})} for name, keys in few.items()}
 
 
-def fake_checkpoint(compute: Compute, layers: int | None = None) -> Checkpoint:
+def fake_checkpoint(compute: Compute, layers: int | None = None, model: ReleasedModel = SKYREELS_A2) -> Checkpoint:
     """Return a checkpoint of the released sizes, nothing of which is loaded."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -117,8 +118,8 @@ def fake_checkpoint(compute: Compute, layers: int | None = None) -> Checkpoint:
         ids = torch.ones(1, 512, dtype=torch.long)
         return types.SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-    shapes = shapes_from(configs(layers))
-    return Checkpoint(Path("nowhere"), compute, tokenize, CLIPImageProcessorPil(), shapes, files_of())
+    shapes = shapes_from(configs(layers, model), spec=model.spec)
+    return Checkpoint(Path("nowhere"), compute, tokenize, CLIPImageProcessorPil(), shapes, model.spec, files_of())
 
 
 def files_of() -> dict[str, ComponentFiles]:
@@ -126,14 +127,14 @@ def files_of() -> dict[str, ComponentFiles]:
     return {}
 
 
-def load_fake(layers: int | None, card: Card) -> Any:
+def load_fake(layers: int | None, card: Card, model: ReleasedModel) -> Any:
     """Return what stands for `load_component`: modules of the released sizes, with tensors that have no data. Those of
     a mapped file are made outside of what the card counts, as they take no memory of their own."""
 
     def load(checkpoint: Checkpoint, name: str, device: torch.device, on_load: Any = None, stop: Any = None) -> None:
         mapped = device == HOST and name in BLOCKS
         with _disable_current_modes():
-            module = hollow_module(name, configs(layers)[name]).eval().requires_grad_(False)
+            module = hollow_module(name, configs(layers, model)[name]).eval().requires_grad_(False)
             if mapped:
                 with MODE:
                     _fill(module, name, checkpoint.compute, device)
@@ -205,7 +206,9 @@ def _weight(
 
 
 @contextlib.contextmanager
-def fake_card(patch: Any, layers: int | None = None, card: int | None = None) -> Iterator[Card]:
+def fake_card(
+    patch: Any, layers: int | None = None, card: int | None = None, model: ReleasedModel = SKYREELS_A2
+) -> Iterator[Card]:
     """Let the engine compute on a card of `card` bytes that is not there, until exit; `patch` is a MonkeyPatch."""
     seen = Card()
     numbers = {torch.uint8: np.uint8}
@@ -217,7 +220,7 @@ def fake_card(patch: Any, layers: int | None = None, card: int | None = None) ->
         patch.setattr(FakeTensor, name, answer, raising=False)
     patch.setattr(torch.nn.Module, "to", _module_to)
     patch.setattr(slabs, "copies_for", PlainCopies)
-    patch.setattr(moving, "load_component", load_fake(layers, seen))
+    patch.setattr(moving, "load_component", load_fake(layers, seen, model))
     patch.setattr(recipe, "claim", lambda _: card)
     make = sampling.make_scheduler
 
@@ -266,22 +269,37 @@ def compute_of(options: A2Options) -> Compute:
     return Compute(CARD, _DTYPES[options.precision or "bf16"])
 
 
-def clips(patch: Any, options: A2Options, clip: ClipSize, layers: int | None = 2, card: int | None = None) -> Card:
+def clips(
+    patch: Any, options: A2Options, clip: ClipSize, layers: int | None = 2, card: int | None = None,
+    model: ReleasedModel = SKYREELS_A2,
+) -> Card:  # fmt: skip
     """Make two clips one after the other, with other prompts and casts; return what was seen."""
     patch.setattr(recipe, "_identity", lambda _: [])
-    with fake_card(patch, layers, card) as seen:
-        checkpoint = fake_checkpoint(compute_of(options), layers)
+    with fake_card(patch, layers, card, model) as seen:
+        checkpoint = fake_checkpoint(compute_of(options), layers, model)
         for number, cast in enumerate((TRIO[1:], TRIO)):
             scene = a_scene(
                 cast, prompt=f"{number}",
                 video={"width": clip.width, "height": clip.height, "frames": clip.frames, "trim_head": 0},
-                sampling={"steps": clip.steps, "guidance": 5.0 if clip.guided else 1.0},
+                sampling={"steps": clip.steps, "guidance": 5.0 if clip.guided else 1.0, **_image(clip)},
             )  # fmt: skip
             shot = recipe.shoot(scene, members_of(scene), options, loaded=checkpoint)
             for _ in range(4 * _LATENTS - 3):
                 next(shot.frames)
             shot.frames.close()
     return seen
+
+
+def _image(clip: ClipSize) -> dict[str, float]:
+    """The guidance of the references with which a step has so many passes."""
+    return {"image_guidance": 1.0 if clip.passes == 2 else 5.0} if clip.tail else {}
+
+
+def clip_of(model: ReleasedModel, *size: int) -> ClipSize:
+    """The size of a clip with three pictures, as the model makes it."""
+    spec = model.spec
+    numbers = Sampling(guidance=spec.guidance, image_guidance=spec.image_guidance)
+    return ClipSize(*size, passes=spec.passes(numbers), tail=spec.tail(3), skips_text=spec.skips_text)
 
 
 def shortened(patch: Any) -> None:

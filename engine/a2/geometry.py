@@ -57,7 +57,8 @@ def frames_for(seconds: float, fps: int, trim_head: int) -> int:
 @dataclass(frozen=True)
 class ClipSize:
     """What is to be made. `passes`: how often the transformer runs in a step. `references` is how many pictures the
-    model sees, and `tail` how many latent frames of them stand behind the video's. `step_cache`: with what it keeps;
+    model sees, and `tail` how many latent frames of them stand behind the video's, `skips_text`: without reading the
+    prompt. `step_cache`: with what it keeps;
     `adapters`: the bytes of LoRAs that change the model."""
 
     width: int = 832
@@ -67,6 +68,7 @@ class ClipSize:
     passes: int = 2
     references: int = 3
     tail: int = 0
+    skips_text: bool = False
     step_cache: bool = False
     adapters: int = 0
 
@@ -84,6 +86,11 @@ class ClipSize:
     def tokens_a_frame(self) -> int:
         _, height, width = self.latent
         return (height // LATENTS_A_TOKEN) * (width // LATENTS_A_TOKEN)
+
+    @property
+    def unread(self) -> int:
+        """How many of its tokens do not read the prompt: the last ones."""
+        return self.tail * self.tokens_a_frame if self.skips_text else 0
 
     @property
     def encoded_frames(self) -> int:
@@ -107,7 +114,7 @@ def size_of(scene: Scene, spec: ModelSpec = A2) -> ClipSize:
     references = min(pictures_of(scene), spec.references)
     return ClipSize(
         video.width, video.height, video.frames, sampling.steps, spec.passes(sampling), references,
-        spec.tail(references),
+        spec.tail(references), spec.skips_text,
     )  # fmt: skip
 
 

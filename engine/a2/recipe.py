@@ -166,8 +166,6 @@ class _Making:
         spec, asked = self.checkpoint.spec, self.scene.sampling
         image_scale = spec.image_scale(asked) if spec.has_image_guidance else None
         guidance = Guidance(asked.guidance, bool(options.batched_guidance), image_scale)
-        behind = size_of(self.scene, spec)
-        unread = behind.tail * behind.tokens_a_frame if spec.skips_text else 0
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
         callbacks.tell("sampling", run.step, run.steps, self.attempt.remark)
 
@@ -181,7 +179,7 @@ class _Making:
                 callbacks.on_step(step)
             callbacks.tell("sampling", step.step, step.of, self.attempt.remark)
 
-        with chunked(transformer, options.chunk, unread):
+        with chunked(transformer, options.chunk, size_of(self.scene, spec).unread):
             try:
                 return sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
             except NotFinite as error:

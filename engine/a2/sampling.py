@@ -206,14 +206,15 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run, guidance: G
 
     def forward(name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
         names = guidance.passes if name == ALL else (name,)
-        text = torch.cat([prompt if each == COND else negative for each in names])  # type: ignore[misc]  # see sample
+        texts = [prompt if each == COND else negative for each in names]
+        text = texts[0] if len(texts) == 1 else torch.cat(texts)  # type: ignore[arg-type]  # see sample
         batch, x = len(names), latents.to(dtype)
         if condition is not None:
             x = torch.cat([x, condition], dim=1)  # (1, 36, T, h, w)
         x = x.expand(batch, -1, -1, -1, -1)
         if references is not None:
             tails = [torch.zeros_like(references) if each == NOTHING else references for each in names]
-            x = torch.cat([x, torch.cat(tails)], dim=2)  # (batch, 16, T + R, h, w)
+            x = torch.cat([x, tails[0] if len(tails) == 1 else torch.cat(tails)], dim=2)  # (batch, 16, T + R, h, w)
         flow: torch.Tensor = transformer(
             hidden_states=x,
             timestep=run.scheduler.timesteps[step].to(device).expand(batch),

@@ -16,8 +16,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from engine.a2 import adapters, moving
 from engine.a2.geometry import ClipSize
+from engine.a2.models import RELEASES, SKYREELS_A2, ReleasedModel
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import make_plan
+from engine.a2.plan.shapes import shapes_of
 from engine.a2.plan.sizes import CARD_PROCESS, PROCESS
 from engine.a2.plan.stages import PlannedClip, rehearse
 from engine.memory.card import CONTEXT
@@ -27,7 +29,7 @@ from engine.scene.engine import Lora
 from engine.words import GIB
 from tests import fake_card
 from tests.a2.test_plan import hardware
-from tests.fake_card import clips, compute_of, configs, fake_checkpoint, hollow_module, lend_a_guard, shortened
+from tests.fake_card import clip_of, clips, compute_of, configs, fake_checkpoint, hollow_module, lend_a_guard, shortened
 
 NO_GUARD = lend_a_guard()
 pytestmark = pytest.mark.skipif(bool(NO_GUARD), reason=NO_GUARD)
@@ -36,9 +38,11 @@ PHASES = ("prompt", "references", "sampling", "decoding")
 ENOUGH = Held(10**14, 10**14)
 
 
-def on_paper(options: A2Options, clip: ClipSize, layers: int | None, limits: Held = ENOUGH) -> dict[str, Held]:
+def on_paper(
+    options: A2Options, clip: ClipSize, layers: int | None, limits: Held = ENOUGH, model: ReleasedModel = SKYREELS_A2
+) -> dict[str, Held]:
     """Return what the plan says that each phase holds, without what the process itself takes."""
-    checkpoint = fake_checkpoint(compute_of(options), layers)
+    checkpoint = fake_checkpoint(compute_of(options), layers, model)
     clip = replace(clip, step_cache=options.step_cache)
     ledger = rehearse(PlannedClip(checkpoint.shapes, clip), moving.settings_of(options, checkpoint, clip), limits)
     return {phase: ledger.peaks[phase] - Held(CONTEXT, PROCESS + CARD_PROCESS) for phase in PHASES}
@@ -65,6 +69,24 @@ def test_every_way_runs_and_holds_what_was_planned(monkeypatch, way):
     for phase in PHASES:
         # Convolutions lay their input out anew, which only a real allocator shows.
         least = 0.8 if phase in ("prompt", "sampling") else 0.6
+        assert least * foretold[phase].card <= seen.peak_of(phase).card <= foretold[phase].card, phase
+        assert seen.peak_of(phase).host <= foretold[phase].host, phase
+
+
+RELATIVES = {model.title: model for model in RELEASES if model is not SKYREELS_A2}
+SOME = {name: WAYS[name] for name in ("all on the card", "streamed", "both halves at once", "from the disk, in pieces")}
+
+
+@pytest.mark.parametrize("title", RELATIVES, ids=str)
+@pytest.mark.parametrize("way", SOME, ids=str)
+def test_every_relative_runs_and_holds_what_was_planned(monkeypatch, title, way):
+    model, options = RELATIVES[title], A2Options(device="cuda:0", **SOME[way])
+    clip = clip_of(model, 416, 240, 17, 1)
+    shortened(monkeypatch)
+    foretold = on_paper(options, clip, 2, model=model)
+    seen = clips(monkeypatch, options, clip, model=model)
+    for phase in PHASES:
+        least = {"sampling": 0.75, "prompt": 0.6}.get(phase, 0.5)
         assert least * foretold[phase].card <= seen.peak_of(phase).card <= foretold[phase].card, phase
         assert seen.peak_of(phase).host <= foretold[phase].host, phase
 
@@ -112,11 +134,20 @@ def test_a_lora_streams_beside_the_blocks_and_was_planned(monkeypatch, tmp_path,
 ])  # fmt: skip
 def test_no_stage_is_above_the_plan_nor_above_the_card(monkeypatch, vram, ram, clip):
     """The released model with all of its layers; tests/bench/ledger.py does it for many more cards and clips."""
-    plan = make_plan(hardware(vram * 0.95, ram * 0.8), clip)
+    _check_on_card(monkeypatch, vram, ram, clip, SKYREELS_A2)
+
+
+@pytest.mark.parametrize(("title", "vram", "ram"), [("SkyReels-V3 R2V 14B", 12, 32), ("RefAlign 1.3B", 8, 16)])
+def test_no_stage_of_a_relative_is_above_the_plan_nor_above_the_card(monkeypatch, title, vram, ram):
+    _check_on_card(monkeypatch, vram, ram, clip_of(RELATIVES[title], 832, 480, 81, 1), RELATIVES[title])
+
+
+def _check_on_card(monkeypatch, vram, ram, clip, model):
+    plan = make_plan(hardware(vram * 0.95, ram * 0.8), clip, shapes_of(model))
     assert plan.fits, plan.sentence()
     options = plan.applied(A2Options(device="cuda:0"))
     shortened(monkeypatch)
-    seen = clips(monkeypatch, options, clip, None, round(vram * 0.95 * GIB) - CONTEXT)
+    seen = clips(monkeypatch, options, clip, None, round(vram * 0.95 * GIB) - CONTEXT, model)
     for need in plan.stages:
         assert seen.peak_of(need.name).card + CONTEXT <= need.vram <= vram * 0.95 * GIB, need.name
         assert seen.peak_of(need.name).host + PROCESS + CARD_PROCESS <= need.ram, need.name

@@ -32,18 +32,31 @@ def denoise_bytes(
     ffn = _of_ffn(shape, each)
     residual = (5 * each + (12 if each < _FLOAT else 8)) * dim  # in float32: the sum, its parts and the gate's product
     rotation = (6 * each + 6) * dim  # half of the numbers at a time, three times, in float32
-    if chunk and chunk < tokens:
-        piece = math.ceil(tokens / math.ceil(tokens / chunk))
+    if (chunk and chunk < tokens) or clip.unread:
+        piece = _largest_piece(clip, chunk)
         projecting = 5 * each * tokens * dim + piece * (5 * each + 6) * dim  # the block's input, its norm, q, k, v
         attending = 6 * each * tokens * dim  # and what comes out
         following = 2 * each * tokens * dim + piece * max(ffn, residual) + 2 * told * each * dim
-        stream = max(projecting, attending, following)
+        stream = max(projecting, attending, following, 0 if chunk else tokens * rotation)
     else:
         stream = tokens * max(ffn, residual, rotation)
     stream += (2 * told - TEXT_TOKENS) * dim * each  # text and pictures, embedded, and the two put together
     rope = tokens * 2 * (dim // shape.heads) * _FLOAT
     noise = tokens * 4 * shape.channels * each
     return batch * (stream + noise) + rope
+
+
+def _largest_piece(clip: ClipSize, chunk: int) -> int:
+    """Compute the tokens of the largest piece: of those that read the prompt, and of the others."""
+    groups = (clip.tokens - clip.unread, clip.unread)
+    return max(math.ceil(group / math.ceil(group / (chunk or group))) for group in groups if group)
+
+
+def told_bytes(shape: Transformer, clip: ClipSize, context: int, batch: int) -> int:
+    """Count the numbers that the transformer is told in a run, as the encoders made them: two prompts, once more as one
+    batch, and the pictures."""
+    prompts = min(clip.passes, 2) + (batch if batch > 1 else 0)
+    return prompts * TEXT_TOKENS * shape.text_dim + clip.references * context * shape.image_dim
 
 
 def _of_ffn(shape: Transformer, each: int) -> int:
@@ -64,9 +77,10 @@ def rope_bytes(shape: Transformer) -> int:
 
 def sampling_bytes(clip: ClipSize) -> int:
     """Compute what a run keeps from step to step: latents, the scheduler's history, a velocity for each pass, the
-    condition; float32."""
+    condition, or the references and what they are cut from; float32."""
     frames, height, width = clip.latent
-    return height * width * _FLOAT * (frames * (16 * (6 + clip.passes) + 20) + 2 * 16 * clip.tail)
+    each = 6 + (2 if clip.tail else 1) * clip.passes
+    return height * width * _FLOAT * (frames * (16 * each + 20) + 2 * 16 * clip.tail)
 
 
 # ---------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def usual_plan(release: ReleasedModel, hardware: Hardware) -> Plan:
     spec, numbers = release.spec, Sampling(guidance=release.spec.guidance, image_guidance=release.spec.image_guidance)
     clip = ClipSize(
         frames=release.frames or spec.frames, steps=spec.steps, passes=spec.passes(numbers), references=3,
-        tail=spec.tail(3),
+        tail=spec.tail(3), skips_text=spec.skips_text,
     )  # fmt: skip
     return make_plan(hardware, clip, shapes_of(release))
 

@@ -146,10 +146,10 @@ class ComponentSizes:
     def _sampling(self) -> tuple[int, int]:
         shape, clip, settings = self.shapes.transformer, self.clip, self.settings
         batch = clip.passes if settings.batched else 1
-        # Where the references skip the text, a block is computed in two pieces at least.
-        chunk = settings.chunk or (clip.tokens - 1 if self.shapes.spec.skips_text else 0)
-        computed = footprint.denoise_bytes(shape, clip, settings.number, batch, chunk, self.shapes.picture_tokens)
+        told = self.shapes.picture_tokens
+        computed = footprint.denoise_bytes(shape, clip, settings.number, batch, settings.chunk, told)
         computed += footprint.sampling_bytes(clip) + self._widened(shape.dim * shape.ffn)
+        computed += footprint.told_bytes(shape, clip, told, batch) * settings.number
         if clip.step_cache:
             computed += footprint.cache_bytes(shape, clip, settings.number)
         return computed, 0
