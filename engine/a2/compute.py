@@ -24,11 +24,18 @@ _SINGLE = 4  # bytes
 class Compute:
     """Where and how the model computes. `dtype` is the transformer's and the text encoder's; modules that their authors
     keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` is how these two's
-    weights are stored; None: in `dtype`."""
+    weights are stored; None: in `dtype`. A text encoder of this kind is not computed in float16, which it overflows,
+    but in float32."""
 
     device: torch.device
     dtype: torch.dtype
     quantised: EightBit | None = None
+
+    def dtype_of(self, component: str) -> torch.dtype:
+        """Return what a component computes in: the transformer, or the text encoder."""
+        import torch
+
+        return torch.float32 if component == "text_encoder" and self.dtype == torch.float16 else self.dtype
 
     @property
     def precision(self) -> Precision:
@@ -71,8 +78,18 @@ def choose_compute(options: A2Options) -> Compute:
         )
     if precision in ("int8", "fp8"):
         check_quanto(precision)
-        return Compute(device, torch.bfloat16 if halves else torch.float32, precision)
+        return Compute(device, _beside_8_bits(device, halves), precision)
     return Compute(device, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+
+
+def _beside_8_bits(device: torch.device, halves: bool) -> torch.dtype:
+    """Return what quantised weights are computed with: on a card without bfloat16 float16, which its attention takes
+    and which is four times as fast there as float32."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if halves else torch.float16
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -16,7 +16,8 @@ from engine.a2.plan.course import Component
 from engine.a2.plan.footprint import KEPT
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
-from engine.errors import Stopped
+from engine.a2.stopping import stopping
+from engine.errors import StopCheck, Stopped
 from engine.scene.scene import Scene, Video
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def condition(
     scene: Scene,
     canvases: Sequence[Canvas],
     on_step: Callable[[int, int, str], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    stop: StopCheck | None = None,
     tiled: bool = False,
     turn: Turn = _stays,
 ) -> Conditioning:
     """Encode the canvases and the prompt. `on_step` gets (step, of, what) before each part. `tiled`: the VAE
     encodes in tiles whatever the frame's size. `turn` brings a component for what is computed with it; none is brought
-    for a prompt or a cast that was encoded before. Raises Stopped between the parts."""
+    for a prompt or a cast that was encoded before. Raises Stopped between the layers."""
     import torch
 
     def begin(step: int, what: str) -> None:
@@ -84,19 +85,19 @@ def condition(
         prompts = [scene.prompt, scene.negative_prompt] if guided else [scene.prompt]
         texts = [checkpoint.texts.get(clean(prompt)) for prompt in prompts]
         if any(text is None for text in texts):
-            with turn("prompt", "text_encoder"):
+            with turn("prompt", "text_encoder"), _stopping(checkpoint, "text_encoder", stop):
                 texts = [encode_text(checkpoint, prompt) for prompt in prompts]
         begin(1, "references")
-        image_embeds = _semantic(checkpoint, canvases, turn) if checkpoint.spec.in_channels else None
+        image_embeds = _semantic(checkpoint, canvases, turn, stop) if checkpoint.spec.in_channels else None
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
         spatial = references = None
-        with turn("references", "vae"):
+        with turn("references", "vae"), _stopping(checkpoint, "vae", stop):
             if checkpoint.spec.in_channels:
                 spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
                 seen = spatial[0, MASK_CHANNELS:]
             else:
-                references = encode_references(checkpoint, pictures, generator, stop, tiled)
+                references = encode_references(checkpoint, pictures, generator, tiled)
                 seen = references[0]
         colours = fit_colours(seen[:, : len(canvases)], pictures)
     prompt, negative = [*texts, None][:2]
@@ -104,13 +105,27 @@ def condition(
     return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state(), references)
 
 
-def _semantic(checkpoint: Checkpoint, canvases: Sequence[Canvas], turn: Turn) -> torch.Tensor:
+def _semantic(checkpoint: Checkpoint, canvases: Sequence[Canvas], turn: Turn, stop: StopCheck | None) -> torch.Tensor:
     """Return what the image encoder makes of a cast, from the cache where it was encoded before."""
     cast = _digest(canvases)
     if cast not in checkpoint.pictures:
-        with turn("references", "image_encoder"):
+        with turn("references", "image_encoder"), _stopping(checkpoint, "image_encoder", stop):
             remember(checkpoint.pictures, cast, encode_semantic(checkpoint, [each.semantic for each in canvases]))
     return checkpoint.pictures[cast]
+
+
+def _stopping(
+    checkpoint: Checkpoint, name: Component, stop: StopCheck | None
+) -> contextlib.AbstractContextManager[None]:
+    """Let a component be stopped between its layers; the VAE between the pieces that it encodes: four frames each."""
+    component = getattr(checkpoint, name)
+    if name == "vae":
+        layers = [component.encoder]
+    elif name == "text_encoder":
+        layers = list(component.encoder.block)
+    else:
+        layers = list((getattr(component, "vision_model", None) or component).encoder.layers)
+    return stopping(layers, stop, checkpoint.compute.device)
 
 
 def remember(kept: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> None:
@@ -213,11 +228,10 @@ def encode_spatial(
 
 
 def encode_references(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], generator: torch.Generator,
-    stop: Callable[[], bool] | None = None, tiled: bool = False,
-) -> torch.Tensor:  # fmt: skip
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], generator: torch.Generator, tiled: bool = False
+) -> torch.Tensor:
     """Encode each picture as a frame of its own, (1, 16, R, h, w); frames of zeros fill up to as many as the model was
-    trained with. The posterior is sampled, or its mode taken, as the family does. Raises Stopped between two."""
+    trained with. The posterior is sampled, or its mode taken, as the family does."""
     import torch
 
     vae, spec = checkpoint.vae, checkpoint.spec
@@ -227,8 +241,6 @@ def encode_references(
     was_tiling, vae.use_tiling = vae.use_tiling, tiled or width * height > ENCODED_IN_TILES_ABOVE
     try:
         for picture in pictures:
-            if stop is not None and stop():
-                raise Stopped
             pixels = to_pixels(picture)[None, :, None].to(checkpoint.compute.device, vae.dtype)
             posterior = vae.encode(pixels).latent_dist
             latents = posterior.sample(generator=generator) if spec.sampled else posterior.mode()

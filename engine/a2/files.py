@@ -57,8 +57,9 @@ class Place:
         """What a person should know of where its parts come from."""
         if not self.borrowed:
             return ()
-        names = " and ".join(name.replace("_", " ") for name in self.borrowed)
-        return (f"The {names} came from {self.parts[self.borrowed[0]].parent}: they are the same for all of Wan2.1.",)
+        *names, last = (name.replace("_", " ") for name in self.borrowed)
+        named = f"{', '.join(names)} and {last}" if names else last
+        return (f"The {named} came from {self.parts[self.borrowed[0]].parent}: they are the same for all of Wan2.1.",)
 
 
 # ---------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def locate(model: str, family: Family | None = None) -> Place:
     borrowed = _borrow(wanted) if "transformer" in parts else {}
     for name in wanted:
         parts[name] = borrowed.get(name, inside / name)
-    return Place(spec, root, parts, tuple(name for name in wanted if name in borrowed and name != "tokenizer"))
+    return Place(spec, root, parts, tuple(name for name in wanted if name in borrowed and name not in SMALL_FILES))
 
 
 def _family_of(model: str, root: Path, said: Family | None) -> ModelSpec:

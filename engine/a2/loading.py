@@ -62,8 +62,13 @@ def _small(place: Place, name: str) -> Any:
     """Load the tokenizer or the image processor; None where the family has none."""
     if name not in place.parts:
         return None
+    kind, folder = _kinds()[name], place.parts[name]
+    if (folder / "tokenizer.json").is_file():
+        # As the file says. By the class that a configuration of transformers 4 names, transformers 5 would make it
+        # anew from its vocabulary, without its normaliser: wide letters and ligatures would be unknown words.
+        kind = importlib.import_module("transformers").PreTrainedTokenizerFast
     with _naming(name), quiet():
-        return _kinds()[name].from_pretrained(place.parts[name], local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True)
 
 
 def load_checkpoint(
@@ -113,11 +118,12 @@ def load_component(
         if compute.quantised:
             folder = checkpoint.cache or cache_folder()
             how = Quantisation(
-                compute.quantised, BLOCKS[name], compute.dtype, device, folder, checkpoint.trusted
+                compute.quantised, BLOCKS[name], compute.dtype_of(name), device, folder, checkpoint.trusted
             )  # fmt: skip
             loaded = load_quantised(hollow, weights, how, _in_percent(told, name), stop)
         else:
-            loaded = load_plain(hollow, weights, compute.dtype, device if not _is_lent() else torch.device("cpu"), stop)
+            there = torch.device("cpu") if _is_lent() else device
+            loaded = load_plain(hollow, weights, compute.dtype_of(name), there, stop)
             hollow.to(device)
     setattr(checkpoint, name, hollow.eval().requires_grad_(False))
     checkpoint.notices = tuple(dict.fromkeys((*checkpoint.notices, *loaded.notices)))

@@ -46,6 +46,7 @@ def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize) -> R
     together = options.together if options.together is not None else not streams
     return RunSettings(
         device=compute.device.type, precision=compute.precision, number=compute.dtype.itemsize,
+        text_number=compute.dtype_of("text_encoder").itemsize,
         offload="blocks" if streams else "none", resident=resident, host=host,
         batched=bool(options.batched_guidance), chunk=options.chunk, tiling=tiling_of(options, clip, on_card),
         encode_tiled=options.encode_tiled, together=together and not streams, streamed=layers - resident,

@@ -183,16 +183,19 @@ class _Making:
             try:
                 return sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
             except NotFinite as error:
-                raise NotFinite(error.step, _suspects(options)) from None
+                halves = str(self.checkpoint.compute.dtype) == "torch.float16"
+                raise NotFinite(error.step, _suspects(options, halves)) from None
 
     def _tell(self, step: int, of: int, what: str) -> None:
         self.attempt.phase = "prompt" if what == "prompt" else "references"
         self.callbacks.tell("conditioning", step, of, what)
 
 
-def _suspects(options: A2Options) -> list[str]:
+def _suspects(options: A2Options, halves: bool = False) -> list[str]:
     """List what was asked for that may make a model's numbers infinite or NaN."""
     found = [f"the LoRA {lora.path.name}" for lora in options.loras]
+    if halves:
+        found.append("the half precision that this card computes in (with --precision fp32)")
     found += [f"the {options.attention} attention"] if options.attention != "native" else []
     return found + ([f"the {options.precision} precision"] if options.precision in ("int8", "fp8") else [])
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.conditioning import Conditioning
 from engine.a2.step_cache import Forward, Kept, StepCache
-from engine.errors import EngineUnavailable, StopCheck, Stopped
+from engine.a2.stopping import stopping
+from engine.errors import EngineUnavailable, StopCheck
 from engine.scene.scene import Sampling
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def sample(
     cache = StepCache(transformer, run.cache, run.steps, forward) if run.cache is not None else None
     with (
         torch.no_grad(),
-        _stopping_between_blocks(transformer, stop),
+        stopping(transformer.blocks, stop, run.latents.device),
         cache.attached() if cache else contextlib.nullcontext(),
     ):
         while run.step < run.steps:
@@ -237,17 +238,3 @@ def _whole_or_not(scheduler: Any) -> Iterator[None]:
         vars(scheduler).clear()
         vars(scheduler).update(before)
         raise
-
-
-@contextlib.contextmanager
-def _stopping_between_blocks(transformer: Any, stop: StopCheck | None) -> Iterator[None]:
-    def ask(*_: Any) -> None:
-        if stop is not None and stop():
-            raise Stopped
-
-    hooks = [] if stop is None else [block.register_forward_pre_hook(ask) for block in transformer.blocks]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -27,6 +27,8 @@ from typing import Any
 
 import torch
 
+from engine.memory.host import physical_memory, pinned_limit
+
 _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every context of the process
 
 
@@ -91,6 +93,7 @@ class CudaCopies:
         self._cuda = cuda
         self._stream = cuda.Stream(device)
         self._pinned: dict[int, torch.Tensor] = {}
+        self._allowed, _ = pinned_limit(physical_memory()[0][0])
         # For the driver, memory that is freed while registered stays so: where nobody calls close(), this undoes it.
         self._unpin_all = weakref.finalize(self, _unregister_all, cuda, self._pinned)
         self._unpin_all.atexit = False
@@ -108,6 +111,9 @@ class CudaCopies:
     def pin(self, host: torch.Tensor) -> bool:
         page = mmap.PAGESIZE
         nbytes = -(-host.numel() // page) * page
+        held = sum(each.numel() for each in self._pinned.values())
+        if self._allowed is not None and held + nbytes > self._allowed:
+            return False  # what is refused by the driver there costs others: a card's next allocation may fail for it
         if int(self._cuda.cudart().cudaHostRegister(host.data_ptr(), nbytes, _PORTABLE)):
             self._forget_error()
             return False

@@ -110,7 +110,7 @@ def pinned_limit(ram_total: int | None) -> Reading:
     if sys.platform == "win32":
         if ram_total is None:
             return None, "not known: neither is the memory"
-        return ram_total // 2, "Windows lets a card's driver pin half of the memory"
+        return 2 * ram_total // 5, "Windows lets a card's driver pin half of the memory, and others pin some of it, too"
     if sys.platform == "darwin":
         return None, "not needed: memory is shared with the card"
     return None, "no limit of the system's; what is free bounds it"

@@ -74,7 +74,7 @@ def load_quantised(
     """
     component = weights.called
     targets = _targets(hollow, weights, how.dtype, quantised_weights(hollow, how.blocks))
-    kind = (component, how.precision, {"torch.float32": "fp32", "torch.bfloat16": "bf16"}[str(how.dtype)])
+    kind = (component, how.precision, _CALLED[str(how.dtype)])
     file = make_cache_file(how.cache, identify(weights), kind, _layout(targets, how))
     called, notices, stored, kept = component.replace("_", " "), [], None, ""
     try:
@@ -191,9 +191,11 @@ _TYPES = {  # safetensors' words for what checkpoints hold
     "F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16", "I64": "int64", "I32": "int32",
     "I8": "int8", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn",
 }  # fmt: skip
+_CALLED = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}  # in the cache files' names
 _CODES = {
     "torch.float32": "F32",
     "torch.bfloat16": "BF16",
+    "torch.float16": "F16",
     "torch.int8": "I8",
     "torch.float8_e4m3fn": "F8_E4M3",
 }  # safetensors' words

@@ -6,7 +6,11 @@ dequantised when it is multiplied, so results agree between machines as far as t
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import EngineUnavailable
@@ -28,6 +32,27 @@ def check_quanto(precision: str) -> None:
             f"--precision {precision} needs optimum-quanto, which is not installed here",
             f"Install with: python -m pip install -r requirements-a2.txt, or use bf16, {USE_THE_DRAFT}.",
         )
+
+
+@contextlib.contextmanager
+def _plain_names(torch: Any) -> Iterator[None]:
+    """Show the library only such names of cards as it can read, while it is imported: some builds of PyTorch are made
+    for "sm_90a", too, of which it takes the number."""
+    listed = torch.cuda.get_arch_list
+    torch.cuda.get_arch_list = lambda: [name for name in listed() if name.rpartition("_")[2].isdecimal()]
+    try:
+        yield
+    finally:
+        torch.cuda.get_arch_list = listed
+
+
+def _quanto() -> Any:
+    if (there := sys.modules.get("optimum.quanto")) is not None:
+        return there
+    import torch
+
+    with _plain_names(torch):
+        return importlib.import_module("optimum.quanto")
 
 
 def quantised_weights(module: torch.nn.Module, blocks: str) -> set[str]:
@@ -52,7 +77,6 @@ def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> t
     rounded first, so that the bytes make up for it. Works piece by piece: a row's result depends on nothing but the
     row."""
     import torch
-    from optimum.quanto import AbsmaxOptimizer
 
     qtype, (rows, _) = _qtype(precision), weight.shape
     data = torch.empty(weight.shape, dtype=qtype.dtype)
@@ -60,7 +84,7 @@ def quantise(weight: torch.Tensor, precision: EightBit, dtype: torch.dtype) -> t
     pieces = max(1, min(rows // 2, -(-weight.numel() // _PIECE)))  # of two rows at least: the library wants it so
     for piece, bytes_, scales in zip(*(each.tensor_split(pieces) for each in (weight, data, scale)), strict=True):
         piece = piece.float()
-        scales.copy_(AbsmaxOptimizer()(piece, qtype, 0))
+        scales.copy_(_quanto().AbsmaxOptimizer()(piece, qtype, 0))
         scales[scales == 0] = 1  # a row of zeros: 0 / 0 would be no number
         bytes_.copy_(torch.ops.quanto.quantize_symmetric(piece, qtype.dtype, 0, scales.float()))
     return data, scale
@@ -71,14 +95,11 @@ def as_weight(data: torch.Tensor, scale: torch.Tensor, precision: EightBit) -> t
     they are, memory-mapped or not, in its `_data` and `_scale`. It is always the class that works everywhere: the one
     that the library itself would choose compiles a kernel on the person's machine."""
     import torch
-    from optimum.quanto import WeightQBytesTensor
 
     shape, stride = data.size(), data.stride()
-    weight = WeightQBytesTensor(_qtype(precision), 0, shape, stride, data, scale, None)
+    weight = _quanto().WeightQBytesTensor(_qtype(precision), 0, shape, stride, data, scale, None)
     return torch.nn.Parameter(weight, requires_grad=False)
 
 
 def _qtype(precision: EightBit) -> Any:
-    from optimum.quanto import qtypes
-
-    return qtypes[_QTYPES[precision]]
+    return _quanto().qtypes[_QTYPES[precision]]

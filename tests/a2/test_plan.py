@@ -74,9 +74,9 @@ def test_plans_stay_within_the_machine(vram, ram):
 
 def test_a_card_without_bf16_is_planned_in_8_bits_and_with_the_numbers_that_it_computes_with():
     turing, ampere = (make_plan(hardware(7.6, 30, bf16=has), ClipSize(), speed=SPEED) for has in (False, True))
-    assert (turing.settings.precision, turing.settings.number) == ("int8", 4)
+    assert (turing.settings.precision, turing.settings.number, turing.settings.of_text) == ("int8", 2, 4)
     assert ampere.settings.number == 2
-    assert turing.settings.resident < ampere.settings.resident
+    assert turing.stages[0].vram > ampere.stages[0].vram, "a prompt is read in float32 there"
     assert make_plan(hardware(80, 64, bf16=False), ClipSize()).settings.precision == "int8"
     assert make_plan(hardware(80, 64, bf16=None), ClipSize()).settings.precision == "bf16"  # nobody knows
 

@@ -209,7 +209,7 @@ def test_no_groups_no_limits(tmp_path):
     assert list(container_limits(tmp_path, tmp_path / "none")) == []
 
 
-def test_windows_pins_half(monkeypatch):
+def test_windows_pins_a_part(monkeypatch):
     monkeypatch.setattr("engine.memory.host.sys.platform", "win32")
-    assert pinned_limit(16 * GB)[0] == 8 * GB
+    assert pinned_limit(20 * GB)[0] == 8 * GB
     assert "not known" in pinned_limit(None)[1]

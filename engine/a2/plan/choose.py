@@ -144,7 +144,8 @@ def _resident(
     few = budget.device != "cpu" and planned.clip.guided and planned.clip.tokens <= _BATCH_BELOW
     batched = few if overrides.batched_guidance is None else overrides.batched_guidance
     return RunSettings(
-        device=budget.device, precision=precision, number=number_bytes(precision, budget.device, budget.bf16),
+        device=budget.device, precision=precision, number=number_bytes(precision, budget.device),
+        text_number=4 if budget.device != "cpu" and not budget.bf16 else 0,
         offload="none" if budget.device == "cpu" else "blocks", resident=planned.shapes.transformer.layers, host="none",
         batched=batched, chunk=chunk, tiling=None, encode_tiled=False, together=False,
     )  # fmt: skip

@@ -14,7 +14,8 @@ PADDING = 64 * 256  # bytes a block: its tensors begin at multiples of 256 where
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run. `number` is the bytes of a number that the transformer and the text encoder compute with; `host` is
+    """How to run. `number` is the bytes of a number that the transformer computes with, `text_number` of one of the
+    text encoder's; `host` is
     where the `streamed` blocks wait that are not resident: `in_memory` of them in memory, the others in the file;
     `chunk`: tokens at a time, 0: all; `tiling` is the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`:
     all components stay loaded, not each in turn.
@@ -33,6 +34,12 @@ class RunSettings:
     together: bool
     streamed: int = 0
     in_memory: int = 0
+    text_number: int = 0  # 0: as the transformer's
+
+    @property
+    def of_text(self) -> int:
+        """The bytes of a number that the text encoder computes with."""
+        return self.text_number or self.number
 
     @property
     def from_disk(self) -> bool:
@@ -44,11 +51,11 @@ class RunSettings:
         return self.precision in ("int8", "fp8")
 
 
-def number_bytes(precision: Precision, device: str, bf16: bool = True) -> int:
-    """Return the bytes of one number that is computed with. `bf16`: the card has it; without, and on a processor,
-    8-bit weights are computed with in float32."""
+def number_bytes(precision: Precision, device: str) -> int:
+    """Return the bytes of one number that the transformer computes with: on a processor, 8-bit weights are computed
+    with in float32."""
     if precision in ("int8", "fp8"):
-        return 2 if device != "cpu" and bf16 else 4
+        return 2 if device != "cpu" else 4
     return 4 if precision == "fp32" else 2
 
 
@@ -58,8 +65,9 @@ def blocks_bytes(weights: ParameterCount, precision: Precision, number: int) -> 
     return linear + weights.small * number + weights.single * (4 - number)
 
 
-def block_bytes(weights: ParameterCount, settings: RunSettings) -> int:
-    return -(-blocks_bytes(weights, settings.precision, settings.number) // weights.blocks) + PADDING
+def block_bytes(weights: ParameterCount, settings: RunSettings, number: int = 0) -> int:
+    """Compute the bytes of one block, computed with in numbers of so many bytes (0: the transformer's)."""
+    return -(-blocks_bytes(weights, settings.precision, number or settings.number) // weights.blocks) + PADDING
 
 
 def outside_bytes(weights: ParameterCount, number: int) -> int:

@@ -60,7 +60,7 @@ class ComponentSizes:
         """Compute the bytes of a component's weights; the image encoder and the VAE are float32 throughout."""
         settings, shapes = self.settings, self.shapes
         if name == "text_encoder":
-            return weight_bytes(shapes.text.weights, settings.precision, settings.number)
+            return weight_bytes(shapes.text.weights, settings.precision, settings.of_text)
         if name == "transformer":
             own = weight_bytes(shapes.transformer.weights, settings.precision, settings.number)
             return own + footprint.rope_bytes(shapes.transformer) + self.clip.adapters
@@ -113,12 +113,12 @@ class ComponentSizes:
     def _text(self) -> Held:
         """Return what the text encoder takes whose blocks stream from the file where they are quantised, else from
         memory; its table of words stays on the host."""
-        settings, weights = self.settings, self.shapes.text.weights
-        outside = outside_bytes(weights, settings.number) - weights.table * settings.number
-        memory = 0 if settings.quantised else blocks_bytes(weights, settings.precision, settings.number)
-        table = 0 if settings.quantised else weights.table * settings.number
+        settings, weights, number = self.settings, self.shapes.text.weights, self.settings.of_text
+        outside = outside_bytes(weights, number) - weights.table * number
+        memory = 0 if settings.quantised else blocks_bytes(weights, settings.precision, number)
+        table = 0 if settings.quantised else weights.table * number
         ring = RING if settings.device != "cpu" else 0
-        return self._where(outside + SLOTS * block_bytes(weights, settings), memory + table + ring)
+        return self._where(outside + SLOTS * block_bytes(weights, settings, number), memory + table + ring)
 
     # -- what is computed --------------------------------------------------------------------
 
@@ -132,7 +132,8 @@ class ComponentSizes:
         """Compute the bytes where it computes, and those on the host besides."""
         clip, text = self.clip, self.shapes.text
         if phase == "prompt":
-            return footprint.text_bytes(text, self.settings.number) + self._widened(text.dim * text.ff), 0
+            number = self.settings.of_text
+            return footprint.text_bytes(text, number) + self._widened(text.dim * text.ff, number), 0
         if phase == "sampling":
             return self._sampling()
         if phase == "decoding":
@@ -160,10 +161,10 @@ class ComponentSizes:
         pictures = 8 * 3 * clip.width * clip.height * 4  # a few latents' frames on their way
         return footprint.decode_bytes(self.shapes.vae, clip, settings.tiling), parked + pictures
 
-    def _widened(self, largest: int) -> int:
+    def _widened(self, largest: int, number: int = 0) -> int:
         """Compute what dequantising takes: a quantised weight is dequantised when it is used, in two copies of the
         largest."""
-        return 2 * largest * self.settings.number if self.settings.quantised else 0
+        return 2 * largest * (number or self.settings.number) if self.settings.quantised else 0
 
     def _where(self, computing: int, host: int = 0) -> Held:
         """Return bytes where they are computed with, and others that are on the host in any case."""

@@ -43,7 +43,7 @@ def _text(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -
     if settings.offload == "none" or speed.pageable is None:
         return prompts * compute
     # From the mapped file, and through a small buffer: it is used once, and is not worth memory of its own.
-    copying = shapes.text.weights.blocks * block_bytes(shapes.text.weights, settings) / speed.pageable
+    copying = shapes.text.weights.blocks * block_bytes(shapes.text.weights, settings, settings.of_text) / speed.pageable
     return prompts * max(compute, copying)
 
 
