@@ -205,8 +205,8 @@ def test_a_card_without_kernels_is_refused_before_anything_is_loaded(monkeypatch
         choose_compute(A2Options(device="cuda"))
 
 
-@pytest.mark.parametrize(("generation", "dtype"), [((7, 5), torch.float32), ((8, 6), torch.bfloat16)])
-def test_a_card_without_bf16_computes_8_bits_in_float32_and_refuses_bf16(monkeypatch, generation, dtype):
+@pytest.mark.parametrize(("generation", "dtype"), [((7, 5), torch.float16), ((8, 6), torch.bfloat16)])
+def test_a_card_without_bf16_computes_8_bits_in_float16_and_refuses_bf16(monkeypatch, generation, dtype):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86"])
