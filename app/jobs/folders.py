@@ -141,7 +141,7 @@ def is_complete(folder: Path) -> bool:
 def pictures_of(scene: Scene) -> set[str]:
     """Return the names of the files that a scene uses."""
     masks = {element.cutout for element in scene.cast if element.role != "background"} - {"auto", "none"}
-    return {element.image for element in scene.cast} | masks
+    return {name for element in scene.cast for name in (element.image, *element.views)} | masks
 
 
 def copy_pictures(source: Path, target: Path, scene: Scene) -> None:

@@ -111,16 +111,18 @@ def size_of_latents(shape: Sequence[int]) -> ClipSize:
 def size_of(scene: Scene, spec: ModelSpec = A2) -> ClipSize:
     """Return the size of the clip that a scene asks for, made by a model of this family."""
     video, sampling = scene.video, scene.sampling
-    references = min(pictures_of(scene), spec.references)
+    references = references_of(scene, spec)
     return ClipSize(
         video.width, video.height, video.frames, sampling.steps, spec.passes(sampling), references,
         spec.tail(references), spec.skips_text,
     )  # fmt: skip
 
 
-def pictures_of(scene: Scene) -> int:
-    """Count the pictures of a cast."""
-    return len(scene.cast)
+def references_of(scene: Scene, spec: ModelSpec) -> int:
+    """Count the pictures that a model of this family is given: one of each of the cast, and further views as far as
+    there is room."""
+    views = sum(len(element.views) for element in scene.cast)
+    return min(len(scene.cast) + views, spec.references)
 
 
 # ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from engine.a2.geometry import ClipSize, first_frames, lengths_beside, pictures_of
+from engine.a2.geometry import ClipSize, first_frames, lengths_beside, references_of
 from engine.a2.models import A2, SKYREELS_A2, Family, ModelSpec
 from engine.errors import EngineUnavailable, SceneError
 from engine.scene.engine import EngineOptions, Lora
@@ -223,7 +223,7 @@ def check_video(video: Video) -> None:
 
 def check_scene(scene: Scene, spec: ModelSpec = A2) -> None:
     """Raise SceneError where a model of this family cannot make this scene."""
-    video, references = scene.video, min(pictures_of(scene), spec.references)
+    video, references = scene.video, references_of(scene, spec)
     needed = first_frames(references) if spec.in_channels else 1
     check_video(video)
     if video.frames < needed:

@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -162,6 +162,9 @@ def gather(
         _check_paths(element, index, request)
         try:
             member, told = _member(element, request)
+            for view in element.views:
+                other, more = _member(element.model_copy(update={"image": view, "cutout": _of_view(element)}), request)
+                member, told = replace(member, views=(*member.views, other.picture)), (*told, *more)
         except (ImageError, CutoutError) as error:
             field = _field_at_fault(element, index, error)
             raise type(error)(f"{field}: {error.problem}", error.remedy) from None
@@ -170,6 +173,11 @@ def gather(
         if on_member is not None:
             on_member(index + 1)
     return tuple(members), tuple(notices)
+
+
+def _of_view(element: Element) -> str:
+    """Return how a further view is cut out: as the picture is; its mask fits no other."""
+    return element.cutout if element.cutout in ("auto", "none") else "auto"
 
 
 def _member(element: Element, request: RenderRequest) -> tuple[Member, tuple[str, ...]]:
@@ -187,7 +195,7 @@ def _member(element: Element, request: RenderRequest) -> tuple[Member, tuple[str
 def _check_paths(element: Element, index: int, request: RenderRequest) -> None:
     """Raise SceneError where a file that the element names is not there, or, where that is asked, not within the
     root."""
-    named = {"image": element.image}
+    named = {"image": element.image, **{f"views[{i}]": view for i, view in enumerate(element.views)}}
     if element.role != "background" and element.cutout not in ("auto", "none"):
         named["cutout"] = element.cutout
     for key, name in named.items():
@@ -262,7 +270,13 @@ def _without_places(scene: Scene) -> Scene:
         return PureWindowsPath(name).name or name if _is_absolute(name) else name
 
     cast = tuple(
-        element.model_copy(update={"image": bare(element.image), "cutout": bare(element.cutout)})
+        element.model_copy(
+            update={
+                "image": bare(element.image),
+                "cutout": bare(element.cutout),
+                "views": tuple(map(bare, element.views)),
+            }
+        )  # fmt: skip
         for element in scene.cast
     )
     return scene.model_copy(update={"cast": cast})

@@ -12,20 +12,20 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
 from engine.errors import SceneError, VideoError
 from engine.media.images import ALPHA_FLOOR, lowest, within
 from engine.scene.cast import Member
-from engine.scene.scene import MAX_CAST, Scene
+from engine.scene.scene import MAX_CAST, MAX_VIEWS, Scene
 from engine.scene.scene_file import scene_from_json, scene_to_json
 
 BOX = uuid.UUID("5f1d7a52-7e0c-4f0e-9d0a-74726f757065").bytes
 _LONGEST = 1024  # pixels of the longer side: a frame shows nobody larger
 _QUALITY = 90
-_SCENE, _PICTURE = "scene.json", re.compile(r"\d\d\.webp")
+_SCENE, _PICTURE = "scene.json", re.compile(r"\d\d[a-c]?\.webp")
 _MOST_BYTES = 64 * 10**6  # of the box in a clip
 _MOST_BOXES = 1000
 _AROUND, _END = 30 + 46, 22  # bytes of a ZIP beside names and contents: an entry's headers, and the list's end
@@ -38,7 +38,10 @@ def pack(scene: Scene, members: Sequence[Member]) -> bytes:
         for index, member in enumerate(members):
             name, picture = f"{index:02d}.webp", within(member.picture, _LONGEST)
             archive.writestr(zipfile.ZipInfo(name), _webp(picture))  # without a date: same scene, same bytes
-            changes = {"image": name}
+            views = {f"{index:02d}{letter}.webp": view for letter, view in zip("abc", member.views, strict=False)}
+            for view_name, view in views.items():
+                archive.writestr(zipfile.ZipInfo(view_name), _webp(within(view, _LONGEST)))
+            changes: dict[str, Any] = {"image": name, "views": tuple(views)}
             if member.element.role != "background":
                 changes["cutout"] = "auto" if _is_cut_out(picture) else "none"
             cast.append(member.element.model_copy(update=changes))
@@ -69,8 +72,8 @@ def unpack(clip: Path, folder: Path) -> Path | None:
             return None
         files = _files(content)
         scene = scene_from_json(files[_SCENE].decode("utf-8"))
-        if {element.image for element in scene.cast} - set(files):
-            raise ValueError("a picture is missing")
+        if {name for element in scene.cast for name in (element.image, *element.views)} != set(files) - {_SCENE}:
+            raise ValueError("a picture is missing, or nobody's")
         if any(element.cutout not in ("auto", "none") for element in scene.cast):
             raise ValueError("a mask from elsewhere")
     except (OSError, ValueError, KeyError, SceneError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
@@ -101,7 +104,7 @@ def _boxes(file: IO[bytes]) -> Iterator[bytes]:
 def _files(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(BytesIO(content)) as archive:
         entries = archive.infolist()
-        if len(entries) > MAX_CAST + 1:
+        if len(entries) > MAX_CAST * (1 + MAX_VIEWS) + 1:
             raise ValueError("too many files")
         claimed = sum(entry.file_size + 2 * len(entry.filename.encode()) + _AROUND for entry in entries)
         if claimed + _END > len(content):  # entries overlap (a ZIP bomb)

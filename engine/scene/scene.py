@@ -23,6 +23,7 @@ MOTIONS: tuple[str, ...] = get_args(Motion)
 
 DRAFT = "draft"  # the engine that is used where nobody chose
 MAX_CAST = 16
+MAX_VIEWS = 3  # of one of the cast, beside its picture
 MAX_PROMPT = 4000  # characters; the text encoder reads 512 tokens
 MIN_SIDE, MAX_SIDE = 64, 1920  # pixels
 MAX_SEED = 2**63 - 1
@@ -53,11 +54,13 @@ class Placement(Frozen):
 
 
 class Element(Frozen):
-    """One of the cast. `image` is a path relative to the scene file; `cutout` is `auto`, `none` or a mask's path;
+    """One of the cast. `image` is a path relative to the scene file, and so are `views`: further pictures of the same
+    one, from other sides, for models that have room for them. `cutout` is `auto`, `none` or a mask's path;
     `motion` is what the draft lets it do (read from the prompt where it is not given)."""
 
     role: Role
     image: FilePath
+    views: Annotated[tuple[FilePath, ...], Field(strict=False, max_length=MAX_VIEWS)] = ()
     name: Text = Field(default="", max_length=60)
     cutout: FilePath = "auto"
     description: Text = Field(default="", max_length=400)

@@ -27,7 +27,7 @@ from engine.a2.plan.shapes import default_shapes, read_shapes
 from engine.a2.recipe import shoot
 from engine.a2.references import gather_references
 from engine.a2.sampling import Guidance, begin, sample
-from engine.errors import EngineUnavailable
+from engine.errors import EngineUnavailable, SceneError
 from engine.media.video import probe
 from engine.scene.cast import Member
 from engine.scene.scene import Sampling
@@ -330,3 +330,33 @@ def test_four_pictures_have_a_canvas_each_and_further_views_take_what_is_free():
     assert [canvas.names for canvas in gather_references(two, viewed, V3)] == [("Mia",), ("Mia",), ("Leo",), ("Leo",)]
     assert len(gather_references(two, viewed, A2)) == 3
     assert gather_references(two, viewed, V3)[1].spatial.getpixel((32, 32)) == (1, 2, 3)
+
+
+def test_a_scenes_further_views_reach_the_model_and_come_back_with_the_clip(tmp_path):
+    import json
+
+    from engine.door.render import RenderRequest, render
+    from engine.media.embed import unpack
+    from engine.scene.scene_file import load_scene
+
+    for name, colour in (("front", (200, 0, 0)), ("side", (0, 200, 0)), ("back", (0, 0, 200))):
+        Image.new("RGB", (40, 60), colour).save(tmp_path / f"{name}.png")
+    scene = {
+        "version": 1, "engine": "a2", "prompt": "Mia turns.",
+        "cast": [{"role": "character", "name": "Mia", "image": "front.png", "views": ["side.png", "back.png"],
+                  "cutout": "none"}],
+        "video": {"width": 64, "height": 64, "frames": 5, "trim_head": 0}, "sampling": {"steps": 1},
+    }  # fmt: skip
+    (tmp_path / "scene.json").write_text(json.dumps(scene))
+    loaded = load_scene(tmp_path / "scene.json")
+    assert (size_of(loaded, V3).references, size_of(loaded, A2).references) == (3, 3)
+    request = RenderRequest(loaded, tmp_path, tmp_path / "out.mp4", options=OPTIONS)
+    render(request)
+    (tmp_path / "again").mkdir()
+    back = load_scene(unpack(tmp_path / "out.mp4", tmp_path / "again"))
+    assert back.cast[0].views == ("00a.webp", "00b.webp")
+    with Image.open(tmp_path / "again" / "00b.webp") as picture:
+        assert max(range(3), key=picture.convert("RGB").getpixel((20, 30)).__getitem__) == 2
+    (tmp_path / "side.png").unlink()
+    with pytest.raises(SceneError, match=r"cast\[0\]\.views\[0\]: there is no file 'side\.png'"):
+        render(request)
