@@ -19,7 +19,7 @@ from engine.disk.room import free_bytes
 from engine.models import look, look_at_libraries
 from engine.models.store import ModelStore
 from engine.models.work import RUNNING
-from engine.words import gigabytes
+from engine.words import gigabytes, sentence
 
 OTHER = "another"  # the choice of a checkpoint that is none of the releases
 SECONDS = 1.0  # between two updates, while something is running
@@ -43,7 +43,7 @@ class Room:
         self.timer = gr.Timer(SECONDS, active=False)
 
     def _checkpoint(self) -> None:
-        offered = [*((each.title, each.model) for each in RELEASES), ("Another", OTHER)]
+        offered = [*((f"{sentence(each.gives)}: {each.title}", each.model) for each in RELEASES), ("Another", OTHER)]
         self.which = gr.Radio(offered, label="Which model", elem_id="tr-which")
         self.about = gr.HTML("", elem_id="tr-about-model")
         self.checkpoint = gr.HTML("", elem_id="tr-checkpoint")

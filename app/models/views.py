@@ -75,7 +75,7 @@ def about_html(advice: Advice | None) -> Markup:
         return NOTHING
     release = advice.release
     asks = f"At least {gigabytes(advice.download)} to download. {advice.runs}".strip()
-    return fill(_ABOUT, each("<p>{}</p>", [release.gives, asks, release.licence]))
+    return fill(_ABOUT, each("<p>{}</p>", [release.about, asks, release.licence]))
 
 
 def _room(free: int | None) -> str:

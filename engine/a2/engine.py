@@ -36,7 +36,7 @@ _BESIDES = 60.0  # seconds for the text encoder, the VAE and the film
 
 class A2(Engine):
     name, title = "a2", "Video model"
-    about = "The video model (SkyReels, RefAlign, Phantom) takes minutes on a graphics card"
+    about = "the video model (SkyReels, RefAlign, Phantom) takes minutes on a graphics card"
     note = "Made by the video model."
     stages = STAGES
     options = A2Options

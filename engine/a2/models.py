@@ -122,14 +122,15 @@ _1_3B = {**_14B, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 @dataclass(frozen=True)
 class ReleasedModel:
     """A model that can be downloaded. `model` is what it is called in the options: a repository on the hub, or one file
-    in a repository that holds others. `gives` says in a few words why one would choose it, `licence` under what and
-    what that asks for; `transformer` is its configuration, known before it is here; `shared` names the repository that
+    in a repository that holds others. `gives` says in two or three words why one would choose it, `about` in a
+    sentence, `licence` under what and what that asks for; `transformer` is its configuration, known before it is here; `shared` names the repository that
     what is not in its own comes from. `frames` and `fps` where they are not the family's."""
 
     model: str
     family: Family
     title: str
     gives: str
+    about: str
     licence: str
     transformer: Mapping[str, Any]
     shared: str = ""
@@ -151,32 +152,32 @@ _REFALIGN_LICENCE = (
 _PHANTOM_LICENCE = "The hub says Apache-2.0; there is no licence file: ask its authors before you sell."
 
 SKYREELS_A2 = ReleasedModel(
-    "Skywork/SkyReels-A2", "a2", "SkyReels-A2", "The paper's: what its numbers and its benchmark speak of.",
+    "Skywork/SkyReels-A2", "a2", "SkyReels-A2", "the paper's", "The paper's: what its numbers and its benchmark speak of.",
     _SKYWORK, {**_14B, "image_dim": 1280, "added_kv_proj_dim": 5120, "in_channels": 36},
 )  # fmt: skip
 
 RELEASES: tuple[ReleasedModel, ...] = (
     ReleasedModel(
-        "Skywork/SkyReels-V3-R2V-14B", "v3-r2v", "SkyReels-V3 R2V 14B",
+        "Skywork/SkyReels-V3-R2V-14B", "v3-r2v", "SkyReels-V3 R2V 14B", "fast and new",
         "Fast and new: 8 passes for a clip where SkyReels-A2 takes 100. Up to four pictures, 24 frames a second.",
         _SKYWORK, _14B,
     ),
     ReleasedModel(
-        "gudaochangsheng/RefAlign-1.3B", "refalign", "RefAlign 1.3B",
+        "gudaochangsheng/RefAlign-1.3B", "refalign", "RefAlign 1.3B", "fits 8 GB",
         "Small: a transformer of 2.8 GB, fits a card of 8 GB whole. In its authors' own tests ahead of SkyReels-A2.",
         _REFALIGN_LICENCE, _1_3B, DIFFUSERS_WAN,
     ),
     ReleasedModel(
-        "gudaochangsheng/RefAlign-14B", "refalign", "RefAlign 14B",
+        "gudaochangsheng/RefAlign-14B", "refalign", "RefAlign 14B", "best likeness",
         "The best likeness in its authors' own tests, and the slowest: 150 passes for a clip.",
         _REFALIGN_LICENCE, _14B, DIFFUSERS_WAN,
     ),
     ReleasedModel(
-        "Kijai/WanVideo_comfy/Phantom-Wan-1_3B_fp16.safetensors", "phantom", "Phantom-Wan 1.3B",
+        "Kijai/WanVideo_comfy/Phantom-Wan-1_3B_fp16.safetensors", "phantom", "Phantom-Wan 1.3B", "fits 8 GB, follows the prompt",
         "Small, and close to the prompt: fits a card of 8 GB whole.", _PHANTOM_LICENCE, _1_3B, DIFFUSERS_WAN,
     ),
     ReleasedModel(
-        "Kijai/WanVideo_comfy/Phantom-Wan-14B_fp16.safetensors", "phantom", "Phantom-Wan 14B",
+        "Kijai/WanVideo_comfy/Phantom-Wan-14B_fp16.safetensors", "phantom", "Phantom-Wan 14B", "lively, follows the prompt",
         "Close to the prompt and lively, slow: 150 passes for a clip. 24 frames a second.",
         _PHANTOM_LICENCE, _14B, DIFFUSERS_WAN, frames=121, fps=24,
     ),

@@ -269,16 +269,11 @@ def _without_places(scene: Scene) -> Scene:
     def bare(name: str) -> str:
         return PureWindowsPath(name).name or name if _is_absolute(name) else name
 
-    cast = tuple(
-        element.model_copy(
-            update={
-                "image": bare(element.image),
-                "cutout": bare(element.cutout),
-                "views": tuple(map(bare, element.views)),
-            }
-        )  # fmt: skip
-        for element in scene.cast
-    )
+    def without(element: Element) -> Element:
+        named = {"image": bare(element.image), "cutout": bare(element.cutout)}
+        return element.model_copy(update={**named, "views": tuple(map(bare, element.views))})
+
+    cast = tuple(map(without, scene.cast))
     return scene.model_copy(update={"cast": cast})
 
 

@@ -91,12 +91,12 @@ class Sampling(Frozen):
 
     steps: Annotated[
         int, Field(ge=1, le=200),
-        Setting("Steps", "More takes longer; the authors use 50.", "slider", redraws="plan"),
+        Setting("Steps", "More takes longer. At first it is what the model was made for.", "slider", redraws="plan"),
     ] = 50  # fmt: skip
     guidance: Annotated[
         float, Field(ge=0, le=30),
         Setting(
-            "Guidance", "How strictly the prompt is followed. At 1 a step takes half the time.", "slider", step=0.5,
+            "Guidance", "How strictly the prompt is followed. At 1 a step is one pass through the model instead of two or three.", "slider", step=0.5,
             redraws="plan",
         ),
     ] = 5.0  # fmt: skip
