@@ -123,8 +123,9 @@ _1_3B = {**_14B, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 class ReleasedModel:
     """A model that can be downloaded. `model` is what it is called in the options: a repository on the hub, or one file
     in a repository that holds others. `gives` says in two or three words why one would choose it, `about` in a
-    sentence, `licence` under what and what that asks for; `transformer` is its configuration, known before it is here; `shared` names the repository that
-    what is not in its own comes from. `frames` and `fps` where they are not the family's."""
+    sentence, `licence` under what and what that asks for; `transformer` is its configuration, known before it is here;
+    `shared` names the repository that what is not in its own comes from. `frames` and `fps` where they are not the
+    family's."""
 
     model: str
     family: Family
@@ -152,7 +153,8 @@ _REFALIGN_LICENCE = (
 _PHANTOM_LICENCE = "The hub says Apache-2.0; there is no licence file: ask its authors before you sell."
 
 SKYREELS_A2 = ReleasedModel(
-    "Skywork/SkyReels-A2", "a2", "SkyReels-A2", "the paper's", "The paper's: what its numbers and its benchmark speak of.",
+    "Skywork/SkyReels-A2", "a2", "SkyReels-A2", "the paper's",
+    "The paper's: what its numbers and its benchmark speak of.",
     _SKYWORK, {**_14B, "image_dim": 1280, "added_kv_proj_dim": 5120, "in_channels": 36},
 )  # fmt: skip
 
@@ -173,12 +175,14 @@ RELEASES: tuple[ReleasedModel, ...] = (
         _REFALIGN_LICENCE, _14B, DIFFUSERS_WAN,
     ),
     ReleasedModel(
-        "Kijai/WanVideo_comfy/Phantom-Wan-1_3B_fp16.safetensors", "phantom", "Phantom-Wan 1.3B", "fits 8 GB, follows the prompt",
-        "Small, and close to the prompt: fits a card of 8 GB whole.", _PHANTOM_LICENCE, _1_3B, DIFFUSERS_WAN,
+        "Kijai/WanVideo_comfy/Phantom-Wan-1_3B_fp16.safetensors", "phantom", "Phantom-Wan 1.3B",
+        "fits 8 GB, follows the prompt", "Small, and close to the prompt: fits a card of 8 GB whole.",
+        _PHANTOM_LICENCE, _1_3B, DIFFUSERS_WAN,
     ),
     ReleasedModel(
-        "Kijai/WanVideo_comfy/Phantom-Wan-14B_fp16.safetensors", "phantom", "Phantom-Wan 14B", "lively, follows the prompt",
-        "Close to the prompt and lively, slow: 150 passes for a clip. 24 frames a second.",
+        "Kijai/WanVideo_comfy/Phantom-Wan-14B_fp16.safetensors", "phantom", "Phantom-Wan 14B",
+        "lively, follows the prompt",
+        "Close to the prompt and lively, and slow: 150 passes for a clip. 24 frames a second.",
         _PHANTOM_LICENCE, _14B, DIFFUSERS_WAN, frames=121, fps=24,
     ),
     SKYREELS_A2,

@@ -294,7 +294,11 @@ def _file_for(title: str, folder: Path) -> Path:
 def _toml(fields: Mapping[str, Any]) -> str:
     """Format nested mappings as TOML: strings, numbers, truth values, and lists of mappings at the top level."""
     plain = [f"{key} = {_value(value)}" for key, value in fields.items() if not isinstance(value, dict | list | tuple)]
-    tables = [f"\n[{key}]\n" + _toml(value).rstrip() for key, value in fields.items() if isinstance(value, dict)]
+    tables = [
+        f"\n[{key}]\n" + "\n".join(f"{inner} = {_value(it)}" for inner, it in value.items())
+        for key, value in fields.items()
+        if isinstance(value, dict)
+    ]
     lists = [
         f"\n[[{key}]]\n" + "\n".join(f"{inner} = {_value(it)}" for inner, it in item.items())
         for key, value in fields.items()

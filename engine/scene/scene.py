@@ -96,8 +96,9 @@ class Sampling(Frozen):
     guidance: Annotated[
         float, Field(ge=0, le=30),
         Setting(
-            "Guidance", "How strictly the prompt is followed. At 1 a step is one pass through the model instead of two or three.", "slider", step=0.5,
-            redraws="plan",
+            "Guidance",
+            "How strictly the prompt is followed. At 1 a step is one pass through the model, not two or three.",
+            "slider", step=0.5, redraws="plan",
         ),
     ] = 5.0  # fmt: skip
     image_guidance: Annotated[  # None: the model's own
