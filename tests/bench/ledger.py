@@ -1,7 +1,7 @@
 """The plan against what is really held, stage by stage: the released model on cards that nobody has here.
 
     python tests/bench/ledger.py                                   every card, memory, length and size (an hour)
-    python tests/bench/ledger.py --cards 6,24 --ram 16,32 --frames 81 --sizes 832x480
+    python tests/bench/ledger.py --cards 6,24 --ram 16,32 --frames 81 --sizes 832x480 --model "SkyReels-V3 R2V 14B"
 
 Prints one JSON line: for each machine and clip how it is run (`way`), and for each stage the gigabytes of the card and
 of the memory that the plan said and that were alive (`card`, `ram`: plan, then seen), two clips one after the other.
@@ -26,13 +26,15 @@ import pytest
 import torch
 
 from engine.a2.geometry import ClipSize
+from engine.a2.models import RELEASES, SKYREELS_A2, ReleasedModel
 from engine.a2.options import A2Options
 from engine.a2.plan.plan import Plan, make_plan
+from engine.a2.plan.shapes import shapes_of
 from engine.a2.plan.sizes import CARD_PROCESS, PROCESS
 from engine.memory.card import CONTEXT
 from engine.memory.hardware import Fact, Hardware
 from engine.words import GIB
-from tests.fake_card import clips, lend_a_guard, shortened
+from tests.fake_card import clip_of, clips, lend_a_guard, shortened
 
 FREE_CARD, FREE_RAM = 0.95, 0.8
 
@@ -46,10 +48,10 @@ def machine(card: int, ram: int) -> Hardware:
     return Hardware(**{name: Fact(value, "as the bench says") for name, value in values.items()})
 
 
-def compare(card: int, ram: int, clip: ClipSize) -> dict[str, Any]:
+def compare(card: int, ram: int, clip: ClipSize, model: ReleasedModel) -> dict[str, Any]:
     """One line of the table."""
     plan, line = (
-        make_plan(machine(card, ram), clip),
+        make_plan(machine(card, ram), clip, shapes_of(model)),
         {"gb": [card, ram], "clip": f"{clip.width}x{clip.height}x{clip.frames}"},
     )
     if not plan.fits:
@@ -58,7 +60,7 @@ def compare(card: int, ram: int, clip: ClipSize) -> dict[str, Any]:
     try:
         shortened(patch)
         options = plan.applied(A2Options(device="cuda:0"))
-        seen = clips(patch, options, clip, None, round(FREE_CARD * card * GIB) - CONTEXT)
+        seen = clips(patch, options, clip, None, round(FREE_CARD * card * GIB) - CONTEXT, model)
     finally:
         patch.undo()
     stages: dict[str, dict[str, list[float]]] = {}
@@ -96,18 +98,21 @@ def main() -> None:
     parser.add_argument("--ram", default="16,24,32,64")
     parser.add_argument("--frames", default="33,81,121")
     parser.add_argument("--sizes", default="832x480,1280x720")
+    parser.add_argument("--model", default=SKYREELS_A2.title, choices=[each.title for each in RELEASES])
     asked = parser.parse_args()
     if why := lend_a_guard():
         sys.exit(f"ledger.py: {why}")
     sizes = [tuple(map(int, size.split("x"))) for size in asked.sizes.split(",")]
     numbers = ([int(each) for each in text.split(",")] for text in (asked.cards, asked.ram, asked.frames))
+    model = next(each for each in RELEASES if each.title == asked.model)
     table = []
     for card, ram, frames, (width, height) in itertools.product(*numbers, sizes):
-        table.append(compare(card, ram, ClipSize(width, height, frames, 1)))
+        table.append(compare(card, ram, clip_of(model, width, height, frames, 1), model))
         print(table[-1], file=sys.stderr, flush=True)
     totals = {key: sum(line.get(key, 0) for line in table) for key in ("above_plan", "above_machine")}
-    print(json.dumps({"bench": "ledger", **totals, "fit": sum(line["fits"] for line in table), "of": len(table),
-                      "table": table, "torch": torch.__version__}))  # fmt: skip
+    fit = sum(line["fits"] for line in table)
+    print(json.dumps({"bench": "ledger", "model": model.title, **totals, "fit": fit, "of": len(table), "table": table,
+                      "torch": torch.__version__}))  # fmt: skip
 
 
 if __name__ == "__main__":
