@@ -26,9 +26,7 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def chunked(
-    transformer: Any, tokens: int, contexts: Contexts | None = None, wrap: Wrap = _as_it_is
-) -> Iterator[None]:
+def chunked(transformer: Any, tokens: int, contexts: Contexts | None = None, wrap: Wrap = _as_it_is) -> Iterator[None]:
     """Let `transformer` (diffusers' WanTransformer3DModel) work on at most `tokens` tokens at a time until exit; 0
     leaves it as it is. An attention whose processor is not the library's own keeps it, and self-attention then computes
     in one piece. `contexts` keeps keys and values; `wrap` is what the functions of a piece go through (compiling)."""
@@ -94,7 +92,8 @@ class _Block:
         """Compute cross-attention and the feed-forward, in place."""
         from engine.memory.multiply import widened
 
-        block, told = self.block, context
+        block = self.block
+        told: torch.Tensor | Told = context
         if isinstance(block.attn2.processor, CrossAttention):
             told = self._contexts.of(self._index, block.attn2, context)
         layers = block.attn2.to_q, block.attn2.to_out[0], *_linear_layers(block.ffn)

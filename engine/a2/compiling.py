@@ -6,6 +6,7 @@ own, and 40 graphs are more than PyTorch keeps. What stands around it (copies, s
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -69,6 +70,11 @@ class Compiler:
         return (f"The model could not be compiled ({why}): it computed as it is.",) if why else ()
 
 
+def might_compile() -> bool:
+    """Return whether what a card's compiling needs seems to be there. Imports nothing."""
+    return importlib.util.find_spec("triton") is not None and _has_c_compiler()
+
+
 def check_compiler(device: torch.device) -> None:
     """Raise EngineUnavailable where PyTorch finds nothing to compile with. Compiles nothing."""
     if device.type != "cuda":
@@ -90,7 +96,12 @@ def check_compiler(device: torch.device) -> None:
             "--compiled needs triton, which is not installed here or does not know this card",
             f"Get it ({how}), or {_LEAVE}",
         )
-    if os.name != "nt" and not os.environ.get("CC") and not any(map(shutil.which, _COMPILERS)):
+    if not _has_c_compiler():
         raise EngineUnavailable(
             "--compiled needs a C compiler for triton, and there is none here", f"Install gcc or clang, or {_LEAVE}"
         )
+
+
+def _has_c_compiler() -> bool:
+    """Return whether triton finds a C compiler; on Windows it brings one."""
+    return os.name == "nt" or bool(os.environ.get("CC")) or any(map(shutil.which, _COMPILERS))

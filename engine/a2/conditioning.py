@@ -13,7 +13,7 @@ from engine.a2.checkpoint import Checkpoint
 from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
 from engine.a2.phases import PlannedPhase
 from engine.a2.plan.course import Component
-from engine.a2.plan.footprint import KEPT
+from engine.a2.plan.footprint import KEPT, KEPT_REFERENCES
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
 from engine.errors import Stopped
@@ -92,19 +92,23 @@ def condition(
         image_embeds = checkpoint.pictures[cast]
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
-        with turn("references", "vae"):
-            spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
+        cast = _digest_spatial(canvases, scene.video, tiled, checkpoint.vae_dtype)
+        if cast not in checkpoint.encoded:
+            with turn("references", "vae"):
+                posterior = encode_spatial(checkpoint, pictures, scene.video, tiled)
+                remember(checkpoint.encoded, cast, posterior, KEPT_REFERENCES)
+        spatial = sample_spatial(checkpoint.encoded[cast], len(canvases), generator)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
     prompt, negative = [*texts, None][:2]
     assert prompt is not None
     return Conditioning(noise, spatial, image_embeds, prompt, negative, colours, generator.get_state())
 
 
-def remember(kept: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> None:
+def remember(kept: dict[str, Any], key: str, value: Any, most: int = KEPT) -> None:
     """Keep what was encoded, newest last; the oldest goes."""
     kept.pop(key, None)
     kept[key] = value
-    while len(kept) > KEPT:
+    while len(kept) > most:
         del kept[next(iter(kept))]
 
 
@@ -112,6 +116,13 @@ def _digest(canvases: Sequence[Canvas]) -> str:
     digest = hashlib.sha256()
     for canvas in canvases:
         digest.update(canvas.semantic.tobytes())
+    return digest.hexdigest()
+
+
+def _digest_spatial(canvases: Sequence[Canvas], video: Video, *how: object) -> str:
+    digest = hashlib.sha256(f"{video.width} {video.height} {video.frames} {how}".encode())
+    for canvas in canvases:
+        digest.update(canvas.spatial.tobytes())
     return digest.hexdigest()
 
 
@@ -172,13 +183,13 @@ def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> 
 
 
 def encode_spatial(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator,
-    tiled: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """Encode the pictures to the condition, (1, 20, T, h, w): as the first frames of a video that is zero after them.
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, tiled: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Encode the pictures as the first frames of a video that is zero after them, to the VAE's posterior: mean and
+    deviation, (1, 16, T, h, w) each, and the statistics that normalise it; float32 on the CPU.
 
     They are put one after another in pixel space, before the VAE: the first fills the frame that has a latent of its
-    own, every later one the four frames of the next latent. The posterior is sampled, not its mode taken.
+    own, every later one the four frames of the next latent.
     """
     import torch
 
@@ -192,10 +203,18 @@ def encode_spatial(
         posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
     finally:
         vae.use_tiling = was_tiling
-    latents = posterior.sample(generator=generator).float().cpu()
-    mean, std = latent_statistics(vae)
+    return posterior.mean.float().cpu(), posterior.std.float().cpu(), *latent_statistics(vae)
+
+
+def sample_spatial(posterior: tuple[torch.Tensor, ...], count: int, generator: torch.Generator) -> torch.Tensor:
+    """Sample what `encode_spatial` returned for `count` pictures to the condition, (1, 20, T, h, w); not its mode is
+    taken. The pictures need not be encoded again for another seed."""
+    import torch
+
+    centre, deviation, mean, std = posterior
+    latents = centre + deviation * torch.randn(centre.shape, generator=generator, dtype=torch.float32)
     mask = torch.zeros(1, MASK_CHANNELS, *latents.shape[2:])
-    mask[:, :, : len(pictures)] = 1
+    mask[:, :, :count] = 1
     return torch.cat([mask, (latents - mean) / std], dim=1)
 
 

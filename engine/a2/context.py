@@ -65,8 +65,8 @@ class Contexts:
 
 
 def told_by(attention: Any, context: torch.Tensor) -> Told:
-    """Compute a cross-attention's keys and values as diffusers' own code does: in `context` the pictures come first, and
-    then 512 tokens of text."""
+    """Compute a cross-attention's keys and values as diffusers' own code does: in `context` the pictures come first,
+    and then 512 tokens of text."""
     heads, length = (attention.heads, -1), context.shape[1] - TEXT_TOKENS
     pictures = attention.add_k_proj is not None
     text = context[:, length:] if pictures else context
@@ -104,7 +104,7 @@ class CrossAttention:
             )  # fmt: skip
             return seen.flatten(2, 3).type_as(query)  # type: ignore[no-any-return]  # a library without types
 
-        if told.picture_key is not None:
+        if told.picture_key is not None and told.picture_value is not None:
             pictures = attend(told.picture_key, told.picture_value)
             seen = attend(told.key, told.value) + pictures
         else:

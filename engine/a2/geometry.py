@@ -58,7 +58,8 @@ def frames_for(seconds: float, fps: int, trim_head: int) -> int:
 @dataclass(frozen=True)
 class ClipSize:
     """What is to be made. `references` is how many pictures the model sees, up to 3; `step_cache`: with what it keeps;
-    `adapters`: the bytes of LoRAs that change the model."""
+    `adapters`: the bytes of LoRAs that change the model; `w8a8`: multiplied in 8 bits; `vae`: bytes of a number of the
+    VAE's."""
 
     width: int = 832
     height: int = 480
@@ -68,6 +69,8 @@ class ClipSize:
     references: int = MAX_REFERENCES
     step_cache: bool = False
     adapters: int = 0
+    w8a8: bool = False
+    vae: int = 4
 
     @property
     def latent(self) -> tuple[int, int, int]:

@@ -12,9 +12,10 @@ from engine.a2 import recipe
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
 from engine.a2.geometry import size_of
-from engine.a2.options import A2Options
+from engine.a2.options import A2Options, as_run
 from engine.a2.phases import PHASES, PhaseName
 from engine.a2.plan.fallbacks import RUNGS, Way, next_way
+from engine.a2.plan.fast import abilities_here, as_fast
 from engine.errors import EngineUnavailable
 from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import Shortage, give_back
@@ -33,6 +34,8 @@ def shoot(
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
+    if options.fast:
+        options = as_fast(options, size_of(as_run(scene, options)), abilities_here(choose_compute(options)))
     descent, attempt = _Descent(Way(options, size_of(scene), _on_card(options)), callbacks), recipe.Attempt(options)
     while True:
         now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark

@@ -176,7 +176,9 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run) -> Forward:
         texts["uncond"] = conditioning.negative_embeds.to(device, dtype)
 
     def forward(name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
-        text = texts[name] if name in texts else torch.cat([texts["cond"], texts["uncond"]])
+        if name not in texts:  # once: keys and values of the context are kept for these very tensors
+            texts[name] = torch.cat([texts["cond"], texts["uncond"]])
+        text = texts[name]
         batch = len(text)
         x = torch.cat([latents.to(dtype), condition], dim=1)  # (1, 36, T, h, w)
         flow: torch.Tensor = transformer(

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers.models import attention_dispatch
 
 from engine.a2 import attention
-from engine.a2.attention import check_attention, set_attention
+from engine.a2.attention import attend, check_attention, set_attention, usable
 from engine.a2.compute import Compute
 from engine.a2.recipe import Callbacks, shoot
 from engine.errors import EngineUnavailable
@@ -73,24 +73,27 @@ def test_a_version_that_diffusers_cannot_use_is_refused(card, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "compute", "precision", "capability", "says"),
+    ("name", "compute", "capability", "says"),
     [
-        ("flash", replace(CUDA, dtype=torch.float32), "fp32", (8, 0), "fp32"),
-        ("sage", CUDA, "fp8", (8, 9), "black"),
-        ("sage", CUDA, None, (9, 0), "Hopper"),
+        ("flash", replace(CUDA, dtype=torch.float32), (8, 0), "fp32"),
+        ("cudnn", replace(CUDA, dtype=torch.float32), (8, 0), "fp32"),
+        ("sage", CUDA, (9, 0), "Hopper"),
     ],
 )
-def test_what_is_known_to_give_noise_is_refused(card, name, compute, precision, capability, says):
+def test_what_is_known_to_give_noise_is_refused(card, name, compute, capability, says):
     card("flash_attn", "sageattention", capability=capability)
     with pytest.raises(EngineUnavailable, match=says):
-        check_attention(name, compute, precision)
+        check_attention(name, compute)
 
 
 def test_what_is_installed_and_fits_is_taken(card, monkeypatch):
     card("sageattention")
     monkeypatch.setattr(attention_dispatch, "_CAN_USE_SAGE_ATTN", True)
-    check_attention("sage", CUDA, "bf16")
+    check_attention("sage", CUDA)
     check_attention("native", CPU)
+    check_attention(None, CPU)
+    assert usable(CUDA) == ("native", "cudnn", "sage")
+    assert usable(CPU) == ("native",)
 
 
 def test_native_is_set_whatever_the_environment_says(checkpoint, monkeypatch):

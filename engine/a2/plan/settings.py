@@ -17,7 +17,7 @@ class RunSettings:
     """How to run. `number` is the bytes of a number that the transformer and the text encoder compute with; `host` is
     where the `streamed` blocks wait that are not resident: `in_memory` of them in memory, the others in the file;
     `chunk`: tokens at a time, 0: all; `tiling` is the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`:
-    all components stay loaded, not each in turn.
+    all components stay loaded, not each in turn; `keep_context`: the context's keys and values stay over a run.
     """
 
     device: str
@@ -33,6 +33,7 @@ class RunSettings:
     together: bool
     streamed: int = 0
     in_memory: int = 0
+    keep_context: bool = False
 
     @property
     def from_disk(self) -> bool:

@@ -53,14 +53,16 @@ class ComponentSizes:
     # -- what components hold --------------------------------------------------------------
 
     def whole(self, name: Component) -> int:
-        """Compute the bytes of a component's weights; the image encoder and the VAE are float32 throughout."""
+        """Compute the bytes of a component's weights; the image encoder is float32 throughout."""
         settings, shapes = self.settings, self.shapes
         if name == "text_encoder":
             return weight_bytes(shapes.text.weights, settings.precision, settings.number)
         if name == "transformer":
             own = weight_bytes(shapes.transformer.weights, settings.precision, settings.number)
             return own + footprint.rope_bytes(shapes.transformer) + self.clip.adapters
-        return weight_bytes((shapes.vae if name == "vae" else shapes.image).weights, "fp32", 4)
+        if name == "vae":
+            return weight_bytes(shapes.vae.weights, "fp32", self.clip.vae)
+        return weight_bytes(shapes.image.weights, "fp32", 4)
 
     def present(self, name: Component) -> Held:
         if name not in self._known:
@@ -135,24 +137,25 @@ class ComponentSizes:
         if name == "image_encoder":
             return footprint.image_bytes(self.shapes.image, clip.references), 0
         pictures = 3 * clip.frames * clip.width * clip.height * 4
-        return footprint.encode_bytes(self.shapes.vae, clip, self.settings.encode_tiled), pictures
+        return footprint.encode_bytes(self.shapes.vae, clip, self.settings.encode_tiled, clip.vae), pictures
 
     def _sampling(self) -> tuple[int, int]:
         shape, clip, settings = self.shapes.transformer, self.clip, self.settings
         batch = 2 if settings.batched and clip.guided else 1
-        computed = footprint.denoise_bytes(
-            shape, clip, settings.number, batch, settings.chunk, self.shapes.image.tokens
-        )
-        computed += footprint.sampling_bytes(clip) + self._widened(shape.dim * shape.ffn)
+        context = self.shapes.image.tokens
+        how = footprint.Forward(settings.number, batch, settings.chunk, context, settings.quantised, clip.w8a8)
+        computed = footprint.denoise_bytes(shape, clip, how) + footprint.sampling_bytes(clip)
         if clip.step_cache:
             computed += footprint.cache_bytes(shape, clip, settings.number)
+        if settings.keep_context:
+            computed += footprint.context_bytes(shape, clip, settings.number, context)
         return computed, 0
 
     def _decoding(self) -> tuple[int, int]:
         clip, settings = self.clip, self.settings
-        parked = footprint.parked_bytes(self.shapes.vae, clip, settings.tiling)
+        parked = footprint.parked_bytes(self.shapes.vae, clip, settings.tiling, clip.vae)
         pictures = 8 * 3 * clip.width * clip.height * 4  # a few latents' frames on their way
-        return footprint.decode_bytes(self.shapes.vae, clip, settings.tiling), parked + pictures
+        return footprint.decode_bytes(self.shapes.vae, clip, settings.tiling, clip.vae), parked + pictures
 
     def _widened(self, largest: int) -> int:
         """Compute what dequantising takes: a quantised weight is dequantised when it is used, in two copies of the
