@@ -47,9 +47,10 @@ class Compiled:
                 torch.compiler.reset()
                 return self._compiled(*args)
         except TorchDynamoException as error:
-            if is_shortage(error) or is_shortage(getattr(error, "inner_exception", None) or error):
-                raise
-            self.failed = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            cause = getattr(error, "inner_exception", None) or error
+            if is_shortage(cause):
+                raise cause from error
+            self.failed = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
             return self._plain(*args)
 
 
@@ -65,9 +66,11 @@ class Compiler:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the person should know: that it went on without."""
+        """What the person should know: that it was compiled, or that it went on without."""
         why = next((each.failed for each in self._made if each.failed), "")
-        return (f"The model could not be compiled ({why}): it computed as it is.",) if why else ()
+        if why:
+            return (f"The model could not be compiled ({why}): it computed as it is.",)
+        return ("The model was compiled: rounds differently, which changes the picture in small details.",)
 
 
 def might_compile() -> bool:

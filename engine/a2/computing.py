@@ -65,7 +65,7 @@ def _whole(transformer: Any, contexts: Contexts, wrap: Callable[[Any], Any] | No
             plain = type(block).forward
             if plain not in functions:
                 functions[plain] = wrap(plain) if wrap is not None else plain
-            undo.append(replace_compute(block, _Block(block, index, contexts, functions[plain])))
+            undo.append(replace_compute(block, _Knowing(block, index, contexts, functions[plain])))
         try:
             yield
         finally:
@@ -74,7 +74,7 @@ def _whole(transformer: Any, contexts: Contexts, wrap: Callable[[Any], Any] | No
 
 
 @dataclass(frozen=True)
-class _Block:
+class _Knowing:
     """A block's forward, as its library has it, with keys and values of the context from elsewhere."""
 
     block: Any

@@ -38,8 +38,6 @@ def notices_of(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Op
         told.append(effect)
     if options.w8a8:
         told.append(f"Multiplied in 8 bits (W8A8, {checkpoint.compute.precision}): changes the picture.")
-    if options.compiled:
-        told.append("The model was compiled: rounds differently, which changes the picture in small details.")
     if options.vae_precision == "bf16":
         told.append("The VAE in bf16: changes pixels a little.")
     if options.encode_tiled:
