@@ -1,4 +1,4 @@
-"""How the blocks compute: keys and values of the context that are kept, eight bits, and compiled; what may not change."""
+"""How the blocks compute: keys and values of the context that are kept, eight bits, compiled; what may not change."""
 
 from __future__ import annotations
 
