@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.context import Contexts, CrossAttention, Told, reading_told
+from engine.a2.context import Contexts, CrossAttention, KeysValues, reading_keys_values
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def chunked(transformer: Any, tokens: int, contexts: Contexts | None = None, wra
 
     contexts, pieces = contexts or Contexts(keep=False), _Pieces(tokens, wrap)
     processors, undo = [], []
-    with reading_told(block.attn2 for block in transformer.blocks):
+    with reading_keys_values(block.attn2 for block in transformer.blocks):
         for index, block in enumerate(transformer.blocks):
             undo.append(replace_compute(block, _Block(block, index, contexts, pieces)))
             if type(block.attn1.processor) is WanAttnProcessor:
@@ -93,7 +93,7 @@ class _Block:
         from engine.memory.multiply import widened
 
         block = self.block
-        told: torch.Tensor | Told = context
+        told: torch.Tensor | KeysValues = context
         if isinstance(block.attn2.processor, CrossAttention):
             told = self._contexts.of(self._index, block.attn2, context)
         layers = block.attn2.to_q, block.attn2.to_out[0], *_linear_layers(block.ffn)
@@ -174,7 +174,12 @@ def _project(attn: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -
 
 
 def _follow(
-    block: Any, x: torch.Tensor, told: torch.Tensor | Told, shift: torch.Tensor, scale: torch.Tensor, gate: torch.Tensor
+    block: Any,
+    x: torch.Tensor,
+    told: torch.Tensor | KeysValues,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    gate: torch.Tensor,
 ) -> torch.Tensor:
     """Compute what follows self-attention for a piece: cross-attention and the feed-forward."""
     normed = block.norm2(x.float()).type_as(x)

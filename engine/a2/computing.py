@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.chunking import chunked
 from engine.a2.compiling import Compiler
-from engine.a2.context import Contexts, CrossAttention, reading_told
+from engine.a2.context import Contexts, CrossAttention, reading_keys_values
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def _whole(transformer: Any, contexts: Contexts, wrap: Callable[[Any], Any] | No
 
     functions: dict[type, Any] = {}
     undo = []
-    with reading_told(block.attn2 for block in transformer.blocks):
+    with reading_keys_values(block.attn2 for block in transformer.blocks):
         for index, block in enumerate(transformer.blocks):
             plain = type(block).forward
             if plain not in functions:

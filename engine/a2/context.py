@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PASSES = 2  # of the guidance, whose contexts are kept over a run
 
 
-class Told(NamedTuple):
+class KeysValues(NamedTuple):
     """Keys and values of one block, (B, tokens, heads, dim / heads) each; None where there are no pictures."""
 
     key: torch.Tensor
@@ -36,7 +36,7 @@ class Contexts:
     def __init__(self, keep: bool) -> None:
         self._keep = keep
         self._seen: list[tuple[Any, ...]] = []  # held, so that no other tensor gets one's place in memory
-        self._kept: dict[tuple[int, int], Told] = {}
+        self._kept: dict[tuple[int, int], KeysValues] = {}
         self._now: int | None = None  # which of those seen the transformer works with
 
     def note(self, _transformer: Any, _positional: Any, named: dict[str, Any]) -> None:
@@ -53,18 +53,18 @@ class Contexts:
             self._now = len(self._seen)
             self._seen.append(told)
 
-    def of(self, index: int, attention: Any, context: torch.Tensor) -> Told:
+    def of(self, index: int, attention: Any, context: torch.Tensor) -> KeysValues:
         """Return the keys and values of block `index`, whose cross-attention reads `context` (B, tokens, dim)."""
         key = None if self._now is None else (index, self._now)
         if key is not None and key in self._kept:
             return self._kept[key]
-        told = told_by(attention, context)
+        told = keys_values_of(attention, context)
         if key is not None:
             self._kept[key] = told
         return told
 
 
-def told_by(attention: Any, context: torch.Tensor) -> Told:
+def keys_values_of(attention: Any, context: torch.Tensor) -> KeysValues:
     """Compute a cross-attention's keys and values as diffusers' own code does: in `context` the pictures come first,
     and then 512 tokens of text."""
     heads, length = (attention.heads, -1), context.shape[1] - TEXT_TOKENS
@@ -73,14 +73,14 @@ def told_by(attention: Any, context: torch.Tensor) -> Told:
     key = attention.norm_k(attention.to_k(text)).unflatten(2, heads)
     value = attention.to_v(text).unflatten(2, heads)
     if not pictures:
-        return Told(key, value, None, None)
+        return KeysValues(key, value, None, None)
     shown = context[:, :length]
     picture_key = attention.norm_added_k(attention.add_k_proj(shown)).unflatten(2, heads)
-    return Told(key, value, picture_key, attention.add_v_proj(shown).unflatten(2, heads))
+    return KeysValues(key, value, picture_key, attention.add_v_proj(shown).unflatten(2, heads))
 
 
 class CrossAttention:
-    """WanAttnProcessor for cross-attention that is given a Told for its context; anything else goes to the
+    """WanAttnProcessor for cross-attention that is given a KeysValues for its context; anything else goes to the
     `original`."""
 
     def __init__(self, original: Any) -> None:
@@ -93,7 +93,7 @@ class CrossAttention:
         from diffusers.models.attention_dispatch import dispatch_attention_fn
 
         told = encoder_hidden_states
-        if not isinstance(told, Told):
+        if not isinstance(told, KeysValues):
             return self.original(attn, hidden_states, told, attention_mask, rotary_emb)  # type: ignore[no-any-return]  # a library without types
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
 
@@ -113,8 +113,8 @@ class CrossAttention:
 
 
 @contextlib.contextmanager
-def reading_told(attentions: Iterable[Any]) -> Iterator[None]:
-    """Let cross-attentions that are the library's own read a Told until exit."""
+def reading_keys_values(attentions: Iterable[Any]) -> Iterator[None]:
+    """Let cross-attentions that are the library's own read a KeysValues until exit."""
     from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
     changed = [(each, each.processor) for each in attentions if type(each.processor) is WanAttnProcessor]

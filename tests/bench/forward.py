@@ -91,7 +91,7 @@ def inputs(asked: argparse.Namespace) -> dict[str, torch.Tensor]:
 def as_it_was(model: WanTransformer3DModel, chunk: int) -> Iterator[None]:
     """Compute as before: nothing is kept from piece to piece."""
     with (
-        mock.patch.object(chunking, "reading_told", return_value=contextlib.nullcontext()),
+        mock.patch.object(chunking, "reading_keys_values", return_value=contextlib.nullcontext()),
         mock.patch.object(multiply, "widened", return_value=contextlib.nullcontext()),
         chunked(model, chunk),
     ):
