@@ -92,12 +92,8 @@ def condition(
         image_embeds = checkpoint.pictures[cast]
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
-        cast = _digest_spatial(canvases, scene.video, tiled, checkpoint.vae_dtype)
-        if cast not in checkpoint.encoded:
-            with turn("references", "vae"):
-                posterior = encode_spatial(checkpoint, pictures, scene.video, tiled)
-                remember(checkpoint.encoded, cast, posterior, KEPT_REFERENCES)
-        spatial = sample_spatial(checkpoint.encoded[cast], len(canvases), generator)
+        posterior = _posterior(checkpoint, pictures, scene.video, tiled, turn)
+        spatial = sample_spatial(posterior, len(canvases), generator)
         colours = fit_colours(spatial[0, MASK_CHANNELS:, : len(canvases)], pictures)
     prompt, negative = [*texts, None][:2]
     assert prompt is not None
@@ -119,11 +115,19 @@ def _digest(canvases: Sequence[Canvas]) -> str:
     return digest.hexdigest()
 
 
-def _digest_spatial(canvases: Sequence[Canvas], video: Video, *how: object) -> str:
-    digest = hashlib.sha256(f"{video.width} {video.height} {video.frames} {how}".encode())
-    for canvas in canvases:
-        digest.update(canvas.spatial.tobytes())
-    return digest.hexdigest()
+def _posterior(
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, tiled: bool, turn: Turn
+) -> tuple[torch.Tensor, ...]:
+    """Return what `encode_spatial` returns, from what was encoded before where it was. No seed is in it."""
+    how = video.width, video.height, video.frames, tiled, checkpoint.vae_dtype
+    digest = hashlib.sha256(str(how).encode())
+    for picture in pictures:
+        digest.update(picture.tobytes())
+    if (key := digest.hexdigest()) not in checkpoint.encoded:
+        with turn("references", "vae"):
+            posterior = encode_spatial(checkpoint, pictures, video, tiled)
+            remember(checkpoint.encoded, key, posterior, KEPT_REFERENCES)
+    return checkpoint.encoded[key]
 
 
 # ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ pytest.importorskip("optimum.quanto", reason="optimum-quanto is not installed (r
 from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
-from engine.a2 import compiling, context, recipe
+from engine.a2 import compiling, context, recipe, rescue
 from engine.a2.adapters import adapters_of
 from engine.a2.compiling import check_compiler
 from engine.a2.computing import computing
@@ -25,6 +25,7 @@ from engine.a2.references import gather_references
 from engine.a2.state import fingerprint
 from engine.errors import EngineUnavailable, Stopped
 from engine.memory import multiply
+from engine.memory.model_cache import ModelCache
 from engine.memory.slabs import stream_blocks
 from engine.scene.engine import Lora
 from tests.tiny import OPTIONS, TRIO, a_scene, latents_of, members_of, tiny
@@ -222,6 +223,14 @@ def test_a_run_that_was_kept_before_there_were_such_choices_still_belongs(checkp
         assert recipe._belongs(checkpoint, SCENE, canvases, options, adapters_of(())) == before
     for how in ({"vae_precision": "bf16"}, {"w8a8": True}, {"attention": "cudnn"}):
         assert recipe._belongs(checkpoint, SCENE, canvases, replace(OPTIONS, **how), adapters_of(())) != before
+
+
+def test_fast_is_spelled_out_where_no_plan_was_made():
+    """On a processor the step cache is what is left of it; of so few steps it reuses none."""
+    options = replace(OPTIONS, fast=True)
+    shot = rescue.shoot(SCENE, members_of(SCENE), options, Callbacks(), ModelCache())
+    assert "Fast: with the step cache." in shot.notices
+    assert torch.equal(shot.latents, latents_of(tiny(), SCENE, step_cache=True))
 
 
 # -- compiled ------------------------------------------------------------------------------

@@ -175,16 +175,6 @@ def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str
         x, w = torch.ones(tokens, dim, dtype=kind, device=device), torch.ones(ffn, dim, dtype=kind, device=device)
         return lambda: x @ w.t(), 2 * tokens * dim * ffn
 
-    def w8a8() -> tuple[_Run, float]:
-        from engine.memory.multiply import W8A8
-        from engine.memory.quantize import as_weight
-
-        layer = W8A8(dim, ffn, bias=False, device="meta")
-        data = torch.ones(ffn, dim, dtype=torch.int8, device=device)
-        layer.weight = as_weight(data, torch.ones(ffn, 1, dtype=dtype, device=device), "int8")
-        x = torch.ones(tokens, dim, dtype=dtype, device=device)
-        return lambda: layer(x), 2 * tokens * dim * ffn
-
     def convolution(kind: torch.dtype) -> tuple[_Run, float]:
         channels, side = shapes.vae.channels[0], 256 if card else 64
         x = torch.ones(1, channels, 6, side, side, dtype=kind, device=device)
@@ -210,8 +200,22 @@ def _tasks(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> dict[str
     if card and dtype == torch.bfloat16:
         tasks["convolution_bf16"] = lambda: convolution(dtype)
         if can_w8a8(torch.cuda.get_device_capability(device), "int8"):
-            tasks["w8a8"] = w8a8
+            tasks["w8a8"] = partial(_eight_bits, shapes, device, dtype)
     return tasks
+
+
+def _eight_bits(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> tuple[_Run, float]:
+    import torch
+
+    from engine.memory.multiply import W8A8
+    from engine.memory.quantize import as_weight
+
+    tokens, dim, ffn = 8192, shapes.transformer.dim, shapes.transformer.ffn
+    layer = W8A8(dim, ffn, bias=False, device="meta")
+    data = torch.ones(ffn, dim, dtype=torch.int8, device=device)
+    layer.weight = as_weight(data, torch.ones(ffn, 1, dtype=dtype, device=device), "int8")
+    x = torch.ones(tokens, dim, dtype=dtype, device=device)
+    return lambda: layer(x), 2 * tokens * dim * ffn
 
 
 def _attention(shapes: Shapes, device: torch.device, dtype: torch.dtype, kind: Attention) -> tuple[_Run, float]:

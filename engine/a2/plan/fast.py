@@ -25,7 +25,7 @@ _LONG = 1e17
 
 @dataclass(frozen=True)
 class Abilities:
-    """What the machine multiplies in, and whether it could compile. A processor does nothing of it faster."""
+    """What the machine multiplies in, and whether it could compile for that. A processor does nothing of it faster."""
 
     bf16: bool = False
     int8: bool = False
@@ -38,7 +38,7 @@ def abilities_of(hardware: Hardware, on_card: bool) -> Abilities:
     if not on_card or hardware.device.value != "cuda":
         return Abilities()
     bf16 = hardware.bf16.value is True  # cards that have it multiply int8 as fast as they should
-    return Abilities(bf16, bf16, hardware.fp8.value is True, might_compile())
+    return Abilities(bf16, bf16, hardware.fp8.value is True, bf16 and might_compile())
 
 
 def abilities_here(compute: Compute) -> Abilities:
@@ -50,8 +50,8 @@ def abilities_here(compute: Compute) -> Abilities:
     if compute.device.type != "cuda":
         return Abilities()
     generation, hip = torch.cuda.get_device_capability(compute.device), torch.version.hip is not None
-    int8, fp8 = (can_w8a8(generation, kind) for kind in ("int8", "fp8"))
-    return Abilities(hip or int8, hip or int8, fp8 and not hip, might_compile())
+    halves = hip or can_w8a8(generation, "int8")
+    return Abilities(halves, halves, can_w8a8(generation, "fp8") and not hip, halves and might_compile())
 
 
 def as_fast(options: A2Options, clip: ClipSize, able: Abilities) -> A2Options:
