@@ -207,7 +207,8 @@ def encode_spatial(
         posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
     finally:
         vae.use_tiling = was_tiling
-    return posterior.mean.float().cpu(), posterior.std.float().cpu(), *latent_statistics(vae)
+    mean = posterior.mean.float().cpu().clone()  # it is a view, and would keep the deviation's logarithm, too
+    return mean, posterior.std.float().cpu(), *latent_statistics(vae)
 
 
 def sample_spatial(posterior: tuple[torch.Tensor, ...], count: int, generator: torch.Generator) -> torch.Tensor:

@@ -89,6 +89,13 @@ def test_what_a_card_can_do_is_read_from_what_is_known_of_it(monkeypatch):
     assert abilities_of(hardware(16, 64, bf16=None, fp8=None), on_card=True) == Abilities()
 
 
+def test_eight_bits_that_were_measured_to_be_slower_are_not_used(monkeypatch):
+    monkeypatch.setattr("engine.a2.plan.fast.might_compile", lambda: True)
+    machine = hardware(24, 64, fp8=True)
+    assert abilities_of(machine, True, replace(TIMED, w8a8=60e12)) == replace(ALL, int8=False)
+    assert abilities_of(machine, True, TIMED) == abilities_of(machine, True, SPEED) == ALL
+
+
 def test_it_says_what_it_used():
     assert said_of(as_fast(FAST, LONG, ALL)) == (
         "Fast: with the step cache, 8-bit multiplication, a compiled model, the VAE in bf16."

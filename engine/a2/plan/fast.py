@@ -16,6 +16,7 @@ from engine.a2.plan.shapes import default_shapes
 if TYPE_CHECKING:
     from engine.a2.compute import Compute
     from engine.a2.geometry import ClipSize
+    from engine.a2.plan.speed import Speed
     from engine.memory.hardware import Hardware
 
 # Operations of all passes from which on compiling is worth its minute or more: a tenth of them is saved (estimated, not
@@ -33,12 +34,14 @@ class Abilities:
     compiles: bool = False
 
 
-def abilities_of(hardware: Hardware, on_card: bool) -> Abilities:
-    """Return what a machine can do, from what is known of it; `on_card`: the clip is made on its card."""
+def abilities_of(hardware: Hardware, on_card: bool, speed: Speed | None = None) -> Abilities:
+    """Return what a machine can do, from what is known of it, and where its speed was measured, what is faster there.
+    `on_card`: the clip is made on its card."""
     if not on_card or hardware.device.value != "cuda":
         return Abilities()
     bf16 = hardware.bf16.value is True  # cards that have it multiply int8 as fast as they should
-    return Abilities(bf16, bf16, hardware.fp8.value is True, bf16 and might_compile())
+    slower = speed is not None and speed.w8a8 is not None and speed.w8a8 <= speed.matmul
+    return Abilities(bf16, bf16 and not slower, hardware.fp8.value is True, bf16 and might_compile())
 
 
 def abilities_here(compute: Compute) -> Abilities:

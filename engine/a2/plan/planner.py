@@ -37,7 +37,7 @@ class A2Planner:
         """Plan how this machine would make a scene. What a person has set is kept, the rest planned around it."""
         device, speed = _DEVICES.get(options.device.partition(":")[0]), _speed(hardware)
         asked, clip, on_card = options, size_of(as_run(scene, options)), device != "cpu"
-        options = as_fast(options, clip, abilities_of(hardware, on_card))
+        options = as_fast(options, clip, abilities_of(hardware, on_card, speed))
         fastest = speed.fastest if speed is not None and on_card else None
         if options.attention is None and fastest is not None and is_installed(fastest):
             options = replace(options, attention=fastest)
