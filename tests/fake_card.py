@@ -137,10 +137,10 @@ def load_fake(layers: int | None, card: Card, model: ReleasedModel) -> Any:
             module = hollow_module(name, configs(layers, model)[name]).eval().requires_grad_(False)
             if mapped:
                 with MODE:
-                    _fill(module, name, checkpoint.compute, device)
+                    _fill(module, name, checkpoint, device)
                 card.overlook(module)
         if not mapped:
-            _fill(module, name, checkpoint.compute, device)
+            _fill(module, name, checkpoint, device)
         setattr(checkpoint, name, module)
         if mapped:
             checkpoint.mapped.add(name)
@@ -169,16 +169,17 @@ def hollow_module(name: str, config: dict[str, Any]) -> torch.nn.Module:
     return encoder
 
 
-def _fill(module: torch.nn.Module, name: str, compute: Compute, device: torch.device) -> None:
+def _fill(module: torch.nn.Module, name: str, checkpoint: Checkpoint, device: torch.device) -> None:
     """Give a hollow module tensors of the types that it is loaded with."""
+    compute = checkpoint.compute
     quantised = quantised_weights(module, BLOCKS[name]) if name in BLOCKS and compute.quantised else set()
     made: dict[int, torch.nn.Parameter] = {}
     for path, part in module.named_modules():
         for last, parameter in part._parameters.items():
             full = f"{path}.{last}" if path else last
             if parameter is not None and id(parameter) not in made:
-                made[id(parameter)] = _weight(parameter, full in quantised, _type(module, name, full, compute), device,
-                                              compute)  # fmt: skip
+                dtype = _type(module, name, full, checkpoint)
+                made[id(parameter)] = _weight(parameter, full in quantised, dtype, device, compute)
             if parameter is not None:
                 part._parameters[last] = made[id(parameter)]
         for last, buffer in part._buffers.items():
@@ -186,8 +187,10 @@ def _fill(module: torch.nn.Module, name: str, compute: Compute, device: torch.de
                 part._buffers[last] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
 
 
-def _type(module: torch.nn.Module, name: str, full: str, compute: Compute) -> torch.dtype:
-    return compute.dtype if name in BLOCKS and not _stays_float32(module, full) else torch.float32
+def _type(module: torch.nn.Module, name: str, full: str, checkpoint: Checkpoint) -> torch.dtype:
+    if name == "vae":
+        return checkpoint.vae_dtype or torch.float32
+    return checkpoint.compute.dtype if name in BLOCKS and not _stays_float32(module, full) else torch.float32
 
 
 def _weight(

@@ -205,7 +205,7 @@ def test_a_page_that_is_slow_to_answer_is_opened_all_the_same(tmp_path, monkeypa
     [("a2", {"warp": 9}, "'warp' is no setting of a2. Use steps, guidance"), ("draft", {"steps": 3}, "has none"),
      ("a2", {"steps": 2.5}, "settings.steps: 2.5 does not fit. Use 1 to 200."), ("a2", {"steps": 10**400}, "1 to 200"),
      ("a2", {"flow_shift": 0}, "Use more than 0 to 50."), ("a2", {"turbo": "yes"}, "Use true or false."),
-     ("a2", {"attention": "magic"}, 'Use "native" or "flash"'), ("a2", {"precision": "int8"}, "only the owner"),
+     ("a2", {"attention": "magic"}, 'Use null or "native" or "cudnn"'), ("a2", {"precision": "int8"}, "only the owner"),
      ("a2", {"model": "/etc"}, "no setting"), ("a2", {"loras": ["/etc/passwd"]}, "no setting")],
 )  # fmt: skip
 def test_a_setting_that_an_engine_does_not_have_or_a_guest_may_not_set_is_refused(engine, settings, said):

@@ -13,7 +13,8 @@ lora_files.py     a LoRA file, understood
 adapters.py       LoRAs, fused into the weights or beside them, and taken out again
 attention.py      how attention is computed
 step_cache.py     a step that changes little, reused
-chunking.py       blocks over parts of the tokens
+computing.py      how the blocks compute: chunking.py over parts of the tokens, compiling.py compiled, context.py with
+                  keys and values of text and pictures that are kept
 references.py     cast -> the canvases that the model sees
 packing.py        many of the cast on few canvases
 conditioning.py   prompt and canvases -> tensors

@@ -31,9 +31,10 @@ class Checkpoint:
     checkpoint.
 
     `texts` keeps encoded prompts, newest last: (512, dim) float32 on the CPU each; `pictures` the same for what the
-    image encoder made of a cast. `fused` is what LoRAs have done to the transformer. `mapped` names the components
-    whose weights are views of files, `streams` those whose blocks stream. `cache` is where quantised weights are kept,
-    None for the usual folder; `trusted` which of them were checked.
+    image encoder made of a cast, `encoded` for what the VAE made of it. `vae_dtype` is the type in which the VAE is to
+    compute (None: float32). `fused` is what LoRAs have done to the transformer. `mapped` names the components whose
+    weights are views of files, `streams` those whose blocks stream. `cache` is where quantised weights are kept, None
+    for the usual folder; `trusted` which of them were checked.
     """
 
     folder: Path
@@ -50,6 +51,8 @@ class Checkpoint:
     notices: tuple[str, ...] = ()
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
+    encoded: dict[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    vae_dtype: torch.dtype | None = None
     fused: Fused = field(default_factory=Fused)
     mapped: set[str] = field(default_factory=set)
     streams: dict[str, Slabs] = field(default_factory=dict)

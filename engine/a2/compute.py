@@ -23,9 +23,9 @@ _SINGLE = 4  # bytes
 @dataclass(frozen=True)
 class Compute:
     """Where and how the model computes. `dtype` is the transformer's and the text encoder's; modules that their authors
-    keep in float32 stay so, and the VAE and the image encoder are float32 throughout. `quantised` is how these two's
-    weights are stored; None: in `dtype`. A text encoder of this kind is not computed in float16, which it overflows,
-    but in float32."""
+    keep in float32 stay so, and the image encoder is float32 throughout, as is the VAE unless options say otherwise.
+    `quantised` is how these two's weights are stored; None: in `dtype`. A text encoder of this kind is not computed in
+    float16, which it overflows, but in float32."""
 
     device: torch.device
     dtype: torch.dtype
@@ -69,7 +69,7 @@ def choose_compute(options: A2Options) -> Compute:
     if device.type == "cuda" and (why := _too_old(device)):
         raise EngineUnavailable(why, f"{USE_THE_DRAFT[:1].upper()}{USE_THE_DRAFT[1:]}.")
     halves = device.type == "cuda" and _has_bf16(device)
-    precision = options.precision or ("fp32" if device.type == "cpu" else "bf16" if halves else "int8")
+    precision = options.weights or ("fp32" if device.type == "cpu" else "bf16" if halves else "int8")
     if precision == "bf16" and device.type == "cuda" and not halves:
         raise EngineUnavailable(
             f"--precision bf16: {torch.cuda.get_device_name(device)} does not compute in it, and attention would need "

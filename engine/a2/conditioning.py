@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.geometry import ENCODED_IN_TILES_ABOVE, FRAMES_A_LATENT, MASK_CHANNELS, TEXT_TOKENS, latent_shape
+from engine.a2.models import ModelSpec
 from engine.a2.phases import PlannedPhase
 from engine.a2.plan.course import Component
-from engine.a2.plan.footprint import KEPT
+from engine.a2.plan.footprint import KEPT, KEPT_REFERENCES
 from engine.a2.preview import fit_colours
 from engine.a2.references import Canvas
 from engine.a2.stopping import stopping
@@ -91,14 +92,14 @@ def condition(
         image_embeds = _semantic(checkpoint, canvases, turn, stop) if checkpoint.spec.in_channels else None
         begin(2, "references")
         pictures = [canvas.spatial for canvas in canvases]
+        posterior = _posterior(checkpoint, pictures, scene.video, tiled, turn, stop)
         spatial = references = None
-        with turn("references", "vae"), _stopping(checkpoint, "vae", stop):
-            if checkpoint.spec.in_channels:
-                spatial = encode_spatial(checkpoint, pictures, scene.video, generator, tiled)
-                seen = spatial[0, MASK_CHANNELS:]
-            else:
-                references = encode_references(checkpoint, pictures, generator, tiled)
-                seen = references[0]
+        if checkpoint.spec.in_channels:
+            spatial = sample_spatial(posterior, len(canvases), generator)
+            seen = spatial[0, MASK_CHANNELS:]
+        else:
+            references = sample_references(posterior, checkpoint.spec, generator)
+            seen = references[0]
         colours = fit_colours(seen[:, : len(canvases)], pictures)
     prompt, negative = [*texts, None][:2]
     assert prompt is not None
@@ -128,11 +129,11 @@ def _stopping(
     return stopping(layers, stop, checkpoint.compute.device)
 
 
-def remember(kept: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> None:
+def remember(kept: dict[str, Any], key: str, value: Any, most: int = KEPT) -> None:
     """Keep what was encoded, newest last; the oldest goes."""
     kept.pop(key, None)
     kept[key] = value
-    while len(kept) > KEPT:
+    while len(kept) > most:
         del kept[next(iter(kept))]
 
 
@@ -141,6 +142,26 @@ def _digest(canvases: Sequence[Canvas]) -> str:
     for canvas in canvases:
         digest.update(canvas.semantic.tobytes())
     return digest.hexdigest()
+
+
+def _posterior(
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, tiled: bool, turn: Turn,
+    stop: StopCheck | None,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """Return what `encode_spatial` or `encode_references` returns, from what was encoded before where it was. No seed
+    is in it."""
+    how = video.width, video.height, video.frames, tiled, checkpoint.vae_dtype
+    digest = hashlib.sha256(str(how).encode())
+    for picture in pictures:
+        digest.update(picture.tobytes())
+    if (key := digest.hexdigest()) not in checkpoint.encoded:
+        with turn("references", "vae"), _stopping(checkpoint, "vae", stop):
+            if checkpoint.spec.in_channels:
+                posterior = encode_spatial(checkpoint, pictures, video, tiled)
+            else:
+                posterior = encode_references(checkpoint, pictures, tiled)
+            remember(checkpoint.encoded, key, posterior, KEPT_REFERENCES)
+    return checkpoint.encoded[key]
 
 
 # ---------------------------------------------------------------------------
@@ -200,13 +221,13 @@ def encode_semantic(checkpoint: Checkpoint, pictures: Sequence[Image.Image]) -> 
 
 
 def encode_spatial(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, generator: torch.Generator,
-    tiled: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """Encode the pictures to the condition, (1, 20, T, h, w): as the first frames of a video that is zero after them.
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], video: Video, tiled: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Encode the pictures as the first frames of a video that is zero after them, to the VAE's posterior: mean and
+    deviation, (1, 16, T, h, w) each, and the statistics that normalise it; float32 on the CPU.
 
     They are put one after another in pixel space, before the VAE: the first fills the frame that has a latent of its
-    own, every later one the four frames of the next latent. The posterior is sampled, not its mode taken.
+    own, every later one the four frames of the next latent.
     """
     import torch
 
@@ -220,34 +241,57 @@ def encode_spatial(
         posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
     finally:
         vae.use_tiling = was_tiling
-    latents = posterior.sample(generator=generator).float().cpu()
-    mean, std = latent_statistics(vae)
+    mean = posterior.mean.float().cpu().clone()  # it is a view, and would keep the deviation's logarithm, too
+    return mean, posterior.std.float().cpu(), *latent_statistics(vae)
+
+
+def sample_spatial(posterior: tuple[torch.Tensor, ...], count: int, generator: torch.Generator) -> torch.Tensor:
+    """Sample what `encode_spatial` returned for `count` pictures to the condition, (1, 20, T, h, w); not its mode is
+    taken. The pictures need not be encoded again for another seed."""
+    import torch
+
+    centre, deviation, mean, std = posterior
+    latents = centre + deviation * torch.randn(centre.shape, generator=generator, dtype=torch.float32)
     mask = torch.zeros(1, MASK_CHANNELS, *latents.shape[2:])
-    mask[:, :, : len(pictures)] = 1
+    mask[:, :, :count] = 1
     return torch.cat([mask, (latents - mean) / std], dim=1)
 
 
 def encode_references(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], generator: torch.Generator, tiled: bool = False
-) -> torch.Tensor:
-    """Encode each picture as a frame of its own, (1, 16, R, h, w); frames of zeros fill up to as many as the model was
-    trained with. The posterior is sampled, or its mode taken, as the family does."""
+    checkpoint: Checkpoint, pictures: Sequence[Image.Image], tiled: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Encode each picture as a frame of its own, to the VAE's posterior: mean and deviation, (1, 16, n, h, w) each, and
+    the statistics that normalise it; float32 on the CPU."""
     import torch
 
-    vae, spec = checkpoint.vae, checkpoint.spec
-    mean, std = latent_statistics(vae)
-    found = []
+    vae, found = checkpoint.vae, []
     width, height = pictures[0].size
     was_tiling, vae.use_tiling = vae.use_tiling, tiled or width * height > ENCODED_IN_TILES_ABOVE
     try:
         for picture in pictures:
             pixels = to_pixels(picture)[None, :, None].to(checkpoint.compute.device, vae.dtype)
             posterior = vae.encode(pixels).latent_dist
-            latents = posterior.sample(generator=generator) if spec.sampled else posterior.mode()
-            found.append((latents.float().cpu() - mean) / std)
+            found.append((posterior.mean.float().cpu().clone(), posterior.std.float().cpu()))
     finally:
         vae.use_tiling = was_tiling
-    found += [torch.zeros_like(found[0])] * (spec.tail(len(pictures)) - len(pictures))
+    means, deviations = zip(*found, strict=True)
+    return torch.cat(means, dim=2), torch.cat(deviations, dim=2), *latent_statistics(vae)
+
+
+def sample_references(posterior: tuple[torch.Tensor, ...], spec: ModelSpec, generator: torch.Generator) -> torch.Tensor:
+    """Sample what `encode_references` returned, picture by picture, or take its mode, as the family does: (1, 16, R, h,
+    w), normalised; frames of zeros fill up to as many as the model was trained with."""
+    import torch
+
+    centre, deviation, mean, std = posterior
+    found = []
+    for index in range(centre.shape[2]):
+        latents = centre[:, :, index : index + 1]
+        if spec.sampled:
+            drawn = torch.randn(latents.shape, generator=generator, dtype=torch.float32)
+            latents = latents + deviation[:, :, index : index + 1] * drawn
+        found.append((latents - mean) / std)
+    found += [torch.zeros_like(found[0])] * (spec.tail(len(found)) - len(found))
     return torch.cat(found, dim=2)
 
 

@@ -44,14 +44,14 @@ def decode(
     """
     import torch
 
-    device = next(vae.parameters()).device
+    device, dtype = vae.device, vae.dtype
     mean, std = latent_statistics(vae)
     front: list[Any] = [None] * (1 + _convolutions(vae.decoder.mid_block))
     tiles = _tiles(latents.shape[3], latents.shape[4], tiling, 1 + _convolutions(vae.decoder.up_blocks))
     for index in range(latents.shape[2]):
         latent = latents[:, :, index : index + 1].float().cpu() * std + mean
         with torch.no_grad():  # inside the loop: it must not hold for the caller's code between two frames
-            features = _look_around(vae, latent.to(device), front)
+            features = _look_around(vae, latent.to(device, dtype), front)
             frames = _enlarge(vae.decoder, features, tiles, index == 0, stop, tiling is not None and tiling.parked)
         yield from frames
         del frames
@@ -85,8 +85,8 @@ def _enlarge(
             whole = pixels
             break
         if tile is tiles[0]:
-            whole = pixels.new_zeros(3, pixels.shape[1], height, width)
-        whole[:, :, _pixels(tile.rows), _pixels(tile.columns)] += pixels * tile.weight.to(pixels)
+            whole = torch.zeros(3, pixels.shape[1], height, width, device=pixels.device)
+        whole[:, :, _pixels(tile.rows), _pixels(tile.columns)] += pixels * tile.weight.to(pixels.device)
         if park:
             tile.cache = _moved(tile.cache, "cpu")
     scaled = (whole.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)

@@ -67,16 +67,23 @@ class A2(Engine):
     def check(self, scene: Scene, options: A2Options) -> None:
         from engine.a2.adapters import check_loras
         from engine.a2.attention import check_attention
+        from engine.a2.compiling import check_compiler
         from engine.a2.compute import choose_compute
         from engine.a2.files import locate, read_checkpoint
         from engine.a2.state import check_target
         from engine.a2.wan_names import renamed
+        from engine.memory.multiply import check_w8a8
 
         check_scene(scene, spec_of(options.model, options.family))
         check_speed(options)
         for path in filter(None, (options.save_latents, options.state)):
             check_target(path)
-        check_attention(options.attention, choose_compute(options), options.precision)
+        compute = choose_compute(options)
+        check_attention(options.attention, compute)
+        if options.w8a8:
+            check_w8a8(compute.device, compute.precision)
+        if options.compiled:
+            check_compiler(compute.device)
         if options.loras:
             transformer = read_checkpoint(locate(options.model, options.family))["transformer"]
             check_loras(options.loras, renamed(transformer))
@@ -122,6 +129,8 @@ class A2(Engine):
         if options.turbo:
             steps = as_run(scene, options).sampling.steps
             said.append(f"Turbo makes it in {steps} steps, without the negative prompt.")
+        if options.fast:
+            said.append("Fast changes the picture: the clip says with what it was made.")
         return said
 
     def references(self, scene: Scene, members: Sequence[Member], options: A2Options) -> Sequence[Reference]:

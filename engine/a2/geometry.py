@@ -58,8 +58,8 @@ def frames_for(seconds: float, fps: int, trim_head: int) -> int:
 class ClipSize:
     """What is to be made. `passes`: how often the transformer runs in a step. `references` is how many pictures the
     model sees, and `tail` how many latent frames of them stand behind the video's, `skips_text`: without reading the
-    prompt. `step_cache`: with what it keeps;
-    `adapters`: the bytes of LoRAs that change the model."""
+    prompt. `step_cache`: with what it keeps; `adapters`: the bytes of LoRAs that change the model; `w8a8`: multiplied
+    in 8 bits; `vae`: bytes of a number of the VAE's."""
 
     width: int = 832
     height: int = 480
@@ -71,6 +71,8 @@ class ClipSize:
     skips_text: bool = False
     step_cache: bool = False
     adapters: int = 0
+    w8a8: bool = False
+    vae: int = 4
 
     @property
     def latent(self) -> tuple[int, int, int]:

@@ -113,7 +113,8 @@ def load_component(
     with _naming(name):
         hollow = _hollow(kind, weights)
         if name not in BLOCKS:
-            setattr(checkpoint, name, _load(kind, weights, torch.float32).to(device))
+            dtype = checkpoint.vae_dtype if name == "vae" and checkpoint.vae_dtype is not None else torch.float32
+            setattr(checkpoint, name, _load(kind, weights, dtype).to(device))
             return
         if compute.quantised:
             folder = checkpoint.cache or cache_folder()

@@ -51,6 +51,7 @@ def settings_of(options: A2Options, checkpoint: Checkpoint, clip: ClipSize) -> R
         batched=bool(options.batched_guidance), chunk=options.chunk, tiling=tiling_of(options, clip, on_card),
         encode_tiled=options.encode_tiled, together=together and not streams, streamed=layers - resident,
         in_memory=waiting if options.in_memory is None else min(waiting, options.in_memory),
+        keep_context=options.keep_context,
     )  # fmt: skip
 
 
@@ -136,6 +137,8 @@ class ComponentMover:
         module = getattr(checkpoint, name)
         if module is not None and name in STREAMED and self._settings.quantised and _is_elsewhere(module, device):
             self.drop(name)  # quantised tensors are read to where they compute: moved, they could become another kind
+        if name == "vae" and module is not None and module.dtype != (checkpoint.vae_dtype or module.dtype):
+            self.drop(name)  # what was rounded cannot be brought back
         if getattr(checkpoint, name) is None:
             self._load(name, device)
         module, beside = getattr(checkpoint, name), self._settings.quantised

@@ -6,6 +6,7 @@ from engine.a2 import attention
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.conditioning import too_long
 from engine.a2.options import A2Options
+from engine.a2.plan.fast import said_of
 from engine.a2.sampling import Run
 from engine.scene.scene import Scene
 
@@ -15,6 +16,8 @@ def notices_of(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Op
     spec = checkpoint.spec
     of_streams = (notice for slabs in checkpoint.streams.values() for notice in slabs.notices)
     told = list(dict.fromkeys((*checkpoint.notices, *of_streams)))
+    if said := said_of(options):
+        told.append(said)
     if too_long(checkpoint, scene.prompt):
         told.append("The prompt is longer than the model reads (512 tokens): its end was left out.")
     for lora in options.loras:
@@ -34,6 +37,10 @@ def notices_of(checkpoint: Checkpoint, asked: Scene, scene: Scene, options: A2Op
         told.append(f"Step cache: {run.cache.reused} passes were reused. Changes the picture.")
     if effect := attention.effect(options.attention):
         told.append(effect)
+    if options.w8a8:
+        told.append(f"Multiplied in 8 bits (W8A8, {checkpoint.compute.precision}): changes the picture.")
+    if options.vae_precision == "bf16":
+        told.append("The VAE in bf16: changes pixels a little.")
     if options.encode_tiled:
         told.append("To save memory the cast was encoded in tiles: changes the picture a little.")
     return tuple(told)

@@ -30,8 +30,9 @@ TURBO_SHIFT = 5.0  # with four steps: the noise levels 1, 0.94, 0.83, 0.63 that 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "ftfy")
 _FASTER = "Faster, or another look"  # the folds of the page
 _ANOTHER_WAY = "Run it another way than planned"
+_WITH_FAST = "With Fast"
 
-Attention = Literal["native", "flash", "flash3", "sage", "xformers"]
+Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
 Precision = Literal["fp32", "bf16", "int8", "fp8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -68,10 +69,13 @@ class A2Options(EngineOptions):
     with `encode_tiled` the encoder works in tiles, too, which changes the picture a little. Streamed blocks wait on the
     `host`, "pinned" unless it says otherwise: all of them, or `in_memory` of them, and the others in the file.
     `together`: all components stay loaded (None: unless blocks stream); otherwise each is loaded for its turn.
+    `keep_context` takes memory and saves time: the context's keys and values stay over a run.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
     weights (one of the LoRAs) as they want to be run, whatever the scene says; `step_cache` reuses most of a step that
-    changes little; `attention` is how attention is computed.
+    changes little; `attention` is how attention is computed (None: natively, unless a plan knows what is fastest here);
+    `w8a8` multiplies in 8 bits; `compiled` compiles the blocks; `vae_precision` is the VAE's (None: fp32). `fast`
+    decides those of them that are None, and the step cache (see fast.py).
     """
 
     engine: ClassVar[str] = "a2"
@@ -138,6 +142,7 @@ class A2Options(EngineOptions):
     host: Literal["pinned", "pageable", "mapped"] | None = None
     in_memory: int | None = None
     together: bool | None = None
+    keep_context: bool = False
     loras: Annotated[
         tuple[Lora, ...],
         Setting(
@@ -161,13 +166,51 @@ class A2Options(EngineOptions):
             redraws="stage", flag="reuse most of the steps that change little",
         ),
     ] = False  # fmt: skip
-    attention: Annotated[
-        Attention,
+    fast: Annotated[
+        bool,
         Setting(
-            "Attention", "Native works everywhere. The others must be installed and need an NVIDIA card.", "dropdown",
-            _FASTER, redraws="stage", flag="default: native; others must be installed",
+            "Fast", "Turns on what is worth it for this clip on this machine: the step cache (not with Turbo), 8-bit "
+            "multiplication, a compiled model for long clips, the VAE in bf16. What you choose of these below stays as "
+            "you choose it.", "checkbox", _FASTER, redraws="stage",
+            flag="turn on what is worth it: the step cache, W8A8, compiling, the VAE in bf16",
         ),
-    ] = "native"  # fmt: skip
+    ] = False  # fmt: skip
+    attention: Annotated[  # None: the fastest that was measured, and natively where nothing was
+        Attention | None,
+        Setting(
+            "Attention", "The Models page measures which is fastest on this card. Native and cuDNN come with PyTorch; "
+            "the others must be installed. All but native need an NVIDIA card.", "dropdown", _FASTER,
+            {None: "The fastest measured", "native": "Native", "cudnn": "cuDNN", "flash": "FlashAttention 2",
+             "flash3": "FlashAttention 3", "sage": "SageAttention (8 bits)", "xformers": "xFormers"},
+            redraws="stage", flag="default: the fastest that was measured here, else native; all but native and cudnn "
+            "must be installed",
+        ),
+    ] = None  # fmt: skip
+    w8a8: Annotated[  # None: no
+        bool | None,
+        Setting(
+            "Multiply in 8 bits (W8A8)", "Activations are rounded to 8 bits, too, not only the weights. Needs int8 "
+            "(RTX 30 or newer) or fp8 (RTX 40 or newer).", "radio", _FASTER,
+            {None: _WITH_FAST, True: "On", False: "Off"}, redraws="stage",
+            flag="multiply in 8 bits, activations too; with --precision int8 (the default then) or fp8",
+        ),
+    ] = None  # fmt: skip
+    compiled: Annotated[  # None: no
+        bool | None,
+        Setting(
+            "Compile the model", "Worth it for long clips: the first step takes a minute or more longer. Rounds "
+            "differently. Needs a compiler: triton.", "radio", _FASTER, {None: _WITH_FAST, True: "On", False: "Off"},
+            redraws="plan", flag="compile the model's blocks: a minute at first, then faster steps",
+        ),
+    ] = None  # fmt: skip
+    vae_precision: Annotated[  # None: fp32
+        Literal["fp32", "bf16"] | None,
+        Setting(
+            "The VAE", "bf16 takes half the time and memory for encoding and decoding, and changes pixels a little.",
+            "radio", _FASTER, {None: "fp32; with Fast bf16", "fp32": "fp32", "bf16": "bf16"}, redraws="stage",
+            flag="default: fp32, as it was made",
+        ),
+    ] = None  # fmt: skip
     scheduler: Annotated[  # None: the model's own, with turbo euler
         Literal["unipc", "euler"] | None, Setting(group=_FASTER, flag="default: the model's own; with --turbo euler")
     ] = None  # fmt: skip
@@ -176,6 +219,11 @@ class A2Options(EngineOptions):
     def solver(self, spec: ModelSpec) -> Literal["unipc", "euler"]:
         """Return the scheduler that is used."""
         return self.scheduler or ("euler" if self.turbo else spec.solver)
+
+    @property
+    def weights(self) -> Precision | None:
+        """How the weights are stored: W8A8 wants them in 8 bits. None: as the machine has it."""
+        return self.precision or ("int8" if self.w8a8 else None)
 
     @property
     def written(self) -> tuple[Path, ...]:
@@ -191,17 +239,18 @@ _OF_THE_MODEL = ("model", "family", "device", "precision", "cache")
 
 def of_the_model(options: A2Options) -> A2Options:
     """Return the options without those that may change from run to run: equal where one loaded model serves both."""
-    return A2Options(**{name: getattr(options, name) for name in _OF_THE_MODEL})
+    return replace(A2Options(**{name: getattr(options, name) for name in _OF_THE_MODEL}), precision=options.weights)
 
 
 def sized(clip: ClipSize, options: A2Options) -> ClipSize:
-    """Return a clip's size with what the options add to what it takes: the step cache, and LoRAs by the bytes of their
-    files."""
+    """Return a clip's size with what the options add to what it takes, or spare: the step cache, LoRAs by the bytes of
+    their files, 8-bit multiplication, the VAE's numbers."""
     adapters = 0
     for lora in options.loras:
         with contextlib.suppress(OSError):  # what is gone is told of when the clip is made
             adapters += lora.path.stat().st_size if lora.strength else 0
-    return replace(clip, step_cache=options.step_cache, adapters=adapters)
+    vae = 2 if options.vae_precision == "bf16" else 4
+    return replace(clip, step_cache=options.step_cache, adapters=adapters, w8a8=bool(options.w8a8), vae=vae)
 
 
 def check_installed() -> None:
@@ -254,6 +303,13 @@ def check_speed(options: A2Options) -> None:
     if options.turbo and options.step_cache:
         raise EngineUnavailable(
             "turbo and the step cache do not go together: of so few steps none can be spared", "Choose one of them."
+        )
+    if options.w8a8 and options.precision == "fp8" and options.attention == "sage":
+        raise EngineUnavailable("SageAttention beside fp8 products gives black frames", "Leave one of them out.")
+    if options.w8a8 and options.weights not in ("int8", "fp8"):
+        raise EngineUnavailable(
+            f"W8A8 multiplies by 8-bit weights, and these are {options.weights}",
+            "Choose int8 or fp8 (on the command line: --precision int8), or leave it out.",
         )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from engine.a2 import attention, step_cache
 from engine.a2.adapters import NO_ADAPTERS, Adapters, adapters_of
 from engine.a2.checkpoint import Checkpoint
-from engine.a2.chunking import chunked
 from engine.a2.compute import Compute, choose_compute
+from engine.a2.computing import computing
 from engine.a2.conditioning import Conditioning, condition
 from engine.a2.decoding import decode
 from engine.a2.files import Place, locate
@@ -122,7 +122,7 @@ def shoot(
         attempt.phase = "sampling"
         with course.turn("sampling", "transformer"):
             latents = making.sample(run, conditioning, belongs)
-            notices = notices_of(checkpoint, asked, scene, options, run)
+            notices = (*notices_of(checkpoint, asked, scene, options, run), *making.notices)
         if run.cache is not None:
             give_back()  # the hooks that kept hidden states refer to each other
     attempt.phase = "decoding"
@@ -142,6 +142,7 @@ class _Making:
     callbacks: Callbacks
     attempt: Attempt
     course: Course
+    notices: tuple[str, ...] = ()
 
     def begin(self, canvases: Sequence[Canvas], belongs: str) -> tuple[Run, Conditioning]:
         """Return the run that an earlier attempt has begun, or the one that was kept on disk, or a new one; with its
@@ -179,12 +180,15 @@ class _Making:
                 callbacks.on_step(step)
             callbacks.tell("sampling", step.step, step.of, self.attempt.remark)
 
-        with chunked(transformer, options.chunk, size_of(self.scene, spec).unread):
+        unread = size_of(self.scene, spec).unread
+        with attention.attending(options.attention), computing(transformer, options, unread) as compiler:
             try:
-                return sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
+                latents = sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
             except NotFinite as error:
                 halves = str(self.checkpoint.compute.dtype) == "torch.float16"
                 raise NotFinite(error.step, _suspects(options, halves)) from None
+            self.notices = compiler.notices if compiler is not None else ()
+            return latents
 
     def _tell(self, step: int, of: int, what: str) -> None:
         self.attempt.phase = "prompt" if what == "prompt" else "references"
@@ -196,7 +200,8 @@ def _suspects(options: A2Options, halves: bool = False) -> list[str]:
     found = [f"the LoRA {lora.path.name}" for lora in options.loras]
     if halves:
         found.append("the half precision that this card computes in (with --precision fp32)")
-    found += [f"the {options.attention} attention"] if options.attention != "native" else []
+    found += [f"the {options.attention} attention"] if options.attention not in (None, "native") else []
+    found += ["the 8-bit multiplication"] if options.w8a8 else []
     return found + ([f"the {options.precision} precision"] if options.precision in ("int8", "fp8") else [])
 
 
@@ -240,6 +245,9 @@ def _course(
     adapters: Adapters = NO_ADAPTERS,
 ) -> Course:  # fmt: skip
     """Return the course of a clip with this checkpoint, within what is free here now."""
+    import torch
+
+    checkpoint.vae_dtype = torch.bfloat16 if options.vae_precision == "bf16" else torch.float32
     settings = settings_of(options, checkpoint, clip)
     on_load = partial(callbacks.tell, "loading")
     mover = ComponentMover(checkpoint, settings, adapters, on_load, callbacks.stop, attempt.loading)
@@ -280,8 +288,14 @@ def _belongs(
         options.solver(checkpoint.spec),
         adapters.identity,
         (step_cache.facts(), bool(options.batched_guidance)) if options.step_cache else "",
-        options.attention,
+        options.attention or "native",
+        *_only_if_used(options),
     )
+
+
+def _only_if_used(options: A2Options) -> list[str]:
+    """List what changes latents beyond rounding where it is used; without it, a run belongs to what it always did."""
+    return ["w8a8"] * bool(options.w8a8) + ["VAE in bf16"] * (options.vae_precision == "bf16")
 
 
 def _identity(checkpoint: Checkpoint) -> list[tuple[str, int]]:

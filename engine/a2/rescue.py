@@ -12,9 +12,12 @@ from engine.a2 import recipe
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
 from engine.a2.geometry import size_of
-from engine.a2.options import A2Options
+from engine.a2.models import spec_of
+from engine.a2.options import A2Options, as_run
 from engine.a2.phases import PHASES, PhaseName
 from engine.a2.plan.fallbacks import RUNGS, Way, next_way
+from engine.a2.plan.fast import abilities_here, as_fast
+from engine.a2.plan.shapes import default_shapes
 from engine.errors import EngineUnavailable
 from engine.memory.model_cache import ModelCache
 from engine.memory.shortage import Shortage, give_back
@@ -33,7 +36,12 @@ def shoot(
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
-    descent, attempt = _Descent(Way(options, size_of(scene), _on_card(options)), callbacks), recipe.Attempt(options)
+    spec = spec_of(options.model, options.family)
+    if options.fast:
+        clip, shapes = size_of(as_run(scene, options), spec), default_shapes(options.model)
+        options = as_fast(options, clip, abilities_here(choose_compute(options)), shapes)
+    way = Way(options, size_of(scene, spec), _on_card(options))
+    descent, attempt = _Descent(way, callbacks), recipe.Attempt(options)
     while True:
         now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark
         try:

@@ -180,7 +180,7 @@ def sample(
     return run.latents
 
 
-ALL = "all"  # the passes of a step as one batch
+ALL = "both"  # the passes of a step as one batch; runs that were kept name it so
 
 
 def _velocity(forward: Forward, run: Run, guidance: Guidance) -> torch.Tensor:
@@ -204,18 +204,22 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run, guidance: G
     condition, image = there(conditioning.condition), there(conditioning.image_embeds)
     references = there(conditioning.references)
     prompt, negative = there(conditioning.prompt_embeds), there(conditioning.negative_embeds)
+    nothing = torch.zeros_like(references) if references is not None and NOTHING in guidance.passes else None
+    told: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
 
     def forward(name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
-        names = guidance.passes if name == ALL else (name,)
-        texts = [prompt if each == COND else negative for each in names]
-        text = texts[0] if len(texts) == 1 else torch.cat(texts)  # type: ignore[arg-type]  # see sample
-        batch, x = len(names), latents.to(dtype)
+        batch, x = len(guidance.passes) if name == ALL else 1, latents.to(dtype)
+        if name not in told:  # once: keys and values of the context are kept for these very tensors
+            names = guidance.passes if name == ALL else (name,)
+            texts = [prompt if each == COND else negative for each in names]
+            tails = [nothing if each == NOTHING else references for each in names]
+            told[name] = _together(texts), _together(tails)
+        text, tail = told[name]
         if condition is not None:
             x = torch.cat([x, condition], dim=1)  # (1, 36, T, h, w)
         x = x.expand(batch, -1, -1, -1, -1)
-        if references is not None:
-            tails = [torch.zeros_like(references) if each == NOTHING else references for each in names]
-            x = torch.cat([x, tails[0] if len(tails) == 1 else torch.cat(tails)], dim=2)  # (batch, 16, T + R, h, w)
+        if tail is not None:
+            x = torch.cat([x, tail], dim=2)  # (batch, 16, T + R, h, w)
         flow: torch.Tensor = transformer(
             hidden_states=x,
             timestep=run.scheduler.timesteps[step].to(device).expand(batch),
@@ -226,6 +230,14 @@ def _forward(transformer: Any, conditioning: Conditioning, run: Run, guidance: G
         return flow[:, :, : latents.shape[2]].float()
 
     return forward
+
+
+def _together(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """Return the tensors as one batch; one alone as it is."""
+    import torch
+
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) > 1 else there[0] if there else None
 
 
 @contextlib.contextmanager

@@ -121,7 +121,8 @@ def _installs(log: Path, needed: int) -> list[Install]:
     if not _windows_with_a_card():
         return [everything]
     torch = log.with_name("torch.txt")
-    torch.write_text(next(line for line in LIST.read_text(encoding="utf-8").splitlines() if line.startswith("torch")))
+    lines = LIST.read_text(encoding="utf-8").splitlines()  # on Linux the index has it with CUDA: the same range
+    torch.write_text(next(line for line in lines if line.startswith("torch") and "linux" in line).partition(";")[0])
     options = (*everything.options, "--index-url", _WINDOWS_CUDA)
     return [Install(everything.python, (torch,), ROOT, needed, log, options), everything]
 

@@ -12,8 +12,10 @@ torch = pytest.importorskip("torch", reason="the a2 engine's libraries are not i
 from diffusers.models import attention_dispatch
 
 from engine.a2 import attention
-from engine.a2.attention import check_attention, set_attention
+from engine.a2.attention import attend, attending, check_attention, set_attention, usable
 from engine.a2.compute import Compute
+from engine.a2.plan import calibration
+from engine.a2.plan.calibration import calibrate, exact_kinds
 from engine.a2.recipe import Callbacks, shoot
 from engine.errors import EngineUnavailable
 from tests.tiny import OPTIONS, TRIO, a_scene, latents_of, members_of, tiny
@@ -73,24 +75,27 @@ def test_a_version_that_diffusers_cannot_use_is_refused(card, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "compute", "precision", "capability", "says"),
+    ("name", "compute", "capability", "says"),
     [
-        ("flash", replace(CUDA, dtype=torch.float32), "fp32", (8, 0), "fp32"),
-        ("sage", CUDA, "fp8", (8, 9), "black"),
-        ("sage", CUDA, None, (9, 0), "Hopper"),
+        ("flash", replace(CUDA, dtype=torch.float32), (8, 0), "fp32"),
+        ("cudnn", replace(CUDA, dtype=torch.float32), (8, 0), "fp32"),
+        ("sage", CUDA, (9, 0), "Hopper"),
     ],
 )
-def test_what_is_known_to_give_noise_is_refused(card, name, compute, precision, capability, says):
+def test_what_is_known_to_give_noise_is_refused(card, name, compute, capability, says):
     card("flash_attn", "sageattention", capability=capability)
     with pytest.raises(EngineUnavailable, match=says):
-        check_attention(name, compute, precision)
+        check_attention(name, compute)
 
 
 def test_what_is_installed_and_fits_is_taken(card, monkeypatch):
     card("sageattention")
     monkeypatch.setattr(attention_dispatch, "_CAN_USE_SAGE_ATTN", True)
-    check_attention("sage", CUDA, "bf16")
+    check_attention("sage", CUDA)
     check_attention("native", CPU)
+    check_attention(None, CPU)
+    assert usable(CUDA) == ("native", "cudnn", "sage")
+    assert usable(CPU) == ("native",)
 
 
 def test_native_is_set_whatever_the_environment_says(checkpoint, monkeypatch):
@@ -100,6 +105,38 @@ def test_native_is_set_whatever_the_environment_says(checkpoint, monkeypatch):
     monkeypatch.setattr(registry, "_active_backend", attention_dispatch.AttentionBackendName.FLASH)
     assert torch.equal(latents_of(checkpoint, scene), before)
     assert backends(checkpoint.transformer) == {"native"}
+
+
+def test_cudnn_comes_first_where_it_is_asked_for_and_is_native_to_diffusers(checkpoint):
+    from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
+
+    before = _cur_sdpa_kernel_backends(with_priority=True)
+    with attending("cudnn"):
+        assert _cur_sdpa_kernel_backends(with_priority=True)[0] == SDPBackend.CUDNN_ATTENTION
+    with attending(None), attending("native"):
+        assert _cur_sdpa_kernel_backends(with_priority=True) == before
+    scene = a_scene(TRIO)
+    assert torch.equal(latents_of(checkpoint, scene, attention="cudnn"), latents_of(checkpoint, scene))
+    assert backends(checkpoint.transformer) == {"native"}
+
+
+def test_the_calibration_measures_what_runs_here_and_is_exact_enough(checkpoint, monkeypatch):
+    """Of two stand-ins for kernels that need a card, one rounds like eight bits."""
+    assert calibrate(checkpoint.shapes, "cpu", "fp32").attentions.keys() == {"native"}
+    monkeypatch.setattr(calibration, "usable", lambda _: ("native", "cudnn", "flash", "sage"))
+
+    def stand_in(kind, query, key, value):
+        if kind == "flash":
+            raise RuntimeError("no kernel image is available")
+        seen = attend("native", query, key, value)
+        return seen * 1.03 if kind == "sage" else seen
+
+    monkeypatch.setattr(calibration, "attend", stand_in)
+    assert exact_kinds(checkpoint.shapes, Compute(torch.device("cpu"), torch.float32)) == ("native", "cudnn")
+    assert exact_kinds(checkpoint.shapes, CPU) == ("native", "cudnn")  # bf16 itself is exact enough
+    speed = calibrate(checkpoint.shapes, "cpu", "fp32")
+    assert speed.attentions.keys() == {"native", "cudnn"}
+    assert speed.attention == speed.attentions["native"]
 
 
 def test_another_kernel_is_used_and_named(checkpoint, monkeypatch):

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from engine.a2 import adapters, moving
 from engine.a2.geometry import ClipSize
 from engine.a2.models import RELEASES, SKYREELS_A2, ReleasedModel
-from engine.a2.options import A2Options
+from engine.a2.options import A2Options, sized
 from engine.a2.plan.plan import make_plan
 from engine.a2.plan.shapes import shapes_of
 from engine.a2.plan.sizes import CARD_PROCESS, PROCESS
@@ -43,7 +43,7 @@ def on_paper(
 ) -> dict[str, Held]:
     """Return what the plan says that each phase holds, without what the process itself takes."""
     checkpoint = fake_checkpoint(compute_of(options), layers, model)
-    clip = replace(clip, step_cache=options.step_cache)
+    clip = replace(sized(clip, options), adapters=clip.adapters)
     ledger = rehearse(PlannedClip(checkpoint.shapes, clip), moving.settings_of(options, checkpoint, clip), limits)
     return {phase: ledger.peaks[phase] - Held(CONTEXT, PROCESS + CARD_PROCESS) for phase in PHASES}
 
@@ -58,6 +58,12 @@ WAYS = {
     "both halves at once": {"precision": "fp8", "offload": "blocks", "resident_blocks": 1, "batched_guidance": True},
     "encoded in tiles": {"precision": "int8", "offload": "blocks", "resident_blocks": 1, "encode_tiled": True},
     "euler": {"precision": "int8", "scheduler": "euler", "chunk": 4096},
+    "the context kept": {"precision": "bf16", "keep_context": True, "batched_guidance": True},
+    "the context kept, in pieces": {"precision": "int8", "keep_context": True, "chunk": 1024},
+    "in eight bits": {"precision": "int8", "w8a8": True, "offload": "blocks", "resident_blocks": 1},
+    "in eight bits, in pieces": {"precision": "fp8", "w8a8": True, "chunk": 1024},
+    "the VAE in bf16": {"precision": "bf16", "vae_precision": "bf16"},
+    "the VAE in bf16, in tiles": {"precision": "int8", "vae_precision": "bf16", "tile": 40, "encode_tiled": True},
 }
 
 

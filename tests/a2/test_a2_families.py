@@ -170,7 +170,7 @@ def _forward(checkpoint, given, chunk: int = 0) -> torch.Tensor:
     run.scheduler.timesteps[0] = given["timestep"][0]
     run.scheduler.sigmas[0] = 1.0
     unread = references[0, 0].numel() // 4 if checkpoint.spec.skips_text else 0
-    with chunked(checkpoint.transformer, chunk, unread):
+    with chunked(checkpoint.transformer, chunk, unread=unread):
         return latents - sample(checkpoint.transformer, conditioning, run, Guidance(1.0))
 
 

@@ -115,7 +115,7 @@ def test_denoising_of_a_small_model_takes_what_was_predicted(dtype, batch, chunk
     shape = shapes_from({**DEFAULT_CONFIGS, "transformer": {**SIZE, "freq_dim": 256, **config}}).transformer
     with Live(model) as live, chunked(model, chunk):
         forward(model, clip, dtype, batch=batch)
-    assert near(footprint.denoise_bytes(shape, clip, dtype.itemsize, batch, chunk), live.peak)
+    assert near(footprint.denoise_bytes(shape, clip, footprint.Forward(dtype.itemsize, batch, chunk)), live.peak)
 
 
 @pytest.mark.parametrize(("batch", "chunk"), [(1, 0), (2, 0), (1, 4096), (1, 1024)])
@@ -125,7 +125,9 @@ def test_denoising_of_the_14b_model_takes_what_was_predicted(batch, chunk):
     model, clip = transformer("meta", torch.bfloat16, **config), ClipSize()
     with Live(model) as live, FusedAttention(), chunked(model, chunk):
         forward(model, clip, torch.bfloat16, "meta", batch)
-    assert near(footprint.denoise_bytes(default_shapes().transformer, clip, 2, batch, chunk), live.peak)
+    assert near(
+        footprint.denoise_bytes(default_shapes().transformer, clip, footprint.Forward(2, batch, chunk)), live.peak
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

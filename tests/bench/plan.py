@@ -50,7 +50,7 @@ def denoise(device: str, large: bool, dtype_name: str = "float32", chunk: int = 
 
     from engine.a2.chunking import chunked
     from engine.a2.geometry import ClipSize
-    from engine.a2.plan.footprint import denoise_bytes
+    from engine.a2.plan.footprint import Forward, denoise_bytes
     from engine.a2.plan.shapes import DEFAULT_CONFIGS, shapes_from
 
     heads, ffn = (40, 13824) if large else (6, 2074)
@@ -72,7 +72,7 @@ def denoise(device: str, large: bool, dtype_name: str = "float32", chunk: int = 
 
     told = (512 * 512 + 771 * 1280) * dtype.itemsize  # the embeddings themselves, which `work` makes anew
     shape = shapes_from({**DEFAULT_CONFIGS, "transformer": config}).transformer
-    return denoise_bytes(shape, clip, dtype.itemsize, 1, chunk) + told, measure(work, device)
+    return denoise_bytes(shape, clip, Forward(dtype.itemsize, 1, chunk)) + told, measure(work, device)
 
 
 def text(device: str, large: bool) -> tuple[int, int]:

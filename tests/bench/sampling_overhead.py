@@ -25,7 +25,9 @@ sys.path.insert(0, str(ROOT))
 import torch
 from diffusers import WanTransformer3DModel
 
+from engine.a2.computing import computing
 from engine.a2.conditioning import Conditioning
+from engine.a2.options import A2Options
 from engine.a2.preview import preview
 from engine.a2.sampling import Guidance, Step, begin, sample
 from engine.a2.state import save_run
@@ -70,7 +72,8 @@ def take_turns(transformer: WanTransformer3DModel, ready: Conditioning) -> dict[
     spent["plain"].append(seconds(plain))
     begun[:] = time.perf_counter(), time.process_time()
     run = begin(ready, Sampling(steps=STEPS), "unipc", torch.device("cpu"))
-    sample(transformer, ready, run, Guidance(5.0), on_step, stop=lambda: False)
+    with computing(transformer, A2Options()):
+        sample(transformer, ready, run, Guidance(5.0), on_step, stop=lambda: False)
     return spent
 
 

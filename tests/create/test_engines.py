@@ -261,7 +261,7 @@ def test_odd_values_from_a_page_do_no_harm(desk, odd, tmp_path):
         desk.put(name, odd)
     assert desk.sheet.is_sound()
     desk.put("engine", "a2")
-    assert desk.sheet.options(own_machine=True).attention == "native"
+    assert desk.sheet.options(own_machine=True).attention is None
     assert checked_scene(desk, views.video_of(desk), 7)
     assert -2 <= desk.sheet.strengths[0] <= 2
 

@@ -175,7 +175,9 @@ def test_an_old_job_is_made_with_the_options_it_was_given(old):
         board.close(LONG)
     (request,) = made
     loras = (Lora(Path("loras/film.safetensors"), 0.8),)
-    wanted = A2Options(offload="blocks", resident_blocks=3, batched_guidance=False, loras=loras, step_cache=True)
+    wanted = A2Options(
+        offload="blocks", resident_blocks=3, batched_guidance=False, loras=loras, step_cache=True, attention="native"
+    )
     assert replace(request.options, state=None, preview=None) == wanted
     assert (request.scene.prompt, request.scene.sampling.seed, request.out.name) == ("a cup with lora", 7, "lora_7.mp4")
 

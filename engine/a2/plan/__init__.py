@@ -6,6 +6,7 @@ footprint.py    bytes of what is computed, from shapes; sizes.py what components
 course.py       which components are on the card at each stage, and what leaves for them: the engine's course, too
 stages.py       the course rehearsed: peaks of each stage; speed.py, calibration.py seconds on this machine
 settings.py     how a model is run
+fast.py           one choice for what is worth it, spelled out
 choose.py       which way suits machine and clip; plan.py the choice with its reasons; advice.py what would fit
 planner.py      plans for the page, and for the terminal (engine/a2/here.py)
 fallbacks.py    what to try next where memory ran out all the same

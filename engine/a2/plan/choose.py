@@ -83,8 +83,15 @@ def choose(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSet
         settings = _completed(planned, least, budget, overrides)
     together = replace(settings, together=True, offload="none")
     if not settings.streamed and overrides.together is not False and _fits(planned, together, budget):
-        return together
-    return replace(settings, together=bool(overrides.together))
+        return _with_context(planned, together, budget)
+    return _with_context(planned, replace(settings, together=bool(overrides.together)), budget)
+
+
+def _with_context(planned: PlannedClip, settings: RunSettings, budget: Budget) -> RunSettings:
+    """Keep the context's keys and values over the run where there is room that nothing else wants: a resident block is
+    worth more."""
+    kept = replace(settings, keep_context=True)
+    return kept if not settings.streamed and _fits(planned, kept, budget) else settings
 
 
 def first_that_fits(planned: PlannedClip, budget: Budget, overrides: Overrides) -> RunSettings | None:

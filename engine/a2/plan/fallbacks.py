@@ -73,6 +73,9 @@ def _steps(way: Way, phase: PhaseName) -> Iterator[tuple[Way, str]]:
 
 
 def _denoising(way: Way) -> Iterator[tuple[Way, str]]:
+    if way.options.keep_context:
+        anew = replace(way.options, keep_context=False)
+        yield _with(way, anew), "the text's and pictures' keys and values computed anew each time"
     if way.options.batched_guidance and way.clip.guided:
         apart = replace(way.options, batched_guidance=False)
         yield _with(way, apart), "the two halves of the guidance one after the other"

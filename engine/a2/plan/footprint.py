@@ -8,12 +8,15 @@ by tokens. tests/bench/plan.py compares them with what is measured.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from engine.a2.geometry import TEXT_TOKENS, ClipSize, Tiling, spans
 from engine.a2.plan.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
 
 KEPT = 16  # encoded prompts, and casts
+KEPT_REFERENCES = 4  # what the VAE made of a cast's pictures: some 17 MB at 832 x 480 x 81
 ENCODE_TILE = 256  # pixels; of the library's own tiles
+ROWS = 2048  # tokens that are multiplied in 8 bits at a time (engine.memory.multiply)
 _FLOAT = 4
 
 
@@ -21,14 +24,26 @@ _FLOAT = 4
 # Denoising
 
 
-def denoise_bytes(
-    shape: Transformer, clip: ClipSize, each: int, batch: int = 1, chunk: int = 0, context: int = 257
-) -> int:
-    """Compute the peak of one forward, with `each` bytes a number (2 or 4), and both halves of the guidance at once
-    where `batch` is 2. `chunk` tokens at a time where tokens do not attend to each other (engine.a2.chunking); 0: all.
-    `context`: tokens of a reference picture."""
+@dataclass(frozen=True)
+class Forward:
+    """How one forward of the transformer is computed: `each` bytes a number (2 or 4); all passes of the guidance at
+    once where `batch` is their number; `chunk` tokens at a time where tokens do not attend to each other
+    (engine.a2.chunking), 0: all; `context` tokens of a reference picture; with `quantised` weights, which are
+    dequantised to multiply, or multiplied in 8 bits (`w8a8`; engine.memory.multiply)."""
+
+    each: int
+    batch: int = 1
+    chunk: int = 0
+    context: int = 257
+    quantised: bool = False
+    w8a8: bool = False
+
+
+def denoise_bytes(shape: Transformer, clip: ClipSize, how: Forward) -> int:
+    """Compute the peak of one forward."""
+    each, batch, chunk = how.each, how.batch, how.chunk
     tokens, dim = clip.tokens, shape.dim
-    told = TEXT_TOKENS + clip.references * context
+    told = TEXT_TOKENS + clip.references * how.context
     ffn = _of_ffn(shape, each)
     residual = (5 * each + (12 if each < _FLOAT else 8)) * dim  # in float32: the sum, its parts and the gate's product
     rotation = (6 * each + 6) * dim  # half of the numbers at a time, three times, in float32
@@ -37,13 +52,36 @@ def denoise_bytes(
         projecting = 5 * each * tokens * dim + piece * (5 * each + 6) * dim  # the block's input, its norm, q, k, v
         attending = 6 * each * tokens * dim  # and what comes out
         following = 2 * each * tokens * dim + piece * max(ffn, residual) + 2 * told * each * dim
-        stream = max(projecting, attending, following, 0 if chunk else tokens * rotation)
+        beside, rotating = multiplying_bytes(shape, how), 0 if chunk else tokens * rotation
+        stream = max(batch * max(projecting, rotating) + beside[0], batch * attending, batch * following + beside[1])
     else:
-        stream = tokens * max(ffn, residual, rotation)
-    stream += (2 * told - TEXT_TOKENS) * dim * each  # text and pictures, embedded, and the two put together
+        stream = batch * tokens * max(ffn, residual, rotation) + max(multiplying_bytes(shape, how))
+    stream += batch * (2 * told - TEXT_TOKENS) * dim * each  # text and pictures, embedded, and the two put together
     rope = tokens * 2 * (dim // shape.heads) * _FLOAT
     noise = tokens * 4 * shape.channels * each
-    return batch * (stream + noise) + rope
+    return stream + batch * noise + rope
+
+
+def multiplying_bytes(shape: Transformer, how: Forward) -> tuple[int, int]:
+    """Compute what quantised weights take beside, while self-attention's projections are computed and while what
+    follows it is. Dequantised, a weight takes as much as in floats: in pieces those of one loop over the pieces at
+    once, else one by one. In 8 bits a few rows of activations and products are in float32 and int32."""
+    dim, ffn = shape.dim, shape.ffn
+    if not how.quantised:
+        return 0, 0
+    if how.w8a8:
+        return ROWS * 9 * dim, ROWS * (max(dim + 2 * _FLOAT * ffn, ffn + 2 * _FLOAT * dim, (1 + _FLOAT) * ffn))
+    if not how.chunk:
+        return dim * dim * how.each, dim * ffn * how.each
+    return 3 * dim * dim * how.each, (2 * dim * dim + 2 * dim * ffn) * how.each
+
+
+def context_bytes(shape: Transformer, clip: ClipSize, how: Forward) -> int:
+    """Compute what the keys and values of the context take that are kept over a run: of each block and prompt, of text
+    and pictures; all passes at once are one of so many times the size."""
+    told = TEXT_TOKENS + clip.references * how.context
+    contexts = how.batch if how.batch > 1 else min(clip.passes, 2)
+    return contexts * shape.layers * 2 * told * shape.dim * how.each
 
 
 def _largest_piece(clip: ClipSize, chunk: int) -> int:
@@ -98,8 +136,9 @@ def conditioning_bytes(text: TextEncoder, image: ImageEncoder | None, clip: Clip
     became, these for the next clips, too; float32."""
     frames, height, width = clip.latent
     latents = 2 * height * width * (frames * (16 + 20) + 16 * clip.tail)
+    encoded = KEPT_REFERENCES * 2 * 16 * (clip.references if clip.tail else frames) * height * width  # mean, deviation
     pictures = clip.references * image.tokens * image.dim if image is not None else 0
-    return _FLOAT * (latents + KEPT * (TEXT_TOKENS * text.dim + pictures))
+    return _FLOAT * (latents + encoded + KEPT * (TEXT_TOKENS * text.dim + pictures))
 
 
 def image_bytes(shape: ImageEncoder, references: int) -> int:
@@ -140,8 +179,8 @@ def decode_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None = None, each: i
     count = len(rows) * len(columns)
     kept, widest = decoder_tile(vae, tile)
     front = height * width * (2 * 5 * vae.channels[-1] + 2 * vae.latent)
-    whole = 64 * height * width * 4 * 3 if count > 1 else 0
-    return each * (front + kept * (1 if tiling and tiling.parked else count) + widest + whole)
+    whole = 64 * height * width * 4 * 3 * _FLOAT if count > 1 else 0  # tiles are blended in float32
+    return each * (front + kept * (1 if tiling and tiling.parked else count) + widest) + whole
 
 
 def parked_bytes(vae: Vae, clip: ClipSize, tiling: Tiling | None, each: int = _FLOAT) -> int:

@@ -6,8 +6,8 @@ on this machine or not at all. A person may set any line; the rest is planned ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from engine.a2.geometry import ClipSize
@@ -41,8 +41,8 @@ class Choice:
 @dataclass(frozen=True)
 class Plan:
     """`problems` say in numbers what does not fit, `remedies` what would; both are empty where all does. `possible`: it
-    fits, or would if nothing else held memory here. `download` is the bytes that the model takes on the disk where it
-    is not there yet."""
+    fits, or would if nothing else held memory here. `faster`: the options that Fast and the calibration have decided.
+    `download` is the bytes that the model takes on the disk where it is not there yet."""
 
     settings: RunSettings
     choices: tuple[Choice, ...]
@@ -53,6 +53,7 @@ class Plan:
     problems: tuple[str, ...]
     remedies: tuple[str, ...]
     possible: bool
+    faster: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -82,7 +83,7 @@ class Plan:
         card = self.settings.device != "cpu"
         used, size = (self.vram, self.budget.vram_total) if card else (self.ram, self.budget.ram_total)
         words = [f"{used / GIB:.1f} of {round(size / GIB, 1):g} GB{'' if card else ' of memory'}", _time(self.seconds)]
-        words.append(self.settings.precision)
+        words.append(self.settings.precision + " (W8A8)" * bool(self.faster.get("w8a8")))
         if self.settings.streamed:
             words.append(f"{self.settings.resident} of {self.blocks} blocks resident")
         why = next(choice.why for choice in self.choices if choice.name == "offload")
@@ -111,7 +112,7 @@ class Plan:
             encode_tiled=chosen.encode_tiled, tile=chosen.tiling.tile if chosen.tiling else 0,
             whole_frames=chosen.tiling is None,
             host=None if chosen.host == "none" else chosen.host,
-            in_memory=chosen.in_memory if chosen.streamed else None,
+            in_memory=chosen.in_memory if chosen.streamed else None, keep_context=chosen.keep_context, **self.faster,
         )  # fmt: skip
 
 
@@ -205,6 +206,8 @@ def _choices(
     yield line("tile", tile, "a frame in one piece would not fit" if tile else "a frame fits in one piece")
     pieces = "the pictures would not fit in one piece" if settings.encode_tiled else "they fit in one piece"
     yield line("encode_tiled", settings.encode_tiled, pieces)
+    room = "there is room for it" if settings.keep_context else "the room is better used, or not there"
+    yield line("keep_context", settings.keep_context, room)
     yield line("together", settings.together,
                "all components fit, so the next clip starts at once" if settings.together else
                "each is loaded when its turn comes")  # fmt: skip

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
+from engine.a2.attention import is_installed
 from engine.a2.files import locate
 from engine.a2.geometry import size_of
 from engine.a2.models import Family
 from engine.a2.options import A2Options, as_run, sized
 from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
 from engine.a2.plan.choose import Overrides
+from engine.a2.plan.fast import abilities_of, as_fast
 from engine.a2.plan.plan import Plan, make_plan
 from engine.a2.plan.shapes import Shapes, default_shapes, read_shapes
 from engine.a2.plan.speed import Speed
@@ -20,6 +23,7 @@ from engine.memory.hardware import Hardware
 from engine.scene.scene import Scene
 
 _DEVICES: dict[str, Literal["cpu", "cuda"]] = {"cpu": "cpu", "cuda": "cuda"}
+_FASTER = ("step_cache", "w8a8", "compiled", "vae_precision", "attention")  # what Fast and the calibration decide
 _FRESH = 30.0  # seconds for which a checkpoint's shapes are cached
 
 
@@ -32,33 +36,41 @@ class A2Planner:
 
     def plan(self, hardware: Hardware, scene: Scene, options: A2Options) -> Plan:
         """Plan how this machine would make a scene. What a person has set is kept, the rest planned around it."""
+        device, speed = _DEVICES.get(options.device.partition(":")[0]), _speed(hardware)
+        asked, shapes, on_card = options, self._shapes_of(options), device != "cpu"
+        clip = size_of(as_run(scene, options), shapes.spec)
+        options = as_fast(options, clip, abilities_of(hardware, on_card, speed), shapes)
+        fastest = speed.fastest if speed is not None and on_card else None
+        if options.attention is None and fastest is not None and is_installed(fastest):
+            options = replace(options, attention=fastest)
         overrides = Overrides(
-            device=_DEVICES.get(options.device.partition(":")[0]), precision=options.precision, offload=options.offload,
+            device=device, precision=options.weights, offload=options.offload,
             resident_blocks=options.resident_blocks, batched_guidance=options.batched_guidance,
         )  # fmt: skip
-        return self._plan(hardware, scene, options, overrides)
+        speed = speed.attending(options.attention) if speed is not None else None
+        plan = make_plan(hardware, sized(clip, options), shapes, overrides, speed)
+        return replace(plan, faster={name: getattr(options, name) for name in _FASTER
+                                     if getattr(options, name) != getattr(asked, name)})  # fmt: skip
 
     def learn(
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
     ) -> None:
         """Correct the predicted time of sampling by a finished run's. Ignores runs with a step cache, or with steps of
-        an earlier run."""
-        if options.step_cache or began.get("sampling", (0.0, 1))[1] or "decoding" not in began:
+        an earlier run, and those that were compiled, part of whose time it was."""
+        if options.step_cache or options.compiled or began.get("sampling", (0.0, 1))[1] or "decoding" not in began:
             return
         overrides = Overrides(
             precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
             batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile, host=options.host,
         )  # fmt: skip
-        plan = self._plan(hardware, scene, options, overrides)
+        speed = known.attending(options.attention) if (known := _speed(hardware)) is not None else None
+        shapes = self._shapes_of(options)
+        clip = sized(size_of(as_run(scene, options), shapes.spec), options)
+        plan = make_plan(hardware, clip, shapes, overrides, speed)
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
         took = began["decoding"][0] - began["sampling"][0]
         if foreseen is not None:
             learn(_machine(hardware), "sampling", foreseen, took, speeds_file())
-
-    def _plan(self, hardware: Hardware, scene: Scene, options: A2Options, overrides: Overrides) -> Plan:
-        shapes = self._shapes_of(options)
-        clip = sized(size_of(as_run(scene, options), shapes.spec), options)
-        return make_plan(hardware, clip, shapes, overrides, _speed(hardware))
 
     def _shapes_of(self, options: A2Options) -> Shapes:
         """Return the checkpoint's shapes; those of the release where it is not installed."""

@@ -18,7 +18,7 @@ class RunSettings:
     text encoder's; `host` is
     where the `streamed` blocks wait that are not resident: `in_memory` of them in memory, the others in the file;
     `chunk`: tokens at a time, 0: all; `tiling` is the decoder's; `encode_tiled`: the VAE encodes in tiles; `together`:
-    all components stay loaded, not each in turn.
+    all components stay loaded, not each in turn; `keep_context`: the context's keys and values stay over a run.
     """
 
     device: str
@@ -35,6 +35,7 @@ class RunSettings:
     streamed: int = 0
     in_memory: int = 0
     text_number: int = 0  # 0: as the transformer's
+    keep_context: bool = False
 
     @property
     def of_text(self) -> int:

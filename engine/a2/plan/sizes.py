@@ -57,13 +57,15 @@ class ComponentSizes:
     # -- what components hold --------------------------------------------------------------
 
     def whole(self, name: Component) -> int:
-        """Compute the bytes of a component's weights; the image encoder and the VAE are float32 throughout."""
+        """Compute the bytes of a component's weights; the image encoder is float32 throughout."""
         settings, shapes = self.settings, self.shapes
         if name == "text_encoder":
             return weight_bytes(shapes.text.weights, settings.precision, settings.of_text)
         if name == "transformer":
             own = weight_bytes(shapes.transformer.weights, settings.precision, settings.number)
             return own + footprint.rope_bytes(shapes.transformer) + self.clip.adapters
+        if name == "vae":
+            return weight_bytes(shapes.vae.weights, "fp32", self.clip.vae)
         return weight_bytes(shapes.weights_of(name), "fp32", 4)
 
     def present(self, name: Component) -> Held:
@@ -142,24 +144,25 @@ class ComponentSizes:
             assert self.shapes.image is not None
             return footprint.image_bytes(self.shapes.image, clip.references), 0
         pictures = 3 * clip.encoded_frames * clip.width * clip.height * 4
-        return footprint.encode_bytes(self.shapes.vae, clip, self.settings.encode_tiled), pictures
+        return footprint.encode_bytes(self.shapes.vae, clip, self.settings.encode_tiled, clip.vae), pictures
 
     def _sampling(self) -> tuple[int, int]:
         shape, clip, settings = self.shapes.transformer, self.clip, self.settings
-        batch = clip.passes if settings.batched else 1
-        told = self.shapes.picture_tokens
-        computed = footprint.denoise_bytes(shape, clip, settings.number, batch, settings.chunk, told)
-        computed += footprint.sampling_bytes(clip) + self._widened(shape.dim * shape.ffn)
-        computed += footprint.told_bytes(shape, clip, told, batch) * settings.number
+        batch, context = clip.passes if settings.batched else 1, self.shapes.picture_tokens
+        how = footprint.Forward(settings.number, batch, settings.chunk, context, settings.quantised, clip.w8a8)
+        computed = footprint.denoise_bytes(shape, clip, how) + footprint.sampling_bytes(clip)
+        computed += footprint.told_bytes(shape, clip, context, batch) * settings.number
         if clip.step_cache:
             computed += footprint.cache_bytes(shape, clip, settings.number)
+        if settings.keep_context:
+            computed += footprint.context_bytes(shape, clip, how)
         return computed, 0
 
     def _decoding(self) -> tuple[int, int]:
         clip, settings = self.clip, self.settings
-        parked = footprint.parked_bytes(self.shapes.vae, clip, settings.tiling)
+        parked = footprint.parked_bytes(self.shapes.vae, clip, settings.tiling, clip.vae)
         pictures = 8 * 3 * clip.width * clip.height * 4  # a few latents' frames on their way
-        return footprint.decode_bytes(self.shapes.vae, clip, settings.tiling), parked + pictures
+        return footprint.decode_bytes(self.shapes.vae, clip, settings.tiling, clip.vae), parked + pictures
 
     def _widened(self, largest: int, number: int = 0) -> int:
         """Compute what dequantising takes: a quantised weight is dequantised when it is used, in two copies of the

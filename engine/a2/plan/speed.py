@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from engine.a2.geometry import FRAMES_A_LATENT, TEXT_TOKENS, ClipSize, spans
+from engine.a2.options import Attention
 from engine.a2.plan.footprint import parked_bytes
 from engine.a2.plan.settings import RunSettings, block_bytes
 from engine.a2.plan.shapes import ParameterCount, Shapes, Vae, decoder_levels
+
+_SINGLE = 4  # bytes
+_MARGIN = 1.05  # a kernel that is so little faster than native is not worth its rounding
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,8 @@ class Speed:
     """Operations a second: `matmul` and `attention` at the transformer's precision, `single` a matmul and `convolution`
     in float32; `copy` bytes a second to the card from pinned memory, `pageable` from other (None: there is no card);
     `widen` quantised numbers dequantised a second. `corrections`: by stage, the factor by which this machine's own jobs
-    differed."""
+    differed. `attentions`: by kind, the rates of those that are exact enough; `w8a8` of products in 8 bits,
+    `convolution_bf16` (None: not measured)."""
 
     matmul: float
     attention: float
@@ -25,6 +31,27 @@ class Speed:
     copy: float | None
     pageable: float | None
     corrections: dict[str, float] = field(default_factory=dict)
+    attentions: dict[str, float] = field(default_factory=dict)
+    w8a8: float | None = None
+    convolution_bf16: float | None = None
+
+    def convolving(self, clip: ClipSize) -> float:
+        """Return the rate of the VAE's convolutions, in the numbers that it computes with."""
+        return self.convolution if clip.vae == _SINGLE else self.convolution_bf16 or self.convolution
+
+    @property
+    def fastest(self) -> Attention | None:
+        """The kind of attention that is fastest here by a margin that matters; None where only native was measured."""
+        kinds: dict[Attention, float] = {kind: self.attentions[kind] for kind in get_args(Attention) if kind in
+                                         self.attentions}  # fmt: skip
+        if not kinds:
+            return None
+        best = max(kinds, key=kinds.__getitem__)
+        return best if kinds[best] > _MARGIN * kinds.get("native", 0.0) else "native"
+
+    def attending(self, kind: Attention | None) -> Speed:
+        """Return the speed with that kind of attention, where it was measured."""
+        return replace(self, attention=self.attentions.get(kind or "native", self.attention))
 
 
 def stage_seconds(name: str, shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float | None:
@@ -53,18 +80,19 @@ def _references(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Sp
     overlap = (256 / 192) ** 2 if settings.encode_tiled else 1.0
     packed = clip.references / FRAMES_A_LATENT if clip.tail else clip.latent[0]  # of four frames each
     frames = packed * clip.width * clip.height
-    return semantic + overlap * frames * _encoder_operations(shapes.vae) / speed.convolution
+    return semantic + overlap * frames * _encoder_operations(shapes.vae) / speed.convolving(clip)
 
 
 def _denoise(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed) -> float:
     """Estimate the seconds of sampling: copies overlap with the computing, so the longer of the two counts."""
     shape, tokens = shapes.transformer, clip.tokens
     told = TEXT_TOKENS + clip.references * shapes.picture_tokens
-    pieces = -(-tokens // settings.chunk) if settings.chunk else 1
-    linear = 2 * tokens * (6 * shape.dim**2 + 2 * shape.dim * shape.ffn) + 2 * pieces * told * 2 * shape.dim**2
+    linear, context = 2 * tokens * (6 * shape.dim**2 + 2 * shape.dim * shape.ffn), 4 * told * shape.dim**2
+    context = 0 if settings.keep_context else context  # then once, not once a forward
     seen = 4 * (tokens * tokens + tokens * told) * shape.dim
-    compute = shape.layers * (linear / speed.matmul + seen / speed.attention)
-    widening = pieces * _widening(shape.weights.linear, settings, speed)
+    product = speed.w8a8 or speed.matmul if clip.w8a8 else speed.matmul
+    compute = shape.layers * (linear / product + context / speed.matmul + seen / speed.attention)
+    widening = 0.0 if clip.w8a8 else _widening(shape.weights.linear, settings, speed)
     copying = _copying(shape.weights, settings.resident, settings, speed)
     if settings.batched:
         return clip.steps * max(clip.passes * compute + widening, copying)
@@ -75,9 +103,9 @@ def _decode(shapes: Shapes, clip: ClipSize, settings: RunSettings, speed: Speed)
     frames, height, width = clip.latent
     rows, columns = spans(height, settings.tiling), spans(width, settings.tiling)
     pixels: int = sum((r.stop - r.start) * (c.stop - c.start) for r in rows for c in columns)
-    seconds = frames * pixels * decoder_operations(shapes.vae) / speed.convolution
+    seconds = frames * pixels * decoder_operations(shapes.vae) / speed.convolving(clip)
     if settings.tiling and settings.tiling.parked and speed.copy:
-        seconds += 2 * frames * parked_bytes(shapes.vae, clip, settings.tiling) / speed.copy
+        seconds += 2 * frames * parked_bytes(shapes.vae, clip, settings.tiling, clip.vae) / speed.copy
     return seconds
 
 
