@@ -69,11 +69,13 @@ class A2(Engine):
         from engine.a2.attention import check_attention
         from engine.a2.compute import choose_compute
         from engine.a2.files import locate, read_checkpoint
+        from engine.a2.parallel.show import check_cards
         from engine.a2.state import check_target
         from engine.a2.wan_names import renamed
 
         check_scene(scene, spec_of(options.model, options.family))
         check_speed(options)
+        check_cards(options)
         for path in filter(None, (options.save_latents, options.state)):
             check_target(path)
         check_attention(options.attention, choose_compute(options), options.precision)
@@ -144,7 +146,10 @@ class A2(Engine):
 
     def shoot(self, scene: Scene, members: Sequence[Member], context: RunContext) -> Footage:
         from engine.a2 import recipe, rescue
+        from engine.a2.parallel import show
 
+        if (context.options.cards or 1) > 1:
+            return show.shoot(scene, members, context)
         callbacks = recipe.Callbacks(context.tell, stop=context.stop)
         shot = rescue.shoot(scene, members, context.options, callbacks, context.cache)
         return Footage(shot.frames, shot.count, "decoding", shot.notices)

@@ -33,7 +33,7 @@ def shoot(
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
-    descent, attempt = _Descent(Way(options, size_of(scene), _on_card(options)), callbacks), recipe.Attempt(options)
+    descent, attempt = Descent(Way(options, size_of(scene), _on_card(options)), callbacks), recipe.Attempt(options)
     while True:
         now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark
         try:
@@ -51,14 +51,14 @@ def shoot(
     return replace(shot, frames=frames, notices=descent.notices)
 
 
-def _frames(descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int) -> Generator[np.ndarray]:
+def _frames(descent: Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int) -> Generator[np.ndarray]:
     """Yield all frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was
     yielded."""
     given = 0
     while True:
-        options, stop, alone = descent.way.options, descent.callbacks.stop, descent.way.alone
+        options, alone = descent.way.options, descent.way.alone
         try:
-            frames = recipe.frames(checkpoint, shot.latents, options, head + given, stop, alone)
+            frames = recipe.frames(checkpoint, shot.latents, options, head + given, descent.callbacks, alone)
             with contextlib.closing(frames):
                 for frame in frames:
                     given += 1
@@ -69,7 +69,7 @@ def _frames(descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: 
         descent.step_down(shortage, given, shot.count)
 
 
-class _Descent:
+class Descent:
     """The settings now, and the fallbacks that were taken before."""
 
     def __init__(self, way: Way, callbacks: recipe.Callbacks) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from engine.a2.files import locate
@@ -12,11 +13,12 @@ from engine.a2.models import Family
 from engine.a2.options import A2Options, as_run, sized
 from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
 from engine.a2.plan.choose import Overrides
-from engine.a2.plan.plan import Plan, make_plan
+from engine.a2.plan.degrees import degrees_of
+from engine.a2.plan.plan import Choice, Plan, make_plan
 from engine.a2.plan.shapes import Shapes, default_shapes, read_shapes
 from engine.a2.plan.speed import Speed
 from engine.errors import EngineUnavailable
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Hardware, share_of_each
 from engine.scene.scene import Scene
 
 _DEVICES: dict[str, Literal["cpu", "cuda"]] = {"cpu": "cpu", "cuda": "cuda"}
@@ -42,8 +44,13 @@ class A2Planner:
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
     ) -> None:
         """Correct the predicted time of sampling by a finished run's. Ignores runs with a step cache, or with steps of
-        an earlier run."""
-        if options.step_cache or began.get("sampling", (0.0, 1))[1] or "decoding" not in began:
+        an earlier run, or by several cards."""
+        if (
+            options.step_cache
+            or (options.cards or 1) > 1
+            or began.get("sampling", (0.0, 1))[1]
+            or "decoding" not in began
+        ):
             return
         overrides = Overrides(
             precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
@@ -58,7 +65,14 @@ class A2Planner:
     def _plan(self, hardware: Hardware, scene: Scene, options: A2Options, overrides: Overrides) -> Plan:
         shapes = self._shapes_of(options)
         clip = sized(size_of(as_run(scene, options), shapes.spec), options)
-        return make_plan(hardware, clip, shapes, overrides, _speed(hardware))
+        degrees = degrees_of(clip, options, shapes)
+        if degrees.cards < 2:
+            return make_plan(hardware, clip, shapes, overrides, _speed(hardware))
+        if degrees.groups > 1:  # the passes are on cards of their own
+            overrides = replace(overrides, batched_guidance=False)
+        # Each card holds the whole model. Where tokens are divided they take less: that is left as a reserve.
+        plan = make_plan(share_of_each(hardware, degrees.cards), clip, shapes, overrides)
+        return replace(plan, choices=(*plan.choices, Choice("cards", degrees.cards, degrees.why, True)))
 
     def _shapes_of(self, options: A2Options) -> Shapes:
         """Return the checkpoint's shapes; those of the release where it is not installed."""
