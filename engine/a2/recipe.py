@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.disk.walk import files_below
+from engine.errors import EngineUnavailable
 from engine.memory.card import claim
 from engine.memory.host import free_for_us
 from engine.memory.ledger import Ledger
@@ -154,7 +156,8 @@ class _Making:
         solver, share = options.solver(self.checkpoint.spec), self.callbacks.ensemble.share
         if self.attempt.begun is None and options.state is not None:
             kept = load_run(options.state, sampling, solver, belongs, device)
-            self.attempt.begun = kept if share(lambda: kept is not None) else None
+            if share(lambda: kept is not None):
+                self.attempt.begun = kept or _unread(options.state)
             if kept is not None and kept[0].cache is not None and self.attempt.asked != options:
                 kept[0].cache.whole.clear()  # passes may be computed in another way than they were
         if self.attempt.begun is None:
@@ -201,6 +204,10 @@ class _Making:
     def _tell(self, step: int, of: int, what: str) -> None:
         self.attempt.phase = "prompt" if what == "prompt" else "references"
         self.callbacks.tell("conditioning", step, of, what)
+
+
+def _unread(state: Path) -> NoReturn:
+    raise EngineUnavailable(f"{state} was read by one process and not by another", "Generate it again.")
 
 
 def _suspects(options: A2Options) -> list[str]:

@@ -2,7 +2,7 @@
 
 Who alone comes to another one, leaves the others waiting in their next exchange without end. So whether to stop is a
 question to all. Before a block they need not wait for each other's answers: they hear at one block what was said at the
-one before, which costs nothing beside what a block takes.
+one before, while the card is busy with that.
 
 No clock ends their waiting: loading may take minutes. That a process is gone is seen by the one that has started it
 (crew.py), which then ends the others.
