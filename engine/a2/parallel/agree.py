@@ -10,7 +10,11 @@ No clock ends their waiting: loading may take minutes. That a process is gone is
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
+
+_TICK, _PATIENCE = 0.001, 1.0  # seconds between two looks; until the person is told that others are waited for
 
 
 class Agreement:
@@ -20,10 +24,16 @@ class Agreement:
         self._group = group
         self._said: tuple[Any, Any] | None = None  # what is under way, and where its result comes
 
-    def any(self, mine: bool) -> bool:
-        """Return whether it holds in any of them."""
+    def any(self, mine: bool, on_wait: Callable[[], object] = lambda: None) -> bool:
+        """Return whether it holds in any of them. `on_wait` is called where the others let us wait."""
         before = self._heard()
-        self._say(mine or before)
+        work = self._say(mine or before)
+        begun = time.monotonic()
+        while not work.is_completed():
+            time.sleep(_TICK)
+            if time.monotonic() - begun > _PATIENCE:
+                on_wait()
+                break
         return self._heard()
 
     def any_before(self, mine: bool) -> bool:
@@ -32,12 +42,14 @@ class Agreement:
         self._say(mine)
         return before
 
-    def _say(self, mine: bool) -> None:
+    def _say(self, mine: bool) -> Any:
         import torch
         import torch.distributed as dist
 
         flag = torch.tensor([int(mine)])
-        self._said = dist.all_reduce(flag, dist.ReduceOp.MAX, self._group, async_op=True), flag
+        work = dist.all_reduce(flag, dist.ReduceOp.MAX, self._group, async_op=True)
+        self._said = work, flag
+        return work
 
     def _heard(self) -> bool:
         if self._said is None:

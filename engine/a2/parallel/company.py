@@ -56,12 +56,17 @@ class Meeting:
 
 
 class Company(Ensemble):
-    """All processes that make one clip, from within one. `stop` is this one's; `host` the bytes of memory for each."""
+    """All processes that make one clip, from within one. `stop` is this one's; `host` the bytes of memory for each.
+    `on_wait` is called where this one waits for what the others load."""
 
-    def __init__(self, meeting: Meeting, degrees: Degrees, stop: StopCheck, host: int | None = None) -> None:
+    def __init__(
+        self, meeting: Meeting, degrees: Degrees, stop: StopCheck, host: int | None = None,
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
         self.size, self.leads, self.splits = meeting.size, meeting.rank == 0, degrees.split > 1
         self.left_out: tuple[Component, ...] = () if self.leads else ("text_encoder", "image_encoder")
         self._meeting, self._degrees, self._stop, self._host = meeting, degrees, stop, host
+        self._on_wait = on_wait
         self._mesh, self._parallel = meeting.mesh(degrees)
         self._agreement = Agreement(meeting.talk)
         self._blocks = 0
@@ -94,7 +99,7 @@ class Company(Ensemble):
             stopped = True
         if self.leads:
             stopped = self._agreement.any(stopped)
-        if self._agreement.any(stopped):
+        if self._agreement.any(stopped, self._on_wait):
             raise Stopped
 
     def heeding(self, stop: StopCheck | None) -> StopCheck:

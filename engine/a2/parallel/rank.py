@@ -63,7 +63,7 @@ class Rank:
     def _perform(self, cue: Cue, meeting: Meeting) -> FromRank:
         """Make a clip; return how it ended."""
         try:
-            company = Company(meeting, cue.degrees, self._stop.is_set, cue.host)
+            company = Company(meeting, cue.degrees, self._stop.is_set, cue.host, self._tell_of_others)
             return Wrapped(self._make(cue, company), (card.own_bytes(), host.own_bytes()))
         except Stopped:
             return StoodDown()
@@ -93,6 +93,10 @@ class Rank:
                 self._pipe.send_bytes(b"")
                 self._pipe.send_bytes(frame.tobytes())
         return tuple(shot.notices)
+
+    def _tell_of_others(self) -> None:
+        if self.leads:
+            self._say(Heard("loading", 0, 1, "the other cards"))
 
     def _own(self, options: A2Options) -> A2Options:
         """Return the options for this process: its card, and what is kept on the disk is written by the first only."""
