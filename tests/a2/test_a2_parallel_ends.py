@@ -170,7 +170,8 @@ def test_the_page_s_engine_makes_clips_with_them_and_none_outlives_it(tmp_path):
     scene = a_scene(TRIO[:1], sampling={"steps": 2, "guidance": 3.0, "seed": 5})
     scene = scene_from_data(scene.model_dump(exclude_none=True) | {
         "cast": [{"role": "character", "image": "character.png", "cutout": "none"}]})  # fmt: skip
-    request = RenderRequest(scene, GOLDEN, tmp_path / "out.mp4", poster=False, options=TWO)
+    request = RenderRequest(scene, GOLDEN, tmp_path / "out.mp4", poster=False,
+                            options=replace(TWO, state=tmp_path / "run.safetensors"))  # fmt: skip
     engine = EngineProcess(grace=LONG)
     try:
         assert engine.render(request).frames == 9

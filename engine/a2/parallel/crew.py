@@ -194,8 +194,7 @@ class Crew:
         ours, theirs = Pipe()
         self._pipes.append(ours)
         command = command_of(
-            "engine.a2.parallel.rank", str(theirs.fileno()), str(rank), str(self.size), device,
-            str(self.folder / "meeting"),
+            "engine.a2.parallel.rank", str(theirs.fileno()), str(rank), str(self.size), device, str(self.folder)
         )  # fmt: skip
         with theirs, _log(self.folder) as log:
             self._processes.append(

@@ -1,4 +1,4 @@
-"""One of the processes that make a clip together: `python -m engine.a2.parallel.rank PIPE RANK SIZE DEVICE MEETING`.
+"""One of the processes that make a clip together: `python -m engine.a2.parallel.rank PIPE RANK SIZE DEVICE FOLDER`.
 
 It is started and told by a crew (crew.py). It ends where its pipe does.
 """
@@ -9,6 +9,7 @@ import contextlib
 import os
 import pickle
 import queue
+import shutil
 import sys
 import threading
 import traceback
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from engine.a2 import recipe
 from engine.a2.options import A2Options
@@ -39,23 +41,24 @@ from engine.memory.shortage import Shortage
 
 
 class Rank:
-    """Makes its part of one clip after the other. `device` is "cuda" or "cpu"."""
+    """Makes its part of one clip after the other. `device` is "cuda" or "cpu"; `folder` is where they
+    meet."""
 
-    def __init__(self, pipe: Connection, rank: int, size: int, device: str) -> None:
+    def __init__(self, pipe: Connection, rank: int, size: int, device: str, folder: Path) -> None:
         self.leads, self._device = rank == 0, f"cuda:{rank}" if device == "cuda" else device
-        self._pipe, self._rank, self._size, self._kind = pipe, rank, size, device
+        self._pipe, self._rank, self._size, self._kind, self._folder = pipe, rank, size, device, folder
         self._cues: queue.SimpleQueue[Cue] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._cache = ModelCache()
 
-    def run(self, place: str) -> None:
+    def run(self) -> None:
         """Meet the others, and make clips without end."""
         threading.Thread(target=self._listen, name="troupe-rank-listen", daemon=True).start()
         if self._kind == "cuda":
             import torch
 
             torch.cuda.set_device(self._rank)
-        meeting = Meeting(self._rank, self._size, self._kind, place)
+        meeting = Meeting(self._rank, self._size, self._kind, str(self._folder / "meeting"))
         self._say(Joined())
         while True:
             self._say(self._perform(self._cues.get(), meeting))
@@ -116,14 +119,15 @@ class Rank:
                     else:
                         self._stop.clear()
                         self._cues.put(heard)
-        finally:
-            os._exit(1)  # nobody waits for us any more, whatever the others and the card are doing
+        finally:  # nobody waits for us any more, whatever the others and the card are doing
+            shutil.rmtree(self._folder, ignore_errors=True)  # nor is anybody left to remove it, perhaps
+            os._exit(1)
 
 
 def main(argv: Sequence[str]) -> None:
     """Be one process of a crew."""
-    pipe, rank, size, device, place = argv
-    Rank(Connection(int(pipe)), int(rank), int(size), device).run(place)
+    pipe, rank, size, device, folder = argv
+    Rank(Connection(int(pipe)), int(rank), int(size), device, Path(folder)).run()
 
 
 if __name__ == "__main__":
