@@ -11,6 +11,7 @@ TroupeError
     EngineUnavailable      the chosen engine cannot run here
         Shortage           engine.memory.shortage: memory ran out
         NotFinite          engine.a2.sampling: the model's numbers left their range
+        CrewDied           engine.a2.parallel.crew: one of several cards' processes has ended
     EngineDied             engine.process.client: the engine's process ended before the clip was finished
         EngineClosed       engine.process.client: because Troupe is being closed
     Busy                   engine.models.work: the same work is under way already

@@ -50,11 +50,12 @@ for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal
 
 # Whose tests start servers, browsers and other processes, install something, or run the model: left out with --quick.
 _SLOW = {
-    "a2_checkpoint", "a2_command", "a2_decoding", "a2_golden", "a2_inline", "a2_memory", "a2_planned", "a2_process",
-    "a2_quantize", "a2_rescue", "a2_resume", "a2_sampling", "a2_slabs", "a2_step_cache", "api", "bench_gpu",
-    "browser", "clips", "clips_browser", "disk_space", "errors", "guard", "house", "image_memory", "installed", "kill",
-    "launch", "metrics", "models", "models_command", "models_page", "own_machine", "page_tells", "process",
-    "render_command", "sessions", "space", "strangers", "surroundings", "third_engine",
+    "a2_checkpoint", "a2_command", "a2_decoding", "a2_golden", "a2_inline", "a2_memory", "a2_parallel",
+    "a2_parallel_ends", "a2_planned", "a2_process", "a2_quantize", "a2_rescue", "a2_resume", "a2_sampling",
+    "a2_slabs", "a2_step_cache", "api", "bench_gpu", "browser", "clips", "clips_browser", "disk_space", "errors",
+    "guard", "house", "image_memory", "installed", "kill", "launch", "metrics", "models", "models_command",
+    "models_page", "own_machine", "page_tells", "process", "render_command", "sessions", "space", "strangers",
+    "surroundings", "third_engine",
 }  # fmt: skip
 
 # Those that take longer than a minute, the longest first.

@@ -56,12 +56,13 @@ class Controls:
         """All components that `updates` and `lora_updates` change, except the accordions."""
         return [*self.parts.values(), *self.loras, *self.strengths, *([self.lora_help] if self.loras else [])]
 
-    def updates(self, sheet: Sheet, own_machine: bool) -> dict[Any, Any]:
+    def updates(self, sheet: Sheet, own_machine: bool, several_cards: bool = False) -> dict[Any, Any]:
         """Return every control's value from the sheet; those that the engine does not read are hidden, and from guests
-        those by which the machine's owner decides how it is used."""
+        those by which the machine's owner decides how it is used; so is what needs several cards where there is one."""
         shown = {
             key for key, each in settings_of(sheet.engine).items()
             if (own_machine or not each.setting.planned) and sheet.is_read(key)
+            and (several_cards or not each.setting.several_cards)
         }  # fmt: skip
         folds = {page_settings()[key].setting.group for key in shown}
         folds |= {_lora_group()} if takes_loras(sheet.engine) and own_machine else set()

@@ -50,6 +50,12 @@ class Engines:
         """Whether whoever asks is the machine's owner."""
         return self._is_owner()
 
+    @property
+    def several_cards(self) -> bool:
+        """Whether this machine has more than one card, as far as that is known yet."""
+        hardware = self.planner.hardware(0.0)
+        return hardware is not None and hardware.has_several
+
     def lora_files(self) -> list[str]:
         """List the LoRA files in the owner's folder, by name; empty for guests."""
         if not self._is_owner():
@@ -119,7 +125,7 @@ class Engines:
 
     def _chosen(self, desk: Desk) -> EngineOptions:
         """Return the options as the desk and the machine's owner have set them."""
-        options = self._with_owners(desk.sheet.options(self._is_owner()))
+        options = self._as_here(self._with_owners(desk.sheet.options(self._is_owner())))
         if not takes_loras(desk.sheet.engine):
             return options
         there = set(self.lora_files())
@@ -144,10 +150,18 @@ class Engines:
         """Return the exact pictures that the desk's engine will see."""
         return _engine_of(desk).references(scene, members, self._chosen(desk))
 
+    def _as_here(self, options: EngineOptions) -> EngineOptions:
+        """Return the options without those that this machine has too few cards for, such as another one's desk's."""
+        known = declared(type(options))
+        if self.several_cards or not any(each.setting.several_cards for each in known.values()):
+            return options
+        return replace(options, **{key: each.default for key, each in known.items() if each.setting.several_cards})
+
     def _insists(self, desk: Desk) -> bool:
         """Return whether the owner has set a planned option by hand: then the clip may be tried although the plan does
         not fit."""
-        planned = [key for key, each in settings_of(desk.sheet.engine).items() if each.setting.planned]
+        known = settings_of(desk.sheet.engine)
+        planned = [key for key, each in known.items() if each.setting.planned and not each.setting.several_cards]
         return self._is_owner() and any(desk.sheet.setting(key) is not None for key in planned)
 
     def _at_odds(self, desk: Desk) -> str:
@@ -210,6 +224,6 @@ def engine_updates(page: Any, desk: Desk, engines: Engines) -> dict[Any, Any]:
         page.plan: plan_html(plan) if plans else "",
         page.references_tab: gr.update(visible=engine.shows_references),
         page.references: references_html(desk, engines),
-        **page.controls.updates(desk.sheet, engines.own_machine),
+        **page.controls.updates(desk.sheet, engines.own_machine, engines.several_cards),
         **page.controls.lora_updates(desk.sheet, engines.lora_files(), engines.own_machine),
     }

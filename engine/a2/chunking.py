@@ -157,7 +157,7 @@ class _SelfAttention:
 
 def parts(length: int, size: int) -> Iterator[slice]:
     """Yield slices of nearly equal length, at most `size`, that cover `length`."""
-    count = -(-length // size)
+    count = -(-length // size) if length else 0
     for i in range(count):
         yield slice(length * i // count, length * (i + 1) // count)
 

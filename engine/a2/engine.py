@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +71,14 @@ class A2(Engine):
         from engine.a2.compiling import check_compiler
         from engine.a2.compute import choose_compute
         from engine.a2.files import locate, read_checkpoint
+        from engine.a2.parallel.show import check_cards
         from engine.a2.state import check_target
         from engine.a2.wan_names import renamed
         from engine.memory.multiply import check_w8a8
 
         check_scene(scene, spec_of(options.model, options.family))
         check_speed(options)
+        check_cards(options)
         for path in filter(None, (options.save_latents, options.state)):
             check_target(path)
         compute = choose_compute(options)
@@ -159,11 +162,14 @@ class A2(Engine):
 
     def shoot(self, scene: Scene, members: Sequence[Member], context: RunContext) -> Footage:
         from engine.a2 import recipe, rescue
+        from engine.a2.parallel import show
 
+        note = f"Made by the video model {self.made_for(context.options).title}."
+        if (context.options.cards or 1) > 1:
+            return replace(show.shoot(scene, members, context), note=note)
         callbacks = recipe.Callbacks(context.tell, stop=context.stop)
         shot = rescue.shoot(scene, members, context.options, callbacks, context.cache)
-        made_with = self.made_for(context.options).title
-        return Footage(shot.frames, shot.count, "decoding", shot.notices, f"Made by the video model {made_with}.")
+        return Footage(shot.frames, shot.count, "decoding", shot.notices, note)
 
 
 ENGINE: Any = A2()

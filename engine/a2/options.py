@@ -68,7 +68,8 @@ class A2Options(EngineOptions):
     on tiles of `tile` latent pixels (0: on whole frames where they are not large, with `whole_frames` in any case);
     with `encode_tiled` the encoder works in tiles, too, which changes the picture a little. Streamed blocks wait on the
     `host`, "pinned" unless it says otherwise: all of them, or `in_memory` of them, and the others in the file.
-    `together`: all components stay loaded (None: unless blocks stream); otherwise each is loaded for its turn.
+    `together`: all components stay loaded (None: unless blocks stream); otherwise each is loaded for its turn. `cards`
+    make the clip together, as far as it can be divided among them; what is said of a card is said of each.
     `keep_context` takes memory and saves time: the context's keys and values stay over a run.
 
     These trade the picture for time, or for another picture: `loras` change the weights; `turbo` runs step-distilled
@@ -120,6 +121,14 @@ class A2Options(EngineOptions):
         Setting(
             "Guidance passes", "Together is faster where blocks are streamed, and takes more memory.", "radio",
             _ANOTHER_WAY, {None: AS_PLANNED, True: "Together", False: "In turn"}, redraws="stage", planned=True,
+        ),
+    ] = None  # fmt: skip
+    cards: Annotated[  # None: one
+        int | None, Field(ge=1, le=64),
+        Setting(
+            "Cards", "How many make a clip together, each with the whole model. Empty: one.", "number", _ANOTHER_WAY,
+            redraws="stage", planned=True, several_cards=True,
+            flag="how many cards make the clip together (default: one)", metavar="N",
         ),
     ] = None  # fmt: skip
     save_latents: Annotated[

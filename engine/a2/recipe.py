@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from engine.a2.compute import Compute, choose_compute
 from engine.a2.computing import computing
 from engine.a2.conditioning import Conditioning, condition
 from engine.a2.decoding import decode
+from engine.a2.ensemble import ALONE, Ensemble
 from engine.a2.files import Place, locate
 from engine.a2.geometry import ClipSize, size_of, size_of_latents
 from engine.a2.loading import open_checkpoint
@@ -34,6 +36,7 @@ from engine.a2.references import Canvas, gather_references
 from engine.a2.sampling import Guidance, NotFinite, Run, Step, begin, sample
 from engine.a2.state import fingerprint, load_run, save_latents, save_run
 from engine.disk.walk import files_below
+from engine.errors import EngineUnavailable
 from engine.memory.card import claim
 from engine.memory.host import free_for_us
 from engine.memory.ledger import Ledger
@@ -48,11 +51,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Callbacks:
     """What the work calls. `tell(stage, step, of, detail)` is called for "loading", "conditioning" and "sampling";
-    `on_step` gets every sampling step with its latents; `stop` is asked often and ends the work with Stopped."""
+    `on_step` gets every sampling step with its latents; `stop` is asked often and ends the work with Stopped.
+    `ensemble` are the processes that make it together."""
 
     tell: Callable[[str, int, int, str], None] = lambda *_: None
     on_step: Callable[[Step], None] | None = None
     stop: Callable[[], bool] | None = None
+    ensemble: Ensemble = ALONE
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,15 @@ def shoot(
             ours.callback(checkpoint.close)  # decoding needs the memory, and the blocks are done
         adapters = adapters_of(options.loras)
         course = _course(checkpoint, size_of(scene, checkpoint.spec), options, callbacks, attempt, adapters)
-        with attempt.loading():
-            course.bring_all()
+        ensemble = callbacks.ensemble
+        with attempt.loading(), ensemble.lead_first():
+            course.bring_all(ensemble.left_out)
         making = _Making(checkpoint, scene, options, callbacks, attempt, course)
         canvases = gather_references(scene, members, checkpoint.spec)
         belongs = _belongs(checkpoint, scene, canvases, attempt.asked, adapters)
         run, conditioning = making.begin(canvases, belongs)
         attempt.phase = "sampling"
-        with course.turn("sampling", "transformer"):
+        with ensemble.entered(course.turn("sampling", "transformer")):
             latents = making.sample(run, conditioning, belongs)
             notices = (*notices_of(checkpoint, asked, scene, options, run), *making.notices)
         if run.cache is not None:
@@ -129,7 +135,7 @@ def shoot(
     if options.save_latents is not None:
         save_latents(options.save_latents, latents)
     head = scene.video.trim_head
-    return Shot(latents, frames(checkpoint, latents, options, head, callbacks.stop), scene.video.frames - head, notices)
+    return Shot(latents, frames(checkpoint, latents, options, head, callbacks), scene.video.frames - head, notices)
 
 
 @dataclass
@@ -148,14 +154,18 @@ class _Making:
         """Return the run that an earlier attempt has begun, or the one that was kept on disk, or a new one; with its
         conditioning."""
         options, sampling, device = self.options, self.scene.sampling, self.checkpoint.compute.device
-        solver = options.solver(self.checkpoint.spec)
+        solver, share = options.solver(self.checkpoint.spec), self.callbacks.ensemble.share
         if self.attempt.begun is None and options.state is not None:
-            self.attempt.begun = load_run(options.state, sampling, solver, belongs, device)
+            kept = load_run(options.state, sampling, solver, belongs, device)
+            if share(lambda: kept is not None):
+                self.attempt.begun = kept or _unread(options.state)
+            if kept is not None and kept[0].cache is not None and self.attempt.asked != options:
+                kept[0].cache.whole.clear()  # passes may be computed in another way than they were
         if self.attempt.begun is None:
-            conditioning = condition(
-                self.checkpoint, self.scene, canvases, self._tell, self.callbacks.stop, options.encode_tiled,
+            conditioning = share(partial(
+                condition, self.checkpoint, self.scene, canvases, self._tell, self.callbacks.stop, options.encode_tiled,
                 self.course.turn,
-            )  # fmt: skip
+            ))  # fmt: skip
             run = begin(conditioning, sampling, solver, device, options.step_cache)
             self.attempt.begun = run, conditioning
         return self.attempt.begun
@@ -166,12 +176,14 @@ class _Making:
         attention.set_attention(transformer, options.attention)
         spec, asked = self.checkpoint.spec, self.scene.sampling
         image_scale = spec.image_scale(asked) if spec.has_image_guidance else None
-        guidance = Guidance(asked.guidance, bool(options.batched_guidance), image_scale)
+        ensemble, stop = callbacks.ensemble, callbacks.ensemble.heeding(callbacks.stop)
+        guidance = Guidance(asked.guidance, bool(options.batched_guidance), image_scale, ensemble)
+        clip = size_of(self.scene, spec)
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
         callbacks.tell("sampling", run.step, run.steps, self.attempt.remark)
 
         def on_step(step: Step) -> None:
-            if options.state is not None:
+            if options.state is not None and ensemble.leads:
                 how = options.solver(spec), self.checkpoint.compute.precision
                 save_run(options.state, run, conditioning, how, belongs)
             if live is not None:
@@ -180,10 +192,13 @@ class _Making:
                 callbacks.on_step(step)
             callbacks.tell("sampling", step.step, step.of, self.attempt.remark)
 
-        unread = size_of(self.scene, spec).unread
-        with attention.attending(options.attention), computing(transformer, options, unread) as compiler:
+        with (
+            ensemble.splitting(transformer, clip.tokens, clip.unread) as unread,
+            attention.attending(options.attention),
+            computing(transformer, options, unread) as compiler,
+        ):
             try:
-                latents = sample(transformer, conditioning, run, guidance, on_step, callbacks.stop)
+                latents = sample(transformer, conditioning, run, guidance, on_step, stop)
             except NotFinite as error:
                 halves = str(self.checkpoint.compute.dtype) == "torch.float16"
                 raise NotFinite(error.step, _suspects(options, halves)) from None
@@ -193,6 +208,10 @@ class _Making:
     def _tell(self, step: int, of: int, what: str) -> None:
         self.attempt.phase = "prompt" if what == "prompt" else "references"
         self.callbacks.tell("conditioning", step, of, what)
+
+
+def _unread(state: Path) -> NoReturn:
+    raise EngineUnavailable(f"{state} was read by one process and not by another", "Generate it again.")
 
 
 def _suspects(options: A2Options, halves: bool = False) -> list[str]:
@@ -207,7 +226,7 @@ def _suspects(options: A2Options, halves: bool = False) -> list[str]:
 
 def frames(
     checkpoint: Checkpoint, latents: torch.Tensor, options: A2Options, skip: int,
-    stop: Callable[[], bool] | None = None, alone: bool = False,
+    callbacks: Callbacks = Callbacks(), alone: bool = False,
 ) -> Generator[np.ndarray]:  # fmt: skip
     """Decode, and yield all frames but the first `skip`: the references leak into a clip's head. It is decoded all the
     same, since the VAE looks back at it. `alone` is the attempt's.
@@ -215,11 +234,13 @@ def frames(
     Raises Shortage, or Stopped.
     """
     clip, attempt = size_of_latents(latents.shape), Attempt(options, "decoding", alone=alone)
+    ensemble = callbacks.ensemble
+    stop = callbacks.stop if ensemble.size == 1 else None  # several ask together, between two latent frames
     tiling = tiling_of(options, clip, checkpoint.compute.device.type != "cpu")
     with _memory(checkpoint.compute, attempt):
-        course = _course(checkpoint, clip, options, Callbacks(stop=stop), attempt)
-        with course.turn("decoding", "vae"):
-            for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop)):
+        course = _course(checkpoint, clip, options, Callbacks(stop=callbacks.stop, ensemble=ensemble), attempt)
+        with ensemble.entered(course.turn("decoding", "vae")):
+            for index, frame in enumerate(decode(checkpoint.vae, latents, tiling, stop, ensemble)):
                 if index >= skip:
                     yield frame
 
@@ -252,7 +273,7 @@ def _course(
     on_load = partial(callbacks.tell, "loading")
     mover = ComponentMover(checkpoint, settings, adapters, on_load, callbacks.stop, attempt.loading)
     sizes = ComponentSizes(checkpoint.shapes, sized(clip, options), settings)
-    ledger = Ledger(claim(checkpoint.compute.device), free_for_us())
+    ledger = Ledger(claim(checkpoint.compute.device), callbacks.ensemble.room(free_for_us()))
     return Course(ledger, mover, sizes, settings.together, attempt.alone)
 
 

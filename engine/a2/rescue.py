@@ -36,12 +36,9 @@ def shoot(
 
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
-    spec = spec_of(options.model, options.family)
-    if options.fast:
-        clip, shapes = size_of(as_run(scene, options), spec), default_shapes(options.model)
-        options = as_fast(options, clip, abilities_here(choose_compute(options)), shapes)
-    way = Way(options, size_of(scene, spec), _on_card(options))
-    descent, attempt = _Descent(way, callbacks), recipe.Attempt(options)
+    options = spelled_out(scene, options)
+    way = Way(options, size_of(scene, spec_of(options.model, options.family)), _on_card(options))
+    descent, attempt = Descent(way, callbacks), recipe.Attempt(options)
     while True:
         now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark
         try:
@@ -59,14 +56,22 @@ def shoot(
     return replace(shot, frames=frames, notices=descent.notices)
 
 
-def _frames(descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int) -> Generator[np.ndarray]:
+def spelled_out(scene: Scene, options: A2Options) -> A2Options:
+    """Return the options with what Fast turns on here."""
+    if not options.fast:
+        return options
+    clip = size_of(as_run(scene, options), spec_of(options.model, options.family))
+    return as_fast(options, clip, abilities_here(choose_compute(options)), default_shapes(options.model))
+
+
+def _frames(descent: Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: int) -> Generator[np.ndarray]:
     """Yield all frames once. Another attempt decodes from the beginning, as the VAE has to, and skips what was
     yielded."""
     given = 0
     while True:
-        options, stop, alone = descent.way.options, descent.callbacks.stop, descent.way.alone
+        options, alone = descent.way.options, descent.way.alone
         try:
-            frames = recipe.frames(checkpoint, shot.latents, options, head + given, stop, alone)
+            frames = recipe.frames(checkpoint, shot.latents, options, head + given, descent.callbacks, alone)
             with contextlib.closing(frames):
                 for frame in frames:
                     given += 1
@@ -77,7 +82,7 @@ def _frames(descent: _Descent, checkpoint: Checkpoint, shot: recipe.Shot, head: 
         descent.step_down(shortage, given, shot.count)
 
 
-class _Descent:
+class Descent:
     """The settings now, and the fallbacks that were taken before."""
 
     def __init__(self, way: Way, callbacks: recipe.Callbacks) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.conditioning import Conditioning
+from engine.a2.ensemble import ALONE, Ensemble
 from engine.a2.step_cache import Forward, Kept, StepCache
 from engine.a2.stopping import stopping
 from engine.errors import EngineUnavailable, StopCheck
@@ -60,11 +61,12 @@ class Guidance:
     """Classifier-free guidance: uncond + scale (cond - uncond), none at `scale` up to 1. With a guidance of the
     references, `image_scale`, it is nothing + image_scale (references - nothing) + scale (cond - references), where
     `references` is told the cast and the negative prompt, and `nothing` the negative prompt alone. `batched` runs all
-    passes at once."""
+    passes at once; otherwise the `ensemble` runs them."""
 
     scale: float
     batched: bool = False
     image_scale: float | None = None
+    ensemble: Ensemble = ALONE
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -148,9 +150,11 @@ def sample(
     import torch
 
     if conditioning.negative_embeds is None:
-        guidance = Guidance(1.0)
+        guidance = replace(guidance, scale=1.0)
     forward = _forward(transformer, conditioning, run, guidance)
-    cache = StepCache(transformer, run.cache, run.steps, forward) if run.cache is not None else None
+    cache = None
+    if run.cache is not None:
+        cache = StepCache(transformer, run.cache, run.steps, forward, guidance.ensemble)
     with (
         torch.no_grad(),
         stopping(transformer.blocks, stop, run.latents.device),
@@ -188,7 +192,7 @@ def _velocity(forward: Forward, run: Run, guidance: Guidance) -> torch.Tensor:
     names = guidance.passes
     if guidance.batched and len(names) > 1:
         return guidance.combine(forward(ALL, run.latents, run.step).chunk(len(names)))
-    return guidance.combine([forward(name, run.latents, run.step) for name in names])
+    return guidance.combine(guidance.ensemble.passes(names, lambda name: forward(name, run.latents, run.step)))
 
 
 def _forward(transformer: Any, conditioning: Conditioning, run: Run, guidance: Guidance) -> Forward:

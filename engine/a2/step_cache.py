@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.a2.ensemble import ALONE, Ensemble
+
 if TYPE_CHECKING:
     import torch
 
@@ -51,13 +53,17 @@ def make_config() -> Any:
 class StepCache:
     """Runs the passes of a step, with the cache where it may be used.
 
-    Between `begin` and `commit` lies one step; what is stopped in between leaves `kept` as it was.
+    Between `begin` and `commit` lies one step; what is stopped in between leaves `kept` as it was. Of several processes
+    that make a clip all come to the same decisions, and each keeps what all have decided.
     """
 
-    def __init__(self, transformer: Any, kept: Kept, steps: int, forward: Forward) -> None:
-        self._transformer, self._kept, self._forward = transformer, kept, forward
+    def __init__(
+        self, transformer: Any, kept: Kept, steps: int, forward: Forward, ensemble: Ensemble = ALONE
+    ) -> None:  # fmt: skip
+        self._transformer, self._kept, self._forward, self._ensemble = transformer, kept, forward, ensemble
         self._window = range(math.ceil(WHOLE_AT_FIRST * steps), steps - WHOLE_AT_LAST)
-        self._pending = Kept()
+        self._made: dict[str, bool] = {}  # the passes of this step that ran here: through all blocks?
+        self._at: tuple[int, torch.Tensor] | None = None  # the step, and its latents
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
@@ -69,28 +75,51 @@ class StepCache:
 
     def begin(self, step: int) -> None:
         """Prepare for this step: attach the hooks and fill the cache with the last whole passes, or detach them."""
-        self._pending = Kept(dict(self._kept.whole), self._kept.reused)
+        self._made, self._at = {}, None
         if step not in self._window:
             self._detach()
         elif not self._transformer.is_cache_enabled:
             self._transformer.enable_cache(make_config())
-            for name, (then, latents) in self._kept.whole.items():
-                self._run(name, latents, then)
+            if self._ensemble.splits:
+                self._decide_together()
+            whole = self._kept.whole
+            self._ensemble.in_turn(list(whole), lambda name: self._run(name, whole[name][1], whole[name][0]))
 
     def __call__(self, name: str, latents: torch.Tensor, step: int) -> torch.Tensor:
         """Run one pass of the guidance, and return its velocity."""
         if step not in self._window:
             return self._forward(name, latents, step)
-        flow, whole = self._run(name, latents, step)
-        if whole:
-            self._pending.whole[name] = step, latents
-        else:
-            self._pending.reused += 1
+        flow, self._made[name] = self._run(name, latents, step)
+        self._at = step, latents
         return flow
 
     def commit(self) -> None:
         """Keep what the passes of this step have changed: the step is done."""
-        self._kept.whole, self._kept.reused = self._pending.whole, self._pending.reused
+        if self._at is None:
+            return
+        for name, whole in self._ensemble.merged(self._made).items():
+            if whole:
+                self._kept.whole[name] = self._at
+            else:
+                self._kept.reused += 1
+
+    def _decide_together(self) -> None:
+        """Let the first block's residual be compared over the tokens of all processes: each would come to a decision of
+        its own by its part, and the one that goes on would wait for the others without end."""
+        import torch
+        from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK
+
+        hook = self._transformer.blocks[0]._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK)
+
+        def changed(residual: torch.Tensor) -> bool:
+            before = hook.state_manager.get_state().head_block_residual
+            if before is None:
+                return True
+            means = torch.stack([(residual - before).abs().mean(), before.abs().mean()])
+            difference, size = self._ensemble.mean(means.float())
+            return bool((difference / size).item() > hook.threshold)
+
+        hook._should_compute_remaining_blocks = changed
 
     def _run(self, name: str, latents: torch.Tensor, step: int) -> tuple[torch.Tensor, bool]:
         """Run a pass with the hooks on; return its velocity, and whether it went through all blocks."""

@@ -40,7 +40,7 @@ class Fact:
 @dataclass(frozen=True)
 class Hardware:
     """What this machine has, memory in bytes. `device` is what the model would run on: "cuda", "mps", "xpu" or
-    "cpu"."""
+    "cpu"; `cards` how many of it there are. What else is said of a card is said of one of them."""
 
     device: Fact
     name: Fact
@@ -53,6 +53,11 @@ class Hardware:
     bf16: Fact
     fp8: Fact
     torch: Fact
+    cards: Fact = Fact(None, "not known: counted are cards for CUDA")
+
+    @property
+    def has_several(self) -> bool:
+        return isinstance(self.cards.value, int) and self.cards.value > 1
 
     @property
     def has_card(self) -> bool:
@@ -98,6 +103,19 @@ def counting_as_free(hardware: Hardware, own: tuple[int, int]) -> Hardware:
         vram_free=_with_ours(hardware.vram_free, hardware.vram_total, card),
         ram_free=_with_ours(hardware.ram_free, hardware.ram_total, host),
     )
+
+
+def share_of_each(hardware: Hardware, processes: int) -> Hardware:
+    """Return the hardware as each of so many processes on it may use it, a card each: the computer's memory is theirs
+    together. What they map from a file is in memory once, and counts as free in any case."""
+
+    def part(fact: Fact) -> Fact:
+        if processes < 2 or not isinstance(fact.value, int):
+            return fact
+        return Fact(fact.value // processes, f"{fact.why}; for each of {processes} processes")
+
+    parts = {name: part(getattr(hardware, name)) for name in ("ram_total", "ram_free", "pinned_limit")}
+    return replace(hardware, **parts)
 
 
 def _with_ours(free: Fact, total: Fact, own: int) -> Fact:
@@ -187,13 +205,14 @@ def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
 
 
 def _cuda(torch: Any, index: int) -> dict[str, Fact]:
-    if index >= (count := torch.cuda.device_count()):
+    count = torch.cuda.device_count()
+    if index >= count:
         return _processor_only(f"there is no card of number {index}; torch sees {count}")
     properties = torch.cuda.get_device_properties(index)
     generation = (properties.major, properties.minor)
     if why := too_old(torch, properties.name, generation):
         return {**_processor_only(why), "name": Fact(properties.name, "torch")}
-    seen = _nvidia_smi() if torch.version.hip is None and torch.cuda.device_count() == 1 else None
+    seen = _nvidia_smi() if torch.version.hip is None and count == 1 else None
     if seen is not None:  # asked from outside: torch's own context takes some hundred MB of what it counts as free
         free = Fact(seen[2], "nvidia-smi")
     else:
@@ -206,6 +225,7 @@ def _cuda(torch: Any, index: int) -> dict[str, Fact]:
         "vram_free": free,
         "bf16": Fact(generation >= (8, 0) or torch.version.hip is not None, level),
         "fp8": Fact(generation >= (8, 9) and torch.version.hip is None, level),
+        "cards": Fact(count, "torch"),
     }
 
 

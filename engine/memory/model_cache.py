@@ -23,6 +23,17 @@ class ModelCache:
         return self._kept[1]
 
     @property
+    def kept(self) -> Any:
+        """The model that is kept; None where none is."""
+        return self._kept[1] if self._kept is not None else None
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """What processes of its own hold for it, bytes of card and memory; 0 where it has none."""
+        found: tuple[int, int] = getattr(self.kept, "held", (0, 0))
+        return found
+
+    @property
     def is_empty(self) -> bool:
         return self._kept is None
 

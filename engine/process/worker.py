@@ -99,14 +99,14 @@ class Worker:
             if isinstance(order, Release):
                 self._cache.release()
                 self._say(Released())
-                self._say(_alive())
+                self._say(self._alive())
             else:
                 sound = perform(order, self._say, partial(self._is_unwanted, order.job), self._cache)
                 self._busy.clear()
                 self._unwanted.discard(order.job)
                 if not sound:
                     break
-                self._say(_alive())
+                self._say(self._alive())
         self._left.set()
 
     def _next(self) -> RenderOrder | Release | None:
@@ -115,7 +115,7 @@ class Worker:
                 return self._orders.get(timeout=self._idle)
             except queue.Empty:
                 self._cache.release()
-                self._say(_alive())
+                self._say(self._alive())
 
     def _is_unwanted(self, job: int) -> bool:
         return job in self._unwanted or self._leaving.is_set()
@@ -157,16 +157,16 @@ class Worker:
         interpreter stands still."""
         while not self._left.wait(_BEAT):
             if self._busy.is_set():
-                self._say(_alive())
+                self._say(self._alive())
 
-
-def _alive() -> Alive:
-    """Say that this process lives, and what it holds: whoever plans the next clip counts that as free. A sign of life
-    comes whatever a driver says to the question."""
-    try:
-        return Alive(card.own_bytes(), host.own_bytes())
-    except Exception:
-        return Alive()
+    def _alive(self) -> Alive:
+        """Say that this process lives, and what it and those that it has started hold: whoever plans the next clip
+        counts that as free. A sign of life comes whatever a driver says to the question."""
+        try:
+            of_cards, of_host = self._cache.held
+            return Alive(card.own_bytes() + of_cards, host.own_bytes() + of_host)
+        except Exception:
+            return Alive()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ class Setting:
     On the page: `label`, `help` and `control` (none: it is not there), inside the fold `group`; `choices` names the
     values of a choice; `step` of a number. `redraws`: "plan" where it changes only what the machine needs, "stage"
     where it changes what else is shown. `planned`: None leaves it to the plan for this machine, and only the machine's
-    owner may say otherwise.
+    owner may say otherwise. `several_cards`: it is there only where this machine has more than one.
 
     On the command line: `flag` is the help of `--name` (empty: there is none), `flag_name` where it has another name,
     `metavar` what stands for its value; `parse` reads a value, and then the flag may be given several times.
@@ -46,6 +46,7 @@ class Setting:
     step: float = 1
     redraws: Literal["", "plan", "stage"] = ""
     planned: bool = False
+    several_cards: bool = False
     flag: str = ""
     flag_name: str = ""
     metavar: str = ""

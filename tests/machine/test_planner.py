@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from PIL import Image
 
+from app.create.controls import Controls
 from app.create.desks import Desks
 from app.create.engines import Engines
 from app.create.plan_view import plan_html
@@ -238,3 +240,39 @@ def test_a_run_teaches_the_next_plan(tmp_path, monkeypatch):
     assert run(7) == before
     assert run(0, step_cache=True) == before
     assert before * 1.2 < run(0) < before * 2.1
+
+
+# ---------------------------------------------------------------------------
+# Several cards
+
+
+def with_cards(count, vram=24, ram=64):
+    return replace(machine(vram, ram), cards=Fact(count, "a test"))
+
+
+def test_several_cards_share_the_memory_and_have_the_model_each(desk, tmp_path):
+    desk.put("a2.cards", 2)
+    model = model_on(with_cards(2), tmp_path)
+    plan, one = model.plan(desk), model_on(machine(24, 64), tmp_path).plan(desk)
+    assert (plan.budget.vram, plan.budget.ram) == (one.budget.vram, one.budget.ram // 2)
+    assert [(choice.value, choice.why) for choice in plan.choices if choice.name == "cards"] == [
+        (2, "2 cards: the guidance's passes on 2 cards")
+    ]
+    assert plan.seconds is None  # nobody has measured two
+    assert model.options(desk).cards == 2
+
+
+def test_a_desk_from_a_machine_with_more_cards_is_made_on_one(desk, tmp_path):
+    desk.put("a2.cards", 2)
+    for hardware in (machine(24, 64), with_cards(1), None):
+        model = model_on(hardware, tmp_path)
+        assert model.options(desk).cards is None
+        assert not model.several_cards
+
+
+@pytest.mark.parametrize(("own", "several", "shown"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_cards_are_offered_to_the_owner_of_more_than_one(desk, own, several, shown):
+    with gr.Blocks():
+        controls = Controls()
+    updates = controls.updates(desk.sheet, own, several)
+    assert updates[controls.parts["a2.cards"]]["visible"] == shown

@@ -19,6 +19,7 @@ from engine.memory.hardware import (
     hardware_to_dict,
     has_kernels,
     read_hardware,
+    share_of_each,
 )
 from engine.memory.host import container_limits, physical_memory, pinned_limit
 
@@ -146,6 +147,23 @@ def test_a_card_that_torch_has_no_kernels_for_is_none_and_says_so(monkeypatch):
     assert "compute capability 6.1" in seen.device.why
     monkeypatch.setitem(sys.modules, "torch", FakeTorch("13.0", _WHEEL, (8, 6)))
     assert read_hardware().device.value == "cuda"
+
+
+def test_several_cards_are_counted_and_share_the_memory():
+    properties = SimpleNamespace(major=9, minor=0, name="H200", total_memory=140 * GB)
+    cuda = SimpleNamespace(
+        device_count=lambda: 4, get_device_properties=lambda _: properties, get_arch_list=lambda: ["sm_90"],
+        mem_get_info=lambda _: (139 * GB, 140 * GB),
+    )  # fmt: skip
+    card = hardware._cuda(SimpleNamespace(cuda=cuda, version=SimpleNamespace(hip=None)), 0)
+    facts = {**hardware_to_dict(read_hardware()), **{name: vars(fact) for name, fact in card.items()}}
+    facts["ram_free"] = {"value": 64 * GB, "why": "a test"}
+    found = hardware_from_dict(facts)
+    assert found.has_several
+    each = share_of_each(found, 4)
+    assert (each.ram_free.value, each.vram_free.value) == (16 * GB, 139 * GB)
+    assert "each of 4" in each.ram_free.why
+    assert share_of_each(found, 1) == found
 
 
 def test_asking_does_not_import_torch():

@@ -11,7 +11,7 @@ whoever computes before and after it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, Protocol
 
 from engine.a2.phases import PlannedPhase
@@ -85,11 +85,12 @@ class Course:
         for name in COMPONENTS:
             ledger.enter(name, carrier.held(name))
 
-    def bring_all(self) -> None:
-        """Load all components, where they stay together."""
+    def bring_all(self, without: Collection[Component] = ()) -> None:
+        """Load all components, where they stay together; not those that another process computes with."""
         if self._together and not self.alone:
             for name in self._sizes.components:
-                self._bring(name, 0)
+                if name not in without:
+                    self._bring(name, 0)
 
     @contextlib.contextmanager
     def turn(self, phase: PlannedPhase, name: Component) -> Iterator[None]:

@@ -9,17 +9,18 @@ from typing import Literal
 
 from engine.a2.attention import is_installed
 from engine.a2.files import locate
-from engine.a2.geometry import size_of
+from engine.a2.geometry import ClipSize, size_of
 from engine.a2.models import Family
 from engine.a2.options import A2Options, as_run, sized
 from engine.a2.plan.calibration import Machine, learn, recall, speeds_file
 from engine.a2.plan.choose import Overrides
+from engine.a2.plan.degrees import degrees_of
 from engine.a2.plan.fast import abilities_of, as_fast
-from engine.a2.plan.plan import Plan, make_plan
+from engine.a2.plan.plan import Choice, Plan, make_plan
 from engine.a2.plan.shapes import Shapes, default_shapes, read_shapes
 from engine.a2.plan.speed import Speed
 from engine.errors import EngineUnavailable
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Hardware, share_of_each
 from engine.scene.scene import Scene
 
 _DEVICES: dict[str, Literal["cpu", "cuda"]] = {"cpu": "cpu", "cuda": "cuda"}
@@ -48,7 +49,7 @@ class A2Planner:
             resident_blocks=options.resident_blocks, batched_guidance=options.batched_guidance,
         )  # fmt: skip
         speed = speed.attending(options.attention) if speed is not None else None
-        plan = make_plan(hardware, sized(clip, options), shapes, overrides, speed)
+        plan = self._plan(hardware, clip, options, overrides, speed)
         return replace(plan, faster={name: getattr(options, name) for name in _FASTER
                                      if getattr(options, name) != getattr(asked, name)})  # fmt: skip
 
@@ -56,21 +57,40 @@ class A2Planner:
         self, hardware: Hardware, scene: Scene, options: A2Options, began: Mapping[str, tuple[float, int]]
     ) -> None:
         """Correct the predicted time of sampling by a finished run's. Ignores runs with a step cache, or with steps of
-        an earlier run, and those that were compiled, part of whose time it was."""
-        if options.step_cache or options.compiled or began.get("sampling", (0.0, 1))[1] or "decoding" not in began:
+        an earlier run, those that were compiled, part of whose time it was, and those of several cards."""
+        several = (options.cards or 1) > 1
+        if (
+            options.step_cache
+            or options.compiled
+            or several
+            or began.get("sampling", (0.0, 1))[1]
+            or "decoding" not in began
+        ):
             return
         overrides = Overrides(
             precision=options.precision, offload=options.offload or "none", resident_blocks=options.resident_blocks,
             batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile, host=options.host,
         )  # fmt: skip
         speed = known.attending(options.attention) if (known := _speed(hardware)) is not None else None
-        shapes = self._shapes_of(options)
-        clip = sized(size_of(as_run(scene, options), shapes.spec), options)
-        plan = make_plan(hardware, clip, shapes, overrides, speed)
+        clip = size_of(as_run(scene, options), self._shapes_of(options).spec)
+        plan = self._plan(hardware, clip, options, overrides, speed)
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
         took = began["decoding"][0] - began["sampling"][0]
         if foreseen is not None:
             learn(_machine(hardware), "sampling", foreseen, took, speeds_file())
+
+    def _plan(
+        self, hardware: Hardware, clip: ClipSize, options: A2Options, overrides: Overrides, speed: Speed | None
+    ) -> Plan:
+        shapes, clip = self._shapes_of(options), sized(clip, options)
+        degrees = degrees_of(clip, options, shapes)
+        if degrees.cards < 2:
+            return make_plan(hardware, clip, shapes, overrides, speed)
+        if degrees.groups > 1:  # the passes are on cards of their own
+            overrides = replace(overrides, batched_guidance=False)
+        # Each card holds the whole model. Where tokens are divided they take less: that is left as a reserve.
+        plan = make_plan(share_of_each(hardware, degrees.cards), clip, shapes, overrides)
+        return replace(plan, choices=(*plan.choices, Choice("cards", degrees.cards, degrees.why, True)))
 
     def _shapes_of(self, options: A2Options) -> Shapes:
         """Return the checkpoint's shapes; those of the release where it is not installed."""
