@@ -1,14 +1,16 @@
-"""The 14B transformer with random weights under the memory of smaller cards: what streaming costs there.
+"""Transformers of the released sizes with random weights, on a card: seconds a step, memory, and under caps of memory.
 
-    python tests/bench/gpu.py [--steps N] [--caps 6,8,12] [--precision int8,fp8] [--no-offload]
-    python tests/bench/gpu.py --small          a small model on the processor, to see that all of it runs
+    python tests/bench/gpu.py [--models a2,v3,1.3b] [--ways bf16,int8,int8+w8a8,fp8+w8a8] [--attention native,cudnn]
+                              [--caps 6,8,12,16,24] [--steps N] [--no-offload]
+    python tests/bench/gpu.py --small          small models on the processor, to see that all of it runs
 
-Prints one JSON line. For int8 and fp8, at 832x480x81 with guidance: seconds a step with all blocks on the card, then as
-the plan for 6, 8, 12, 16 and 24 GB says, with that much memory and no more. `of_resident` is a cap's step over the
-resident one's; `hidden` the share of the copies' time that does not show; `peak_of_plan` the peak of what was
-allocated, over what the plan foretold for denoising. `group_offload` is diffusers' own in bf16 under the same caps, or
-why it does not run. Where torch sees no card only --small runs, whose times say nothing about one. Wants 40 GB of
-memory, with group offload 60.
+Prints one JSON line. For each model, as its authors run it at 832x480x81 with three pictures, and for each way: seconds
+a step with all blocks on the card; then, for ways in 8 bits, as the plan for each cap says, with that much memory and
+no more. `of_resident` is a cap's step over the resident one's; `hidden` the share of the copies' time that does not
+show; `peak_of_plan` the peak of what was allocated, over what the plan foretold for sampling; `of_peak` the operations
+a second over those of a large bf16 product on this card (`peak_tflops`). `clip_seconds` is a step times the model's
+steps. `group_offload` is diffusers' own in bf16 under the same caps, or why it does not run. Where torch sees no card
+only --small runs, whose times say nothing about one. Wants 40 GB of memory, with group offload 60.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import WanTransformer3DModel
 
-from engine.a2.chunking import chunked
+from engine.a2.attention import attending, set_attention
+from engine.a2.computing import computing
 from engine.a2.conditioning import Conditioning
-from engine.a2.geometry import ClipSize
+from engine.a2.geometry import TEXT_TOKENS, ClipSize
+from engine.a2.models import RELEASES, ModelSpec
+from engine.a2.options import A2Options
 from engine.a2.plan.choose import Overrides
 from engine.a2.plan.plan import make_plan
-from engine.a2.plan.shapes import DEFAULT_CONFIGS
+from engine.a2.plan.shapes import SHARED_CONFIGS, Shapes, shapes_from
 from engine.a2.sampling import Guidance, begin, sample
 from engine.memory.card import CONTEXT
 from engine.memory.hardware import Fact, read_hardware
@@ -44,19 +49,44 @@ from engine.memory.quantize import as_weight, quantised_weights, stored_type
 from engine.memory.shortage import is_shortage
 from engine.memory.slabs import stream_blocks
 from engine.scene.scene import Sampling
+from tests.fake_card import clip_of
 
 GB = 2**30
-SMALL = {**DEFAULT_CONFIGS["transformer"], "num_attention_heads": 2, "num_layers": 3, "ffn_dim": 512,
-         "added_kv_proj_dim": 256, "text_dim": 64, "image_dim": 64}  # fmt: skip
+_PICTURE = 257  # tokens that the image encoder makes of one
+_MODELS = {"a2": "SkyReels-A2", "v3": "SkyReels-V3 R2V 14B", "1.3b": "RefAlign 1.3B"}
+_SMALL = {"num_attention_heads": 2, "num_layers": 3, "ffn_dim": 512, "text_dim": 64}
 
 
 @dataclass(frozen=True)
 class Setting:
+    """What is measured: a model of `config`, its family, the clip, and how it is computed."""
+
     device: torch.device
     dtype: torch.dtype
     config: dict
+    spec: ModelSpec
     clip: ClipSize
     steps: int
+    attention: str = "native"
+
+    @property
+    def shapes(self) -> Shapes:
+        return shapes_from({"transformer": self.config, **SHARED_CONFIGS}, spec=self.spec)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            steps=self.steps + 1, guidance=self.spec.guidance, image_guidance=self.spec.image_guidance,
+            flow_shift=self.spec.flow_shift,
+        )  # fmt: skip
+
+    @property
+    def operations(self) -> float:
+        """Of one step: 2 a weight and token, 4 a number of the width and pair of tokens, in each layer and pass."""
+        shape, tokens = self.shapes.transformer, self.clip.tokens
+        told = TEXT_TOKENS + (3 * _PICTURE if self.spec.in_channels else 0)
+        linear = 2 * tokens * (6 * shape.dim**2 + 2 * shape.dim * shape.ffn) + 4 * told * shape.dim**2
+        return self.clip.passes * shape.layers * (linear + 4 * tokens * (tokens + told) * shape.dim)
 
 
 def make_model(setting: Setting, precision: str | None) -> WanTransformer3DModel:
@@ -91,23 +121,25 @@ def make_model(setting: Setting, precision: str | None) -> WanTransformer3DModel
 
 
 def make_conditioning(setting: Setting) -> Conditioning:
-    config, latent = setting.config, setting.clip.latent
+    config, latent, seen = setting.config, setting.clip.latent, setting.spec.in_channels
     generator = torch.Generator().manual_seed(1)
 
     def some(*shape: int) -> torch.Tensor:
         return torch.randn(1, *shape, generator=generator)
 
     return Conditioning(
-        noise=some(16, *latent), condition=some(20, *latent), image_embeds=some(257 * 3, config["image_dim"]),
+        noise=some(16, *latent), condition=some(20, *latent) if seen else None,
+        image_embeds=some(_PICTURE * 3, config["image_dim"]) if seen else None,
         prompt_embeds=some(512, config["text_dim"]), negative_embeds=some(512, config["text_dim"]),
         colours=torch.zeros(17, 3), generator=torch.zeros(1),
+        references=None if seen else some(16, setting.clip.tail, *latent[1:]),
     )  # fmt: skip
 
 
-def seconds_a_step(model: WanTransformer3DModel, setting: Setting, chunk: int = 0, batched: bool = False) -> float:
+def seconds_a_step(model: WanTransformer3DModel, setting: Setting, options: A2Options) -> float:
     """The mean of all but the first step, which warms up."""
-    conditioning, spent = make_conditioning(setting), []
-    run = begin(conditioning, Sampling(steps=setting.steps + 1, guidance=5.0), "unipc", setting.device)
+    spec, conditioning, spent = setting.spec, make_conditioning(setting), []
+    run = begin(conditioning, setting.sampling, spec.solver, setting.device)
     last = time.perf_counter()
 
     def on_step(_: object) -> None:
@@ -117,10 +149,28 @@ def seconds_a_step(model: WanTransformer3DModel, setting: Setting, chunk: int = 
         spent.append(time.perf_counter() - last)
         last = time.perf_counter()
 
-    with chunked(model, chunk):
-        latents = sample(model, conditioning, run, Guidance(5.0, batched), on_step)
+    scale = spec.image_scale(setting.sampling) if spec.has_image_guidance else None
+    guidance = Guidance(spec.guidance, bool(options.batched_guidance), scale)
+    set_attention(model, setting.attention)
+    with attending(setting.attention), computing(model, options, setting.clip.unread):
+        latents = sample(model, conditioning, run, guidance, on_step)
     assert torch.isfinite(latents).all()
     return sum(spent[1:]) / setting.steps
+
+
+def peak(setting: Setting) -> float | None:
+    """Operations a second of a large product in bf16."""
+    if setting.device.type != "cuda":
+        return None
+    a, b = (torch.randn(8192, 8192, device=setting.device, dtype=torch.bfloat16) for _ in range(2))
+    for count in (3, 20):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        for _ in range(count):
+            a @ b
+        torch.cuda.synchronize()
+        took = time.perf_counter() - begun
+    return 20 * 2 * 8192**3 / took
 
 
 def bandwidth(setting: Setting) -> float | None:
@@ -161,32 +211,35 @@ def under(setting: Setting, cap: float | None, work: Callable[[], dict]) -> dict
     return found
 
 
-def streamed(setting: Setting, precision: str, cap: float | None, speed: float | None, resident: float | None) -> dict:
-    """One line: as planned for `cap` GB; None: all blocks on the card."""
-    layers = setting.config["num_layers"]
-    stay, chunk, batched, foretold = layers, 0, False, None
+def streamed(setting: Setting, way: str, cap: float | None, known: Known) -> dict:
+    """One line: as planned for `cap` GB; None: all blocks on the card. `way` is a precision, with "+w8a8" or not."""
+    layers, (precision, _, how) = setting.config["num_layers"], way.partition("+")
+    options, stay, foretold = A2Options(w8a8=how == "w8a8" or None), layers, None
+    clip = replace(setting.clip, w8a8=how == "w8a8")
     if cap is not None and setting.device.type == "cuda":
-        found = replace(
-            read_hardware(), vram_total=Fact(int(cap * GB), "capped"), vram_free=Fact(int(cap * GB), "capped")
-        )
-        plan = make_plan(found, setting.clip, overrides=Overrides(precision=precision))
-        stay, chunk, batched = plan.settings.resident, plan.settings.chunk, plan.settings.batched
+        total = Fact(int(cap * GB), "capped")
+        plan = make_plan(replace(read_hardware(), vram_total=total, vram_free=total), clip, setting.shapes,
+                         Overrides(precision=precision))  # fmt: skip
+        options, stay = plan.applied(options), plan.settings.resident
         foretold = next(stage.vram for stage in plan.stages if stage.name == "sampling")
     elif cap is not None:
         stay = 0
 
     def work() -> dict:
-        model = make_model(setting, precision)
+        model = make_model(setting, precision if precision in ("int8", "fp8") else None)
         with stream_blocks(model, model.blocks, setting.device, stay) as slabs:
-            step = seconds_a_step(model, setting, chunk, batched)
-            copied = slabs.host_bytes * (1 if batched else 2)
-            told = {"resident_blocks": stay, "chunk": chunk, "batched": batched, "seconds_a_step": round(step, 3)}
-            told["copied_gb_a_step"] = round(copied / GB, 2)
+            step = seconds_a_step(model, setting, options)
+            copied = slabs.host_bytes * (1 if options.batched_guidance else setting.clip.passes)
+            told = {"resident_blocks": stay, "chunk": options.chunk, "batched": bool(options.batched_guidance)}
+            told |= {"seconds_a_step": round(step, 3), "copied_gb_a_step": round(copied / GB, 2)}
+            told["clip_seconds"] = round(step * setting.spec.steps, 1)
             slabs.close(restore=False)
-        if resident is not None:
-            told["of_resident"] = round(step / resident, 3)
-            if speed and copied:
-                told["hidden"] = round(1 - max(0.0, step - resident) / (copied / speed), 3)
+        if known.peak:
+            told["of_peak"] = round(setting.operations / step / known.peak, 3)
+        if known.resident is not None:
+            told["of_resident"] = round(step / known.resident, 3)
+            if known.copy and copied:
+                told["hidden"] = round(1 - max(0.0, step - known.resident) / (copied / known.copy), 3)
         return told
 
     line = under(setting, cap, work)
@@ -194,6 +247,15 @@ def streamed(setting: Setting, precision: str, cap: float | None, speed: float |
         line["plan_gb"] = round(foretold / GB, 2)
         line["peak_of_plan"] = round(line["peak_gb"] * GB / foretold, 3)
     return line
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was measured before: the card's matrix peak, bytes a second to it, and a step with all blocks on it."""
+
+    peak: float | None = None
+    copy: float | None = None
+    resident: float | None = None
 
 
 def group_offload(setting: Setting, cap: float | None) -> dict:
@@ -205,41 +267,66 @@ def group_offload(setting: Setting, cap: float | None) -> dict:
             onload_device=setting.device, offload_device=torch.device("cpu"), offload_type="block_level",
             num_blocks_per_group=1, use_stream=setting.device.type == "cuda",
         )  # fmt: skip
-        return {"seconds_a_step": round(seconds_a_step(model, setting), 3)}
+        return {"seconds_a_step": round(seconds_a_step(model, setting, A2Options()), 3)}
 
     return under(setting, cap, work)
 
 
+def setting_of(name: str, asked: argparse.Namespace) -> Setting:
+    """What is measured for a model of that name."""
+    model = next(each for each in RELEASES if each.title == _MODELS[name])
+    config = dict(model.transformer)
+    if asked.small:
+        config |= _SMALL | ({"added_kv_proj_dim": 256, "image_dim": 64} if model.spec.in_channels else {})
+        return Setting(torch.device("cpu"), torch.float32, config, model.spec, clip_of(model, 64, 64, 5), asked.steps)
+    clip = clip_of(model, 832, 480, 81)
+    return Setting(torch.device("cuda"), torch.bfloat16, config, model.spec, clip, asked.steps)
+
+
+def measured(name: str, asked: argparse.Namespace, known: Known) -> dict:
+    """All lines of one model."""
+    setting, found = setting_of(name, asked), {}
+    caps = [float(cap) for cap in asked.caps.split(",")]
+    for way in asked.ways.split(","):
+        for attention in asked.attention.split(","):
+            now = replace(setting, attention=attention)
+            first = streamed(now, way, None, known)
+            lines = [first]
+            if way != "bf16" and attention == "native":
+                resident = replace(known, resident=first.get("seconds_a_step"))
+                lines += [streamed(now, way, cap, resident) for cap in caps]
+            found[f"{way}, {attention}"] = lines
+            print(name, way, attention, lines, file=sys.stderr, flush=True)
+    if not asked.no_offload:
+        found["group_offload"] = [group_offload(setting, cap) for cap in caps]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--small", action="store_true", help="a small model on the processor")
+    parser.add_argument("--small", action="store_true", help="small models on the processor")
+    parser.add_argument("--models", default="a2,v3,1.3b")
+    parser.add_argument("--ways", default="bf16,int8,int8+w8a8,fp8+w8a8")
+    parser.add_argument("--attention", default="native,cudnn")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--caps", default="6,8,12,16,24")
-    parser.add_argument("--precision", default="int8,fp8")
     parser.add_argument("--no-offload", action="store_true", help="leave diffusers' group offload out")
     asked = parser.parse_args()
     if not (asked.small or torch.cuda.is_available()):
         sys.exit("gpu.py: torch sees no CUDA card here. With --small it runs on the processor.")
     if asked.small:
         torch.set_num_threads(1)  # so little work only waits for more of them on a busy machine
-        setting = Setting(torch.device("cpu"), torch.float32, SMALL, ClipSize(64, 64, 5), asked.steps)
-    else:
-        config = dict(DEFAULT_CONFIGS["transformer"])
-        setting = Setting(torch.device("cuda"), torch.bfloat16, config, ClipSize(), asked.steps)
-    caps = [float(cap) for cap in asked.caps.split(",")]
-    speed, results = bandwidth(setting), {}
-    for precision in asked.precision.split(","):
-        first = streamed(setting, precision, None, speed, None)
-        step = first.get("seconds_a_step")
-        results[precision] = [first, *(streamed(setting, precision, cap, speed, step) for cap in caps)]
-    others = [] if asked.no_offload else [group_offload(setting, cap) for cap in caps]
-    card = setting.device.type == "cuda"
+        asked.attention = "native"
+    one = setting_of("a2", asked)
+    known = Known(peak(one), bandwidth(one))
+    results = {name: measured(name, asked, known) for name in asked.models.split(",")}
+    card = not asked.small
     print(json.dumps({
-        "bench": "gpu", "small": asked.small,
-        "device": torch.cuda.get_device_name() if card else "cpu",
+        "bench": "gpu", "small": asked.small, "device": torch.cuda.get_device_name() if card else "cpu",
         "note": "" if card else "no card was used: caps are not kept, and the times say nothing about one",
-        "clip": f"{setting.clip.width}x{setting.clip.height}x{setting.clip.frames}", "steps": setting.steps,
-        "copy_gb_a_second": round(speed / GB, 2) if speed else None, "results": results, "group_offload": others,
+        "clip": f"{one.clip.width}x{one.clip.height}x{one.clip.frames}", "steps": asked.steps,
+        "peak_tflops": round(known.peak / 1e12, 1) if known.peak else None,
+        "copy_gb_a_second": round(known.copy / GB, 2) if known.copy else None, "results": results,
         "torch": torch.__version__, "cpus": os.cpu_count(),
     }))  # fmt: skip
 
