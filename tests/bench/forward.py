@@ -116,46 +116,31 @@ class Way:
         self.first, self.out = 0.0, torch.empty(0)
 
     def turn(self, given: dict[str, torch.Tensor]) -> None:
-        """Run twice: what is kept or compiled is there for the second, which counts."""
+        """Run once, or twice: what is kept or compiled is there for the second, and only that counts."""
         opened = (
             as_it_was(self._model, self._chunk) if self._options is None
             else computing(self._model, replace(A2Options(), chunk=self._chunk, **self._options))
         )  # fmt: skip
         with opened:
-            first, _ = run(self._model, given)
+            first = run(self._model, given)[0] if self._options else 0.0
             seconds, self.out = run(self._model, given)
         self.first = max(self.first, first)
         self.seconds.append(seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--heads", type=int, default=4, help="of 128 numbers each")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--latent", default="9,32,36", type=lambda text: [int(each) for each in text.split(",")])
-    parser.add_argument("--chunk", type=int, default=330)
-    parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    given, ways = inputs(asked), {}
-    for kind in ("float", "int8", "fp8"):
+def make_ways(asked: argparse.Namespace) -> dict[tuple[str, str, str], Way]:
+    ways = {}
+    for kind in asked.kinds.split(","):
         model = make_transformer(asked)
-        if kind == "float":
-            exact = run(model, given)[1].float()
-        else:
+        if kind != "float":
             quantised(model, kind)
         for where, chunk in (("whole", 0), ("pieces", asked.chunk)):
             for name, options in (WAYS if kind == "float" else WAYS | EIGHT).items():
-                if (
-                    kind == "fp8"
-                    and asked.device == "cpu"
-                    and ("compiled" in name or (name, where) == ("kept", "whole"))
-                ):
-                    continue  # eight bits of that kind are only imitated there
                 ways[kind, where, name] = Way(model, options, chunk)
-    for _ in range(asked.rounds):
-        for way in ways.values():
-            way.turn(given)
+    return ways
+
+
+def tell(ways: dict[tuple[str, str, str], Way], exact: torch.Tensor) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
     for (kind, where, name), way in ways.items():
         before, out = ways[kind, where, BEFORE], way.out.float()
@@ -167,6 +152,27 @@ def main() -> None:
         }
         if "compiled" in name:
             line["compiling_s"] = round(way.first, 1)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--heads", type=int, default=4, help="of 128 numbers each")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--latent", default="9,32,36", type=lambda text: [int(each) for each in text.split(",")])
+    parser.add_argument("--chunk", type=int, default=330)
+    parser.add_argument("--kinds", default="float,int8", help="of weights; a processor only imitates products of fp8")
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    given = inputs(asked)
+    exact = run(make_transformer(asked), given)[1].float()
+    ways = make_ways(asked)
+    for number in range(asked.rounds):
+        for way in ways.values():
+            way.turn(given)
+        table = tell(ways, exact)
+        print(f"round {number + 1}: {table}", file=sys.stderr, flush=True)
     frames, height, width = asked.latent
     print(json.dumps({
         "bench": "forward", "device": asked.device, "dim": 128 * asked.heads, "layers": asked.layers,
