@@ -221,4 +221,4 @@ def test_an_engine_s_settings_reach_it(tmp_path):
         desk.put(key, value)
     options = desk.sheet.options(own_machine=True)
     assert (options.turbo, options.precision, options.batched_guidance) == (True, "int8", None)
-    assert desk.sheet.sampling == {"steps": 8, "guidance": 1.0, "flow_shift": 8.0}
+    assert desk.sheet.sampling == {"steps": 8, "guidance": 1.0, "flow_shift": 8.0, "image_guidance": None}

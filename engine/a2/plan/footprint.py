@@ -8,7 +8,7 @@ by tokens. tests/bench/plan.py compares them with what is measured.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.a2.geometry import TEXT_TOKENS, ClipSize, Tiling, spans
 from engine.a2.plan.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
@@ -52,7 +52,8 @@ def denoise_bytes(shape: Transformer, clip: ClipSize, how: Forward) -> int:
         projecting = 5 * each * tokens * dim + piece * (5 * each + 6) * dim  # the block's input, its norm, q, k, v
         attending = 6 * each * tokens * dim  # and what comes out
         following = 2 * each * tokens * dim + piece * max(ffn, residual) + 2 * told * each * dim
-        beside, rotating = multiplying_bytes(shape, how), 0 if chunk else tokens * rotation
+        beside = multiplying_bytes(shape, replace(how, chunk=chunk or tokens))
+        rotating = 0 if chunk else tokens * rotation
         stream = max(batch * max(projecting, rotating) + beside[0], batch * attending, batch * following + beside[1])
     else:
         stream = batch * tokens * max(ffn, residual, rotation) + max(multiplying_bytes(shape, how))
