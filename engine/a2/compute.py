@@ -84,7 +84,7 @@ def choose_compute(options: A2Options) -> Compute:
 
 def _beside_8_bits(device: torch.device, halves: bool) -> torch.dtype:
     """Return what quantised weights are computed with: on a card without bfloat16 float16, which its attention takes
-    and which is four times as fast there as float32."""
+    and its matrix units are made for."""
     import torch
 
     if device.type == "cpu":
