@@ -57,10 +57,11 @@ def ran(*arguments: str) -> tuple[int, str, str]:
 
 
 def one_line(err: str) -> str:
+    """Return the fault, which is one line, and the last; how far it was may have been told before it."""
     lines = err.strip().splitlines()
-    assert len(lines) == 1, err
-    assert lines[0].startswith("troupe: ")
-    return lines[0]
+    assert [line.startswith("troupe: ") for line in lines].count(True) == 1, err
+    assert "Traceback" not in err and lines[-1].startswith("troupe: ")
+    return lines[-1]
 
 
 def until(condition, seconds: float = 180.0) -> bool:
