@@ -19,6 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 from pydantic import ValidationError
 
+from app.create.card import Card, Preview, View
 from app.create.sheet import Sheet
 from engine import cutout
 from engine.cutout import Cutout
@@ -27,33 +28,12 @@ from engine.draft.direct import direct
 from engine.errors import SceneError, TroupeError
 from engine.media.images import open_image, open_with_notices
 from engine.scene.prompt import folded, replace_names
-from engine.scene.scene import MAX_CAST, MOTIONS, ROLES, Placement, Scene
+from engine.scene.scene import MAX_CAST, MAX_VIEWS, MOTIONS, ROLES, Placement, Scene
 from engine.scene.scene_file import scene_from_data
 from engine.words import plain_name
 
 LONGEST_SIDE = 2048  # pixels kept of an upload: frames are at most 1920 wide
 MAX_NAME = 60
-
-
-@dataclass
-class Card:
-    """One of the cast on the desk. `mode`: `auto` (cut out), `none` (photo as it is), `mask` (changed with the brush).
-    `sample`: it came with a preset and has not been changed, so the next preset may replace it."""
-
-    id: str
-    role: str
-    name: str
-    mode: str = "auto"
-    source: str = ""
-    doubts: tuple[str, ...] = ()
-    notice: str = ""
-    told: str = ""  # about its file: it is truncated, or its colour profile cannot be used
-    motion: str | None = None
-    placement: dict[str, Any] | None = None
-    rest: dict[str, Any] | None = None  # its place when another was moved, kept until the cast or format changes
-    description: str = ""
-    sample: bool = False
-    version: int = 0  # grows with every change of the picture: the key by which previews are cached
 
 
 @dataclass
@@ -63,18 +43,6 @@ class Undo:
     what: str
     cards: list[Card]
     sheet: Sheet
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A card's picture as the page needs it: data URLs for its card and for the stage, the stage picture's width over
-    its height, and a small copy for computing placements (they do not depend on the resolution, and dragging must be
-    fast)."""
-
-    thumb: str
-    stage: str
-    aspect: float
-    sketch: Image.Image
 
 
 @dataclass
@@ -89,7 +57,7 @@ class Desk:
     undo: Undo | None = None
     notice: str = ""  # what a person should know about how it was loaded; told once
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    previews: dict[str, tuple[int, Preview]] = field(default_factory=dict, repr=False)  # card id -> version, picture
+    previews: dict[str, tuple[int, Preview]] = field(default_factory=dict, repr=False)  # by picture's id
     canvases: tuple[tuple[object, ...], Markup] = field(
         default=((), Markup("")), repr=False
     )  # the pictures that the model sees: cache key, HTML
@@ -133,20 +101,29 @@ class Desk:
         """Read the picture that the engines get: the cut-out or the whole photo (RGBA); a background as RGB."""
         return open_image(self.file(card)).convert("RGB" if card.role == "background" else "RGBA")
 
+    def view(self, card: Card, view: View) -> Image.Image:
+        """Read a further view as the engines get it; see `picture`."""
+        return open_image(self.files(card)[view.id]).convert("RGB" if card.role == "background" else "RGBA")
+
     def file(self, card: Card) -> Path:
         """Return the file that `picture` reads."""
+        return self.files(card)[card.id]
+
+    def files(self, card: Card) -> dict[str, Path]:
+        """Return the files of all the pictures that the engines get of a card, by the pictures' ids."""
         kind = "photo" if card.role == "background" or card.mode == "none" else "cutout"
-        return self.folder / f"{card.id}.{kind}.png"
+        return {each: self.folder / f"{each}.{kind}.png" for each in card.pictures}
 
     def scene_data(self, video: dict[str, int], seed: int, pictures: dict[str, str] | None = None) -> dict[str, Any]:
-        """Return the scene as JSON data. `pictures` gives each card's file name; without it the file is named after the
-        card's id."""
-        names = pictures or {card.id: f"{card.id}.png" for card in self.cards}
+        """Return the scene as JSON data. `pictures` gives each picture's file name by its id; without it the file is
+        named after the id."""
+        names = pictures or {each: f"{each}.png" for card in self.cards for each in card.pictures}
         cast = []
         for card in self.cards:
             entry: dict[str, Any] = {
                 "role": card.role, "name": card.name, "image": names[card.id], "description": card.description,
             }  # fmt: skip
+            entry |= {"views": [names[view.id] for view in card.views]} if card.views else {}
             if card.role != "background":
                 entry["cutout"] = "none" if card.mode == "none" else "auto"
                 entry |= {"motion": card.motion} if card.motion else {}
@@ -168,10 +145,8 @@ class Desk:
         another. Raises ImageError or SceneError, and then nothing has changed."""
         self._check_room(role)
         with self._busy():
-            opened = open_with_notices(upload)
-            photo = opened.picture
-            photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-            card = Card(uuid.uuid4().hex[:12], role, "", sample=sample, told=" ".join(opened.notices))
+            photo, told = _opened(upload)
+            card = Card(_new_id(), role, "", sample=sample, told=told)
             result = None if role == "background" else self._cut(photo)
             with self.lock:
                 self._check_room(role)  # another upload may have been quicker
@@ -187,6 +162,31 @@ class Desk:
                 self.cards.sort(key=lambda each: ROLES.index(each.role))  # the model's order; stable in a role
                 self.save()
         return card
+
+    def add_view(self, card_id: str, upload: Path) -> View:
+        """Add a picture of one of the cast from another side and cut it out. Raises ImageError, SceneError, or
+        TroupeError where the card is gone, and then nothing has changed."""
+        self._check_views(self.card(card_id))
+        with self._busy():
+            photo, told = _opened(upload)
+            result = None if self.card(card_id).role == "background" else self._cut(photo)
+            view = View(_new_id(), tuple(result.doubts) if result else (), told)
+            with self.lock:
+                card = self.card(card_id)  # another tab may have removed it, or filled it
+                self._check_views(card)
+                photo.save(self.folder / f"{view.id}.photo.png", compress_level=1)
+                if result:
+                    result.picture.save(self.folder / f"{view.id}.cutout.png", compress_level=1)
+                card.views, card.sample = (*card.views, view), False
+                self.save()
+        return view
+
+    def remove_view(self, card_id: str, view_id: str) -> None:
+        card = self.card(card_id)
+        self.remember(f"removing a view of {card.name}")
+        card.views = tuple(view for view in card.views if view.id != view_id)
+        card.sample = False
+        self.save()
 
     def remove(self, card_id: str) -> None:
         card = self.card(card_id)
@@ -224,6 +224,10 @@ class Desk:
         """Cut out again, with the quality that the sheet asks for; changes made by hand are lost."""
         card = self.card(card_id)
         result = self._cut(self.photo(card))
+        for view in card.views:
+            again = self._cut(open_image(self.folder / f"{view.id}.photo.png"))
+            again.picture.save(self.folder / f"{view.id}.cutout.png", compress_level=1)
+            view.doubts = tuple(again.doubts)
         card.mode = "auto"
         self._keep(card, result)
         self.save()
@@ -339,8 +343,8 @@ class Desk:
                 "undo": asdict(self.undo) if self.undo else None}  # fmt: skip
         with atomic.whole(self.folder / "desk.json") as growing:
             growing.write_text(json.dumps(data), encoding="utf-8")
-        needed = {card.id for card in (*self.cards, *(self.undo.cards if self.undo else ()))}
-        self.previews = {card_id: made for card_id, made in self.previews.items() if card_id in needed}
+        needed = {each for card in (*self.cards, *(self.undo.cards if self.undo else ())) for each in card.pictures}
+        self.previews = {picture: made for picture, made in self.previews.items() if picture in needed}
         for path in self.folder.glob("*.png"):
             if path.name.partition(".")[0] not in needed:
                 path.unlink(missing_ok=True)
@@ -366,6 +370,12 @@ class Desk:
         if not self.has_room and not (role == "background" and self.of_role(role)):  # a second one replaces the first
             raise SceneError("", f"There is room for a cast of {MAX_CAST}", "Remove one first.")
 
+    def _check_views(self, card: Card) -> None:
+        if len(card.views) == MAX_VIEWS:
+            raise SceneError(
+                "", f"{card.name} has {MAX_VIEWS} further views, and no more are taken", "Remove one first."
+            )
+
     def _cut(self, photo: Image.Image) -> Cutout:
         return cutout.cut_out(photo, quality=self.sheet.quality, cache=self.folder.parent.parent / "cutouts")
 
@@ -373,6 +383,18 @@ class Desk:
         result.picture.save(self.folder / f"{card.id}.cutout.png", compress_level=1)
         card.source, card.doubts, card.notice = result.source, tuple(result.doubts), result.notice
         card.version += 1
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _opened(upload: Path) -> tuple[Image.Image, str]:
+    """Open a picture at the size that a desk keeps; return it and what there is to tell about its file. Raises
+    ImageError."""
+    opened = open_with_notices(upload)
+    opened.picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return opened.picture, " ".join(opened.notices)
 
 
 def with_anyone(desk: Desk) -> Desk:

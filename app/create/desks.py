@@ -23,7 +23,8 @@ from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
-from app.create.desk import Card, Desk, Undo, checked_scene, with_anyone
+from app.create.card import Card, View
+from app.create.desk import Desk, Undo, checked_scene, with_anyone
 from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene.engine import MadeFor
@@ -141,6 +142,8 @@ class Desks:
             if data.get("undo"):
                 desk.undo = Undo(str(data["undo"]["what"]), *_read(data["undo"]))
         desk.cards = [card for card in desk.cards if _has_picture(desk, card)]
+        for card in (*desk.cards, *(desk.undo.cards if desk.undo else ())):
+            card.views = tuple(view for view in card.views if _has_view(desk, card, view))
         if desk.undo and not all(_has_picture(desk, card) for card in desk.undo.cards):
             desk.undo = None
         return desk
@@ -172,16 +175,30 @@ def _read(data: dict[str, Any]) -> tuple[list[Card], Sheet]:
     cards = [TypeAdapter(Card).validate_python(_known(Card, entry)) for entry in data["cards"]]
     kept = {**_known(Sheet, data["sheet"]), "settings": kept_settings(data["sheet"]), "usual": {}}
     sheet = TypeAdapter(Sheet).validate_python(kept)
-    if not sheet.is_sound() or not all(CARD_ID.fullmatch(card.id) and card.role in ROLES for card in cards):
+    if not sheet.is_sound() or not all(_is_sound(card) for card in cards):
         raise ValueError("a value that this version does not know")
     checked_scene(with_anyone(Desk("", Path(), cards, sheet)), {}, sheet.seed)
     return cards, sheet
+
+
+def _is_sound(card: Card) -> bool:
+    """Return whether its role is known and its pictures' ids can name files of a desk."""
+    return card.role in ROLES and all(CARD_ID.fullmatch(each) for each in card.pictures)
 
 
 def _has_picture(desk: Desk, card: Card) -> bool:
     """Return whether a card's picture can be read; the desk drops a card without one."""
     try:
         desk.picture(card)
+    except ImageError:
+        return False
+    return True
+
+
+def _has_view(desk: Desk, card: Card, view: View) -> bool:
+    """Return whether a further view's picture can be read; the desk drops it otherwise."""
+    try:
+        desk.view(card, view)
     except ImageError:
         return False
     return True
@@ -235,6 +252,9 @@ def _lay_out(desk: Desk, element: Element, root: Path, sample: bool = True) -> N
     card.motion, card.description = element.motion, element.description
     card.mode = "none" if element.cutout == "none" and element.role != "background" else card.mode
     card.placement = element.placement.model_dump() if element.placement else None
+    for view in element.views:
+        desk.add_view(card.id, root / view)
+    card.sample = sample
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:

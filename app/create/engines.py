@@ -190,14 +190,17 @@ def references_html(desk: Desk, engines: Engines) -> Markup:
     if not desk.cards:
         return fill(_NOTE, "Add a cast: here stand the pictures that the model will see.")
     video = views.video_of(desk)
-    cast = tuple((card.id, card.version, card.name, card.role, card.mode) for card in desk.cards)
+    cast = tuple((card.pictures, card.version, card.name, card.role, card.mode) for card in desk.cards)
     made_for = desk.sheet.made_for
     made_of = (engine.name, made_for.family, video["width"], video["height"], cast)
     if desk.canvases[0] == made_of:
         return desk.canvases[1]
     try:
         scene = checked_scene(desk, video, desk.sheet.seed)
-        members = [Member(element, desk.picture(card)) for element, card in zip(scene.cast, desk.cards, strict=True)]
+        members = [
+            Member(element, desk.picture(card), tuple(desk.view(card, view) for view in card.views))
+            for element, card in zip(scene.cast, desk.cards, strict=True)
+        ]
         references = engines.references(desk, scene, members)
     except TroupeError as error:
         return fill('<p class="tr-note warn">{}</p>', str(error))

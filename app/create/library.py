@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from app.create.desk import Card, Desk
+from app.create.card import Card
+from app.create.desk import Desk
 from app.ui.pictures import data_url, shrunk
 from engine.errors import PresetError
 from engine.scene.presets import Preset, Presets, Slot, direct, load_presets, save_preset

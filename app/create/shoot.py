@@ -40,7 +40,8 @@ def shoot(desk: Desk, jobs: JobQueue, options: EngineOptions | None = None, plan
     job_id, folder = jobs.new_folder(slug)
     try:
         for card in desk.cards:
-            shutil.copyfile(desk.file(card), folder / files[card.id])
+            for picture, file in desk.files(card).items():
+                shutil.copyfile(file, folder / files[picture])
         out = folder / f"{slug}_{scene.sampling.seed}.mp4"
         sheet = desk.sheet
         request = RenderRequest(
@@ -79,15 +80,17 @@ def _edited(desk: Desk, jobs: JobQueue) -> str | None:
 
 
 def _file_names(desk: Desk) -> dict[str, str]:
+    """Return a file name for every picture of the cast, by its id."""
     names: dict[str, str] = {}
     for card in desk.cards:
         stem = _slug(card.name, 5) or card.role
         stem = f"{card.role}-{stem}" if RESERVED.fullmatch(stem) else stem
-        taken, number = set(names.values()), 2
-        name = f"{stem}.png"
-        while name in taken:
-            name, number = f"{stem}-{number}.png", number + 1
-        names[card.id] = name
+        for picture in card.pictures:
+            taken, number = set(names.values()), 2
+            name = f"{stem}.png"
+            while name in taken:
+                name, number = f"{stem}-{number}.png", number + 1
+            names[picture] = name
     return names
 
 

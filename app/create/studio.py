@@ -74,12 +74,15 @@ class Studio:
         return self.show.everything(desk, tab="clip" if has_clip else "stage") | ready
 
     def _take_upload(self, desk: Desk, data: dict[str, Any]) -> Updates:
-        """Add an uploaded picture to the cast. The returned value of `page.board` tells the browser which of its
-        uploads it was."""
+        """Add an uploaded picture to the cast, or to the card that it is another view `of`. The returned value of
+        `page.board` tells the browser which of its uploads it was."""
         problem, made, name = "", "", data.get("name")
         try:
             path = uploaded(data.get("path"), self.uploads)
-            made = desk.add(str(data.get("role")), path, called=name if isinstance(name, str) else "").id
+            if data.get("of"):
+                made = desk.add_view(str(data["of"]), path).id
+            else:
+                made = desk.add(str(data.get("role")), path, called=name if isinstance(name, str) else "").id
         except TroupeError as error:
             problem = str(error)
         shown = self.show.cast(desk, [problem] if problem else [])
@@ -101,10 +104,10 @@ class Studio:
         return self.show.cast(desk)
 
     def edit(self, desk_id: str, prompt: str, event: gr.EventData) -> Updates:
-        """Handle a card's controls: upload, name, motion, whole photo, brush, remove."""
+        """Handle a card's controls: upload, name, motion, whole photo, brush, further views, remove."""
         desk, data, page = self.desks.get(desk_id), _data(event), self.page
         action, card_id, value = data.get("action"), str(data.get("id")), str(data.get("value") or "")
-        changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode}
+        changes = {"name": desk.rename, "motion": desk.set_motion, "mode": desk.set_mode, "unview": desk.remove_view}
         if action == "upload":
             return self._take_upload(desk, data)
         if action == "too large":  # the browser did not send it: one large file would fail the others

@@ -6,7 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from app.create.desk import Card, Desk, Preview, checked_scene
+from app.create.card import Card, Preview, View
+from app.create.desk import Desk, checked_scene
 from app.create.sheet import OWN
 from app.ui.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
 from engine.cutout import checkerboard
@@ -17,7 +18,7 @@ from engine.scene.cast import Member
 from engine.scene.engines import find_engine
 from engine.scene.presets import FORMATS
 from engine.scene.prompt import find_names
-from engine.scene.scene import MOTIONS, Placement, Scene
+from engine.scene.scene import MAX_VIEWS, MOTIONS, Placement, Scene
 
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
@@ -62,9 +63,14 @@ def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
         notes.append(card.notice)
     if card.told:
         notes.append(card.told)
+    for number, view in enumerate(card.views, start=2):
+        told = ([*view.doubts] if card.mode != "none" else []) + [view.told]
+        notes += [f"View {number}: {said}" for said in told if said]
+    views = [{"id": view.id, "url": _thumb_of(desk, card, view)} for view in card.views]
     return {
         "id": card.id, "role": card.role, "name": card.name, "mode": card.mode, "motion": card.motion or "",
         "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card).thumb,
+        "views": views, "more": card.role != "background" and len(views) < MAX_VIEWS,
     }  # fmt: skip
 
 
@@ -73,6 +79,13 @@ def _preview(desk: Desk, card: Card) -> Preview:
     if found is None or found[0] != card.version:
         found = desk.previews[card.id] = card.version, _make_preview(desk.picture(card), card.role)
     return found[1]
+
+
+def _thumb_of(desk: Desk, card: Card, view: View) -> str:
+    found = desk.previews.get(view.id)
+    if found is None or found[0] != card.version:
+        found = desk.previews[view.id] = card.version, _make_preview(desk.view(card, view), card.role)
+    return found[1].thumb
 
 
 def _make_preview(picture: Image.Image, role: str) -> Preview:

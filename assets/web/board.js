@@ -74,6 +74,7 @@ function draw(card) {
     row.append(toggle(card), brush);
     made.append(motions(card), row);
   }
+  if (card.views.length || card.more) made.append(views(card));
   if (card.role === 'background') {
     const other = control('button', 'add', 'Choose another background');
     other.type = 'button';
@@ -84,6 +85,30 @@ function draw(card) {
   }
   if (card.note) made.append(make('p', 'tr-note' + (card.doubtful ? ' warn' : ''), card.note));
   return made;
+}
+
+// Its further views, and a button for one more.
+function views(card) {
+  const row = make('div', 'tr-views');
+  for (const view of card.views) {
+    const away = control('button', 'unview', 'Remove this view of ' + card.name);
+    const picture = make('img');
+    picture.src = view.url;
+    picture.alt = 'Another view of ' + card.name;
+    away.type = 'button';
+    away.dataset.value = away.dataset.key = view.id;
+    away.append(picture, icon('remove'));
+    row.append(away);
+  }
+  if (card.more) {
+    const more = control('button', 'view', 'Add a picture of ' + card.name + ' from another side');
+    more.type = 'button';
+    more.className = 'tr-mini';
+    more.title += ': video models look at it where they have room, the draft does not';
+    more.append(make('span', '', '+ Another side'));
+    row.append(more);
+  }
+  return row;
 }
 
 function tile(section) {
@@ -130,13 +155,17 @@ function paint() {
 }
 
 const inputs = {};
-for (const role of ['character', 'object', 'background']) {
+for (const role of ['character', 'object', 'background', 'view']) {
   const input = make('input', 'tr-file');
   Object.assign(input, { type: 'file', multiple: role !== 'background', hidden: true, tabIndex: -1 });
   input.accept = 'image/*,.heic,.heif,.avif'; // a hint for the file dialog; what a file really is the engine decides
   input.dataset.testid = 'Upload ' + role + '-upload-button';
   input.addEventListener('change', () => {
-    bring(role, Array.from(input.files));
+    bring(
+      role === 'view' ? input.dataset.role : role,
+      Array.from(input.files),
+      role === 'view' ? input.dataset.of : '',
+    );
     input.value = '';
   });
   inputs[role] = input;
@@ -150,6 +179,15 @@ board.addEventListener('click', (event) => {
   const action = target.dataset.action;
   if (action === 'add') {
     inputs[target.dataset.role].click();
+    return;
+  }
+  if (action === 'view') {
+    Object.assign(inputs.view.dataset, { of: idOf(target), role: target.closest('.tr-section').dataset.role });
+    inputs.view.click();
+    return;
+  }
+  if (action === 'unview') {
+    trigger('edit', { action, id: idOf(target), value: target.dataset.value });
     return;
   }
   if (action === 'forget') {
@@ -208,7 +246,8 @@ const coming = [];
 let sending = null,
   count = 0;
 
-function bring(role, files) {
+// `of`: the card that these are further views of; empty where each is one more of the cast.
+function bring(role, files, of = '') {
   const large = files
     .filter((file) => file.size >= LARGEST)
     .map((file) => file.name)
@@ -216,7 +255,8 @@ function bring(role, files) {
   if (large) trigger('edit', { action: 'too large', value: large });
   for (const file of files) {
     if (file.size >= LARGEST) continue;
-    const each = { key: Date.now() + '.' + count++, role, file, state: 'waiting', tile: make('article', 'tr-coming') };
+    const each = { key: Date.now() + '.' + count++, role, of, file, state: 'waiting' };
+    each.tile = make('article', 'tr-coming');
     coming.push(each);
     place(each);
     if (role === 'background' && file !== files[0]) refuse(each, 'A scene has one background: this one was left out.');
@@ -303,7 +343,8 @@ function take() {
   tell(each, each.role === 'background' ? 'Opening it' : 'Cutting it out', 1);
   each.tile.classList.add('working');
   each.timer = setTimeout(() => fail(each, 'Troupe does not answer.'), PATIENCE);
-  trigger('edit', { action: 'upload', role: each.role, path: each.path, name: each.file.name, value: each.key });
+  const { role, of, path, key } = each;
+  trigger('edit', { action: 'upload', role, of, path, name: each.file.name, value: key });
 }
 
 function following() {
@@ -377,7 +418,9 @@ watch('value', () => {
   const unwanted = each?.state === 'unwanted';
   if (each && refused && !unwanted) refuse(each, refused);
   else forget(heard);
-  if (unwanted && made) trigger('edit', { action: 'remove', id: made });
+  if (unwanted && made) {
+    trigger('edit', each.of ? { action: 'unview', id: each.of, value: made } : { action: 'remove', id: made });
+  }
   repaint();
 });
 paint();

@@ -330,6 +330,31 @@ def test_keys_move_scale_and_flip_an_actor_and_the_desk_remembers(visit, page, p
     page.locator(f'.tr-actor[aria-label="{after}"]').wait_for()
 
 
+def test_another_side_comes_to_its_card_and_into_the_clip_and_can_be_removed_and_brought_back(
+    visit, page, jobs, photos
+):
+    upload(page, "character", photos["dancer"])
+    card = page.locator(".tr-character .tr-card")
+    with page.expect_file_chooser() as asked:
+        card.get_by_role("button", name="from another side").click()
+    asked.value.set_files([str(photos["bottle"])])
+    sides = card.get_by_role("button", name="Remove this view of Dancer")
+    sides.wait_for()
+    page.locator(".tr-coming").wait_for(state="detached")
+    visit.reload()
+    sides.wait_for()
+    assert page.locator(".tr-card").count() == 1
+    page.locator("#tr-prompt textarea").fill("Dancer waves.")
+    visit.until_sheet(prompt="Dancer waves.")
+    seconds(visit, 1)
+    generate(page)
+    assert len(read_scene(newest_clip(jobs)).cast[0].views) == 1
+    sides.click()
+    sides.wait_for(state="detached")
+    page.get_by_role("button", name="Undo removing a view of Dancer").click()
+    sides.wait_for()
+
+
 def test_the_linter_names_who_is_missing_and_a_chip_writes_the_name(page, photos):
     upload(page, "character", photos["dancer"])
     upload(page, "object", photos["bottle"])
