@@ -88,7 +88,8 @@ class Getting:
             errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it has been read
             arguments = [kind] if kind == "install" else [kind, self.model]
             if kind == "download":
-                self._settings.put(model=self.model, family=self.family or "")  # else it might be another one by the next look
+                # else it might be another one by the next look
+                self._settings.put(model=self.model, family=self.family or "")
             self._children[str(work.folder)] = begin(arguments, errors), errors
 
     def stop(self, kind: str) -> None:

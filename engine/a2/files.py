@@ -6,6 +6,7 @@ tokenizer and VAE are the same for all of Wan2.1, so those of another checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ def locate(model: str, family: Family | None = None) -> Place:
     for name in (*spec.components, "tokenizer", *(("image_processor",) if spec.in_channels else ())):
         if (inside / name).is_dir():
             parts[name] = inside / name
+    if "transformer" in parts and not spec.in_channels and root.is_dir():
+        _check_only_one(root)
     if root.is_file() or "transformer" not in parts:
         single = root if root.is_file() else _own_file(root)
         if single is not None:
@@ -140,6 +143,21 @@ def locate(model: str, family: Family | None = None) -> Place:
     for name in wanted:
         parts[name] = borrowed.get(name, inside / name)
     return Place(spec, root, parts, tuple(name for name in wanted if name in borrowed and name not in SMALL_FILES))
+
+
+def _check_only_one(folder: Path) -> None:
+    """Raise EngineUnavailable where another transformer lies beside the folder `transformer`: it would be left unread,
+    and a plain Wan2.1 in its place ignores the cast."""
+    single = _own_file(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    if single is not None:
+        with contextlib.suppress(EngineUnavailable):  # a damaged file is no model
+            shapes = read_file_shapes(single.parent, single.name)
+    if single is not None and is_wan(shapes):
+        raise EngineUnavailable(
+            f"{folder.name} holds two models, {single.name} and the folder transformer",
+            f"Name the one that is meant (--model .../{single.name}), or move the other one away.",
+        )
 
 
 def _family_of(model: str, root: Path, said: Family | None) -> ModelSpec:
