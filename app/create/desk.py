@@ -333,6 +333,7 @@ class Desk:
             self.sheet = replace(  # a running job goes on being shown
                 back.sheet, job=now.job, seed=now.seed, fresh_seed=now.fresh_seed, quality=now.quality
             )
+            self.sheet.meet(now.usual)  # the model can be another one by now
             self.canvases = ((), Markup(""))  # a version number of a card can mean another picture now
             self.save()
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from engine.a2.models import release_of
 from engine.disk import atomic
 from engine.models import installed_release
 
@@ -40,14 +41,16 @@ class OwnerSettings:
         try:
             data = json.loads(self._file.read_text(encoding="utf-8"))
             return Choices(**{name: data[name] for name, kind in _KINDS.items() if _is(kind, data.get(name))})
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return Choices()
 
     def model_in_use(self) -> tuple[str, str]:
         """Return the checkpoint that clips are made with, and its family where its name does not say it: the one that
         was chosen, else the first that is whole here, else none (empty)."""
         chosen = self.get()
-        return (chosen.model, chosen.family) if chosen.model else (self._first_here(), "")
+        if not chosen.model:
+            return self._first_here(), ""
+        return chosen.model, "" if release_of(chosen.model) is not None else chosen.family
 
     def _first_here(self) -> str:
         at, found = self._here

@@ -50,7 +50,8 @@ class Getting:
     @property
     def family(self) -> Family | None:
         """The family that the owner has named for the chosen checkpoint; None: its name says it."""
-        said = self._settings.get().family
+        chosen = self._settings.get()
+        said = chosen.family if chosen.model == self.model and release_of(chosen.model) is None else ""
         return next((each for each in FAMILIES if each == said), None)
 
     def best(self) -> ReleasedModel | None:
@@ -73,7 +74,7 @@ class Getting:
         model = model.strip()
         if model:
             look(model)
-        self._settings.put(model=model, family=family if family in FAMILIES else "")
+        self._settings.put(model=model, family=family if family in FAMILIES and release_of(model) is None else "")
 
     def start(self, kind: str) -> None:
         """Start to download, verify or install, unless that is running already."""
@@ -87,7 +88,8 @@ class Getting:
             errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed when it has been read
             arguments = [kind] if kind == "install" else [kind, self.model]
             if kind == "download":
-                self._settings.put(model=self.model)  # else it might be another one by the next look
+                # else it might be another one by the next look
+                self._settings.put(model=self.model, family=self.family or "")
             self._children[str(work.folder)] = begin(arguments, errors), errors
 
     def stop(self, kind: str) -> None:

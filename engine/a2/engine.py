@@ -109,10 +109,10 @@ class A2(Engine):
     def units(self, scene: Scene) -> float:
         return super().units(scene) * scene.sampling.steps
 
-    def gpu_seconds(self, scene: Scene) -> int:
+    def gpu_seconds(self, scene: Scene, options: A2Options) -> int:
         """Estimate the GPU time to ask for: what a diffusion transformer of this size computes (2 operations a weight
         and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
-        size = size_of(scene)
+        size = size_of(as_run(self.completed(scene, options), options), spec_of(options.model, options.family))
         forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
         return round(_BESIDES + size.passes * size.steps * forward / _RATE)
 

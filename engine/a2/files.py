@@ -6,6 +6,7 @@ tokenizer and VAE are the same for all of Wan2.1, so those of another checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ SMALL_FILES = {"tokenizer": ("tokenizer.json", "spiece.model"), "image_processor
 _SINGLE = ("model", "diffusion_pytorch_model")  # what a transformer's own file is called where there are several
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LONGEST = 200  # characters of a file's path in a repository: it is part of a folder's name on the disk
 _HUB_FILE = re.compile(r"([^/]+/[^/]+)/((?:[\w.-]+/)*[\w.-]+\.safetensors)")
 
 
@@ -92,6 +94,8 @@ def find_checkpoint(model: str) -> Path:
         found = Path(partial) if partial else Path()
     if found.name and (not file or (found / file).is_file()):
         return found / file
+    if found.name and (others := [path for path in found.parent.glob(f"*/{file}") if path.is_file()]):
+        return max(others, key=lambda path: path.stat().st_mtime)  # of another commit than the one that came last
     release = release_of(model)
     named = f"the {release.title} model" if release else f"the model {model}"
     which = "" if model == DEFAULT_MODEL else f" {model}"
@@ -109,9 +113,11 @@ def is_hub_id(model: str) -> bool:
 
 def split_hub(model: str) -> tuple[str, str]:
     """Split owner/name/FILE.safetensors, one file of a repository, into the repository and the file; the file is empty
-    for anything else."""
+    for anything else. A release's name is spelt as the hub spells it: on disk letters' case counts."""
+    release = release_of(model)
+    model = release.model if release is not None else model
     found = _HUB_FILE.fullmatch(model)
-    return (found[1], found[2]) if found and ".." not in model else (model, "")
+    return (found[1], found[2]) if found and ".." not in model and len(found[2]) <= _LONGEST else (model, "")
 
 
 def locate(model: str, family: Family | None = None) -> Place:
@@ -125,6 +131,8 @@ def locate(model: str, family: Family | None = None) -> Place:
     for name in (*spec.components, "tokenizer", *(("image_processor",) if spec.in_channels else ())):
         if (inside / name).is_dir():
             parts[name] = inside / name
+    if "transformer" in parts and not spec.in_channels and root.is_dir():
+        _check_only_one(root)
     if root.is_file() or "transformer" not in parts:
         single = root if root.is_file() else _own_file(root)
         if single is not None:
@@ -137,8 +145,27 @@ def locate(model: str, family: Family | None = None) -> Place:
     return Place(spec, root, parts, tuple(name for name in wanted if name in borrowed and name not in SMALL_FILES))
 
 
+def _check_only_one(folder: Path) -> None:
+    """Raise EngineUnavailable where another transformer lies beside the folder `transformer`: it would be left unread,
+    and a plain Wan2.1 in its place ignores the cast."""
+    single = _own_file(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    if single is not None:
+        with contextlib.suppress(EngineUnavailable):  # a damaged file is no model
+            shapes = read_file_shapes(single.parent, single.name)
+    if single is not None and is_wan(shapes):
+        raise EngineUnavailable(
+            f"{folder.name} holds two models, {single.name} and the folder transformer",
+            f"Name the one that is meant (--model .../{single.name}), or move the other one away.",
+        )
+
+
 def _family_of(model: str, root: Path, said: Family | None) -> ModelSpec:
-    known = known_release(model) or released_as(str(root))
+    known, release = known_release(model) or released_as(str(root)), release_of(model)
+    if said is not None and release is not None and said != release.family:
+        raise EngineUnavailable(
+            f"{release.title} is of the family {release.family}, not {said}", "Leave the family out: its name says it."
+        )
     if said is not None:
         return SPECS[said]
     if known is not None:

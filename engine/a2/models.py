@@ -27,8 +27,7 @@ class ModelSpec:
     `channels` that its transformer takes. `references`: the most pictures it is given. `in_channels`: they come in
     further channels and through an image encoder; otherwise as latent frames behind the video's, `padded` with frames
     of zeros to so many (0: with none). `sampled`: their posterior is sampled with the run's generator, after the noise;
-    otherwise its mode is taken. `skips_text`: their tokens do not attend to the prompt. `always_guided`: whatever the
-    guidance is, there is no pass less.
+    otherwise its mode is taken. `skips_text`: their tokens do not attend to the prompt.
 
     The other fields are the numbers of its authors: for a scene that leaves them open.
     """

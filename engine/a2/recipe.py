@@ -327,8 +327,8 @@ def _identity(checkpoint: Checkpoint) -> list[tuple[str, int]]:
         for name, part in checkpoint.files.items()
         for _, path in part.tensors.values()
     }
-    family = checkpoint.spec.family
-    return [*sorted(files), *([] if family == A2.family else [(family, 0)])]
+    family, heads = checkpoint.spec.family, checkpoint.shapes.transformer.heads
+    return [*sorted(files), *([] if family == A2.family else [(family, heads)])]  # no file's size tells how many heads
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def config_of(shapes: Shapes, said: Mapping[str, Any], place: Path) -> dict[str,
     layers = 1 + max(int(name.split(".")[1]) for name in bare if name.startswith("blocks."))
     pictures = bare.get("img_emb.proj.0.weight", (None,))[0]
     heads = said.get("num_heads")
-    heads = heads if isinstance(heads, int) and heads > 0 and dim % heads == 0 else max(2, dim // _HEAD)
+    heads = heads if type(heads) is int and heads > 0 and dim % heads == 0 else max(2, dim // _HEAD)
     return {
         "num_attention_heads": heads, "attention_head_dim": dim // heads, "num_layers": layers, "ffn_dim": ffn,
         "text_dim": text, "freq_dim": freq, "in_channels": channels, "out_channels": out, "image_dim": pictures,

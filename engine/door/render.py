@@ -160,13 +160,15 @@ def gather(
         if stop is not None and stop():
             raise Stopped
         _check_paths(element, index, request)
+        which = ""
         try:
             member, told = _member(element, request)
-            for view in element.views:
+            for number, view in enumerate(element.views):
+                which = f"views[{number}]"
                 other, more = _member(element.model_copy(update={"image": view, "cutout": _of_view(element)}), request)
                 member, told = replace(member, views=(*member.views, other.picture)), (*told, *more)
         except (ImageError, CutoutError) as error:
-            field = _field_at_fault(element, index, error)
+            field = f"cast[{index}].{which}" if which else _field_at_fault(element, index, error)
             raise type(error)(f"{field}: {error.problem}", error.remedy) from None
         members.append(member)
         notices.extend(f"{label(element, index)}: {notice}" for notice in told)

@@ -45,7 +45,7 @@ def look(model: str = DEFAULT_MODEL, family: Family | None = None) -> ModelState
     it shares with others. Raises TroupeError where `model` is none of these."""
     try:
         place = surroundings.expanded(model)
-        local = place.is_dir() or (place.suffix == ".safetensors" and place.is_file())
+        local = place.is_dir() or (place.suffix.lower() == ".safetensors" and place.is_file())
     except (OSError, RuntimeError, ValueError):  # a name that is too long, ~ of nobody, a zero byte
         local = False
     if local:
@@ -93,7 +93,7 @@ def _look_in(store: ModelStore) -> ModelState:
         return _left_by_others(store)
     here, damaged = store.bytes_here(listing), store.damaged()
     missing = listing.bytes - here
-    if not missing and store.commit() == listing.commit:
+    if not missing and (store.commit() == listing.commit or (store.holds_others and store.is_placed(listing))):
         return ModelState(model, "installed", here, 0, store.snapshot(listing.commit))
     if store.commit() != listing.commit and (other := _left_by_others(store)).state == "installed":
         return other  # another tool has fetched another commit

@@ -64,7 +64,13 @@ class Listing:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Listing:
         """Rebuild a listing from that data. Raises KeyError or TypeError for anything else."""
-        return cls(str(data["commit"]), tuple(RemoteFile(**file) for file in data["files"]))
+        files = tuple(RemoteFile(**file) for file in data["files"])
+        for file in files:
+            if not (isinstance(file.path, str) and isinstance(file.etag, str) and type(file.size) is int):
+                raise TypeError("no listing")
+            if "\0" in file.path + file.etag:
+                raise TypeError("no listing")
+        return cls(str(data["commit"]), files)
 
 
 def fetch_listing(model: str, revision: str = "main") -> Listing:

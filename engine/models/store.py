@@ -49,7 +49,7 @@ class ModelStore:
 
     def listing(self) -> Listing | None:
         """Read what the hub said when a download began here; None where none did."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return Listing.from_data(json.loads(self._listing_file.read_text(encoding="utf-8")))
         return None
 
@@ -98,6 +98,10 @@ class ModelStore:
                 return path
         return None
 
+    def is_placed(self, listing: Listing) -> bool:
+        """Whether all of its files are where their paths say, whichever commit counts."""
+        return all((self.snapshot(listing.commit) / file.path).is_file() for file in listing.files)
+
     def part(self, file: RemoteFile) -> Path:
         """Return the partial file that a file's bytes are written to."""
         return self.root / "blobs" / f"{file.etag}.troupe"
@@ -137,7 +141,9 @@ class ModelStore:
             raise TroupeError(f"{self.root} is a link to another place", "Remove it yourself.")
         try:
             if self._file:
-                for path in {path for each in self._pointers() for path in (each.resolve(), each)}:
+                listing = self.listing()
+                parts = {self.part(file) for file in listing.files} if listing is not None else set()
+                for path in {path for each in self._pointers() for path in (each.resolve(), each)} | parts:
                     path.unlink(missing_ok=True)
                 shutil.rmtree(self.work.folder, ignore_errors=True)
             elif self.root.exists():

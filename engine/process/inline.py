@@ -90,7 +90,7 @@ class InlineEngine:
 
 def gpu_seconds(request: RenderRequest) -> int:
     """Return for how many seconds to ask for a GPU."""
-    return request.made_by.gpu_seconds(request.scene)
+    return request.made_by.gpu_seconds(request.scene, request.options or request.made_by.options())
 
 
 def _messages(request: RenderRequest, cache: ModelCache) -> Iterator[messages.FromEngine]:

@@ -250,7 +250,7 @@ class Engine:
         video = scene.video
         return float(video.width * video.height * video.frames)
 
-    def gpu_seconds(self, scene: Scene) -> int:
+    def gpu_seconds(self, scene: Scene, options: Any) -> int:
         """Return for how many seconds to ask for a GPU, where it wants one."""
         return 60
 

@@ -360,3 +360,18 @@ def test_a_scenes_further_views_reach_the_model_and_come_back_with_the_clip(tmp_
     (tmp_path / "side.png").unlink()
     with pytest.raises(SceneError, match=r"cast\[0\]\.views\[0\]: there is no file 'side\.png'"):
         render(request)
+
+
+def test_two_transformers_in_a_folder_are_told_apart_by_name(refalign):
+    shutil.copytree(V3_TINY / "transformer", refalign / "transformer")
+    with pytest.raises(EngineUnavailable, match=r"two models, model\.safetensors and the folder transformer"):
+        locate(str(refalign), "refalign")
+    assert locate(str(refalign / "model.safetensors"), "refalign").parts["transformer"].is_file()
+
+
+@pytest.mark.parametrize("heads", ["true", "0", '"x"', "7", "null", "1e99"])
+def test_a_number_of_heads_that_is_none_is_not_used(refalign, heads):
+    (refalign / "config.json").write_text(f'{{"num_heads": {heads}}}')
+    found = read_checkpoint(locate(str(refalign), "refalign"))["transformer"].config
+    assert type(found["num_attention_heads"]) is int
+    assert found["num_attention_heads"] > 1

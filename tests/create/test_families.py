@@ -10,6 +10,7 @@ from app.create.engines import Engines
 from app.create.views import video_of
 from app.machine.planner import Planner
 from app.machine.settings import OwnerSettings
+from app.models.getting import Getting
 from engine.scene.presets import Preset, load_preset, save_preset
 from engine.scene.scene import Sampling
 
@@ -91,3 +92,25 @@ def test_a_preset_has_numbers_for_each_family(tmp_path):
     assert found is not None
     assert (found.steps, found.model_fields_set) == (12, {"steps"})
     assert kept.sampling_for("phantom") is None
+
+
+def test_undo_brings_no_numbers_of_another_model_back(desks, settings):
+    desk = desks.new()
+    desk.put("engine", "a2")
+    desk.put("prompt", "They meet.")
+    desk.put("sampling.steps", 33)
+    desk.remember("the preset")
+    settings.put(model=V3)
+    desk = desks.get(desk.id)
+    desk.undo_last()
+    assert numbers(desk) == (8, 1.0, 5.0, 24, 0)
+
+
+def test_a_family_that_was_named_for_one_checkpoint_is_not_anothers(tmp_path, settings):
+    getting = Getting(settings)
+    settings.put(model=str(tmp_path / "gone"), family="phantom")
+    assert getting.family is None
+    getting.choose(V3, "phantom")
+    assert (settings.get().model, settings.get().family) == (V3, "")
+    settings.put(model=V3, family="phantom")  # as an earlier version kept it
+    assert settings.model_in_use() == (V3, "")

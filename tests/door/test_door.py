@@ -258,3 +258,12 @@ def test_a_run_that_is_taken_up_again_has_a_clock_that_begins_with_it(monkeypatc
     remaining = [progress.remaining for progress in told]
     assert remaining[:4] == [None] * 4
     assert remaining[4:] == [pytest.approx(0.5 * (20 - done)) for done in range(step + 4, 20)]
+
+
+def test_a_view_that_is_no_picture_is_named(request_for, tiny_cast):
+    request = request_for()
+    (tiny_cast / "notes.png").write_text("no picture")
+    first, *others = request.scene.cast
+    cast = (first.model_copy(update={"views": (first.image, "notes.png")}), *others)
+    with pytest.raises(ImageError, match=r"cast\[0\]\.views\[1\]"):
+        gather(replace(request, scene=request.scene.model_copy(update={"cast": cast})))

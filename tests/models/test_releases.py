@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from engine.models.command import delete
 from engine.models.download import download, verify
 from engine.models.store import ModelStore
 from engine.models.work import WorkProgress
+from tests import hub as hubs
 from tests.hub import TINY
 
 FIXTURES = TINY.parent
@@ -109,3 +111,68 @@ def test_what_each_kind_of_repository_needs():
     assert needed_files([PHANTOM_FILE, "other.safetensors"], f"{KIJAI}/{PHANTOM_FILE}") == [PHANTOM_FILE]
     with pytest.raises(EngineUnavailable, match=r"has no gone\.safetensors"):
         needed_files([PHANTOM_FILE], f"{KIJAI}/gone.safetensors")
+
+
+def test_a_releases_name_in_other_letters_is_the_same_model(relatives):
+    get(SMALL)
+    assert look(SMALL.lower()).state == "installed"
+    assert locate(SMALL.lower()).spec.family == "refalign"
+
+
+def test_deleting_one_file_of_a_repository_frees_what_had_come_of_it(relatives):
+    own, name = relatives.others[KIJAI][PHANTOM_FILE], "Phantom-Wan-14B_fp16.safetensors"
+    get(f"{KIJAI}/{PHANTOM_FILE}")
+    relatives.others[KIJAI][name] = bytes(2 * len(own))
+    relatives.cut[name] = [1000] + [0] * 40
+    store = ModelStore(f"{KIJAI}/{name}")
+    with pytest.raises(TroupeError):
+        get(store.model)
+    assert (look(store.model).state, store.bytes_on_disk()) == ("partly", 1000)
+    delete(store)
+    assert [path.stat().st_size for path in (store.root / "blobs").iterdir()] == [len(own)]
+    assert look(f"{KIJAI}/{PHANTOM_FILE}").state == "installed"
+
+
+def test_two_files_of_a_repository_may_be_of_two_commits(relatives, monkeypatch):
+    later, other = "d0d0" + "0" * 36, f"{KIJAI}/Phantom-Wan-14B_fp16.safetensors"
+    first, own = f"{KIJAI}/{PHANTOM_FILE}", relatives.others[KIJAI][PHANTOM_FILE]
+    relatives.others[KIJAI]["Phantom-Wan-14B_fp16.safetensors"] = own
+    relatives.cut[PHANTOM_FILE] = [1000] + [0] * 40
+    with pytest.raises(TroupeError):
+        get(first)
+    for name, pattern in (("_LISTING", r"/api/models/([^/]+/[^/]+)/revision/(?:main|{})"),
+                          ("_RESOLVE", r"/([^/]+/[^/]+)/resolve/(?:{})/(.+)")):  # fmt: skip
+        monkeypatch.setattr(hubs, name, re.compile(pattern.replace("{}", f"{hubs.COMMIT}|{later}")))
+    monkeypatch.setattr(hubs, "COMMIT", later)
+    relatives.cut.clear()
+    get(other)
+    get(first)  # goes on with the commit that it began with
+    assert [look(model).state for model in (first, other)] == ["installed"] * 2
+    assert [locate(model).spec.family for model in (first, other)] == ["phantom"] * 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    ['{"commit":"x","files":[{"path":5,"size":"a","etag":null}]}', "[" * 5000,
+     '{"commit":"x","files":[{"path":"m\\u0000","size":1,"etag":"e"}]}'],
+)  # fmt: skip
+def test_a_damaged_list_counts_as_none(relatives, data):
+    get(SMALL)
+    (ModelStore(SMALL).work.folder / "listing.json").write_text(data)
+    assert look(SMALL).state == "installed"
+
+
+def test_names_that_no_disk_takes_are_refused(hub):
+    with pytest.raises(TroupeError, match="it is not a name on the hub"):
+        look(f"a/b/{'d/' * 200}e.safetensors")
+
+
+def test_a_file_of_ones_own_may_end_in_capitals(tmp_path):
+    (tmp_path / "MINE.SAFETENSORS").write_bytes((FIXTURES / "refalign_tiny" / "model.safetensors").read_bytes())
+    assert look(str(tmp_path / "MINE.SAFETENSORS"), "refalign").local
+
+
+def test_a_release_is_of_its_own_family_whatever_else_is_said(relatives):
+    get(SMALL)
+    with pytest.raises(EngineUnavailable, match=r"RefAlign 1\.3B is of the family refalign, not v3-r2v"):
+        locate(SMALL, "v3-r2v")

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
 
+from engine.a2.options import A2Options
 from engine.door.render import RenderRequest
 from engine.process.inline import gpu_seconds
 from engine.scene.scene_file import load_scene
@@ -81,6 +82,7 @@ import json, os, sys, spaces
 from dataclasses import replace
 from pathlib import Path
 from engine.process.inline import InlineEngine
+from engine.a2.options import A2Options
 from engine.a2.options import A2Options
 from engine.door.render import RenderRequest
 from engine.scene.scene_file import load_scene
@@ -170,3 +172,15 @@ def test_the_time_that_is_asked_for_grows_with_the_clip(tmp_path):
     assert 60 <= small < seconds(sampling={"steps": 50}, video={"width": 832, "height": 480, "frames": 81})
     whole = load_scene(GOLDEN / "two_references.json")
     assert isinstance(gpu_seconds(RenderRequest(whole, GOLDEN, tmp_path / "a.mp4")), int)
+
+
+def test_the_time_that_is_asked_for_is_that_of_the_model(tmp_path):
+    def seconds(family: str) -> int:
+        scene = a_scene(
+            (("object", "cup"),), {"width": 832, "height": 480, "frames": 81}, sampling={"steps": 20, "guidance": 5.0}
+        )
+        return gpu_seconds(
+            RenderRequest(scene, tmp_path, tmp_path / "a.mp4", options=A2Options(model="mine", family=family))
+        )
+
+    assert seconds("refalign") > seconds("a2"), "three passes a step, not two"

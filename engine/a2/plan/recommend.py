@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.a2.geometry import ClipSize
 from engine.a2.models import RELEASES, ReleasedModel
 from engine.a2.plan.plan import Plan, make_plan
 from engine.a2.plan.shapes import shapes_of
 from engine.a2.plan.stages import released_bytes
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Fact, Hardware
 from engine.scene.scene import Sampling
 
 _FIRST = ("Skywork/SkyReels-V3-R2V-14B", "gudaochangsheng/RefAlign-1.3B")  # by what they give for their time
@@ -28,7 +28,7 @@ class Advice:
 def advise(release: ReleasedModel, hardware: Hardware | None) -> Advice:
     """Say what a release asks, and how it would run on this machine."""
     download = sum(released_bytes(shapes_of(release)).values())
-    if hardware is None or not hardware.has_card:
+    if hardware is None or not _computes(hardware):
         return Advice(release, download, "")
     return Advice(release, download, _in_words(usual_plan(release, hardware)))
 
@@ -36,7 +36,7 @@ def advise(release: ReleasedModel, hardware: Hardware | None) -> Advice:
 def best_for(hardware: Hardware) -> ReleasedModel | None:
     """Return the release that fits a machine best: the fastest whose blocks all stay on the card, else the smallest;
     None where there is no card that any of them could run on."""
-    if not hardware.has_card:
+    if not _computes(hardware):
         return None
     found = {each.model: each for each in RELEASES}
     plans = {model: usual_plan(found[model], hardware) for model in _FIRST}
@@ -46,13 +46,20 @@ def best_for(hardware: Hardware) -> ReleasedModel | None:
     return next((found[model] for model in reversed(_FIRST) if plans[model].possible), None)
 
 
+def _computes(hardware: Hardware) -> bool:
+    """Whether the model computes on this machine's card: on no other kind than CUDA."""
+    return hardware.device.value == "cuda"
+
+
 def usual_plan(release: ReleasedModel, hardware: Hardware) -> Plan:
-    """Plan the clip that a release was made for, at 832 x 480, on a machine with nothing else running."""
+    """Plan the clip that a release was made for, at 832 x 480, on a machine with nothing else running. Room on the disk
+    does not count: the model may be on it already, and a download says what it lacks."""
     spec, numbers = release.spec, Sampling(guidance=release.spec.guidance, image_guidance=release.spec.image_guidance)
     clip = ClipSize(
         frames=release.frames or spec.frames, steps=spec.steps, passes=spec.passes(numbers), references=3,
         tail=spec.tail(3), skips_text=spec.skips_text,
     )  # fmt: skip
+    hardware = replace(hardware, disk_free=Fact(None, "not asked"))
     return make_plan(hardware, clip, shapes_of(release))
 
 
