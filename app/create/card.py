@@ -9,7 +9,7 @@ from PIL import Image
 
 
 @dataclass
-class View:
+class FurtherView:
     """A further picture of one of the cast, from another side. It is cut out as its card is; the brush does not reach
     it. `id` names its files, as a card's does."""
 
@@ -37,7 +37,7 @@ class Card:
     description: str = ""
     sample: bool = False
     version: int = 0  # grows with every change of the picture: the key by which previews are cached
-    views: tuple[View, ...] = ()
+    views: tuple[FurtherView, ...] = ()
 
     @property
     def pictures(self) -> tuple[str, ...]:

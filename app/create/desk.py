@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 from pydantic import ValidationError
 
-from app.create.card import Card, Preview, View
+from app.create.card import Card, FurtherView, Preview
 from app.create.sheet import Sheet
 from engine import cutout
 from engine.cutout import Cutout
@@ -101,7 +101,7 @@ class Desk:
         """Read the picture that the engines get: the cut-out or the whole photo (RGBA); a background as RGB."""
         return open_image(self.file(card)).convert("RGB" if card.role == "background" else "RGBA")
 
-    def view(self, card: Card, view: View) -> Image.Image:
+    def view(self, card: Card, view: FurtherView) -> Image.Image:
         """Read a further view as the engines get it; see `picture`."""
         return open_image(self.files(card)[view.id]).convert("RGB" if card.role == "background" else "RGBA")
 
@@ -163,14 +163,14 @@ class Desk:
                 self.save()
         return card
 
-    def add_view(self, card_id: str, upload: Path) -> View:
+    def add_view(self, card_id: str, upload: Path) -> FurtherView:
         """Add a picture of one of the cast from another side and cut it out. Raises ImageError, SceneError, or
         TroupeError where the card is gone, and then nothing has changed."""
         self._check_views(self.card(card_id))
         with self._busy():
             photo, told = _opened(upload)
             result = None if self.card(card_id).role == "background" else self._cut(photo)
-            view = View(_new_id(), tuple(result.doubts) if result else (), told)
+            view = FurtherView(_new_id(), tuple(result.doubts) if result else (), told)
             with self.lock:
                 card = self.card(card_id)  # another tab may have removed it, or filled it
                 self._check_views(card)

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
-from app.create.card import Card, View
+from app.create.card import Card, FurtherView
 from app.create.desk import Desk, Undo, checked_scene, with_anyone
 from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
@@ -195,7 +195,7 @@ def _has_picture(desk: Desk, card: Card) -> bool:
     return True
 
 
-def _has_view(desk: Desk, card: Card, view: View) -> bool:
+def _has_view(desk: Desk, card: Card, view: FurtherView) -> bool:
     """Return whether a further view's picture can be read; the desk drops it otherwise."""
     try:
         desk.view(card, view)

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.create.card import Card, Preview, View
+from app.create.card import Card, FurtherView, Preview
 from app.create.desk import Desk, checked_scene
 from app.create.sheet import OWN
 from app.ui.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
@@ -81,7 +81,7 @@ def _preview(desk: Desk, card: Card) -> Preview:
     return found[1]
 
 
-def _thumb_of(desk: Desk, card: Card, view: View) -> str:
+def _thumb_of(desk: Desk, card: Card, view: FurtherView) -> str:
     found = desk.previews.get(view.id)
     if found is None or found[0] != card.version:
         found = desk.previews[view.id] = card.version, _make_preview(desk.view(card, view), card.role)

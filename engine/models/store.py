@@ -99,7 +99,7 @@ class ModelStore:
         return None
 
     def is_placed(self, listing: Listing) -> bool:
-        """Whether all of its files are where their paths say, whichever commit counts."""
+        """Return whether all of its files are where their paths say, whichever commit counts."""
         return all((self.snapshot(listing.commit) / file.path).is_file() for file in listing.files)
 
     def part(self, file: RemoteFile) -> Path:

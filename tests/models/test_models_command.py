@@ -60,7 +60,8 @@ def one_line(err: str) -> str:
     """Return the fault, which is one line, and the last; how far it was may have been told before it."""
     lines = err.strip().splitlines()
     assert [line.startswith("troupe: ") for line in lines].count(True) == 1, err
-    assert "Traceback" not in err and lines[-1].startswith("troupe: ")
+    assert "Traceback" not in err
+    assert lines[-1].startswith("troupe: ")
     return lines[-1]
 
 

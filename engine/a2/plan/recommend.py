@@ -47,7 +47,7 @@ def best_for(hardware: Hardware) -> ReleasedModel | None:
 
 
 def _computes(hardware: Hardware) -> bool:
-    """Whether the model computes on this machine's card: on no other kind than CUDA."""
+    """Return whether the model computes on this machine's card: on no other kind than CUDA."""
     return hardware.device.value == "cuda"
 
 
