@@ -195,9 +195,13 @@ def release_of(model: str) -> ReleasedModel | None:
 
 def released_as(place: str) -> ReleasedModel | None:
     """Return the release that a folder or file was downloaded as, by its path: the hub's cache names the repository,
-    and people keep a repository's name. None where the path does not say."""
-    parts = re.split(r"[\\/]+", place.strip())
-    for part in reversed(parts):
+    and people keep a repository's name. None where the path does not say. A folder further up says nothing: others'
+    models may be in it."""
+    parts = re.split(r"[\\/]+", place.strip().rstrip("\\/"))
+    near = [part for part in parts if part.lower().startswith("models--")] + parts[-1:]
+    if parts[-1].lower().endswith(".safetensors"):
+        near = near[:-1] + parts[-2:]
+    for part in reversed(near):
         said = part.lower().removeprefix("models--").replace("--", "/")
         for release in RELEASES:
             owner, name, *file = release.model.lower().split("/")

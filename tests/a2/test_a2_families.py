@@ -274,6 +274,10 @@ def test_names_and_the_hubs_own_folders_say_the_family(tmp_path, monkeypatch):
         assert released_as(f"{folder}/{file}" if file else folder) is release
         assert spec_of(release.model) is release.spec
     assert released_as("/home/me/models/mine") is None
+    for inside in ("/home/me/RefAlign-1.3B/v3", "/home/me/SkyReels-A2/mine", "/RefAlign-1.3B/v3/mine.safetensors"):
+        assert released_as(inside) is None
+    for own in ("/home/me/RefAlign-1.3B/", "/home/me/RefAlign-1.3B/model.safetensors"):
+        assert released_as(own) is release_of("gudaochangsheng/RefAlign-1.3B")
     assert (spec_of("/home/me/mine"), spec_of("/home/me/mine", "phantom")) == (A2, PHANTOM)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     _in_the_cache(tmp_path, "Skywork/SkyReels-V3-R2V-14B", V3_TINY)
