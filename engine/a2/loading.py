@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64  # bytes; PyTorch's own allocator on a processor
 _MOSTLY = 0.05  # of a component's bytes: so few may be in memory where the others are views of a file
 
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+
 OnLoad = Callable[[int, int, str], None]  # step, of, the component's name
 
 
@@ -45,14 +48,14 @@ def open_checkpoint(
     place = place if isinstance(place, Place) else locate(str(place))
     spec, weights = place.spec, read_checkpoint(place)
     weights["transformer"] = renamed(weights["transformer"])
+    shapes = shapes_from(
+        {name: part.config for name, part in weights.items()}, None, spec, weights["transformer"].numbers
+    )
     check_loras(loras, weights["transformer"])  # a wrong file should be told of before the minutes of loading
     for name in spec.components:
         _check_config(name, weights[name].config, spec)
     _check_fit(weights)
     small = {name: _small(place, name) for name in ("tokenizer", "image_processor")}
-    shapes = shapes_from(
-        {name: part.config for name, part in weights.items()}, None, spec, weights["transformer"].numbers
-    )
     return Checkpoint(
         place.root, compute, **small, shapes=shapes, spec=spec, files=weights, notices=place.notices, cache=cache
     )
@@ -194,7 +197,17 @@ def _check_config(component: str, config: dict[str, Any], spec: ModelSpec) -> No
 
 
 def _check_fit(weights: dict[str, ComponentFiles]) -> None:
-    """Raise EngineUnavailable where the text encoder is none for the transformer."""
+    """Raise EngineUnavailable where the transformer has more blocks than its configuration says, which would be left
+    out without a word, and where the text encoder is none for it."""
+    transformer = weights["transformer"]
+    blocks = {int(found[1]) for name in transformer.tensors if (found := _BLOCK.match(name))}
+    layers = transformer.config["num_layers"]
+    if beyond := sorted(number for number in blocks if number >= layers):
+        raise EngineUnavailable(
+            f"{transformer.called}/config.json of the model says num_layers is {layers}, and the weights have block "
+            f"{beyond[-1] + 1}",
+            "Take this file and the weights from the same checkpoint.",
+        )
     wanted, given = weights["transformer"].config.get("text_dim"), weights["text_encoder"].config.get("d_model")
     if wanted != given:
         raise EngineUnavailable(

@@ -34,7 +34,7 @@ def needed_files(names: Iterable[str], model: str = "") -> list[str]:
             found |= _single(there) if part == "" else _of_part(part, there)
     if lacking := sorted(found - there):
         raise EngineUnavailable(
-            f"this is not a checkpoint of SkyReels-A2's kind: it has no {lacking[0]}", "Choose another one."
+            f"this is no checkpoint that Troupe can read: it has no {lacking[0]}", "Choose another one."
         )
     return sorted(found)
 

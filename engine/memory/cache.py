@@ -241,10 +241,11 @@ class Writer:
 
 def make_cache_file(folder: Path, source: Source, kind: tuple[str, str, str], layout: Layout) -> CacheFile:
     """Return the cache file of these weights. `kind` is the component, the precision and the type that is computed in.
-    Another model has another path; another version of Troupe or of the library writes this one anew."""
+    Another model has another path, one with the same weights too: two models in turn would each write the other's copy
+    anew. Another version of Troupe or of the library writes this one anew."""
     from importlib.metadata import version
 
-    which = hashlib.sha256(source.digest.encode()).hexdigest()[:16]
+    which = hashlib.sha256(f"{source.model}\n{source.digest}".encode()).hexdigest()[:16]
     note = {"format": _FORMAT, "quanto": version("optimum-quanto"), "model": source.model, "source": source.digest,
             "times": source.times}  # fmt: skip
     return CacheFile(folder / f"{'-'.join(kind)}-{which}.safetensors", layout, json.dumps(note))

@@ -166,6 +166,7 @@ _REMEDIES = {
     "greater_than": "Use more than {gt}.",
     "less_than_equal": "Use {le} or less.",
     "less_than": "Use less than {lt}.",
+    "too_long": "Use at most {max_length} of them.",
     "string_too_long": "Use at most {max_length} characters.",
     "string_too_short": "Use at least {min_length} character.",
     "string_unicode": "There is half a character in it (one of a surrogate pair): write it anew.",

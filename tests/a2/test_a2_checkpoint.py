@@ -149,6 +149,13 @@ def test_a_checkpoint_as_transformers_4_wrote_it_gives_the_same_numbers(copy, tm
         ("transformer", {"image_dim": None}, "no reference pictures"),
         ("text_encoder", {"d_model": 64}, "64 numbers of a word, the transformer reads 32"),
         ("vae", {"z_dim": 48}, "not Wan2.1's"),
+        ("transformer", {"num_layers": 1}, "num_layers is 1, and the weights have block 3"),
+        ("transformer", {"num_layers": 0}, "num_layers is 0, and it should be a whole number above 0"),
+        ("transformer", {"num_attention_heads": "x"}, 'num_attention_heads is "x"'),
+        ("transformer", {"in_channels": "36"}, 'in_channels is "36"'),
+        ("text_encoder", {"d_kv": True}, "d_kv is true"),
+        ("vae", {"base_dim": None}, "base_dim is null"),
+        ("image_encoder", {"patch_size": 0}, "patch_size is 0"),
     ],
 )
 def test_another_model_is_refused_before_it_is_read(copy, component, values, says):

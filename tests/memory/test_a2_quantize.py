@@ -303,8 +303,15 @@ def test_another_version_or_changed_weights_are_made_again_with_a_notice(folder,
     assert of_transformer(folder).read_bytes() == whole
     assert len(files(folder)) == 2
     copy = copy_of_tiny(tmp_path)
+    load(folder, model=copy)
     os.utime(copy / SHARD, (1, 1))
     assert "the model has changed" in " ".join(load(folder, model=copy).notices)
+
+
+def test_two_models_with_the_same_weights_do_not_write_each_others_copies_anew(folder, tmp_path):
+    copy = copy_of_tiny(tmp_path)
+    load(folder, model=copy)
+    assert [load(folder, model=model).notices for model in (TINY, copy, TINY)] == [()] * 3
 
 
 def test_layers_that_are_quantised_by_another_rule_are_made_again(folder, monkeypatch):

@@ -305,7 +305,7 @@ def test_a_cache_that_is_a_file_is_one_line(hub, tmp_path):
 def test_what_is_no_checkpoint_is_said_before_the_download(hub):
     for path in [path for path in hub.files if path.startswith("vae/")]:
         del hub.files[path]
-    with pytest.raises(EngineUnavailable, match=r"not a checkpoint of SkyReels-A2's kind: it has no vae/config.json"):
+    with pytest.raises(EngineUnavailable, match=r"no checkpoint that Troupe can read: it has no vae/config.json"):
         get()
 
 

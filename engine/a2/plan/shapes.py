@@ -9,6 +9,8 @@ from typing import Any
 
 from engine.a2.files import Place, locate, read_checkpoint
 from engine.a2.models import A2, SKYREELS_A2, ModelSpec, Part, ReleasedModel, release_of
+from engine.errors import EngineUnavailable
+from engine.words import shown
 
 # What all of Wan2.1 share, as their config.json say; the image encoder is SkyReels-A2's alone.
 SHARED_CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -27,6 +29,16 @@ SHARED_CONFIGS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
+# Sizes that a model has in any case
+_SIZES: Mapping[str, tuple[str, ...]] = {
+    "transformer": (
+        "num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim", "text_dim", "freq_dim", "in_channels",
+        "out_channels",
+    ),
+    "text_encoder": ("d_model", "d_ff", "num_layers", "num_heads", "d_kv", "vocab_size"),
+    "image_encoder": ("hidden_size", "intermediate_size", "num_hidden_layers", "image_size", "patch_size"),
+    "vae": ("base_dim", "num_res_blocks", "z_dim"),
+}  # fmt: skip
 DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {"transformer": SKYREELS_A2.transformer, **SHARED_CONFIGS}
 
 
@@ -142,12 +154,26 @@ def read_shapes(place: Place | Path) -> Shapes:
 def shapes_from(
     configs: Mapping[str, Mapping[str, Any]], file_bytes: int | None = None, spec: ModelSpec = A2, numbers: str = "BF16"
 ) -> Shapes:
-    """Compute the shapes from the components' configurations."""
+    """Compute the shapes from the components' configurations. Raises EngineUnavailable where one of them lacks a size,
+    or says what cannot be one."""
+    _check_sizes(configs)
     image = _image(configs["image_encoder"]) if spec.in_channels else None
     return Shapes(
         _transformer(configs["transformer"]), _text(configs["text_encoder"]), image, _vae(configs["vae"]), file_bytes,
         spec, numbers,
     )  # fmt: skip
+
+
+def _check_sizes(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    for component, config in configs.items():
+        for name in _SIZES.get(component, ()):
+            value = config.get(name)
+            if type(value) is not int or value < 1:
+                said = f"{name} is {shown(value)}" if name in config else f"there is no {name}"
+                raise EngineUnavailable(
+                    f"{component}/config.json of the model is damaged: {said}, and it should be a whole number above 0",
+                    "Take this file and the weights from the same checkpoint.",
+                )
 
 
 def _transformer(config: Mapping[str, Any]) -> Transformer:
