@@ -290,6 +290,7 @@ def clips(
             for _ in range(4 * _LATENTS - 3):
                 next(shot.frames)
             shot.frames.close()
+            del shot  # its latents: nobody has them any more when the next clip is made
     return seen
 
 
