@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 GIB = 2**30  # bytes of a gigabyte of memory, as cards are sold
@@ -42,6 +43,11 @@ def command_line(*parts: object) -> str:
 def sentence(text: str) -> str:
     """Return the text with its first letter as a capital, the others unchanged."""
     return text[:1].upper() + text[1:]
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Join words for a sentence: "a", "a and b", "a, b and c"; "" for none."""
+    return f" {last} ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def plain_text(value: object) -> str:

@@ -44,6 +44,13 @@ def golden(name: str) -> tuple[Scene, tuple[Member, ...], dict[str, np.ndarray]]
         return scene, members, dict(arrays)
 
 
+def apart(ours: object, theirs: np.ndarray) -> float:
+    """How far two arrays of one shape are apart where they are most."""
+    ours = np.asarray(ours)
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours.astype(np.float64) - theirs).max())
+
+
 def tiny(precision: str = "fp32") -> Checkpoint:
     return load_checkpoint(TINY, choose_compute(A2Options(device="cpu", precision=precision)))
 

@@ -97,17 +97,11 @@ class Desk:
         """Read the cut-out (RGBA), whether it is in use or not."""
         return open_image(self.folder / f"{card.id}.cutout.png").convert("RGBA")
 
-    def picture(self, card: Card) -> Image.Image:
-        """Read the picture that the engines get: the cut-out or the whole photo (RGBA); a background as RGB."""
-        return open_image(self.file(card)).convert("RGB" if card.role == "background" else "RGBA")
-
-    def view(self, card: Card, view: FurtherView) -> Image.Image:
-        """Read a further view as the engines get it; see `picture`."""
-        return open_image(self.files(card)[view.id]).convert("RGB" if card.role == "background" else "RGBA")
-
-    def file(self, card: Card) -> Path:
-        """Return the file that `picture` reads."""
-        return self.files(card)[card.id]
+    def picture(self, card: Card, picture_id: str = "") -> Image.Image:
+        """Read one of a card's pictures, its own unless said, as the engines get it: the cut-out or the whole photo
+        (RGBA); a background as RGB."""
+        file = self.files(card)[picture_id or card.id]
+        return open_image(file).convert("RGB" if card.role == "background" else "RGBA")
 
     def files(self, card: Card) -> dict[str, Path]:
         """Return the files of all the pictures that the engines get of a card, by the pictures' ids."""

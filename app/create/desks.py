@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
-from app.create.card import Card, FurtherView
+from app.create.card import Card
 from app.create.desk import Desk, Undo, checked_scene, with_anyone
 from app.create.sheet import Sheet, kept_settings
 from engine.errors import ImageError, SceneError, TroupeError
@@ -141,10 +141,10 @@ class Desks:
         with contextlib.suppress(*_UNREADABLE):  # what cannot be brought back costs nothing else
             if data.get("undo"):
                 desk.undo = Undo(str(data["undo"]["what"]), *_read(data["undo"]))
-        desk.cards = [card for card in desk.cards if _has_picture(desk, card)]
+        desk.cards = [card for card in desk.cards if _has_picture(desk, card, card.id)]
         for card in (*desk.cards, *(desk.undo.cards if desk.undo else ())):
-            card.views = tuple(view for view in card.views if _has_view(desk, card, view))
-        if desk.undo and not all(_has_picture(desk, card) for card in desk.undo.cards):
+            card.views = tuple(view for view in card.views if _has_picture(desk, card, view.id))
+        if desk.undo and not all(_has_picture(desk, card, card.id) for card in desk.undo.cards):
             desk.undo = None
         return desk
 
@@ -186,19 +186,10 @@ def _is_sound(card: Card) -> bool:
     return card.role in ROLES and all(CARD_ID.fullmatch(each) for each in card.pictures)
 
 
-def _has_picture(desk: Desk, card: Card) -> bool:
-    """Return whether a card's picture can be read; the desk drops a card without one."""
+def _has_picture(desk: Desk, card: Card, picture_id: str) -> bool:
+    """Return whether one of a card's pictures can be read; the desk drops the card, or the further view, otherwise."""
     try:
-        desk.picture(card)
-    except ImageError:
-        return False
-    return True
-
-
-def _has_view(desk: Desk, card: Card, view: FurtherView) -> bool:
-    """Return whether a further view's picture can be read; the desk drops it otherwise."""
-    try:
-        desk.view(card, view)
+        desk.picture(card, picture_id)
     except ImageError:
         return False
     return True

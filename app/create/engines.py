@@ -136,11 +136,9 @@ class Engines:
     def _with_owners(self, options: EngineOptions) -> EngineOptions:
         """Return the options with what the machine's owner has chosen for all desks."""
         known = declared(type(options))
-        model, family = self._settings.model_in_use() if "model" in known else ("", "")
-        owners = {"model": model} if model else {}
-        if family and known["family"].holds(family):
-            owners["family"] = family
-        return replace(options, **owners)
+        model, family = self._settings.model_in_use() if "model" in known else ("", None)
+        owners: dict[str, Any] = {"model": model, "family": family}
+        return replace(options, **{name: value for name, value in owners.items() if value})
 
     def made_for(self) -> dict[str, MadeFor]:
         """Return what the models that this machine has chosen were made for, by engine."""
@@ -198,7 +196,7 @@ def references_html(desk: Desk, engines: Engines) -> Markup:
     try:
         scene = checked_scene(desk, video, desk.sheet.seed)
         members = [
-            Member(element, desk.picture(card), tuple(desk.view(card, view) for view in card.views))
+            Member(element, desk.picture(card), tuple(desk.picture(card, view.id) for view in card.views))
             for element, card in zip(scene.cast, desk.cards, strict=True)
         ]
         references = engines.references(desk, scene, members)

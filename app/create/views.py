@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.create.card import Card, FurtherView, Preview
+from app.create.card import Card, Preview
 from app.create.desk import Desk, checked_scene
 from app.create.sheet import OWN
 from app.ui.pictures import STAGE_FRAME, STAGE_HEIGHT, THUMB, data_url, shrunk, trimmed
@@ -19,6 +19,7 @@ from engine.scene.engines import find_engine
 from engine.scene.presets import FORMATS
 from engine.scene.prompt import find_names
 from engine.scene.scene import MAX_VIEWS, MOTIONS, Placement, Scene
+from engine.words import listed
 
 SECTIONS = {
     "character": ("Characters", "Add a character", "A photo of a person, a pet, a mascot"),
@@ -66,7 +67,7 @@ def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
     for number, view in enumerate(card.views, start=2):
         told = ([*view.doubts] if card.mode != "none" else []) + [view.told]
         notes += [f"View {number}: {said}" for said in told if said]
-    views = [{"id": view.id, "url": _thumb_of(desk, card, view)} for view in card.views]
+    views = [{"id": view.id, "url": _preview(desk, card, view.id).thumb} for view in card.views]
     return {
         "id": card.id, "role": card.role, "name": card.name, "mode": card.mode, "motion": card.motion or "",
         "note": " ".join(notes), "doubtful": doubtful, "url": _preview(desk, card).thumb,
@@ -74,18 +75,13 @@ def _card_value(desk: Desk, card: Card) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _preview(desk: Desk, card: Card) -> Preview:
-    found = desk.previews.get(card.id)
+def _preview(desk: Desk, card: Card, picture_id: str = "") -> Preview:
+    """Return the preview of one of a card's pictures, its own unless said."""
+    picture_id = picture_id or card.id
+    found = desk.previews.get(picture_id)
     if found is None or found[0] != card.version:
-        found = desk.previews[card.id] = card.version, _make_preview(desk.picture(card), card.role)
+        found = desk.previews[picture_id] = card.version, _make_preview(desk.picture(card, picture_id), card.role)
     return found[1]
-
-
-def _thumb_of(desk: Desk, card: Card, view: FurtherView) -> str:
-    found = desk.previews.get(view.id)
-    if found is None or found[0] != card.version:
-        found = desk.previews[view.id] = card.version, _make_preview(desk.view(card, view), card.role)
-    return found[1].thumb
 
 
 def _make_preview(picture: Image.Image, role: str) -> Preview:
@@ -165,7 +161,7 @@ def names_value(desk: Desk) -> dict[str, Any]:
     elif not prompt.strip():
         note = "Say what happens, and mention everyone by name."
     elif missing:
-        note = f"The prompt never mentions {_listed(missing)}."
+        note = f"The prompt never mentions {listed(missing)}."
     else:
         note = "Everyone is mentioned."
     if prompt.strip() and _is_deaf(desk):
@@ -181,10 +177,6 @@ def _is_deaf(desk: Desk) -> bool:
         return not hears(checked_scene(desk, video_of(desk), desk.sheet.seed))
     except TroupeError:
         return False
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 # -- the brush --------------------------------------------------------------------

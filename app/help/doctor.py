@@ -169,11 +169,10 @@ def _port() -> Finding:
 
 def _weights(outputs: Path) -> Finding:
     from engine.a2.files import find_checkpoint, locate, read_checkpoint
-    from engine.a2.models import FAMILIES
     from engine.a2.options import DEFAULT_MODEL
 
-    what, (model, said) = "Video model: weights", OwnerSettings(outputs / "settings.json").model_in_use()
-    model, family = model or DEFAULT_MODEL, next((each for each in FAMILIES if each == said), None)
+    what, (model, family) = "Video model: weights", OwnerSettings(outputs / "settings.json").model_in_use()
+    model = model or DEFAULT_MODEL
     try:
         find_checkpoint(model)
     except EngineUnavailable as error:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine.a2.models import release_of
+from engine.a2.models import Family, family_called, release_of
 from engine.disk import atomic
 from engine.models import installed_release
 
@@ -44,13 +44,13 @@ class OwnerSettings:
         except (OSError, ValueError, AttributeError, RecursionError):
             return Choices()
 
-    def model_in_use(self) -> tuple[str, str]:
-        """Return the checkpoint that clips are made with, and its family where its name does not say it: the one that
+    def model_in_use(self) -> tuple[str, Family | None]:
+        """Return the checkpoint that clips are made with, and its family where the owner had to say it: the one that
         was chosen, else the first that is whole here, else none (empty)."""
         chosen = self.get()
         if not chosen.model:
-            return self._first_here(), ""
-        return chosen.model, "" if release_of(chosen.model) is not None else chosen.family
+            return self._first_here(), None
+        return chosen.model, family_called(chosen.family) if release_of(chosen.model) is None else None
 
     def _first_here(self) -> str:
         at, found = self._here

@@ -50,9 +50,8 @@ class Getting:
     @property
     def family(self) -> Family | None:
         """The family that the owner has named for the chosen checkpoint; None: its name says it."""
-        chosen = self._settings.get()
-        said = chosen.family if chosen.model == self.model and release_of(chosen.model) is None else ""
-        return next((each for each in FAMILIES if each == said), None)
+        chosen, family = self._settings.model_in_use()
+        return family if chosen == self.model else None
 
     def best(self) -> ReleasedModel | None:
         """Return the release that fits this machine best; None where that is not known, or none does."""

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]  # makes of a function one that computes the same
 
 
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function itself: the `Wrap` that does nothing."""
     return function
 
 
 @contextlib.contextmanager
 def chunked(
-    transformer: Any, tokens: int, contexts: Contexts | None = None, wrap: Wrap = _as_it_is, unread: int = 0
+    transformer: Any, tokens: int, contexts: Contexts | None = None, wrap: Wrap = as_it_is, unread: int = 0
 ) -> Iterator[None]:
     """Let `transformer` (diffusers' WanTransformer3DModel) work on at most `tokens` tokens at a time until exit; 0
     leaves it as it is. The last `unread` tokens do not attend to the prompt: they are the references of a family that

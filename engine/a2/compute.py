@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.a2.options import A2Options, Precision
 from engine.errors import EngineUnavailable
-from engine.memory.hardware import too_old
+from engine.memory.hardware import has_bf16, too_old
 from engine.memory.quantize import EightBit, check_quanto
 from engine.words import USE_THE_DRAFT
 
@@ -68,7 +68,7 @@ def choose_compute(options: A2Options) -> Compute:
         )
     if device.type == "cuda" and (why := _too_old(device)):
         raise EngineUnavailable(why, f"{USE_THE_DRAFT[:1].upper()}{USE_THE_DRAFT[1:]}.")
-    halves = device.type == "cuda" and _has_bf16(device)
+    halves = device.type == "cuda" and has_bf16(torch, torch.cuda.get_device_capability(device))
     precision = options.weights or ("fp32" if device.type == "cpu" else "bf16" if halves else "int8")
     if precision == "bf16" and device.type == "cuda" and not halves:
         raise EngineUnavailable(
@@ -90,13 +90,6 @@ def _beside_8_bits(device: torch.device, halves: bool) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if halves else torch.float16
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Return whether a card has bfloat16 in hardware, as its attention kernels want it."""
-    import torch
-
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _too_old(device: torch.device) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.a2.chunking import chunked
+from engine.a2.chunking import Wrap, as_it_is, chunked
 from engine.a2.compiling import Compiler
 from engine.a2.context import Contexts, CrossAttention, reading_keys_values
 
@@ -34,10 +34,9 @@ def computing(transformer: Any, options: A2Options, unread: int = 0) -> Iterator
         ours.callback(note.remove)
         ours.enter_context(_multiplying(transformer.blocks, bool(options.w8a8)))
         if options.chunk or unread:
-            wrap = compiler or (lambda plain: plain)
-            ours.enter_context(chunked(transformer, options.chunk, contexts, wrap, unread))
+            ours.enter_context(chunked(transformer, options.chunk, contexts, compiler or as_it_is, unread))
         elif options.compiled or options.keep_context:
-            ours.enter_context(_whole(transformer, contexts, compiler))
+            ours.enter_context(_whole(transformer, contexts, compiler or as_it_is))
         yield compiler
 
 
@@ -55,7 +54,7 @@ def _multiplying(blocks: Any, w8a8: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _whole(transformer: Any, contexts: Contexts, wrap: Callable[[Any], Any] | None) -> Iterator[None]:
+def _whole(transformer: Any, contexts: Contexts, wrap: Wrap) -> Iterator[None]:
     """Let the blocks compute with keys and values from `contexts`; `wrap` is what their function goes through."""
     from engine.memory.streamed import replace_compute
 
@@ -65,7 +64,7 @@ def _whole(transformer: Any, contexts: Contexts, wrap: Callable[[Any], Any] | No
         for index, block in enumerate(transformer.blocks):
             plain = type(block).forward
             if plain not in functions:
-                functions[plain] = wrap(plain) if wrap is not None else plain
+                functions[plain] = wrap(plain)
             undo.append(replace_compute(block, _Knowing(block, index, contexts, functions[plain])))
         try:
             yield

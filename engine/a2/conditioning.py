@@ -231,18 +231,11 @@ def encode_spatial(
     """
     import torch
 
-    vae = checkpoint.vae
     clip = torch.zeros(1, 3, video.frames, video.height, video.width)
     for index, picture in enumerate(pictures):
         first = FRAMES_A_LATENT * (index - 1) + 1 if index else 0
         clip[0, :, first : FRAMES_A_LATENT * index + 1] = to_pixels(picture)[:, None]
-    was_tiling, vae.use_tiling = vae.use_tiling, tiled or video.width * video.height > ENCODED_IN_TILES_ABOVE
-    try:
-        posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
-    finally:
-        vae.use_tiling = was_tiling
-    mean = posterior.mean.float().cpu().clone()  # it is a view, and would keep the deviation's logarithm, too
-    return mean, posterior.std.float().cpu(), *latent_statistics(vae)
+    return *_encoded(checkpoint, clip, tiled), *latent_statistics(checkpoint.vae)
 
 
 def sample_spatial(posterior: tuple[torch.Tensor, ...], count: int, generator: torch.Generator) -> torch.Tensor:
@@ -251,7 +244,7 @@ def sample_spatial(posterior: tuple[torch.Tensor, ...], count: int, generator: t
     import torch
 
     centre, deviation, mean, std = posterior
-    latents = centre + deviation * torch.randn(centre.shape, generator=generator, dtype=torch.float32)
+    latents = _drawn(centre, deviation, generator)
     mask = torch.zeros(1, MASK_CHANNELS, *latents.shape[2:])
     mask[:, :, :count] = 1
     return torch.cat([mask, (latents - mean) / std], dim=1)
@@ -264,18 +257,9 @@ def encode_references(
     the statistics that normalise it; float32 on the CPU."""
     import torch
 
-    vae, found = checkpoint.vae, []
-    width, height = pictures[0].size
-    was_tiling, vae.use_tiling = vae.use_tiling, tiled or width * height > ENCODED_IN_TILES_ABOVE
-    try:
-        for picture in pictures:
-            pixels = to_pixels(picture)[None, :, None].to(checkpoint.compute.device, vae.dtype)
-            posterior = vae.encode(pixels).latent_dist
-            found.append((posterior.mean.float().cpu().clone(), posterior.std.float().cpu()))
-    finally:
-        vae.use_tiling = was_tiling
+    found = [_encoded(checkpoint, to_pixels(picture)[None, :, None], tiled) for picture in pictures]
     means, deviations = zip(*found, strict=True)
-    return torch.cat(means, dim=2), torch.cat(deviations, dim=2), *latent_statistics(vae)
+    return torch.cat(means, dim=2), torch.cat(deviations, dim=2), *latent_statistics(checkpoint.vae)
 
 
 def sample_references(posterior: tuple[torch.Tensor, ...], spec: ModelSpec, generator: torch.Generator) -> torch.Tensor:
@@ -288,11 +272,30 @@ def sample_references(posterior: tuple[torch.Tensor, ...], spec: ModelSpec, gene
     for index in range(centre.shape[2]):
         latents = centre[:, :, index : index + 1]
         if spec.sampled:
-            drawn = torch.randn(latents.shape, generator=generator, dtype=torch.float32)
-            latents = latents + deviation[:, :, index : index + 1] * drawn
+            latents = _drawn(latents, deviation[:, :, index : index + 1], generator)
         found.append((latents - mean) / std)
     found += [torch.zeros_like(found[0])] * (spec.tail(len(found)) - len(found))
     return torch.cat(found, dim=2)
+
+
+def _encoded(checkpoint: Checkpoint, clip: torch.Tensor, tiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encode a clip, (1, 3, F, H, W) in [-1, 1], to the posterior's mean and deviation, (1, 16, T, h, w) float32 on the
+    CPU; in tiles where it is `tiled`, or its frames are large."""
+    vae = checkpoint.vae
+    was_tiling, vae.use_tiling = vae.use_tiling, tiled or clip[0, 0, 0].numel() > ENCODED_IN_TILES_ABOVE
+    try:
+        posterior = vae.encode(clip.to(checkpoint.compute.device, vae.dtype)).latent_dist
+    finally:
+        vae.use_tiling = was_tiling
+    mean = posterior.mean.float().cpu().clone()  # it is a view, and would keep the deviation's logarithm, too
+    return mean, posterior.std.float().cpu()
+
+
+def _drawn(mean: torch.Tensor, deviation: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw a sample of the posterior."""
+    import torch
+
+    return mean + deviation * torch.randn(mean.shape, generator=generator, dtype=torch.float32)
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:

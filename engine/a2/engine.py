@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.geometry import frames_for, size_of
-from engine.a2.models import known_release, spec_of
+from engine.a2.models import known_release
 from engine.a2.options import (
     A2Options,
     as_run,
@@ -76,7 +76,7 @@ class A2(Engine):
         from engine.a2.wan_names import renamed
         from engine.memory.multiply import check_w8a8
 
-        check_scene(scene, spec_of(options.model, options.family))
+        check_scene(scene, options.spec)
         check_speed(options)
         check_cards(options)
         for path in filter(None, (options.save_latents, options.state)):
@@ -95,13 +95,13 @@ class A2(Engine):
         return frames_for(seconds, fps, trim_head)
 
     def made_for(self, options: A2Options) -> MadeFor:
-        spec, release = spec_of(options.model, options.family), known_release(options.model)
+        spec, release = options.spec, known_release(options.model)
         numbers = {name: getattr(spec, name) for name in self.sampling if getattr(spec, name) is not None}
         title, fps = (release.title, release.fps) if release is not None else (spec.title, 0)
         return MadeFor(spec.family, title, numbers, fps or spec.fps, spec.trim_head, spec.references)
 
     def completed(self, scene: Scene, options: A2Options) -> Scene:
-        return spec_of(options.model, options.family).completed(scene, known_release(options.model))
+        return options.spec.completed(scene, known_release(options.model))
 
     def as_run(self, scene: Scene, options: A2Options) -> Scene:
         return as_run(scene, options)
@@ -112,14 +112,14 @@ class A2(Engine):
     def gpu_seconds(self, scene: Scene, options: A2Options) -> int:
         """Estimate the GPU time to ask for: what a diffusion transformer of this size computes (2 operations a weight
         and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
-        size = size_of(as_run(self.completed(scene, options), options), spec_of(options.model, options.family))
+        size = size_of(as_run(self.completed(scene, options), options), options.spec)
         forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
         return round(_BESIDES + size.passes * size.steps * forward / _RATE)
 
     # -- what a person is told before ------------------------------------------------
 
     def remarks(self, scene: Scene, options: A2Options) -> Sequence[str]:
-        video, spec = scene.video, spec_of(options.model, options.family)
+        video, spec = scene.video, options.spec
         kept = (video.frames - video.trim_head) / video.fps
         why = "show the references and are" if spec.in_channels else "are"
         said = [
@@ -139,7 +139,7 @@ class A2(Engine):
     def references(self, scene: Scene, members: Sequence[Member], options: A2Options) -> Sequence[Reference]:
         from engine.a2.references import gather_references
 
-        canvases = gather_references(scene, members, spec_of(options.model, options.family))
+        canvases = gather_references(scene, members, options.spec)
         return [Reference(canvas.spatial, _TITLES[canvas.role], canvas.names) for canvas in canvases]
 
     def planner(self) -> EnginePlanner:

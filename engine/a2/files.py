@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,19 +19,21 @@ from engine.a2.models import (
     FAMILIES,
     I2V_WAN,
     RELEASES,
+    SHARED,
     SPECS,
     Family,
     ModelSpec,
     known_release,
     release_of,
     released_as,
+    shared_parts,
 )
 from engine.a2.options import DEFAULT_MODEL
 from engine.a2.wan_names import config_of, is_wan
 from engine.errors import EngineUnavailable
 from engine.memory.weights import ComponentFiles, missing_file, read_component, read_files, read_json
 from engine.memory.weights import read_shapes as read_file_shapes
-from engine.words import USE_THE_DRAFT
+from engine.words import USE_THE_DRAFT, listed
 
 _STEMS = {"text_encoder": "model", "image_encoder": "model"}
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
@@ -59,8 +61,7 @@ class Place:
         """What a person should know of where its parts come from."""
         if not self.borrowed:
             return ()
-        *names, last = (name.replace("_", " ") for name in self.borrowed)
-        named = f"{', '.join(names)} and {last}" if names else last
+        named = listed([name.replace("_", " ") for name in self.borrowed])
         return (f"The {named} came from {self.parts[self.borrowed[0]].parent}: they are the same for all of Wan2.1.",)
 
 
@@ -128,7 +129,7 @@ def locate(model: str, family: Family | None = None) -> Place:
     spec = _family_of(model, root, family)
     inside = root if root.is_dir() else root.parent
     parts: dict[str, Path] = {}
-    for name in (*spec.components, "tokenizer", *(("image_processor",) if spec.in_channels else ())):
+    for name in spec.parts:
         if (inside / name).is_dir():
             parts[name] = inside / name
     if "transformer" in parts and not spec.in_channels and root.is_dir():
@@ -137,8 +138,7 @@ def locate(model: str, family: Family | None = None) -> Place:
         single = root if root.is_file() else _own_file(root)
         if single is not None:
             parts["transformer"] = single
-    wanted = [name for name in (*spec.components, "tokenizer") if name not in parts]
-    wanted += ["image_processor"] if spec.in_channels and "image_processor" not in parts else []
+    wanted = [name for name in spec.parts if name not in parts]
     borrowed = _borrow(wanted) if "transformer" in parts else {}
     for name in wanted:
         parts[name] = borrowed.get(name, inside / name)
@@ -195,22 +195,25 @@ def _in_channels(root: Path) -> int | None:
 def _own_file(folder: Path) -> Path | None:
     """Find the transformer's file at the top of a folder; of shards the first."""
     files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-    for name in _SINGLE:
-        if folder / f"{name}.safetensors" in files:
-            return folder / f"{name}.safetensors"
-    stems = {_stem(path) for path in files}
-    return files[0] if len(stems) == 1 else None
+    stem = own_stem(path.name for path in files)
+    return next((path for path in files if stem and _stem(path.name) == stem), None)
 
 
-def _stem(path: Path) -> str:
-    shard = _SHARD.fullmatch(path.name)
-    return shard[1] if shard else path.stem
+def own_stem(names: Iterable[str]) -> str:
+    """Return what the transformer's own file, or shards, are called among the .safetensors files at the top of a folder
+    or repository, without number and ending; empty where that cannot be told."""
+    stems = {_stem(name) for name in names}
+    return next((stem for stem in _SINGLE if stem in stems), stems.pop() if len(stems) == 1 else "")
+
+
+def _stem(name: str) -> str:
+    shard = _SHARD.fullmatch(name)
+    return shard[1] if shard else Path(name).stem
 
 
 def borrowable() -> bool:
     """Return whether text encoder, tokenizer and VAE are on this machine, in whichever checkpoint."""
-    wanted = ("text_encoder", "tokenizer", "vae")
-    return len(_borrow(wanted)) == len(wanted)
+    return len(_borrow(SHARED)) == len(SHARED)
 
 
 def _borrow(names: Sequence[str]) -> dict[str, Path]:
@@ -267,9 +270,8 @@ def read_own(model: str, root: Path) -> list[ComponentFiles]:
         if file is None:
             raise missing_file(root, "model.safetensors")
         return [_read_single(file)]
-    if model.lower() in (DIFFUSERS_WAN.lower(), I2V_WAN.lower()):
-        names = ["text_encoder", "vae"] + (["image_encoder"] if model.lower() == I2V_WAN.lower() else [])
-        return [read_component(root, name, stem_of(name)) for name in names]
+    if shared := shared_parts(model):
+        return [read_component(root, name, stem_of(name)) for name in shared if name not in SMALL_FILES]
     return list(read_checkpoint(locate(str(root), release.family if release else None)).values())
 
 
@@ -283,7 +285,7 @@ def _read(place: Place, name: str) -> ComponentFiles:
 def _read_single(file: Path) -> ComponentFiles:
     """Read a transformer that is one file, or shards with an index, in Wan's own names."""
     said = read_json(file.parent, "config.json") if (file.parent / "config.json").is_file() else {}
-    found = read_files(file.parent, "", _stem(file), {}, "transformer")
+    found = read_files(file.parent, "", _stem(file.name), {}, "transformer")
     shapes = {name: shape for name, (shape, _) in found.tensors.items()}
     if not is_wan(shapes):
         raise EngineUnavailable(

@@ -123,8 +123,7 @@ def size_of(scene: Scene, spec: ModelSpec = A2) -> ClipSize:
 def references_of(scene: Scene, spec: ModelSpec) -> int:
     """Count the pictures that a model of this family is given: one of each of the cast, and further views as far as
     there is room."""
-    views = sum(len(element.views) for element in scene.cast)
-    return min(len(scene.cast) + views, spec.references)
+    return min(sum(len(element.pictures) for element in scene.cast), spec.references)
 
 
 # ---------------------------------------------------------------------------

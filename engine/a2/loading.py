@@ -200,15 +200,15 @@ def _check_fit(weights: dict[str, ComponentFiles]) -> None:
     """Raise EngineUnavailable where the transformer has more blocks than its configuration says, which would be left
     out without a word, and where the text encoder is none for it."""
     transformer = weights["transformer"]
-    blocks = {int(found[1]) for name in transformer.tensors if (found := _BLOCK.match(name))}
+    last = max((int(found[1]) for name in transformer.tensors if (found := _BLOCK.match(name))), default=-1)
     layers = transformer.config["num_layers"]
-    if beyond := sorted(number for number in blocks if number >= layers):
+    if last >= layers:
         raise EngineUnavailable(
             f"{transformer.called}/config.json of the model says num_layers is {layers}, and the weights have block "
-            f"{beyond[-1] + 1}",
+            f"{last + 1}",
             "Take this file and the weights from the same checkpoint.",
         )
-    wanted, given = weights["transformer"].config.get("text_dim"), weights["text_encoder"].config.get("d_model")
+    wanted, given = transformer.config.get("text_dim"), weights["text_encoder"].config.get("d_model")
     if wanted != given:
         raise EngineUnavailable(
             f"the text encoder in {weights['text_encoder'].folder} makes {given} numbers of a word, the transformer "

@@ -19,6 +19,18 @@ Family = Literal["a2", "v3-r2v", "refalign", "phantom"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 Part = Literal["text_encoder", "image_encoder", "vae", "transformer"]
 
+COND, UNCOND, REFERENCES, NOTHING = "cond", "uncond", "references", "nothing"  # the passes, by what they are told
+
+
+def passes_of(guidance: float, image_guidance: float | None) -> tuple[str, ...]:
+    """Return the passes of a step, for a family without a guidance of the references where that is None. One that would
+    cancel out is not made."""
+    if guidance <= 1:
+        return (COND,)
+    if image_guidance is None:
+        return COND, UNCOND
+    return (COND, REFERENCES) if image_guidance == 1 else (COND, REFERENCES, NOTHING)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -57,6 +69,11 @@ class ModelSpec:
         return (*encoders, "vae", "transformer")
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Its components, and what prepares their input."""
+        return (*self.components, "tokenizer", *(("image_processor",) if self.in_channels else ()))
+
+    @property
     def has_image_guidance(self) -> bool:
         """Whether references have a guidance of their own."""
         return self.image_guidance is not None
@@ -67,13 +84,12 @@ class ModelSpec:
 
     def passes(self, sampling: Sampling) -> int:
         """Return how often the transformer runs in a step."""
-        if sampling.guidance <= 1:
-            return 1
-        return 2 if not self.has_image_guidance or self.image_scale(sampling) == 1 else 3
+        return len(passes_of(sampling.guidance, self.image_scale(sampling)))
 
-    def image_scale(self, sampling: Sampling) -> float:
-        """Return the guidance of the references: the scene's, or the authors' own."""
-        return sampling.image_guidance if sampling.image_guidance is not None else self.image_guidance or 1.0
+    def image_scale(self, sampling: Sampling) -> float | None:
+        """Return the guidance of the references: the scene's, or the authors' own; None where the family has none."""
+        asked = sampling.image_guidance
+        return self.image_guidance if asked is None or not self.has_image_guidance else asked
 
     def completed(self, scene: Scene, release: ReleasedModel | None = None) -> Scene:
         """Return the scene with the numbers that it leaves open as the authors of the model chose them."""
@@ -110,6 +126,7 @@ SPECS: Mapping[Family, ModelSpec] = {spec.family: spec for spec in (A2, V3, REFA
 
 DIFFUSERS_WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"  # text encoder, tokenizer and VAE, which are the same for all
 I2V_WAN = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"  # with the image encoder
+SHARED = ("text_encoder", "vae", "tokenizer")  # what all models of Wan2.1 have in common
 
 _14B = {
     "num_attention_heads": 40, "attention_head_dim": 128, "num_layers": 40, "ffn_dim": 13824, "text_dim": 4096,
@@ -188,6 +205,13 @@ RELEASES: tuple[ReleasedModel, ...] = (
 )  # fmt: skip
 
 
+def shared_parts(model: str) -> tuple[str, ...]:
+    """Return what is taken of one of Wan2.1's own repositories, whose transformers ignore the cast; empty for any other
+    model."""
+    pictured = (*SHARED, "image_encoder", "image_processor")
+    return {DIFFUSERS_WAN.lower(): SHARED, I2V_WAN.lower(): pictured}.get(model.strip().lower(), ())
+
+
 def release_of(model: str) -> ReleasedModel | None:
     """Return the release of that name, whatever its letters' case; None for a folder or another repository."""
     return next((each for each in RELEASES if each.model.lower() == model.strip().lower()), None)
@@ -217,6 +241,11 @@ def spec_of(model: str, family: Family | None = None) -> ModelSpec:
     disk."""
     release = known_release(model)
     return SPECS[family] if family else release.spec if release else A2
+
+
+def family_called(name: str) -> Family | None:
+    """Return the family of that name; None where there is none."""
+    return next((family for family in FAMILIES if family == name), None)
 
 
 def known_release(model: str) -> ReleasedModel | None:

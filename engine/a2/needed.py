@@ -6,13 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from engine.a2.files import SMALL_FILES, split_hub, stem_of
-from engine.a2.models import A2, DIFFUSERS_WAN, I2V_WAN, V3, release_of
+from engine.a2.files import SMALL_FILES, own_stem, split_hub, stem_of
+from engine.a2.models import A2, SHARED, V3, release_of, shared_parts
 from engine.errors import EngineUnavailable
-
-_SHARED = ("text_encoder", "vae", "tokenizer")
-_PICTURES = ("image_encoder", "image_processor")
-_SINGLE = ("model", "diffusion_pytorch_model")  # what a transformer's own file is called where there are several
 
 
 def sources_of(model: str) -> tuple[str, ...]:
@@ -41,17 +37,14 @@ def needed_files(names: Iterable[str], model: str = "") -> list[str]:
 
 def _parts_of(model: str, there: Collection[str]) -> Sequence[str]:
     """Return the folders that are read of a repository; "" stands for a transformer's file at its top."""
-    release, name = release_of(model), model.lower()
-    if name in (DIFFUSERS_WAN.lower(), I2V_WAN.lower()):
-        return _SHARED if name == DIFFUSERS_WAN.lower() else (*_SHARED, *_PICTURES)
-    if release is not None and release.shared:
-        return ("",)
-    if release is not None:
-        return (*release.spec.components, "tokenizer", *(("image_processor",) if release.spec.in_channels else ()))
+    if shared := shared_parts(model):
+        return shared
+    if (release := release_of(model)) is not None:
+        return ("",) if release.shared else release.spec.parts
     if "transformer/config.json" not in there and any(_is_top(path) for path in there):
-        return ("", *(part for part in _SHARED if any(path.startswith(f"{part}/") for path in there)))
+        return ("", *(part for part in SHARED if any(path.startswith(f"{part}/") for path in there)))
     pictured = any(path.startswith("image_encoder/") for path in there) or "model_index.json" not in there
-    return (*A2.components, "tokenizer", "image_processor") if pictured else (*V3.components, "tokenizer")
+    return (A2 if pictured else V3).parts
 
 
 def _of_part(part: str, there: Collection[str]) -> set[str]:
@@ -70,8 +63,7 @@ def _weights(stem: str, there: Collection[str]) -> set[str]:
 
 def _single(there: Collection[str]) -> set[str]:
     """Choose a transformer's file at the top of a repository, with its configuration where there is one."""
-    stems = {re.sub(r"(-\d+-of-\d+)?\.safetensors$", "", path) for path in there if _is_top(path)}
-    stem = next((name for name in _SINGLE if name in stems), min(stems) if len(stems) == 1 else "model")
+    stem = own_stem(filter(_is_top, there)) or "model"
     return _weights(stem, there) | ({"config.json"} & set(there))
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from engine.a2.geometry import ClipSize, first_frames, lengths_beside, references_of
-from engine.a2.models import A2, SKYREELS_A2, Family, ModelSpec
+from engine.a2.models import A2, SKYREELS_A2, Family, ModelSpec, spec_of
 from engine.errors import EngineUnavailable, SceneError
 from engine.scene.engine import EngineOptions, Lora
 from engine.scene.scene import Sampling, Scene, Video
@@ -224,6 +224,11 @@ class A2Options(EngineOptions):
         Literal["unipc", "euler"] | None, Setting(group=_FASTER, flag="default: the model's own; with --turbo euler")
     ] = None  # fmt: skip
     cache: Path | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The family of the model, as far as its name or the person says; SkyReels-A2 where neither does."""
+        return spec_of(self.model, self.family)
 
     def solver(self, spec: ModelSpec) -> Literal["unipc", "euler"]:
         """Return the scheduler that is used."""

@@ -175,9 +175,8 @@ class _Making:
         options, callbacks, transformer = self.options, self.callbacks, self.checkpoint.transformer
         attention.set_attention(transformer, options.attention)
         spec, asked = self.checkpoint.spec, self.scene.sampling
-        image_scale = spec.image_scale(asked) if spec.has_image_guidance else None
         ensemble, stop = callbacks.ensemble, callbacks.ensemble.heeding(callbacks.stop)
-        guidance = Guidance(asked.guidance, bool(options.batched_guidance), image_scale, ensemble)
+        guidance = Guidance(asked.guidance, bool(options.batched_guidance), spec.image_scale(asked), ensemble)
         clip = size_of(self.scene, spec)
         live = LivePreview(options.preview, conditioning.colours) if options.preview is not None else None
         callbacks.tell("sampling", run.step, run.steps, self.attempt.remark)

@@ -12,7 +12,6 @@ from engine.a2 import recipe
 from engine.a2.checkpoint import Checkpoint
 from engine.a2.compute import choose_compute
 from engine.a2.geometry import size_of
-from engine.a2.models import spec_of
 from engine.a2.options import A2Options, as_run
 from engine.a2.phases import PHASES, PhaseName
 from engine.a2.plan.fallbacks import RUNGS, Way, next_way
@@ -37,7 +36,7 @@ def shoot(
     Raises EngineUnavailable, which says what was tried; or Stopped.
     """
     options = spelled_out(scene, options)
-    way = Way(options, size_of(scene, spec_of(options.model, options.family)), _on_card(options))
+    way = Way(options, size_of(scene, options.spec), _on_card(options))
     descent, attempt = Descent(way, callbacks), recipe.Attempt(options)
     while True:
         now, attempt.alone, attempt.remark = descent.way.options, descent.way.alone, descent.remark
@@ -60,7 +59,7 @@ def spelled_out(scene: Scene, options: A2Options) -> A2Options:
     """Return the options with what Fast turns on here."""
     if not options.fast:
         return options
-    clip = size_of(as_run(scene, options), spec_of(options.model, options.family))
+    clip = size_of(as_run(scene, options), options.spec)
     return as_fast(options, clip, abilities_here(choose_compute(options)), default_shapes(options.model))
 
 

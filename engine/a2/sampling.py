@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.a2.conditioning import Conditioning
 from engine.a2.ensemble import ALONE, Ensemble
+from engine.a2.models import COND, NOTHING, passes_of
 from engine.a2.step_cache import Forward, Kept, StepCache
 from engine.a2.stopping import stopping
 from engine.errors import EngineUnavailable, StopCheck
@@ -53,9 +54,6 @@ class Step:
     seconds: float
 
 
-COND, UNCOND, REFERENCES, NOTHING = "cond", "uncond", "references", "nothing"  # the passes, by what they are told
-
-
 @dataclass(frozen=True)
 class Guidance:
     """Classifier-free guidance: uncond + scale (cond - uncond), none at `scale` up to 1. With a guidance of the
@@ -70,12 +68,8 @@ class Guidance:
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """The passes of a step. One that would cancel out is not made."""
-        if self.scale <= 1:
-            return (COND,)
-        if self.image_scale is None:
-            return COND, UNCOND
-        return (COND, REFERENCES) if self.image_scale == 1 else (COND, REFERENCES, NOTHING)
+        """The passes of a step."""
+        return passes_of(self.scale, self.image_scale)
 
     def combine(self, flows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Combine the velocities of the passes, in their order."""

@@ -72,7 +72,7 @@ def unpack(clip: Path, folder: Path) -> Path | None:
             return None
         files = _files(content)
         scene = scene_from_json(files[_SCENE].decode("utf-8"))
-        if {name for element in scene.cast for name in (element.image, *element.views)} != set(files) - {_SCENE}:
+        if {name for element in scene.cast for name in element.pictures} != set(files) - {_SCENE}:
             raise ValueError("a picture is missing, or nobody's")
         if any(element.cutout not in ("auto", "none") for element in scene.cast):
             raise ValueError("a mask from elsewhere")

@@ -11,6 +11,7 @@ CONTEXT = 600 * 2**20  # bytes: the driver's own and the kernels', beside all te
 
 CHUNK = 32 * 2**20  # bytes of a staging buffer: a power of two, which is what the pinned allocator hands out
 CHUNKS = 3  # one is filled while another is copied; the third evens out delays
+ROWS = 2048  # tokens that are multiplied in 8 bits at a time: their products are int32 before they are scaled
 SLOTS = 2  # places for a block on the card, into which streamed blocks are copied
 
 _SPARE = 100 * 2**20  # bytes: what others take between two looks

@@ -204,6 +204,11 @@ def too_old(torch: Any, name: str, generation: tuple[int, int]) -> str:
     )
 
 
+def has_bf16(torch: Any, generation: tuple[int, int]) -> bool:
+    """Return whether a card of this compute capability has bfloat16 in hardware, as attention kernels want it."""
+    return torch.version.hip is not None or generation >= (8, 0)
+
+
 def _cuda(torch: Any, index: int) -> dict[str, Fact]:
     count = torch.cuda.device_count()
     if index >= count:
@@ -223,7 +228,7 @@ def _cuda(torch: Any, index: int) -> dict[str, Fact]:
         "name": Fact(properties.name, "torch"),
         "vram_total": Fact(properties.total_memory, "torch"),
         "vram_free": free,
-        "bf16": Fact(generation >= (8, 0) or torch.version.hip is not None, level),
+        "bf16": Fact(has_bf16(torch, generation), level),
         "fp8": Fact(generation >= (8, 9) and torch.version.hip is None, level),
         "cards": Fact(count, "torch"),
     }

@@ -17,8 +17,8 @@ import torch
 from torch.nn.functional import linear
 
 from engine.errors import EngineUnavailable
+from engine.memory.card import ROWS
 
-ROWS = 2048  # tokens that are multiplied in eight bits at a time: their products are int32 before they are scaled
 _LEAST = 17  # rows that torch._int_mm wants on a card
 _MULTIPLE = {torch.int8: 8, torch.float8_e4m3fn: 16}  # of which a weight's rows and columns must be
 _LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}

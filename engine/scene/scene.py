@@ -67,6 +67,11 @@ class Element(Frozen):
     placement: Placement | None = None
     motion: Motion | None = None
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The paths of its pictures: its own first, then its further views'."""
+        return (self.image, *self.views)
+
 
 class Direction(Frozen):
     """How the draft shoots it: a camera move (read from the prompt where it is not given) and the beat in beats per

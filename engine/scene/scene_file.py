@@ -28,7 +28,7 @@ from engine.scene.scene import (
     Scene,
     Video,
 )
-from engine.words import cut, shown
+from engine.words import cut, listed, shown
 
 
 def scene_from_json(text: str | bytes) -> Scene:
@@ -63,8 +63,7 @@ def scene_from_data(data: Any) -> Scene:
 def _check_engine(name: Any) -> None:
     """Raise SceneError for an engine that there is not."""
     if not isinstance(name, str) or name not in ENGINES:
-        choices = [repr(each) for each in sorted(ENGINES)]
-        either = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+        either = listed([repr(each) for each in sorted(ENGINES)], "or")
         raise SceneError("engine", f"{shown(name)} is not a choice", f"Use {either}.")
 
 

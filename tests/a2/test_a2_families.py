@@ -31,7 +31,7 @@ from engine.errors import EngineUnavailable, SceneError
 from engine.media.video import probe
 from engine.scene.cast import Member
 from engine.scene.scene import Sampling
-from tests.tiny import FIXTURES, GOLDEN, a_picture, a_scene, golden, members_of
+from tests.tiny import FIXTURES, GOLDEN, a_picture, a_scene, apart, golden, members_of
 
 NAMES = ("v3_three_references", "v3_one_reference")
 V3_TINY, REFALIGN_TINY = FIXTURES / "v3_tiny", FIXTURES / "refalign_tiny"
@@ -53,12 +53,6 @@ def refalign(tmp_path) -> Path:
     for part in ("text_encoder", "tokenizer", "vae"):
         shutil.copytree(V3_TINY / part, folder / part)
     return folder
-
-
-def apart(ours: object, theirs: np.ndarray) -> float:
-    ours = np.asarray(ours)
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
 
 
 # ---------------------------------------------------------------------------
@@ -238,6 +232,13 @@ def test_what_all_share_is_taken_from_another_checkpoint_and_said(tmp_path, monk
     assert locate(str(lacking), "v3-r2v").borrowed == ("text_encoder",)
 
 
+def test_a_transformer_in_shards_is_found_beside_another_file(tmp_path):
+    first, second = (tmp_path / f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    for path in (second, first, tmp_path / "other.safetensors"):
+        shutil.copy(REFALIGN_TINY / "model.safetensors", path)
+    assert locate(str(tmp_path), "refalign").parts["transformer"] == first
+
+
 def _in_the_cache(cache: Path, model: str, folder: Path) -> Path:
     root = cache / f"models--{model.replace('/', '--')}"
     (root / "refs").mkdir(parents=True)
@@ -310,8 +311,8 @@ def test_passes_follow_the_guidance():
     for spec, cases in counts.items():
         for guidance, image, passes in cases:
             sampling = Sampling(guidance=guidance, image_guidance=image)
-            scale = spec.image_scale(sampling) if spec.has_image_guidance else None
-            assert spec.passes(sampling) == passes == len(Guidance(guidance, False, scale).passes)
+            guided = Guidance(guidance, False, spec.image_scale(sampling))
+            assert spec.passes(sampling) == passes == len(guided.passes)
 
 
 def test_four_pictures_have_a_canvas_each_and_further_views_take_what_is_free():

@@ -15,7 +15,7 @@ from engine.a2.conditioning import condition
 from engine.a2.recipe import shoot
 from engine.a2.references import gather_references
 from engine.media.video import probe
-from tests.tiny import GOLDEN, NAMES, OPTIONS, TINY, golden, tiny
+from tests.tiny import GOLDEN, NAMES, OPTIONS, TINY, apart, golden, tiny
 
 CONDITIONING, LATENTS = 1e-4, 1e-3
 
@@ -23,12 +23,6 @@ CONDITIONING, LATENTS = 1e-4, 1e-3
 @pytest.fixture(scope="module")
 def checkpoint():
     return tiny()
-
-
-def apart(ours: object, theirs: np.ndarray) -> float:
-    ours = np.asarray(ours)
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -149,8 +149,7 @@ def seconds_a_step(model: WanTransformer3DModel, setting: Setting, options: A2Op
         spent.append(time.perf_counter() - last)
         last = time.perf_counter()
 
-    scale = spec.image_scale(setting.sampling) if spec.has_image_guidance else None
-    guidance = Guidance(spec.guidance, bool(options.batched_guidance), scale)
+    guidance = Guidance(spec.guidance, bool(options.batched_guidance), spec.image_scale(setting.sampling))
     set_attention(model, setting.attention)
     with attending(setting.attention), computing(model, options, setting.clip.unread):
         latents = sample(model, conditioning, run, guidance, on_step)

@@ -16,42 +16,12 @@ from app.create.desk import Desk, checked_scene
 from app.create.desks import Desks, lay_out_scene, open_scene
 from app.create.library import Library
 from app.create.shoot import shoot, take_back
-from app.jobs.queue import JobQueue, QueueFull
+from app.jobs.queue import QueueFull
 from engine.errors import ImageError, SceneError, TroupeError
 from engine.scene.scene import MAX_CAST, MAX_SEED
 from engine.scene.scene_file import load_scene, scene_from_data, scene_to_json
 
 REPO = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def desks(tmp_path: Path) -> Desks:
-    return Desks(tmp_path / "desks")
-
-
-@pytest.fixture
-def desk(desks: Desks) -> Desk:
-    return desks.new()
-
-
-@pytest.fixture
-def jobs(tmp_path: Path):
-    """A board whose queue stands still."""
-    board = JobQueue(tmp_path, None)
-    board.pause_queue()
-    yield board
-    board.close()
-
-
-@pytest.fixture
-def picture(tmp_path: Path):
-    def make(name: str = "mia.png", colour: str = "crimson") -> Path:
-        image = Image.new("RGBA", (120, 200), (0, 0, 0, 0))
-        ImageDraw.Draw(image).ellipse((30, 20, 90, 180), fill=colour)
-        image.save(tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 @pytest.fixture
@@ -194,9 +164,9 @@ def test_the_photo_as_it_is_and_the_cut_out_are_both_a_click_away(desk, picture)
     card = desk.add("character", picture())
     assert desk.picture(card).getchannel("A").getextrema() == (0, 255)
     desk.set_mode(card.id, "none")
-    assert desk.file(card).name.endswith(".photo.png")
+    assert desk.files(card)[card.id].name.endswith(".photo.png")
     desk.set_mode(card.id, "auto")
-    assert desk.file(card).name.endswith(".cutout.png")
+    assert desk.files(card)[card.id].name.endswith(".cutout.png")
 
 
 def test_the_brush_can_be_taken_back_by_cutting_out_again(desk, tmp_path):
@@ -463,7 +433,7 @@ def test_a_clips_scene_comes_back_to_the_desk_as_it_was_shot(desks, desk, tmp_pa
     folder.mkdir()
     files = {card.id: f"{card.id}.png" for card in desk.cards}
     for card in desk.cards:
-        (folder / files[card.id]).write_bytes(desk.file(card).read_bytes())
+        (folder / files[card.id]).write_bytes(desk.files(card)[card.id].read_bytes())
     scene = checked_scene(desk, views.video_of(desk), 77, files)
     (folder / "scene.json").write_text(scene_to_json(scene), encoding="utf-8")
     other = desks.new()

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from app.create import views
 from app.create.desk import checked_scene
-from app.create.desks import Desks
 from app.create.engines import Engines, references_html
 from app.create.progress import preview_html, preview_stamp, progress_html, result_html
 from app.create.sheet import page_settings
@@ -34,11 +33,6 @@ class Unknown(Planner):
 
     def hardware(self, patience=0.0):
         return None
-
-
-@pytest.fixture
-def desk(tmp_path):
-    return Desks(tmp_path / "desks").new()
 
 
 @pytest.fixture

@@ -113,4 +113,4 @@ def test_a_family_that_was_named_for_one_checkpoint_is_not_anothers(tmp_path, se
     getting.choose(V3, "phantom")
     assert (settings.get().model, settings.get().family) == (V3, "")
     settings.put(model=V3, family="phantom")  # as an earlier version kept it
-    assert settings.model_in_use() == (V3, "")
+    assert settings.model_in_use() == (V3, None)

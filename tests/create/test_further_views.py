@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from app.create.desks import Desks, open_scene
 from app.create.engines import Engines, references_html
 from app.create.shoot import shoot
 from app.create.views import board_value
-from app.jobs.queue import JobQueue
 from app.machine.planner import Planner
 from app.machine.settings import OwnerSettings
 from engine.door.render import gather
@@ -21,34 +18,8 @@ from engine.scene.scene_file import load_scene
 
 
 @pytest.fixture
-def desks(tmp_path: Path) -> Desks:
-    return Desks(tmp_path / "desks")
-
-
-@pytest.fixture
-def desk(desks: Desks):
-    return desks.new()
-
-
-@pytest.fixture
-def jobs(tmp_path: Path):
-    board = JobQueue(tmp_path, None)
-    board.pause_queue()
-    yield board
-    board.close()
-
-
-@pytest.fixture
-def side(tmp_path: Path):
-    """Makes a cut-out of one colour."""
-
-    def make(colour: str) -> Path:
-        image = Image.new("RGBA", (120, 200), (0, 0, 0, 0))
-        ImageDraw.Draw(image).ellipse((30, 20, 90, 180), fill=colour)
-        image.save(tmp_path / f"{colour}.png")
-        return tmp_path / f"{colour}.png"
-
-    return make
+def side(picture):
+    return lambda colour: picture(f"{colour}.png", colour)
 
 
 def colours(pictures) -> list[tuple[int, int, int]]:
@@ -75,7 +46,7 @@ def test_they_go_into_the_job_and_reach_the_engine_and_a_clip_that_is_opened_has
     open_scene(other, job.folder / "scene.json")
     other = Desks(desks.folder).get(other.id)  # as after a restart
     (card,) = other.cards
-    assert colours(other.view(card, view) for view in card.views) == [BLUE, LIME]
+    assert colours(other.picture(card, view.id) for view in card.views) == [BLUE, LIME]
     again = shoot(other, jobs)
     assert [len(element.views) for element in load_scene(again.folder / "scene.json").cast] == [2]
 
@@ -105,11 +76,11 @@ def test_the_model_sees_them_where_it_has_room_and_the_board_shows_them(desk, si
 def test_one_that_is_removed_can_be_brought_back_and_its_file_stays_until_then(desks, desk, side):
     card = with_sides(desk, side)
     desk.remove_view(card.id, card.views[0].id)
-    assert colours(desk.view(card, view) for view in card.views) == [LIME]
+    assert colours(desk.picture(card, view.id) for view in card.views) == [LIME]
     desk = Desks(desks.folder).get(desk.id)
     desk.undo_last()
     (card,) = desk.cards
-    assert colours(desk.view(card, view) for view in card.views) == [BLUE, LIME]
+    assert colours(desk.picture(card, view.id) for view in card.views) == [BLUE, LIME]
 
 
 def test_the_files_go_with_the_card(desk, side):
@@ -156,4 +127,4 @@ def test_the_cut_out_of_each_is_made_again(desk, side):
     for view in card.views:
         blank.save(desk.folder / f"{view.id}.cutout.png")
     desk.cut_again(card.id)
-    assert colours(desk.view(card, view) for view in card.views) == [BLUE, LIME]
+    assert colours(desk.picture(card, view.id) for view in card.views) == [BLUE, LIME]

@@ -23,7 +23,7 @@ from engine.models import libraries
 from engine.models.store import ModelStore
 from engine.models.words import progress_words
 from engine.models.work import Status
-from engine.words import duration, gigabytes
+from engine.words import duration, gigabytes, listed
 from tests.hub import MODEL, FakeHub, serving_hub
 from tests.test_launch import make_wheel
 
@@ -284,5 +284,7 @@ def test_a_failed_install_raises_its_line(tmp_path):
 def test_sizes_and_times_are_for_people():
     assert [gigabytes(each) for each in (5_400, 310_000_000, 46_240_000_000)] == ["5 kB", "310 MB", "46.2 GB"]
     assert [duration(each) for each in (0.2, 40, 700, 12_000)] == ["1 s", "40 s", "12 min", "3 h 20 min"]
+    words = [listed([]), listed(["Mia"]), listed(["Mia", "cup"]), listed(["a", "b", "c"], "or")]
+    assert words == ["", "Mia", "Mia and cup", "a, b or c"]
     status = Status("download", stage="fetching", done=10**9, total=4 * 10**9, speed=5e7, remaining=60.0, detail="a/b")
     assert progress_words(status) == "fetching 1.0 GB of 4.0 GB, 50.0 MB/s, about 60 s left (a/b)"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -122,9 +122,12 @@ class Crew:
         if wrapped:
             self.held = last[0].held[0], sum(each.held[1] for each in wrapped)  # type: ignore[union-attr]  # all wrapped
 
-    def _news(self, seconds: float) -> Iterator[tuple[int, FromRank | bytes | None]]:
-        """Yield one message of each that has something to say, waiting so long for the first; None: it has ended."""
-        for pipe in wait(self._pipes, seconds):
+    def _news(
+        self, seconds: float, without: Container[int] = ()
+    ) -> Iterator[tuple[int, FromRank | bytes | None]]:  # fmt: skip
+        """Yield one message of each that has something to say, waiting so long for the first; None: it has ended. Those
+        `without` which it is are not listened to."""
+        for pipe in wait([pipe for rank, pipe in enumerate(self._pipes) if rank not in without], seconds):
             rank = self._pipes.index(pipe)  # type: ignore[arg-type]  # we gave it these
             try:
                 yield rank, _read(self._pipes[rank])
@@ -160,13 +163,7 @@ class Crew:
         heard: dict[int, Raised | Broke | None] = {rank: first}
         deadline = time.monotonic() + _NEWS
         while not isinstance(first, Raised) and len(heard) < self.size and time.monotonic() < deadline:
-            silent = [pipe for i, pipe in enumerate(self._pipes) if i not in heard]
-            for pipe in wait(silent, _TICK):
-                i = self._pipes.index(pipe)  # type: ignore[arg-type]  # we gave it these
-                try:
-                    message = _read(self._pipes[i])
-                except (EOFError, OSError):
-                    message = None
+            for i, message in self._news(_TICK, without=heard):
                 if message is None or isinstance(message, Raised | Broke):
                     heard[i] = message
         errors = [each.error for each in heard.values() if isinstance(each, Raised)]

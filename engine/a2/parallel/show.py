@@ -21,7 +21,6 @@ from engine.a2 import rescue
 from engine.a2.compute import choose_compute
 from engine.a2.files import locate
 from engine.a2.geometry import size_of
-from engine.a2.models import spec_of
 from engine.a2.options import A2Options, as_run
 from engine.a2.parallel.crew import Crew
 from engine.a2.parallel.messages import Cue, FromRank, Heard, Rolling, Wrapped
@@ -105,9 +104,7 @@ class _Show:
         on_card = choose_compute(options).device.type != "cpu"
         self._kind = "cuda" if on_card else "cpu"
         callbacks = Callbacks(context.tell, stop=context.stop)
-        self._descent = rescue.Descent(
-            Way(options, size_of(scene, spec_of(options.model, options.family)), on_card), callbacks
-        )
+        self._descent = rescue.Descent(Way(options, size_of(scene, options.spec), on_card), callbacks)
         self._going: Iterator[FromRank | bytes] = iter(())
         self.notices = self._descent.notices
 

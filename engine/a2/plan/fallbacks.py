@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from engine.a2.geometry import PIXELS_A_LATENT, ClipSize, Tiling, tiling_for
 from engine.a2.options import A2Options
 from engine.a2.phases import PhaseName
+from engine.words import listed
 
 RUNGS = 3  # fallbacks per clip
 
@@ -43,7 +44,7 @@ def next_way(way: Way, phase: PhaseName, rungs_left: int) -> tuple[Way, str] | N
         changes.append(words)
         if rungs_left > 1:
             break
-    return (way, _joined(changes)) if changes else None
+    return (way, listed(changes)) if changes else None
 
 
 def tiling_of(options: A2Options, clip: ClipSize, on_card: bool) -> Tiling | None:
@@ -116,7 +117,3 @@ def _alone(way: Way) -> tuple[Way, str]:
 
 def _with(way: Way, options: A2Options) -> Way:
     return replace(way, options=options)
-
-
-def _joined(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from engine.a2.geometry import TEXT_TOKENS, ClipSize, Tiling, spans
 from engine.a2.plan.shapes import ImageEncoder, TextEncoder, Transformer, Vae, decoder_levels
+from engine.memory.card import ROWS
 
 KEPT = 16  # encoded prompts, and casts
 KEPT_REFERENCES = 4  # what the VAE made of a cast's pictures: some 17 MB at 832 x 480 x 81
 ENCODE_TILE = 256  # pixels; of the library's own tiles
-ROWS = 2048  # tokens that are multiplied in 8 bits at a time (engine.memory.multiply)
 _FLOAT = 4
 
 

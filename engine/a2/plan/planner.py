@@ -49,7 +49,7 @@ class A2Planner:
             resident_blocks=options.resident_blocks, batched_guidance=options.batched_guidance,
         )  # fmt: skip
         speed = speed.attending(options.attention) if speed is not None else None
-        plan = self._plan(hardware, clip, options, overrides, speed)
+        plan = _planned(hardware, shapes, clip, options, overrides, speed)
         return replace(plan, faster={name: getattr(options, name) for name in _FASTER
                                      if getattr(options, name) != getattr(asked, name)})  # fmt: skip
 
@@ -72,25 +72,13 @@ class A2Planner:
             batched_guidance=bool(options.batched_guidance), chunk=options.chunk, tile=options.tile, host=options.host,
         )  # fmt: skip
         speed = known.attending(options.attention) if (known := _speed(hardware)) is not None else None
-        clip = size_of(as_run(scene, options), self._shapes_of(options).spec)
-        plan = self._plan(hardware, clip, options, overrides, speed)
+        shapes = self._shapes_of(options)
+        clip = size_of(as_run(scene, options), shapes.spec)
+        plan = _planned(hardware, shapes, clip, options, overrides, speed)
         foreseen = {stage.name: stage.seconds for stage in plan.stages}["sampling"]
         took = began["decoding"][0] - began["sampling"][0]
         if foreseen is not None:
             learn(_machine(hardware), "sampling", foreseen, took, speeds_file())
-
-    def _plan(
-        self, hardware: Hardware, clip: ClipSize, options: A2Options, overrides: Overrides, speed: Speed | None
-    ) -> Plan:
-        shapes, clip = self._shapes_of(options), sized(clip, options)
-        degrees = degrees_of(clip, options, shapes)
-        if degrees.cards < 2:
-            return make_plan(hardware, clip, shapes, overrides, speed)
-        if degrees.groups > 1:  # the passes are on cards of their own
-            overrides = replace(overrides, batched_guidance=False)
-        # Each card holds the whole model. Where tokens are divided they take less: that is left as a reserve.
-        plan = make_plan(share_of_each(hardware, degrees.cards), clip, shapes, overrides)
-        return replace(plan, choices=(*plan.choices, Choice("cards", degrees.cards, degrees.why, True)))
 
     def _shapes_of(self, options: A2Options) -> Shapes:
         """Return the checkpoint's shapes; those of the release where it is not installed."""
@@ -103,6 +91,21 @@ class A2Planner:
                 return default_shapes(options.model)
             self._shapes[key] = time.monotonic(), shapes
         return shapes
+
+
+def _planned(
+    hardware: Hardware, shapes: Shapes, clip: ClipSize, options: A2Options, overrides: Overrides, speed: Speed | None
+) -> Plan:
+    """Plan a clip on as many cards as the options say."""
+    clip = sized(clip, options)
+    degrees = degrees_of(clip, options, shapes)
+    if degrees.cards < 2:
+        return make_plan(hardware, clip, shapes, overrides, speed)
+    if degrees.groups > 1:  # the passes are on cards of their own
+        overrides = replace(overrides, batched_guidance=False)
+    # Each card holds the whole model. Where tokens are divided they take less: that is left as a reserve.
+    plan = make_plan(share_of_each(hardware, degrees.cards), clip, shapes, overrides)
+    return replace(plan, choices=(*plan.choices, Choice("cards", degrees.cards, degrees.why, True)))
 
 
 def _speed(hardware: Hardware) -> Speed | None:
