@@ -130,8 +130,15 @@ def satisfied(files: Sequence[Path]) -> bool:
 
 
 def missing(files: Sequence[Path]) -> Iterable[str]:
-    """Yield the names in the requirements files that this Python has not, or not in a version that fits. Raises
-    OSError, and ImportError where there is neither `packaging` nor pip."""
+    """Yield the names in the requirements files that this Python has not, or not in a version that fits. Raises as
+    `lacking` does."""
+    return (name for name, _, _ in lacking(files))
+
+
+def lacking(files: Sequence[Path]) -> Iterable[tuple[str, str, str]]:
+    """Yield what the requirements files name for this system and this Python has not, or not in a version that fits:
+    the name, the version that is here (empty: none) and those that are wanted. Raises OSError, and ImportError where
+    there is neither `packaging` nor pip."""
     import importlib.metadata
 
     try:
@@ -145,9 +152,11 @@ def missing(files: Sequence[Path]) -> Iterable[str]:
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
+        found, fits = "", False
         try:
-            fits = wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
+            found = importlib.metadata.version(wanted.name)
+            fits = wanted.specifier.contains(found, prereleases=True)
         except (importlib.metadata.PackageNotFoundError, KeyError, TypeError, ValueError):
-            fits = False  # not there, or without a version: pip is just unpacking it
+            pass  # not there, or without a version: pip is just unpacking it
         if not fits:
-            yield wanted.name
+            yield wanted.name, found or "", str(wanted.specifier)

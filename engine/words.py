@@ -34,6 +34,11 @@ def gigabytes(count: float) -> str:
     return f"{count / 1000:.0f} kB"
 
 
+def gib_up(count: int) -> str:
+    """Format a number of bytes of memory in GB with one decimal, rounded up: who finds that much free has enough."""
+    return f"{-(-count * 10 // GIB) / 10:.1f}"
+
+
 def command_line(*parts: object) -> str:
     """Quote a command so that it can be copied into a terminal, whatever is in the names of its files and folders."""
     words = [str(part) for part in parts]

@@ -27,6 +27,7 @@ from engine.errors import TroupeError, VideoError
 from engine.media.embed import unpack
 from engine.media.export import KINDS
 from engine.media.video import read_scene
+from engine.scene.engine import Engine
 from engine.scene.engines import ENGINES, promotion_of
 from engine.scene.scene import DRAFT
 from engine.words import plain_text
@@ -76,9 +77,12 @@ class Gallery:
         sought = bool(search) or chosen is not None or favourites is True
         hint = "Nothing fits. Search for fewer words." if sought else "No clips yet. Make one on the Create tab."
         return {
-            parts.grid: gallery_value(self._jobs, found[:limit], hint, undo),
+            parts.grid: gallery_value(self._jobs, found[:limit], hint, undo, self._is_ready),
             parts.more: gr.update(visible=len(found) > limit), **self.queue(desk_id),
         }  # fmt: skip
+
+    def _is_ready(self, engine: Engine) -> bool:
+        return not self._studio.engines.missing(engine)
 
     def queue(self, desk_id: str) -> dict[Any, Any]:
         """Show the queue alone; the timer calls this while the tab is open."""

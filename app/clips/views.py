@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.create.progress import share_words
 from app.jobs.queue import JobQueue
 from app.jobs.status import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STOPPED, WAITING, Snapshot
 from engine.errors import TroupeError
+from engine.scene.engine import Engine
 from engine.scene.engines import known_engine, promotion_of
 from engine.scene.metrics import known_metric
 from engine.scene.scene import Sampling
@@ -66,15 +67,18 @@ def _words(snap: Snapshot) -> str:
     return f"{engine} · cut off when Troupe ended{'; its steps so far are kept' if snap.steps_kept else ''}"
 
 
-def gallery_value(jobs: JobQueue, found: Sequence[Snapshot], hint: str, undo: Snapshot | None = None) -> dict[str, Any]:
-    """Return the data that clips.js draws; `undo` is the clip that was just moved to the trash."""
+def gallery_value(
+    jobs: JobQueue, found: Sequence[Snapshot], hint: str, undo: Snapshot | None, ready: Callable[[Engine], bool]
+) -> dict[str, Any]:
+    """Return the data that clips.js draws; `undo` is the clip that was just moved to the trash. `ready`: whether an
+    engine can make a draft's scene for good here."""
     return {
-        "clips": [_clip(snap, _facts_of(jobs, snap)) for snap in found], "kinds": KINDS, "hint": hint,
+        "clips": [_clip(snap, _facts_of(jobs, snap), ready) for snap in found], "kinds": KINDS, "hint": hint,
         "undo": {"id": undo.id, "title": undo.title} if undo else None,
     }  # fmt: skip
 
 
-def _clip(snap: Snapshot, scene: dict[str, Any]) -> dict[str, Any]:
+def _clip(snap: Snapshot, scene: dict[str, Any], ready: Callable[[Engine], bool]) -> dict[str, Any]:
     video, sampling = scene.get("video", {}), scene.get("sampling", {})
     playable, better = snap.state == DONE and snap.clip is not None, promotion_of(snap.engine)
     return {
@@ -82,7 +86,8 @@ def _clip(snap: Snapshot, scene: dict[str, Any]) -> dict[str, Any]:
         "seed": snap.seed, "kind": title_of(snap.engine),
         "poster": playable and snap.poster is not None, "playable": playable, "favourite": snap.favourite,
         "words": "" if playable else _NOT_MADE.get(snap.state, snap.state) + (f": {snap.error}" if snap.error else ""),
-        "promote": better.title if better else "", "resumable": snap.resumable, "kept": snap.steps_kept,
+        "promote": better.title if better and ready(better) else "",
+        "resumable": snap.resumable, "kept": snap.steps_kept,
         "notices": list(snap.notices), "facts": _facts(snap, video, sampling),
     }  # fmt: skip
 

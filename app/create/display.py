@@ -28,6 +28,7 @@ from app.ui.markup import message
 from engine.scene.engines import find_engine
 
 Updates = dict[Any, Any]
+_RECENT = 20  # jobs among which the last finished clip of a desk is looked for
 
 
 class Display:
@@ -84,12 +85,26 @@ class Display:
             **self._preview(desk, snap, shown),
         }  # fmt: skip
         if snap and snap.state == DONE:
-            updates |= {
-                page.tabs: gr.Tabs(selected=tab), page.video: gr.update(value=film_value(snap), visible=True),
-                page.result: result_html(snap),
-                page.download: gr.update(value=download_html(snap), visible=True), page.again: gr.update(visible=True),
-            }  # fmt: skip
+            updates |= {page.tabs: gr.Tabs(selected=tab), **self._film(snap)}
         return updates
+
+    def _film(self, snap: Snapshot, visible: bool = True) -> Updates:
+        """Return the components of a finished clip."""
+        page = self.page
+        return {
+            page.video: gr.update(value=film_value(snap), visible=visible), page.result: result_html(snap),
+            page.download: gr.update(value=download_html(snap), visible=True), page.again: gr.update(visible=True),
+        }  # fmt: skip
+
+    def _last_film(self, desk: Desk) -> Updates:
+        """Return the components of the desk's last finished clip, where its present job is none: that one is under way,
+        or came to nothing."""
+        snap = self._jobs.snapshot(desk.sheet.job)
+        if snap and snap.state == DONE:
+            return {}
+        finished = (each for each in self._jobs.history(desk.id, limit=_RECENT) if each.state == DONE and each.clip)
+        last = next(finished, None)
+        return self._film(last, not (snap and snap.active and _has_preview(snap))) if last is not None else {}
 
     def scene(self, desk: Desk, tab: str = "stage") -> Updates:
         """Return all components of the scene, without the job's: a job that was started a moment later may be shown
@@ -105,7 +120,7 @@ class Display:
     def everything(self, desk: Desk, tab: str = "stage") -> Updates:
         """Return all of the page's components."""
         with desk.lock:
-            return self.scene(desk, tab) | self.job(desk, tab)
+            return self.scene(desk, tab) | self.job(desk, tab) | self._last_film(desk)
 
     def shape(self, desk: Desk) -> Updates:
         """Return the components that depend on the engine and on the clip's size and length."""

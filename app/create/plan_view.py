@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from app.ui.markup import NOTHING, fill, note
 from engine.scene.engine import RunPlan
-from engine.words import GIB, duration
+from engine.words import GIB, duration, gib_up
 
 _PLAN = (
     '<div class="tr-plan{kind}"><p class="tr-plansays">{said}.</p>'
@@ -14,7 +14,7 @@ _PLAN = (
 )
 _BAR = (
     '<span>{title}</span><i><b class="{tight}" style="width:{used:.1f}%"></b><u style="left:{free:.1f}%"></u></i>'
-    "<em>{gigabytes:.1f} GB{time}</em>"
+    "<em>{gigabytes} GB{time}</em>"
 )
 
 
@@ -36,6 +36,6 @@ def plan_html(plan: RunPlan | None) -> Markup:
 def _bar(title: str, used: int, seconds: float | None, free: int, whole: int) -> Markup:
     return fill(
         _BAR, title=title, tight="over" if used > free else "", used=100 * used / whole,
-        free=min(100.0, 100 * free / whole), gigabytes=used / GIB,
+        free=min(100.0, 100 * free / whole), gigabytes=gib_up(used),
         time="" if seconds is None else f" · {duration(seconds)}",
     )  # fmt: skip

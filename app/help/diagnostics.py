@@ -26,7 +26,7 @@ def diagnostics(outputs: Path, hardware: Mapping[str, Any], plan: Mapping[str, A
     parts = [
         f"Troupe {VERSION}, Python {platform.python_version()}, {platform.platform()}",
         "\n".join(f"{name} {_version(name)}" for name in PACKAGES),
-        "\n".join(f"{each.level}: {each.what}: {each.said}" for each in examine(outputs)),
+        "\n".join(f"{each.level}: {each.what}: {each.said}" for each in examine(outputs, is_open=True)),
         "Hardware: " + json.dumps(hardware, sort_keys=True),
     ]
     if plan:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -18,6 +16,7 @@ from app.machine.settings import OwnerSettings
 from app.port import FIRST, free_port
 from engine.disk.room import free_bytes, nearest
 from engine.errors import EngineUnavailable, TroupeError
+from engine.installing import lacking
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOOD: Final = "good"
@@ -52,15 +51,16 @@ def main(argv: Sequence[str], home: Path = ROOT / "outputs") -> int:
     return int(worst == BAD)
 
 
-def examine(outputs: Path) -> Iterator[Finding]:
-    """Run the checks one after the other, yielding a finding for each. A check that raises is a bad finding, too."""
+def examine(outputs: Path, is_open: bool = False) -> Iterator[Finding]:
+    """Run the checks one after the other, yielding a finding for each. A check that raises is a bad finding, too.
+    `is_open`: Troupe itself asks, which has found its port."""
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("Python", _python),
         ("Packages", lambda: _packages("Packages", "requirements.txt", BAD)),
         ("Video encoder", _encoder),
         ("Background remover", _cutout),
         ("Outputs folder", lambda: _outputs(outputs)),
-        ("Port", _port),
+        *([] if is_open else [("Port", _port)]),
         ("Graphics card", lambda: _card(outputs)),
         ("Video model: libraries", lambda: _packages("Video model: libraries", "requirements-a2.txt", NOTE)),
         ("Video model: weights", lambda: _weights(outputs)),
@@ -80,27 +80,16 @@ def _python() -> Finding:
 
 
 def _packages(what: str, file: str, level: Literal["note", "bad"]) -> Finding:
-    from packaging.requirements import Requirement
-
-    lacking = []
-    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
-        if not line.split("#")[0].strip():
-            continue
-        wanted, found = Requirement(line.split("#")[0]), None
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found = importlib.metadata.version(wanted.name)
-        if found is None:
-            lacking.append(f"{wanted.name} is missing")
-        elif not wanted.specifier.contains(found, prereleases=True):
-            lacking.append(f"{wanted.name} is {found}, not {wanted.specifier}")
-    if not lacking:
+    found = [f"{name} is {here}, not {wanted}" if here else f"{name} is missing"
+             for name, here, wanted in lacking([ROOT / file])]  # fmt: skip
+    if not found:
         return Finding(what, GOOD, f"all of {file}")
     remedy = (
         "Delete the folder .venv and start Troupe again; it installs anew."
         if level == BAD
         else "Only the video model needs them: python launch.py models install."
     )
-    return Finding(what, level, "; ".join(lacking), remedy)
+    return Finding(what, level, "; ".join(found), remedy)
 
 
 def _encoder() -> Finding:

@@ -40,7 +40,7 @@ def build_help(outputs: Path, hardware: Callable[[], Mapping[str, Any]], is_owne
         if not is_owner():
             raise TroupeError(*NOT_YOURS)
         found: list[Finding] = []
-        for finding in examine(outputs):
+        for finding in examine(outputs, is_open=True):
             found.append(finding)
             yield findings_html(found, done=False)
         yield findings_html(found, done=True)

@@ -36,7 +36,7 @@ def build_card(tab: gr.Tab, planner: Planner, release: Callable[[], None], is_ow
         can = hardware is not None and hardware.device.value == "cuda"  # plans give times for such a card only
         return {
             shown: card_html(hardware),
-            actions: gr.update(visible=hardware is not None),
+            actions: gr.update(visible=hardware is not None and hardware.torch.value is not None),
             measure: gr.update(visible=can),
         }
 
@@ -102,7 +102,7 @@ def _lines(hardware: Hardware) -> Iterator[str]:
     ram = hardware.ram_total.value
     memory = f" The computer has {ram / GIB:.0f} GB of memory." if isinstance(ram, int) else ""
     if not hardware.has_card:
-        yield f"No card that can be used: {hardware.device.why}. {NEEDS}{memory}"
+        yield f"No card can be used: {hardware.device.why}. {NEEDS}{memory}"
         return
     total, free = hardware.vram_total.value, hardware.vram_free.value
     size = (

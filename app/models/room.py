@@ -14,7 +14,7 @@ from app.models.card import build_card
 from app.models.getting import Getting
 from app.ui.markup import fill
 from app.ui.safely import Event, Handler, safely
-from engine.a2.models import RELEASES, SPECS
+from engine.a2.models import RELEASES, SPECS, release_of
 from engine.disk.room import free_bytes
 from engine.models import look, look_at_libraries
 from engine.models.store import ModelStore
@@ -44,6 +44,7 @@ class Room:
 
     def _checkpoint(self) -> None:
         offered = [*((f"{sentence(each.gives)}: {each.title}", each.model) for each in RELEASES), ("Another", OTHER)]
+        self.chosen = gr.HTML("", elem_id="tr-chosen")
         self.which = gr.Radio(offered, label="Which model", elem_id="tr-which")
         self.about = gr.HTML("", elem_id="tr-about-model")
         self.checkpoint = gr.HTML("", elem_id="tr-checkpoint")
@@ -88,12 +89,16 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     outputs = [each for name, each in vars(room).items() if name != "keep" and name != "delete_now"]
 
     def show(asking: bool = False, naming: bool = False) -> dict[Block, Any]:
-        """Show the tab as it is now. `naming`: update the box with the checkpoint's name too, which overwrites what is
-        typed there."""
+        """Show the tab as it is now. `naming`: update the choice and the box with the checkpoint's name, too, which
+        overwrites what is chosen and typed there."""
         if not is_owner():
             return {room.refusal: gr.update(visible=True)}
         shown = _shown(room, getting, asking)
-        return shown | {room.model: getting.model, room.family: getting.family or ""} if naming else shown
+        if not naming:
+            return shown
+        model = getting.model
+        which = gr.update(value=model if release_of(model) is not None else OTHER, info=_advice(getting))
+        return shown | {room.which: which, room.model: model, room.family: getting.family or ""}
 
     def then(action: Callable[..., None], naming: bool = False) -> Callable[..., dict[Block, Any]]:
         def act(*values: str) -> dict[Block, Any]:
@@ -107,7 +112,9 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
         """Choose one of the releases; "Another" unfolds the box for its name."""
         if is_owner() and model != OTHER:
             getting.choose(model)
-        return show(naming=True) | ({room.other: gr.update(open=True)} if model == OTHER and is_owner() else {})
+        if model == OTHER and is_owner():
+            return show() | {room.other: gr.update(open=True)}
+        return show(naming=True)
 
     def on(event: Event, name: str, handler: Handler, inputs: Sequence[Block] | None = None) -> None:
         event(
@@ -132,10 +139,14 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     on(room.which.input, "which", pick, [room.which])
 
 
+def _advice(getting: Getting) -> str:
+    best = getting.best()
+    return f"{best.title} fits this computer best." if best is not None else views.NO_CARD
+
+
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
     """Return every component as it should be now, except the text box."""
     libraries, state = look_at_libraries(), look(getting.model, getting.family)
-    best, advice = getting.best(), getting.about(state.model)
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING
     busy = working is not None and working.state == RUNNING
@@ -151,11 +162,9 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
         room.libraries: views.libraries_html(libraries, installing),
         room.install: gr.update(visible=libraries.can_install and not libraries.installed and not busy_libraries),
         room.install_stop: gr.update(visible=busy_libraries),
-        room.which: gr.update(
-            value=state.model if advice is not None else OTHER,
-            info=f"{best.title} fits this computer best." if best is not None else views.NO_CARD,
-        ),
-        room.about: views.about_html(advice),
+        room.chosen: views.model_head(state),
+        room.which: gr.update(info=_advice(getting)),
+        room.about: views.about_html(getting.about(state.model)),
         room.checkpoint: views.model_html(state, working, free_bytes(state.folder)[0]),
         room.download: gr.update(
             visible=not busy and not state.local and state.state != "installed",

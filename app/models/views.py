@@ -27,7 +27,8 @@ NOT_YOURS = (
 )
 
 
-_PART = '<section class="tr-part"><h3><i aria-hidden="true">{}</i>{} {}</h3>{}{}</section>'
+_PART = '<section class="tr-part">{}{}{}</section>'
+_HEAD = '<h3><i aria-hidden="true">{}</i>{} {}</h3>'
 _ABOUT = '<div class="tr-part tr-about">{}</div>'
 _BAR = (
     '<div class="tr-progress" role="progressbar" aria-label="{title}" aria-valuemin="0" aria-valuemax="100" '
@@ -37,24 +38,35 @@ _BAR = (
 )
 
 
-def part(number: int, title: str, lacks: str, lines: Sequence[str], status: Status | None) -> Markup:
-    """Draw one of the three sections: a word for what it `lacks` (empty: it is ready), its lines of plain text, and the
-    progress of the work on it."""
+def _head(number: int, title: str, lacks: str) -> Markup:
+    """Draw the heading of one of the three sections, with a word for what it `lacks` (empty: it is ready)."""
     look, word = ("tr-lacking", lacks) if lacks else ("tr-ok", "ready")
-    mark, body = fill('<span class="{}">{}</span>', look, word), each("<p>{}</p>", filter(None, lines))
-    return fill(_PART, number, title, mark, body, progress_html(status, title))
+    return fill(_HEAD, number, title, fill('<span class="{}">{}</span>', look, word))
+
+
+def _body(head: Markup, title: str, lines: Sequence[str], status: Status | None) -> Markup:
+    """Draw a section's lines of plain text below its heading, and the progress of the work on it."""
+    return fill(_PART, head, each("<p>{}</p>", filter(None, lines)), progress_html(status, title))
 
 
 def libraries_html(found: Libraries, status: Status | None) -> Markup:
     """Draw the libraries: which are missing, how large they are, and who can install them."""
+    title = "Libraries"
     if found.installed:
-        return part(1, "Libraries", "", ["PyTorch and what the engine needs beside it are installed."], status)
+        lines = ["PyTorch and what the engine needs beside it are installed."]
+        return _body(_head(1, title, ""), title, lines, status)
     takes = (
         f"{gigabytes(found.fetched)} to fetch; it needs up to {gigabytes(found.needed)} on the way "
         f"({_room(found.free)} there)."
     )
     lines = [f"Missing: {', '.join(found.missing)}.", takes if found.can_install else found.advice]
-    return part(1, "Libraries", "missing", lines, status)
+    return _body(_head(1, title, "missing"), title, lines, status)
+
+
+def model_head(found: ModelState) -> Markup:
+    """Draw the heading of the section in which the checkpoint is chosen."""
+    lacks = {"installed": "", "partly": "not whole", "absent": "missing"}[found.state]
+    return fill(_PART, _head(2, f"Checkpoint: {found.title}", lacks), "", "")
 
 
 def model_html(found: ModelState, status: Status | None, free: int | None) -> Markup:
@@ -64,8 +76,7 @@ def model_html(found: ModelState, status: Status | None, free: int | None) -> Ma
         "How large it is exactly, the hub says when you press Download, before the first byte of it."
     )  # fmt: skip
     lines = [f"{sentence(words)}.", size, f"{found.folder} · {_room(free)} on this disk"]
-    lacks = {"installed": "", "partly": "not whole", "absent": "missing"}[found.state]
-    return part(2, f"Checkpoint: {found.title}", lacks, lines, status)
+    return _body(NOTHING, found.title, lines, status)
 
 
 def about_html(advice: Advice | None) -> Markup:

@@ -140,8 +140,12 @@ function paint() {
     part.setAttribute('aria-label', section.title);
     part.append(make('h3', '', section.title));
     const cards = make('div', 'tr-cards');
-    for (const card of section.cards) cards.append(draw(card));
-    for (const file of coming) if (file.role === section.role && file.state !== 'unwanted') cards.append(file.tile);
+    const tiles = coming.filter((file) => file.role === section.role && file.state !== 'unwanted');
+    for (const card of section.cards) {
+      cards.append(draw(card), ...tiles.filter((file) => file.of === card.id).map((file) => file.tile));
+    }
+    const here = new Set(section.cards.map((card) => card.id));
+    for (const file of tiles) if (!here.has(file.of)) cards.append(file.tile);
     if (section.room) cards.append(tile(section));
     part.append(cards);
     board.append(part);

@@ -20,7 +20,7 @@ from engine.errors import EngineUnavailable, SceneError
 from engine.scene.engine import EngineOptions, Lora
 from engine.scene.scene import Sampling, Scene, Video
 from engine.scene.settings import AS_PLANNED, Setting
-from engine.words import USE_THE_DRAFT
+from engine.words import USE_THE_DRAFT, listed
 
 DEFAULT_MODEL = SKYREELS_A2.model
 
@@ -272,7 +272,7 @@ def check_installed() -> None:
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineUnavailable(
-            f"the SkyReels-A2 engine (a2) needs {', '.join(missing)}, which {_is(missing)} not installed here",
+            f"the video model (a2) needs {listed(missing)}, which {_is(missing)} not installed here",
             f"Install on the Models page or with: python launch.py models install, {USE_THE_DRAFT}.",
         )
 

@@ -35,11 +35,11 @@ PHASES: dict[PhaseName, Phase] = {
     "loading": Phase("loading", "loading the model", ""),
     "prompt": Phase("conditioning", "reading the prompt", "Prompt"),
     "references": Phase("conditioning", "encoding the pictures", "Cast"),
-    "sampling": Phase("sampling", "denoising", "Making"),
-    "decoding": Phase("decoding", "decoding", "Frames"),
+    "sampling": Phase("sampling", "making the clip", "Making"),
+    "decoding": Phase("decoding", "decoding the frames", "Frames"),
 }
 
 
 def where(phase: PhaseName, step: int) -> str:
-    """Say where in the work this is, such as "at step 12", or "while decoding"."""
+    """Say where in the work this is, such as "at step 12", or "while decoding the frames"."""
     return f"at step {step}" if phase == "sampling" else f"while {PHASES[phase].doing}"

@@ -255,7 +255,7 @@ def _card_without_torch(why: str) -> dict[str, Fact]:
     unknown = Fact(None, f"not known: {why}")
     seen = _nvidia_smi()
     if seen is None:
-        card = {"device": Fact("cpu", f"no card is known: {why}"), "name": unknown}
+        card = {"device": Fact("cpu", f"none was found, and {why}"), "name": unknown}
         card |= {"vram_total": unknown, "vram_free": unknown}
     else:
         card = {"device": Fact("cuda", "nvidia-smi"), "name": Fact(seen[0], "nvidia-smi")}

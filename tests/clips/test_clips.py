@@ -258,6 +258,19 @@ def test_a_clip_that_is_opened_gets_as_many_frames_again_and_fits_the_page(room,
     assert desk.sheet.seconds <= 12.0
 
 
+def test_the_model_is_offered_for_a_draft_where_it_can_run(room, hero):
+    pytest.importorskip("torch", reason="the a2 engine's libraries are not installed (requirements-a2.txt)")
+
+    def offered() -> list[str]:
+        return [clip["promote"] for clip in room.clips(desk)]
+
+    desk = room.desk(hero)
+    room.clip(desk)
+    assert offered() == [""]
+    room.settings.put(model=str(Path(__file__).resolve().parents[1] / "fixtures" / "a2_tiny"))
+    assert offered() == ["Video model"]
+
+
 def test_promote_lays_out_the_same_scene_and_seed_for_the_model(room, hero):
     desk = room.desk(hero, seed=1234)
     job = room.clip(desk)

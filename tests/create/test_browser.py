@@ -337,6 +337,12 @@ def test_another_side_comes_to_its_card_and_into_the_clip_and_can_be_removed_and
     card = page.locator(".tr-character .tr-card")
     with page.expect_file_chooser() as asked:
         card.get_by_role("button", name="from another side").click()
+    asked.value.set_files([str(photos["broken"])])
+    refused = page.locator(".tr-card + .tr-coming", has_text="broken.png is text")  # beside whom it was meant for
+    refused.get_by_role("button", name="Do not bring broken.png").click()
+    refused.wait_for(state="detached")
+    with page.expect_file_chooser() as asked:
+        card.get_by_role("button", name="from another side").click()
     asked.value.set_files([str(photos["bottle"])])
     sides = card.get_by_role("button", name="Remove this view of Dancer")
     sides.wait_for()
@@ -393,6 +399,8 @@ def test_stop_ends_the_job_in_the_middle_and_keeps_the_cast(visit, page, jobs):
 
 def test_a_refresh_in_the_middle_finds_the_job_and_the_whole_desk_again(visit, page, on_air):
     pick(page, "Performance wide")
+    seconds(visit, 1)
+    generate(page)
     seconds(visit, 2)
     prompt = page.locator("#tr-prompt textarea").input_value()
     on_air.clear()
@@ -403,6 +411,7 @@ def test_a_refresh_in_the_middle_finds_the_job_and_the_whole_desk_again(visit, p
     page.locator(OPEN).wait_for()
     assert page.locator("#tr-prompt textarea").input_value() == prompt
     page.locator('#tr-progress [role="progressbar"]').wait_for()
+    page.wait_for_function("Math.abs(document.querySelector('#tr-video video')?.duration - 1) < 0.3")  # the last clip
     on_air.set()
     page.wait_for_function("Math.abs(document.querySelector('#tr-video video')?.duration - 2) < 0.3")
 

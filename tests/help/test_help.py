@@ -77,6 +77,16 @@ def test_a_taken_port_is_a_note(tmp_path, monkeypatch):
         taken.listen()
         monkeypatch.setattr(doctor, "FIRST", taken.getsockname()[1])
         assert found(tmp_path, "Port").level == "note"
+    assert not [each for each in doctor.examine(tmp_path, is_open=True) if each.what == "Port"]
+
+
+def test_libraries_are_told_of_once_and_only_those_of_this_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    lines = ["no-such-a>=1; python_version >= '3'", "no-such-a>=2; python_version < '3'", "pillow<1"]
+    (tmp_path / "requirements-a2.txt").write_text("\n".join(lines))
+    said = found(tmp_path, "Video model: libraries").said
+    assert said.startswith("no-such-a is missing; pillow is ")
+    assert said.endswith(", not <1")
 
 
 def test_weights_that_are_not_there_are_a_note_and_damaged_ones_are_bad(tmp_path):

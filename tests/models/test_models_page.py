@@ -42,7 +42,7 @@ def opened(context: Any, live: Live) -> Any:
     page.set_default_timeout(LONG)
     page.goto(live.url)
     page.get_by_role("tab", name="Models").click()
-    page.locator("#tr-checkpoint h3").wait_for()
+    page.locator("#tr-chosen h3").wait_for()
     return page
 
 
@@ -52,7 +52,7 @@ def checkpoint(page: Any, text: str) -> None:
 
 def name_it(page: Any, model: str) -> None:
     """Type another checkpoint's name. The box has just been unfolded, and once in many runs did not hear the key."""
-    box, shown = page.locator("#tr-checkpoint-name textarea, #tr-checkpoint-name input"), page.locator("#tr-checkpoint")
+    box, shown = page.locator("#tr-checkpoint-name textarea, #tr-checkpoint-name input"), page.locator("#tr-chosen")
     for _ in range(4):
         box.fill(model)
         box.press("Enter")
@@ -73,7 +73,9 @@ def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hu
     checkpoint(page, "Not on this machine")
     assert hub.asked == [], "looking asks nothing of the network"
 
-    page.get_by_role("button", name="Use another checkpoint").click()
+    page.get_by_label("Another", exact=True).click()
+    page.locator("#tr-checkpoint-name").wait_for()
+    assert page.get_by_label("Another", exact=True).is_checked()
     name_it(page, MODEL)
     page.locator("#tr-download-model").click()
     checkpoint(page, "Fetching")
@@ -99,7 +101,7 @@ def test_a_download_is_seen_stopped_found_again_finished_and_deleted(browser, hu
     sent = hub.sent.copy()
     hub.gate.set()
     page.get_by_role("button", name="Go on with the download").click()
-    checkpoint(page, "ready")
+    page.locator("#tr-chosen", has_text="ready").wait_for()
     assert look(MODEL).state == "installed"
     kept = [path for path in sent if sent[path] == len(hub.needed[path])]
     assert kept

@@ -10,7 +10,7 @@ from engine.a2.phases import PHASES
 from engine.a2.plan.choose import Budget, Overrides, choose, first_that_fits
 from engine.a2.plan.settings import RunSettings
 from engine.a2.plan.stages import PhaseNeed, PlannedClip
-from engine.words import GIB
+from engine.words import GIB, gib_up
 
 _MIN_SIDE = 256  # pixels; below it no one would want the clip
 
@@ -23,16 +23,16 @@ def problems_of(
     card = max(stages, key=lambda stage: stage.vram)
     if card.vram > budget.vram:
         found.append(
-            f"{PHASES[card.name].doing} needs {_up(card.vram)} GB of the card, {budget.vram / GIB:.1f} GB are free"
+            f"{PHASES[card.name].doing} needs {gib_up(card.vram)} GB of the card, {budget.vram / GIB:.1f} GB are free"
         )
     host = max(stages, key=lambda stage: stage.ram)
     if host.ram > budget.ram:
         found.append(
-            f"{PHASES[host.name].doing} needs {_up(host.ram)} GB of memory, {budget.ram / GIB:.1f} GB are free"
+            f"{PHASES[host.name].doing} needs {gib_up(host.ram)} GB of memory, {budget.ram / GIB:.1f} GB are free"
         )
     disk = download + (sum(stage.disk for stage in stages) if settings.from_disk else 0)
     if budget.disk is not None and disk > budget.disk:
-        found.append(f"the model needs {_up(disk)} GB of disk, {budget.disk / GIB:.1f} GB are free")
+        found.append(f"the model needs {gib_up(disk)} GB of disk, {budget.disk / GIB:.1f} GB are free")
     return found
 
 
@@ -63,10 +63,10 @@ def _wider(budget: Budget, stages: Sequence[PhaseNeed]) -> Iterator[tuple[Budget
     card, memory = max(stage.vram for stage in stages), max(stage.ram for stage in stages)
     words, wider = [], budget
     if budget.device != "cpu" and card > budget.vram:
-        words.append(f"{_up(card)} GB free on the card")
+        words.append(f"{gib_up(card)} GB free on the card")
         wider = replace(wider, vram=card)
     if memory > budget.ram:
-        words.append(f"{_up(memory)} GB of free memory")
+        words.append(f"{gib_up(memory)} GB of free memory")
         wider = replace(wider, ram=memory)
     if words:
         yield wider, f"with {' and '.join(words)}"
@@ -82,8 +82,3 @@ def _smaller(clip: ClipSize) -> Iterator[ClipSize]:
 
 def _runs(planned: PlannedClip, budget: Budget, overrides: Overrides) -> bool:
     return first_that_fits(replace(planned, speed=None), budget, overrides) is not None
-
-
-def _up(size: int) -> str:
-    """Format bytes as GB with one decimal, rounded up: who finds that much free should have enough."""
-    return f"{-(-size * 10 // GIB) / 10:.1f}"
