@@ -193,10 +193,12 @@ def _in_channels(root: Path) -> int | None:
 
 
 def _own_file(folder: Path) -> Path | None:
-    """Find the transformer's file at the top of a folder; of shards the first."""
+    """Find the transformer's file at the top of a folder; of shards the first, where it is not there in one piece,
+    too."""
     files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     stem = own_stem(path.name for path in files)
-    return next((path for path in files if stem and _stem(path.name) == stem), None)
+    own = [path for path in files if stem and _stem(path.name) == stem]
+    return next((path for path in own if path.stem == stem), own[0] if own else None)
 
 
 def own_stem(names: Iterable[str]) -> str:
