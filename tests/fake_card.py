@@ -281,13 +281,14 @@ def clips(
     with fake_card(patch, layers, card, model) as seen:
         checkpoint = fake_checkpoint(compute_of(options), layers, model)
         for number, cast in enumerate((TRIO[1:], TRIO)):
+            latents = _LATENTS if number else 1  # of the first clip: only what stays behind it matters
             scene = a_scene(
                 cast, prompt=f"{number}",
                 video={"width": clip.width, "height": clip.height, "frames": clip.frames, "trim_head": 0},
                 sampling={"steps": clip.steps, "guidance": 5.0 if clip.guided else 1.0, **_image(clip)},
             )  # fmt: skip
             shot = recipe.shoot(scene, members_of(scene), options, loaded=checkpoint)
-            for _ in range(4 * _LATENTS - 3):
+            for _ in range(4 * latents - 3):
                 next(shot.frames)
             shot.frames.close()
             del shot  # its latents: nobody has them any more when the next clip is made

@@ -13,6 +13,7 @@ card and 20 % of the memory are taken by others.
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import sys
@@ -106,6 +107,7 @@ def main() -> None:
     numbers = ([int(each) for each in text.split(",")] for text in (asked.cards, asked.ram, asked.frames))
     model = next(each for each in RELEASES if each.title == asked.model)
     table = []
+    gc.freeze()  # the engine's own collections need not look at the libraries
     for card, ram, frames, (width, height) in itertools.product(*numbers, sizes):
         table.append(compare(card, ram, clip_of(model, width, height, frames, 1), model))
         print(table[-1], file=sys.stderr, flush=True)
