@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.geometry import frames_for, size_of
-from engine.a2.models import known_release
+from engine.a2.models import SKYREELS_A2, known_release
 from engine.a2.options import (
     A2Options,
     as_run,
@@ -30,7 +30,6 @@ _TITLES = {"character": "Characters", "object": "Objects", "background": "Backgr
 
 # For the estimate of GPU time to ask for. The rate is taken low for the cards that Spaces lend, and was not measured
 # there: too short a time ends a clip unfinished, too long a time only asks for more of the person's quota.
-_WEIGHTS, _WIDTH, _LAYERS = 14e9, 5120, 40
 _RATE = 100e12  # floating point operations a second
 _BESIDES = 60.0  # seconds for the text encoder, the VAE and the film
 
@@ -112,8 +111,11 @@ class A2(Engine):
     def gpu_seconds(self, scene: Scene, options: A2Options) -> int:
         """Estimate the GPU time to ask for: what a diffusion transformer of this size computes (2 operations a weight
         and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
+        from engine.a2.plan.shapes import shapes_of
+
+        model = shapes_of(known_release(options.model) or SKYREELS_A2).transformer
         size = size_of(as_run(self.completed(scene, options), options), options.spec)
-        forward = 2 * _WEIGHTS * size.tokens + 4 * _WIDTH * _LAYERS * size.tokens**2
+        forward = 2 * model.weights.count * size.tokens + 4 * model.dim * model.layers * size.tokens**2
         return round(_BESIDES + size.passes * size.steps * forward / _RATE)
 
     # -- what a person is told before ------------------------------------------------

@@ -175,12 +175,14 @@ def test_the_time_that_is_asked_for_grows_with_the_clip(tmp_path):
 
 
 def test_the_time_that_is_asked_for_is_that_of_the_model(tmp_path):
-    def seconds(family: str) -> int:
+    def seconds(family: str | None, model: str = "mine") -> int:
         scene = a_scene(
             (("object", "cup"),), {"width": 832, "height": 480, "frames": 81}, sampling={"steps": 20, "guidance": 5.0}
         )
         return gpu_seconds(
-            RenderRequest(scene, tmp_path, tmp_path / "a.mp4", options=A2Options(model="mine", family=family))
+            RenderRequest(scene, tmp_path, tmp_path / "a.mp4", options=A2Options(model=model, family=family))
         )
 
     assert seconds("refalign") > seconds("a2"), "three passes a step, not two"
+    small, large = (seconds(None, f"gudaochangsheng/RefAlign-{size}") for size in ("1.3B", "14B"))
+    assert small < large / 3
