@@ -32,7 +32,6 @@ from engine.a2.options import DEFAULT_MODEL
 from engine.a2.wan_names import config_of, is_wan
 from engine.errors import EngineUnavailable
 from engine.memory.weights import ComponentFiles, missing_file, read_component, read_files, read_json
-from engine.memory.weights import read_shapes as read_file_shapes
 from engine.words import USE_THE_DRAFT, listed
 
 _STEMS = {"text_encoder": "model", "image_encoder": "model"}
@@ -41,6 +40,14 @@ SMALL_FILES = {"tokenizer": ("tokenizer.json", "spiece.model"), "image_processor
 _SINGLE = ("model", "diffusion_pytorch_model")  # what a transformer's own file is called where there are several
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PICKLED = "what was pickled can run code on this machine"
+_OTHER_KINDS = {
+    ".pth": _PICKLED,
+    ".pt": _PICKLED,
+    ".ckpt": _PICKLED,
+    ".bin": _PICKLED,
+    ".gguf": "it is another program's",
+}
 _LONGEST = 200  # characters of a file's path in a repository: it is part of a folder's name on the disk
 _HUB_FILE = re.compile(r"([^/]+/[^/]+)/((?:[\w.-]+/)*[\w.-]+\.safetensors)")
 
@@ -80,6 +87,11 @@ def find_checkpoint(model: str) -> Path:
     if is_folder or (there and place.suffix.lower() == ".safetensors"):
         return place
     repository, file = split_hub(model)
+    if there and place.suffix.lower() in _OTHER_KINDS:
+        raise EngineUnavailable(
+            f"Troupe does not read weights as {place.name:.200} has them: {_OTHER_KINDS[place.suffix.lower()]}",
+            "Take the .safetensors file of the same model.",
+        )
     if there or not is_hub_id(repository):
         problem = "is a file" if there else "is not there"
         raise EngineUnavailable(
@@ -152,7 +164,7 @@ def _check_only_one(folder: Path) -> None:
     shapes: dict[str, tuple[int, ...]] = {}
     if single is not None:
         with contextlib.suppress(EngineUnavailable):  # a damaged file is no model
-            shapes = read_file_shapes(single.parent, single.name)
+            shapes = _shapes_in(single)
     if single is not None and is_wan(shapes):
         raise EngineUnavailable(
             f"{folder.name} holds two models, {single.name} and the folder transformer",
@@ -188,8 +200,15 @@ def _in_channels(root: Path) -> int | None:
     single = root if root.is_file() else _own_file(root)
     if single is None:
         return None
-    shapes = read_file_shapes(single.parent, single.name)
-    return next((shape[1] for name, shape in shapes.items() if name.endswith("patch_embedding.weight")), None)
+    return next(
+        (shape[1] for name, shape in _shapes_in(single).items() if name.endswith("patch_embedding.weight")), None
+    )
+
+
+def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes in a transformer's file and the shards beside it. Raises EngineUnavailable."""
+    found = read_files(file.parent, "", _stem(file.name), {}, "transformer")
+    return {name: shape for name, (shape, _) in found.tensors.items()}
 
 
 def _own_file(folder: Path) -> Path | None:

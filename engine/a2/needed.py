@@ -58,7 +58,10 @@ def _of_part(part: str, there: Collection[str]) -> set[str]:
 def _weights(stem: str, there: Collection[str]) -> set[str]:
     index = f"{stem}.safetensors.index.json"
     shard = re.compile(re.escape(stem) + r"-\d+-of-\d+\.safetensors")
-    return {index, *filter(shard.fullmatch, there)} if index in there else {f"{stem}.safetensors"}
+    shards = set(filter(shard.fullmatch, there))
+    if index in there:
+        return {index, *shards}
+    return shards if shards and f"{stem}.safetensors" not in there else {f"{stem}.safetensors"}
 
 
 def _single(there: Collection[str]) -> set[str]:

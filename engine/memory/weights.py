@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ def read_files(root: Path, inside: str, stem: str, config: dict[str, Any], compo
             raise EngineUnavailable(f"{below}{stem}.safetensors.index.json of the model lists no files", AGAIN)
         names: Sequence[str] = sorted(set(map(str, index.values())))
     else:
-        names = [f"{stem}.safetensors"]
+        names = _shards(folder, stem) if not (folder / f"{stem}.safetensors").is_file() and not inside else []
+        names = names or [f"{stem}.safetensors"]
     tensors: dict[str, tuple[tuple[int, ...], Path]] = {}
     sizes: Counter[str] = Counter()
     for name in names:
@@ -72,6 +74,16 @@ def read_files(root: Path, inside: str, stem: str, config: dict[str, Any], compo
     size = sum((folder / name).stat().st_size for name in names)
     most = max(sizes, key=lambda numbers: sizes[numbers], default="")
     return ComponentFiles(folder, config, tensors, size, most, component)
+
+
+def _shards(folder: Path, stem: str) -> Sequence[str]:
+    """Return the files of weights that came in several without an index, all that the name of one of them promises;
+    empty where there are none."""
+    for path in sorted(folder.glob("*.safetensors")):
+        if found := re.fullmatch(re.escape(stem) + r"-(\d{1,6})-of-0*(\d{1,3})\.safetensors", path.name):
+            width, last = len(found[1]), int(found[2])
+            return [f"{stem}-{number:0{width}}-of-{last:0{width}}.safetensors" for number in range(1, last + 1)]
+    return []
 
 
 def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:

@@ -239,6 +239,28 @@ def test_a_transformer_in_shards_is_found_beside_another_file(tmp_path):
     assert locate(str(tmp_path), "refalign").parts["transformer"] == first
 
 
+def test_shards_without_an_index_are_read_and_one_that_lacks_is_named(tmp_path):
+    tensors = load_file(REFALIGN_TINY / "model.safetensors")
+    names = sorted(tensors, reverse=True)
+    for number, part in enumerate((names[:9], names[9:]), start=1):
+        save_file({name: tensors[name] for name in part}, tmp_path / f"model-0000{number}-of-00002.safetensors")
+    for part in ("text_encoder", "tokenizer", "vae"):
+        shutil.copytree(V3_TINY / part, tmp_path / part)
+    assert set(read_checkpoint(locate(str(tmp_path), "refalign"))["transformer"].tensors) == set(tensors)
+    with pytest.raises(EngineUnavailable, match="does not say which family"):
+        locate(str(tmp_path))
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(EngineUnavailable, match=r"model-00001-of-00002\.safetensors"):
+        read_checkpoint(locate(str(tmp_path), "refalign"))
+
+
+@pytest.mark.parametrize(("name", "why"), [("a.pth", "can run code"), ("a.GGUF", "another program's")])
+def test_weights_in_another_form_are_refused_with_the_reason(tmp_path, name, why):
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(EngineUnavailable, match=rf"{why}.*Take the \.safetensors file"):
+        locate(str(tmp_path / name))
+
+
 def _in_the_cache(cache: Path, model: str, folder: Path) -> Path:
     root = cache / f"models--{model.replace('/', '--')}"
     (root / "refs").mkdir(parents=True)

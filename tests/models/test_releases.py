@@ -109,6 +109,8 @@ def test_what_each_kind_of_repository_needs():
     shards = ["a-00001-of-00002.safetensors", "a-00002-of-00002.safetensors", "a.safetensors.index.json", "config.json"]
     assert needed_files([*shards, "README.md"], "gudaochangsheng/RefAlign-14B") == shards
     model = [name.replace("a", "model", 1) if name.startswith("a") else name for name in shards]
+    without = [name for name in model if not name.endswith("index.json")]
+    assert needed_files([*without, "other.safetensors"], "gudaochangsheng/RefAlign-14B") == sorted(without)
     assert needed_files([*model, "other.safetensors"], "gudaochangsheng/RefAlign-14B") == sorted(model)
     assert needed_files([PHANTOM_FILE, "other.safetensors"], f"{KIJAI}/{PHANTOM_FILE}") == [PHANTOM_FILE]
     with pytest.raises(EngineUnavailable, match=r"has no gone\.safetensors"):
