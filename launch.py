@@ -192,11 +192,9 @@ def doctor(argv: "list[str]") -> int:
 
 def test(argv: "list[str]") -> int:
     """Run the style checks, then the tests. All of them run; return the first exit status that is not 0. All tests use
-    up to four processes, one more than there are cores: a quarter of their time they wait for others. Tests chosen by
-    `argv` run in one, which starts sooner."""
+    up to four processes; tests chosen by `argv` run in one, which starts sooner."""
     python = [sys.executable, "-m"]
-    processes = min(4, (os.cpu_count() or 1) + 1)
-    argv = argv or ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]
+    argv = argv or ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     # without PYTHONSAFEPATH: the tests import from the working directory
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     statuses = [
