@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Gallery:
         sought = bool(search) or chosen is not None or favourites is True
         hint = "Nothing fits. Search for fewer words." if sought else "No clips yet. Make one on the Create tab."
         return {
-            parts.grid: gallery_value(self._jobs, found[:limit], hint, undo, self._is_ready),
+            parts.grid: gallery_value(self._jobs, found[:limit], hint, undo, cache(self._is_ready)),
             parts.more: gr.update(visible=len(found) > limit), **self.queue(desk_id),
         }  # fmt: skip
 

@@ -94,11 +94,11 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
         if not is_owner():
             return {room.refusal: gr.update(visible=True)}
         shown = _shown(room, getting, asking)
-        if not naming:
-            return shown
-        model = getting.model
-        which = gr.update(value=model if release_of(model) is not None else OTHER, info=_advice(getting))
-        return shown | {room.which: which, room.model: model, room.family: getting.family or ""}
+        if naming:
+            model, release = getting.model, release_of(getting.model)
+            shown[room.which]["value"] = release.model if release is not None else OTHER
+            shown |= {room.model: model, room.family: getting.family or ""}
+        return shown
 
     def then(action: Callable[..., None], naming: bool = False) -> Callable[..., dict[Block, Any]]:
         def act(*values: str) -> dict[Block, Any]:
@@ -110,10 +110,11 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
 
     def pick(model: str) -> dict[Block, Any]:
         """Choose one of the releases; "Another" unfolds the box for its name."""
-        if is_owner() and model != OTHER:
-            getting.choose(model)
-        if model == OTHER and is_owner():
+        if not is_owner():
+            return show()
+        if model == OTHER:
             return show() | {room.other: gr.update(open=True)}
+        getting.choose(model)
         return show(naming=True)
 
     def on(event: Event, name: str, handler: Handler, inputs: Sequence[Block] | None = None) -> None:
@@ -139,14 +140,9 @@ def _wire(blocks: gr.Blocks, tab: gr.Tab, room: Room, getting: Getting, is_owner
     on(room.which.input, "which", pick, [room.which])
 
 
-def _advice(getting: Getting) -> str:
-    best = getting.best()
-    return f"{best.title} fits this computer best." if best is not None else views.NO_CARD
-
-
 def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
-    """Return every component as it should be now, except the text box."""
-    libraries, state = look_at_libraries(), look(getting.model, getting.family)
+    """Return every component as it should be now, except what is chosen and typed."""
+    libraries, state, best = look_at_libraries(), look(getting.model, getting.family), getting.best()
     installing, working = getting.status("install"), getting.status("download")
     busy_libraries = installing is not None and installing.state == RUNNING
     busy = working is not None and working.state == RUNNING
@@ -163,7 +159,7 @@ def _shown(room: Room, getting: Getting, asking: bool) -> dict[Block, Any]:
         room.install: gr.update(visible=libraries.can_install and not libraries.installed and not busy_libraries),
         room.install_stop: gr.update(visible=busy_libraries),
         room.chosen: views.model_head(state),
-        room.which: gr.update(info=_advice(getting)),
+        room.which: gr.update(info=f"{best.title} fits this computer best." if best is not None else views.NO_CARD),
         room.about: views.about_html(getting.about(state.model)),
         room.checkpoint: views.model_html(state, working, free_bytes(state.folder)[0]),
         room.download: gr.update(

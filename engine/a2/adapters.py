@@ -64,7 +64,7 @@ def check_loras(loras: Sequence[Lora], transformer: ComponentFiles) -> None:
 
     Raises EngineUnavailable, which names the file.
     """
-    read_loras(loras, {name: shape for name, (shape, _) in transformer.tensors.items()}, check_only=True)
+    read_loras(loras, transformer.shapes, check_only=True)
 
 
 def read_loras(loras: Sequence[Lora], shapes: dict[str, tuple[int, ...]], check_only: bool = False) -> Changes:
@@ -97,7 +97,7 @@ def refit(
     wanted = adapters.identity
     if before.is_as(adapters, bool(beside)):
         return before
-    changes = read_loras(adapters.loras, {name: shape for name, (shape, _) in weights.tensors.items()})
+    changes = read_loras(adapters.loras, weights.shapes)
     for undo in reversed(before.undo):
         undo()
     _restore(transformer, before.names, weights)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.a2.geometry import frames_for, size_of
-from engine.a2.models import SKYREELS_A2, known_release
+from engine.a2.models import known_release
 from engine.a2.options import (
     A2Options,
     as_run,
@@ -111,9 +111,9 @@ class A2(Engine):
     def gpu_seconds(self, scene: Scene, options: A2Options) -> int:
         """Estimate the GPU time to ask for: what a diffusion transformer of this size computes (2 operations a weight
         and token, 4 width a pair of tokens and layer), over a rate that is taken low."""
-        from engine.a2.plan.shapes import shapes_of
+        from engine.a2.plan.shapes import default_shapes
 
-        model = shapes_of(known_release(options.model) or SKYREELS_A2).transformer
+        model = default_shapes(options.model).transformer
         size = size_of(as_run(self.completed(scene, options), options), options.spec)
         forward = 2 * model.weights.count * size.tokens + 4 * model.dim * model.layers * size.tokens**2
         return round(_BESIDES + size.passes * size.steps * forward / _RATE)

@@ -31,21 +31,16 @@ from engine.a2.models import (
 from engine.a2.options import DEFAULT_MODEL
 from engine.a2.wan_names import config_of, is_wan
 from engine.errors import EngineUnavailable
-from engine.memory.weights import ComponentFiles, missing_file, read_component, read_files, read_json
+from engine.memory.weights import SHARD, ComponentFiles, missing_file, read_component, read_files, read_json
 from engine.words import USE_THE_DRAFT, listed
 
 _STEMS = {"text_encoder": "model", "image_encoder": "model"}
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
 SMALL_FILES = {"tokenizer": ("tokenizer.json", "spiece.model"), "image_processor": ("preprocessor_config.json",)}
 _SINGLE = ("model", "diffusion_pytorch_model")  # what a transformer's own file is called where there are several
-_SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_PICKLED = "what was pickled can run code on this machine"
 _OTHER_KINDS = {
-    ".pth": _PICKLED,
-    ".pt": _PICKLED,
-    ".ckpt": _PICKLED,
-    ".bin": _PICKLED,
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin"), "what was pickled can run code on this machine"),
     ".gguf": "it is another program's",
 }
 _LONGEST = 200  # characters of a file's path in a repository: it is part of a folder's name on the disk
@@ -164,7 +159,7 @@ def _check_only_one(folder: Path) -> None:
     shapes: dict[str, tuple[int, ...]] = {}
     if single is not None:
         with contextlib.suppress(EngineUnavailable):  # a damaged file is no model
-            shapes = _shapes_in(single)
+            shapes = _headers(single).shapes
     if single is not None and is_wan(shapes):
         raise EngineUnavailable(
             f"{folder.name} holds two models, {single.name} and the folder transformer",
@@ -200,15 +195,14 @@ def _in_channels(root: Path) -> int | None:
     single = root if root.is_file() else _own_file(root)
     if single is None:
         return None
-    return next(
-        (shape[1] for name, shape in _shapes_in(single).items() if name.endswith("patch_embedding.weight")), None
-    )
+    shapes = _headers(single).shapes
+    return next((shape[1] for name, shape in shapes.items() if name.endswith("patch_embedding.weight")), None)
 
 
-def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes in a transformer's file and the shards beside it. Raises EngineUnavailable."""
-    found = read_files(file.parent, "", _stem(file.name), {}, "transformer")
-    return {name: shape for name, (shape, _) in found.tensors.items()}
+def _headers(file: Path) -> ComponentFiles:
+    """Read the headers of a transformer's file and of the shards beside it, without a configuration. Raises
+    EngineUnavailable."""
+    return read_files(file.parent, "", _stem(file.name), {}, "transformer")
 
 
 def _own_file(folder: Path) -> Path | None:
@@ -228,7 +222,7 @@ def own_stem(names: Iterable[str]) -> str:
 
 
 def _stem(name: str) -> str:
-    shard = _SHARD.fullmatch(name)
+    shard = SHARD.fullmatch(name)
     return shard[1] if shard else Path(name).stem
 
 
@@ -304,17 +298,16 @@ def _read(place: Place, name: str) -> ComponentFiles:
 
 
 def _read_single(file: Path) -> ComponentFiles:
-    """Read a transformer that is one file, or shards with an index, in Wan's own names."""
+    """Read a transformer that is one file, or shards, in Wan's own names."""
     said = read_json(file.parent, "config.json") if (file.parent / "config.json").is_file() else {}
-    found = read_files(file.parent, "", _stem(file.name), {}, "transformer")
-    shapes = {name: shape for name, (shape, _) in found.tensors.items()}
-    if not is_wan(shapes):
+    found = _headers(file)
+    if not is_wan(found.shapes):
         raise EngineUnavailable(
             f"{file.name} holds no transformer in Wan's own names",
             "Choose the .safetensors file of the model; one of diffusers lies in a folder called transformer.",
         )
     return ComponentFiles(
-        found.folder, config_of(shapes, said, file), found.tensors, found.bytes, found.numbers, "transformer"
+        found.folder, config_of(found.shapes, said, file), found.tensors, found.bytes, found.numbers, "transformer"
     )
 
 

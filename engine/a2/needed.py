@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from engine.a2.files import SMALL_FILES, own_stem, split_hub, stem_of
 from engine.a2.models import A2, SHARED, V3, release_of, shared_parts
 from engine.errors import EngineUnavailable
+from engine.memory.weights import SHARD
 
 
 def sources_of(model: str) -> tuple[str, ...]:
@@ -57,8 +58,7 @@ def _of_part(part: str, there: Collection[str]) -> set[str]:
 
 def _weights(stem: str, there: Collection[str]) -> set[str]:
     index = f"{stem}.safetensors.index.json"
-    shard = re.compile(re.escape(stem) + r"-\d+-of-\d+\.safetensors")
-    shards = set(filter(shard.fullmatch, there))
+    shards = {path for path in there if (shard := SHARD.fullmatch(path)) and shard[1] == stem}
     if index in there:
         return {index, *shards}
     return shards if shards and f"{stem}.safetensors" not in there else {f"{stem}.safetensors"}

@@ -20,6 +20,8 @@ from engine.errors import EngineUnavailable
 
 AGAIN = "Download or copy this file again."
 
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")  # a file of several: their stem, its number, how many
+_MOST_SHARDS = 1000
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 
 
@@ -40,6 +42,11 @@ class ComponentFiles:
     @property
     def called(self) -> str:
         return self.component or self.folder.name
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors, by their names."""
+        return {name: shape for name, (shape, _) in self.tensors.items()}
 
     def stored_as(self, name: str) -> str:
         """Return what a tensor is called in its file."""
@@ -80,15 +87,11 @@ def _shards(folder: Path, stem: str) -> Sequence[str]:
     """Return the files of weights that came in several without an index, all that the name of one of them promises;
     empty where there are none."""
     for path in sorted(folder.glob("*.safetensors")):
-        if found := re.fullmatch(re.escape(stem) + r"-(\d{1,6})-of-0*(\d{1,3})\.safetensors", path.name):
-            width, last = len(found[1]), int(found[2])
+        found = SHARD.fullmatch(path.name)
+        if found and found[1] == stem and (last := int(found[3])) < _MOST_SHARDS:
+            width = len(found[2])
             return [f"{stem}-{number:0{width}}-of-{last:0{width}}.safetensors" for number in range(1, last + 1)]
     return []
-
-
-def read_shapes(root: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """Read the shapes in a safetensors file, by tensor. Raises EngineUnavailable where it is missing or not whole."""
-    return {tensor: shape for tensor, (_, shape) in read_header(root, name).items()}
 
 
 def read_header(root: Path, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -132,7 +135,7 @@ def read_note(path: Path) -> dict[str, Any]:
 
 def read_places(path: Path) -> dict[str, tuple[str, tuple[int, ...], tuple[int, int]]]:
     """Read each tensor's type (safetensors' word), shape, and the bytes of the file where it begins and ends. The file
-    is known to be whole (`read_shapes`)."""
+    is known to be whole (`read_header`)."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

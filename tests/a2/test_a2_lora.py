@@ -323,7 +323,7 @@ def test_a_refused_file_leaves_the_model_as_it_was(checkpoint, tmp_path):
 
 def test_the_check_reads_no_weights(weights, tmp_path):
     path = put(tmp_path, in_layout("kohya", LAYERS, alpha=2))
-    shapes = {name: shape for name, (shape, _) in weights.tensors.items()}
+    shapes = weights.shapes
     changes = read_loras([Lora(path)], shapes, check_only=True)
     assert {side.device.type for pairs in changes.pairs.values() for side in pairs[0][:2]} == {"meta"}
 

@@ -122,9 +122,7 @@ class Crew:
         if wrapped:
             self.held = last[0].held[0], sum(each.held[1] for each in wrapped)  # type: ignore[union-attr]  # all wrapped
 
-    def _news(
-        self, seconds: float, without: Container[int] = ()
-    ) -> Iterator[tuple[int, FromRank | bytes | None]]:  # fmt: skip
+    def _news(self, seconds: float, without: Container[int] = ()) -> Iterator[tuple[int, FromRank | bytes | None]]:
         """Yield one message of each that has something to say, waiting so long for the first; None: it has ended. Those
         `without` which it is are not listened to."""
         for pipe in wait([pipe for rank, pipe in enumerate(self._pipes) if rank not in without], seconds):

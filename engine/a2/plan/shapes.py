@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.a2.files import Place, locate, read_checkpoint
-from engine.a2.models import A2, SKYREELS_A2, ModelSpec, Part, ReleasedModel, release_of
+from engine.a2.models import A2, SKYREELS_A2, ModelSpec, Part, ReleasedModel, known_release
 from engine.errors import EngineUnavailable
 from engine.words import shown
 
@@ -132,8 +132,9 @@ class Shapes:
 
 
 def default_shapes(model: str = SKYREELS_A2.model) -> Shapes:
-    """Return the shapes of a release, for a machine that does not have it yet; SkyReels-A2's for another name."""
-    return shapes_of(release_of(model) or SKYREELS_A2)
+    """Return the shapes of the release that a name or place says it is, for a machine that does not have it yet;
+    SkyReels-A2's where it does not say."""
+    return shapes_of(known_release(model) or SKYREELS_A2)
 
 
 def shapes_of(release: ReleasedModel) -> Shapes:
